@@ -1,0 +1,168 @@
+"""A read-only index of a model's main graph: nodes, tensors, who produces and who uses them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import NodeProto, numpy_helper
+
+from onnxq.model.model import Dimension, Model, shape_of
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation. `inputs` keeps "" for an absent optional input."""
+
+    index: int
+    name: str
+    op_type: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+    def input(self, position: int) -> str:
+        """The input's tensor name, "" where the node has none there."""
+        return self.inputs[position] if position < len(self.inputs) else ""
+
+    @property
+    def output(self) -> str:
+        """The first output."""
+        return self.outputs[0]
+
+
+@dataclass(frozen=True)
+class Use:
+    """A place where a tensor is read: input number `position` of node `node`."""
+
+    node: Node
+    position: int
+
+
+class Graph:
+    """The index. Build it once for each model; every stage reads it and none changes it."""
+
+    def __init__(self, model: Model) -> None:
+        proto = model.proto.graph
+        self.model = model
+        self.nodes: tuple[Node, ...] = tuple(
+            _node(index, node) for index, node in enumerate(proto.node)
+        )
+        self.inputs: tuple[str, ...] = tuple(spec.name for spec in model.inputs)
+        self.outputs: tuple[str, ...] = tuple(output.name for output in proto.output)
+        self._initializers = {tensor.name: tensor for tensor in proto.initializer}
+        self._values: dict[str, Array] = {}
+        self.producers: Mapping[str, Node] = MappingProxyType(
+            {name: node for node in self.nodes for name in node.outputs if name}
+        )
+        self._captured = frozenset(
+            name for node in proto.node for name in _names_in_subgraphs(node)
+        )
+
+    @cached_property
+    def uses(self) -> Mapping[str, tuple[Use, ...]]:
+        """Every read of a tensor by a node of the main graph."""
+        found: dict[str, list[Use]] = {}
+        for node in self.nodes:
+            for position, name in enumerate(node.inputs):
+                if name:
+                    found.setdefault(name, []).append(Use(node, position))
+        return MappingProxyType({name: tuple(uses) for name, uses in found.items()})
+
+    def consumers(self, name: str) -> tuple[Use, ...]:
+        return self.uses.get(name, ())
+
+    def is_exposed(self, name: str) -> bool:
+        """Whether something outside the main graph's nodes reads the tensor: a caller, a subgraph."""
+        return name in self.outputs or name in self._captured
+
+    def is_constant(self, name: str) -> bool:
+        """Whether the tensor is an initializer that no caller can override."""
+        return name in self._initializers and name not in self._overridable
+
+    @cached_property
+    def _overridable(self) -> frozenset[str]:
+        return frozenset(i.name for i in self.model.proto.graph.input)
+
+    def constant(self, name: str) -> Array | None:
+        """The value of a constant, read-only; None where the tensor is not one."""
+        if not name or not self.is_constant(name):
+            return None
+        if name not in self._values:
+            value = numpy_helper.to_array(self._initializers[name])
+            value = value.view()
+            value.flags.writeable = False
+            self._values[name] = value
+        return self._values[name]
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        return tuple(name for name in self._initializers if self.is_constant(name))
+
+    @cached_property
+    def _infos(self) -> Mapping[str, onnx.ValueInfoProto]:
+        proto = self.model.proto.graph
+        return {i.name: i for i in (*proto.value_info, *proto.input, *proto.output)}
+
+    def shape(self, name: str) -> tuple[Dimension, ...] | None:
+        """The inferred shape; None where even the rank is unknown."""
+        if name in self._initializers:
+            return tuple(self._initializers[name].dims)
+        info = self._infos.get(name)
+        return None if info is None else shape_of(info)
+
+    def rank(self, name: str) -> int | None:
+        shape = self.shape(name)
+        return None if shape is None else len(shape)
+
+    def elem_type(self, name: str) -> int:
+        """The ONNX element type number; 0 where unknown."""
+        if name in self._initializers:
+            return int(self._initializers[name].data_type)
+        info = self._infos.get(name)
+        return 0 if info is None else int(info.type.tensor_type.elem_type)
+
+    def is_float(self, name: str) -> bool:
+        """Whether the tensor is float32, the only type onnxq quantizes."""
+        return self.elem_type(name) == onnx.TensorProto.FLOAT
+
+    @cached_property
+    def activations(self) -> tuple[str, ...]:
+        """Float tensors computed from the inputs, in the order they appear."""
+        names = [*self.inputs, *(name for node in self.nodes for name in node.outputs if name)]
+        return tuple(name for name in names if self.is_float(name))
+
+    def node_named(self, name: str) -> Node | None:
+        return next((node for node in self.nodes if node.name == name), None)
+
+
+def _node(index: int, proto: NodeProto) -> Node:
+    attributes = {
+        attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in proto.attribute
+    }
+    domain = "" if proto.domain == "ai.onnx" else proto.domain
+    return Node(
+        index, proto.name, proto.op_type, domain, tuple(proto.input), tuple(proto.output),
+        MappingProxyType(attributes),
+    )  # fmt: skip
+
+
+def _names_in_subgraphs(node: NodeProto) -> set[str]:
+    """Tensor names that the bodies of If, Loop and Scan read."""
+    names: set[str] = set()
+    for attribute in node.attribute:
+        for body in (attribute.g, *attribute.graphs):
+            for inner in body.node:
+                names.update(inner.input)
+                names |= _names_in_subgraphs(inner)
+            names.update(output.name for output in body.output)
+    return names

@@ -1,0 +1,118 @@
+"""The model as a value: a private `ModelProto`, where it came from, and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import DTypeLike
+from onnx import ModelProto, TensorProto, ValueInfoProto
+
+Dimension = int | str | None
+"""A known size, a named size such as "batch", or nothing known."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, element type and shape of a graph input or output."""
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[Dimension, ...] | None
+
+    @classmethod
+    def of(cls, info: ValueInfoProto) -> TensorSpec:
+        tensor = info.type.tensor_type
+        dtype: DTypeLike = np.dtype(object)
+        if tensor.elem_type:
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        return cls(info.name, np.dtype(dtype), shape_of(info))
+
+    def __str__(self) -> str:
+        if self.shape is None:
+            return f"{self.name} {self.dtype}"
+        sizes = "×".join("?" if size is None else str(size) for size in self.shape)
+        return f"{self.name} {self.dtype} {sizes}"
+
+
+def shape_of(info: ValueInfoProto) -> tuple[Dimension, ...] | None:
+    """The declared shape; None where even the rank is unknown."""
+    tensor = info.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return tuple(
+        d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor.shape.dim
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """An ONNX model that nothing changes in place.
+
+    `proto` is shared, not copied: read it, never write to it. Rewriting goes through
+    `onnxq.model.rewrite.edit`, which copies. External data are loaded into it.
+    """
+
+    proto: ModelProto
+    source: Path | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the whole model, weights included, as 64 hexadecimal digits."""
+        digest = hashlib.sha256()
+        skeleton = ModelProto()
+        skeleton.CopyFrom(self.proto)
+        for tensor in skeleton.graph.initializer:
+            digest.update(tensor.name.encode())
+            digest.update(tensor.raw_data)
+            tensor.ClearField("raw_data")
+        digest.update(skeleton.SerializeToString(deterministic=True))
+        return digest.hexdigest()
+
+    @property
+    def name(self) -> str:
+        """What to call the model in tables: its file name, or the name of its graph."""
+        return self.source.name if self.source else self.proto.graph.name or "model"
+
+    @cached_property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs a caller must feed: graph inputs that no initializer gives a value."""
+        given = {tensor.name for tensor in self.proto.graph.initializer}
+        return tuple(TensorSpec.of(i) for i in self.proto.graph.input if i.name not in given)
+
+    @cached_property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec.of(o) for o in self.proto.graph.output)
+
+    @property
+    def opset(self) -> int:
+        """Version of the default operator set."""
+        return next((o.version for o in self.proto.opset_import if o.domain in {"", "ai.onnx"}), 0)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {entry.key: entry.value for entry in self.proto.metadata_props}
+
+    @property
+    def size(self) -> int:
+        """Bytes of the serialized model."""
+        return self.proto.ByteSize()
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r}, {len(self.proto.graph.node)} nodes, opset {self.opset})"
+
+
+def with_metadata(model: Model, entries: dict[str, str]) -> Model:
+    """The same model with `entries` added to its metadata, replacing those of the same key."""
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    merged = model.metadata | entries
+    onnx.helper.set_model_props(proto, dict(sorted(merged.items())))
+    return Model(proto, model.source)
+
+
+FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16})
