@@ -15,6 +15,7 @@ biases: the usual recipe, and the one that leaves channels of very different ran
 from __future__ import annotations
 
 import argparse
+import copy
 import gzip
 import math
 import struct
@@ -169,16 +170,22 @@ def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> fl
     return hits / len(labels)
 
 
-def channel_spread(model: nn.Module) -> float:
-    """Largest ratio, over the layers, of the widest to the median channel of the folded weights."""
-    worst, previous = 1.0, None
+def per_tensor_accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+    """Accuracy with batch norms folded and every convolution's weight int8 per tensor."""
+    model = copy.deepcopy(model)
+    previous = None
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d) and isinstance(previous, nn.Conv2d):
-            gain = module.weight / torch.sqrt(module.running_var + module.eps)
-            ranges = previous.weight.detach().abs().amax((1, 2, 3)) * gain.detach().abs()
-            worst = max(worst, float(ranges.max() / ranges.median()))
+            gain = (module.weight / torch.sqrt(module.running_var + module.eps))[:, None, None, None]
+            with torch.no_grad():
+                folded = previous.weight * gain
+                step = folded.abs().max() / 127
+                module.running_mean *= gain.flatten()
+                module.running_var.fill_(1 - module.eps)
+                module.weight.fill_(1.0)
+                previous.weight.copy_(torch.round(folded / step) * step)
         previous = module
-    return worst
+    return accuracy(model, images, labels)
 
 
 def train(name: str, epochs: int, rate: float, decay: float, output: Path) -> None:
@@ -194,10 +201,12 @@ def train(name: str, epochs: int, rate: float, decay: float, output: Path) -> No
     model = NETWORKS[name]().to(memory_format=torch.channels_last)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.SGD(
-        [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=rate, momentum=0.9, nesterov=True,
-    )  # fmt: skip
+    groups = [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
+    optimizer: torch.optim.Optimizer = (
+        torch.optim.RMSprop(groups, lr=rate, alpha=0.9, momentum=0.9, eps=1e-3)
+        if name == "mobilenetv2"
+        else torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True)
+    )
     batch = 128
     steps = epochs * (len(x) // batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -220,7 +229,8 @@ def train(name: str, epochs: int, rate: float, decay: float, output: Path) -> No
             schedule.step()
         print(
             f"epoch {epoch + 1}/{epochs} loss {float(loss.detach()):.3f} "
-            f"test {accuracy(model, test_x, test_y):.4f} spread {channel_spread(model):.0f} "
+            f"test {accuracy(model, test_x, test_y):.4f} "
+            f"weights int8 per tensor {per_tensor_accuracy(model, test_x[:2000], test_y[:2000]):.4f} "
             f"{time.monotonic() - started:.0f} s",
             flush=True,
         )

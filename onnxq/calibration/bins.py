@@ -1,0 +1,124 @@
+"""Fixed histogram bins: the leading bits of a float32 are the bin's number.
+
+A magnitude's bin is its exponent and the top 5 bits of its mantissa: 32 bins an octave, whatever
+the data. So one pass is enough, histograms add exactly, and multiplying values by 2^k shifts their
+histogram by 32·k bins without error: the calibration of an equalized model follows from that of
+the original.
+
+A histogram row has `tiny` (|x| < 2^FLOOR, zero included), then the positive bins of
+[2^FLOOR, 2^top), then the negative ones. NaN and infinities are counted apart.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BINS_PER_OCTAVE = 32
+FLOOR = -32
+"""Exponent of the smallest magnitude told from zero: far below any int8 step that matters."""
+CEILING = 128
+"""Exponent above every finite float32."""
+
+SCHEMA = f"float32-leading-bits/{BINS_PER_OCTAVE}/{FLOOR}"
+"""Names the bins in calibration files; files of another schema are refused."""
+
+
+def magnitude_bins(top: int) -> int:
+    """Number of bins of one sign below 2^top."""
+    return (top - FLOOR) * BINS_PER_OCTAVE
+
+
+def top_of(largest: float) -> int:
+    """Smallest window top, an exponent, that holds the finite magnitude `largest`."""
+    if largest < 2.0**FLOOR:
+        return FLOOR + 1
+    return int(np.frexp(np.float32(largest))[1])
+
+
+@lru_cache(maxsize=256)
+def lookup_table(top: int) -> NDArray[np.intp]:
+    """Column in a histogram row for each high half-word of a float32 (65,536 entries).
+
+    The high half-word is sign, exponent and 7 bits of mantissa. The column after the last is for
+    NaN and infinities.
+    """
+    half = np.arange(1 << 16, dtype=np.int64)
+    negative = half >> 15
+    # 7 mantissa bits → 5: drop two.
+    magnitude = ((half & 0x7FFF) >> 2) - (FLOOR + 127) * BINS_PER_OCTAVE
+    width = magnitude_bins(top)
+    column = np.where(magnitude < 0, 0, 1 + negative * width + np.minimum(magnitude, width - 1))
+    not_finite = (half & 0x7F80) == 0x7F80
+    return np.where(not_finite, 1 + 2 * width, column).astype(np.intp)
+
+
+def edges(top: int) -> NDArray[np.float64]:
+    """The magnitude_bins(top) + 1 edges of the positive bins, ascending."""
+    octave = 1 + np.arange(BINS_PER_OCTAVE) / BINS_PER_OCTAVE
+    exponents = np.arange(FLOOR, top)
+    inner = np.exp2(exponents)[:, None] * octave[None, :]
+    return np.append(inner.ravel(), np.exp2(top))
+
+
+def high_half(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The leading 16 bits of each float32, as a copy of the same shape."""
+    words = np.ascontiguousarray(values).view(np.uint16)
+    # On a little-endian machine the high half-word comes second.
+    offset = 1 if np.little_endian else 0
+    return words.reshape(*values.shape, 2)[..., offset].copy()
+
+
+def count_columns(
+    high: NDArray[np.uint16], channels: NDArray[np.intp], count: int, top: int
+) -> NDArray[np.int64]:
+    """Histogram rows (count, 2 + 2·magnitude_bins(top)); the last column is for NaN and Inf.
+
+    Args:
+        high: leading half-words, any shape.
+        channels: channel of each value, broadcastable to `high`.
+        count: number of channels.
+    """
+    width = 2 + 2 * magnitude_bins(top)
+    columns = lookup_table(top)[high]
+    columns += channels * width
+    return np.bincount(columns.ravel(), minlength=count * width).reshape(count, width)
+
+
+def split_shape(shape: tuple[int, ...], axis: int | None) -> tuple[int, int, int]:
+    """(outer, channels, inner) sizes around the channel axis."""
+    if axis is None:
+        return 1, 1, int(np.prod(shape))
+    return int(np.prod(shape[:axis])), shape[axis], int(np.prod(shape[axis + 1 :]))
+
+
+def regrow(counts: NDArray[Any], old: int, new: int) -> NDArray[np.int64]:
+    """The same rows in the wider window [2^FLOOR, 2^new)."""
+    if new == old:
+        return counts
+    width, wider = magnitude_bins(old), magnitude_bins(new)
+    result = np.zeros((len(counts), 1 + 2 * wider), counts.dtype)
+    result[:, : 1 + width] = counts[:, : 1 + width]
+    result[:, 1 + wider : 1 + wider + width] = counts[:, 1 + width :]
+    return result
+
+
+def shift(
+    counts: NDArray[np.int64], top: int, octaves: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], int]:
+    """Rows and window top of the histogram of 2^octaves[c] · x; exact but for what falls to tiny."""
+    new_top = min(top + max(0, int(octaves.max(initial=0))), CEILING)
+    grown = regrow(counts, top, new_top)
+    width = magnitude_bins(new_top)
+    result = np.empty_like(grown)
+    columns = np.arange(width)[None, :] - BINS_PER_OCTAVE * octaves[:, None]
+    source = np.clip(columns, 0, width - 1)
+    inside = (columns >= 0) & (columns < width)
+    for start in (1, 1 + width):
+        part = np.take_along_axis(grown[:, start : start + width], source, axis=1)
+        result[:, start : start + width] = np.where(inside, part, 0)
+    result[:, 0] = grown.sum(axis=1) - result[:, 1:].sum(axis=1)
+    return result, new_top

@@ -1,0 +1,137 @@
+"""The calibration file: a zip of a JSON header and numpy arrays, never pickled, byte-stable."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import onnxq
+from onnxq.calibration import bins
+from onnxq.calibration.statistics import Calibration, Provenance, TensorStatistics
+from onnxq.errors import DataError
+from onnxq.records import write_bytes
+
+FORMAT = "onnxq/calibration"
+VERSION = 1
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_ARRAYS = ("minimum", "maximum", "positions", "counts")
+
+
+def save(calibration: Calibration, path: Path) -> None:
+    """Write the file, whole or not at all; the same calibration gives the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        _add(archive, "header.json", json.dumps(_header(calibration), indent=1).encode())
+        for number, statistics in enumerate(calibration.tensors.values()):
+            positions = np.flatnonzero(statistics.counts)
+            arrays = {
+                "minimum": statistics.minimum,
+                "maximum": statistics.maximum,
+                "positions": np.diff(positions, prepend=0).astype(np.uint32),
+                "counts": statistics.counts.ravel()[positions].astype(np.uint64),
+            }
+            for name, array in arrays.items():
+                stream = io.BytesIO()
+                np.lib.format.write_array(stream, _smallest(array), allow_pickle=False)
+                _add(archive, f"{number}/{name}.npy", stream.getvalue())
+    write_bytes(path, buffer.getvalue())
+
+
+def _smallest(array: NDArray[Any]) -> NDArray[Any]:
+    """Store integers in the narrowest unsigned type that holds them."""
+    if array.dtype.kind != "u":
+        return array
+    return array.astype(np.min_scalar_type(int(array.max(initial=0))))
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    archive.writestr(zipfile.ZipInfo(name, _EPOCH), content, zipfile.ZIP_DEFLATED)
+
+
+def _header(calibration: Calibration) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "onnxq": onnxq.__version__,
+        "model": calibration.provenance.model,
+        "preprocessing": calibration.provenance.preprocessing,
+        "bins": calibration.provenance.schema,
+        "data": calibration.data,
+        "note": calibration.note,
+        "samples": calibration.samples,
+        "shards": [list(shard) for shard in calibration.shards],
+        "tensors": [
+            {
+                "name": name, "axis": t.axis, "channels": t.channels, "top": t.top,
+                "not_finite": t.not_finite,
+            }
+            for name, t in calibration.tensors.items()
+        ],
+    }  # fmt: skip
+
+
+def load(path: Path) -> Calibration:
+    """Read a calibration file.
+
+    Raises:
+        DataError: missing, not a calibration file, damaged, or of another version or bins.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            header = json.loads(archive.read("header.json"))
+            _check_header(header, path)
+            tensors = {
+                entry["name"]: _read_tensor(archive, number, entry)
+                for number, entry in enumerate(header["tensors"])
+            }
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such calibration file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except DataError:
+        raise
+    # zlib, zipfile, json and numpy each raise their own on damaged bytes.
+    except Exception as error:
+        raise DataError(
+            f"{path}: not a calibration file, or a damaged one ({type(error).__name__})",
+            hint="run onnxq calibrate again",
+        ) from None
+    return Calibration(
+        Provenance(header["model"], header["preprocessing"], header["bins"]), header["data"],
+        header["note"], header["samples"], tuple((i, n) for i, n in header["shards"]), tensors,
+    )  # fmt: skip
+
+
+def _check_header(header: Any, path: Path) -> None:
+    if header.get("format") != FORMAT:
+        raise DataError(f"{path}: not a calibration file")
+    if header.get("version") != VERSION or header.get("bins") != bins.SCHEMA:
+        raise DataError(
+            f"{path}: written by another onnxq ({header.get('onnxq')}) in a format this one "
+            "does not read",
+            hint="run onnxq calibrate again",
+        )
+
+
+def _read_tensor(archive: zipfile.ZipFile, number: int, entry: dict[str, Any]) -> TensorStatistics:
+    minimum, maximum, positions, counts = (
+        np.lib.format.read_array(
+            io.BytesIO(archive.read(f"{number}/{name}.npy")), allow_pickle=False
+        )
+        for name in _ARRAYS
+    )
+    channels, top = int(entry["channels"]), int(entry["top"])
+    if not bins.FLOOR < top <= bins.CEILING or len(minimum) != channels:
+        raise ValueError("window out of range")
+    rows = np.zeros((channels, 1 + 2 * bins.magnitude_bins(top)), np.int64)
+    rows.ravel()[np.cumsum(positions.astype(np.int64))] = counts
+    return TensorStatistics(
+        entry["axis"], minimum.astype(np.float32), maximum.astype(np.float32), rows, top,
+        int(entry["not_finite"]),
+    )  # fmt: skip

@@ -1,0 +1,164 @@
+"""Range estimators: from a histogram to the interval that int8 will cover.
+
+All of them read the same calibration file and none sees the data again. The functions take a
+histogram row of `bins` and return (low, high) with low ≤ 0 ≤ high.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.calibration import bins
+from onnxq.calibration.statistics import TensorStatistics
+
+Range = tuple[float, float]
+Floats = NDArray[np.float64]
+
+PERCENTILE = 99.999
+"""Share of the values, in percent, that the percentile estimator keeps."""
+
+ENTROPY_BINS = 2048
+"""Linear bins the entropy estimator compares distributions on."""
+
+_CANDIDATES = np.linspace(0.3, 1.0, 141)
+"""Shares of the largest magnitude that mse and entropy try."""
+
+
+def estimate(
+    statistics: TensorStatistics, method: str, *, levels: int, symmetric: bool
+) -> Range:
+    """The range of one tensor.
+
+    Args:
+        statistics: of the tensor.
+        method: a key of `ESTIMATORS`.
+        levels: number of quantization levels, 255 for symmetric int8 and 256 else.
+        symmetric: whether the interval will be centred on zero.
+    """
+    low, high = min(statistics.low, 0.0), max(statistics.high, 0.0)
+    if symmetric:
+        bound = max(-low, high)
+        low, high = (-bound, bound)
+    if high == low or statistics.count == 0:
+        return 0.0, 0.0
+    return ESTIMATORS[method](statistics, (low, high), levels)
+
+
+def _signed(statistics: TensorStatistics) -> tuple[Floats, Floats, Floats]:
+    """Value, half-width and count of every occupied bin, zero's first."""
+    edges = bins.edges(statistics.top)
+    center = (edges[:-1] + edges[1:]) / 2
+    values = np.concatenate([[0.0], center, -center])
+    half = np.concatenate([[0.0], np.diff(edges) / 2, np.diff(edges) / 2])
+    row = statistics.pooled
+    used = row > 0
+    return values[used], half[used], row[used].astype(np.float64)
+
+
+def _minmax(_statistics: TensorStatistics, bounds: Range, _levels: int) -> Range:
+    return bounds
+
+
+def _percentile(statistics: TensorStatistics, bounds: Range, _levels: int) -> Range:
+    values, half, counts = _signed(statistics)
+    low, high = bounds
+    tail = counts.sum() * (1 - PERCENTILE / 100)
+    if -low == high:
+        order = np.argsort(np.abs(values))
+        outer = np.abs(values[order]) + half[order]
+        kept = outer[: _kept(counts[order], tail)].max()
+        return -min(kept, high), min(kept, high)
+    order = np.argsort(values)
+    above = values[order][: _kept(counts[order], tail)].max()
+    below = values[order][::-1][: _kept(counts[order][::-1], tail)].min()
+    return max(min(below, 0.0), low), min(max(above, 0.0), high)
+
+
+def _kept(counts: Floats, tail: float) -> int:
+    """How many leading bins leave at most `tail` values behind them."""
+    return int(np.searchsorted(np.cumsum(counts), counts.sum() - tail)) + 1
+
+
+def noise(values: Floats, counts: Floats, candidate: Range, levels: int) -> float:
+    """Expected squared error of quantizing the histogram to `levels` over `candidate`.
+
+    Inside, the error is uniform over a step (Δ²/12) but never more than the value's own square;
+    outside, it is the distance to the nearer end.
+    """
+    low, high = candidate
+    step = (high - low) / (levels - 1)
+    inside = np.minimum(step * step / 12, values * values)
+    outside = np.maximum(np.maximum(values - high, low - values), 0.0)
+    return float(counts @ (inside + outside * outside))
+
+
+def _search(
+    bounds: Range, loss: Callable[[Range], float]
+) -> Range:
+    """The shrunken interval of least loss; the widest among equals."""
+    low, high = bounds
+    if -low == high:
+        return min(((-high * s, high * s) for s in _CANDIDATES[::-1]), key=loss)
+    best = min(((low, high * s) for s in _CANDIDATES[::-1]), key=loss)
+    return min(((low * s, best[1]) for s in _CANDIDATES[::-1]), key=loss)
+
+
+def _mse(statistics: TensorStatistics, bounds: Range, levels: int) -> Range:
+    values, _, counts = _signed(statistics)
+    return _search(bounds, lambda candidate: noise(values, counts, candidate, levels))
+
+
+def _entropy(statistics: TensorStatistics, bounds: Range, levels: int) -> Range:
+    """Least Kullback–Leibler divergence on 2,048 linear bins (Migacz, GTC 2017).
+
+    Unlike its common form, the reference distribution keeps the clipped mass in its outer bins
+    and every candidate is compared on the same bins.
+    """
+    values, half, counts = _signed(statistics)
+    low, high = bounds
+    reference = _linear_histogram(values, half, counts, bounds)
+    centers = low + (np.arange(ENTROPY_BINS) + 0.5) * (high - low) / ENTROPY_BINS
+
+    def loss(candidate: Range) -> float:
+        first, last = candidate
+        clipped = np.clip(centers, first, last)
+        step = (last - first) / (levels - 1)
+        cell = np.rint((clipped - first) / step).astype(np.int64)
+        inside = (centers >= first) & (centers <= last)
+        folded = np.bincount(
+            np.clip(np.searchsorted(centers, clipped), 0, ENTROPY_BINS - 1),
+            reference, ENTROPY_BINS,
+        )  # fmt: skip
+        occupied = inside & (reference > 0)
+        mass = np.bincount(cell[inside], reference[inside], levels)
+        cells = np.bincount(cell[occupied], minlength=levels)
+        model = np.where(occupied, (mass / np.maximum(cells, 1))[np.clip(cell, 0, levels - 1)], 0)
+        p, q = folded / folded.sum(), model / max(model.sum(), 1e-30)
+        used = p > 0
+        return float(np.sum(p[used] * np.log(p[used] / np.maximum(q[used], 1e-12))))
+
+    return _search(bounds, loss)
+
+
+def _linear_histogram(values: Floats, half: Floats, counts: Floats, bounds: Range) -> Floats:
+    """Spread each bin evenly over the linear bins it overlaps, through the cumulative count."""
+    order = np.argsort(values)
+    knots, mass = [], []
+    total = 0.0
+    for value, width, count in zip(values[order], half[order], counts[order], strict=True):
+        knots += [value - width, value + width]
+        mass += [total, total + count]
+        total += count
+    grid = np.linspace(bounds[0], bounds[1], ENTROPY_BINS + 1)
+    cumulative = np.interp(grid, np.array(knots) + 0.0, mass, left=0.0, right=total)
+    cumulative[0], cumulative[-1] = 0.0, total
+    return np.diff(cumulative)
+
+
+ESTIMATORS: Mapping[str, Callable[[TensorStatistics, Range, int], Range]] = MappingProxyType(
+    {"minmax": _minmax, "percentile": _percentile, "entropy": _entropy, "mse": _mse}
+)

@@ -1,0 +1,37 @@
+"""Fingerprints of data that do not depend on the order of the samples."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from onnxq.data.preprocess import Preprocessing
+    from onnxq.data.source import Batch
+
+
+def combine(digests: Iterable[bytes], preprocessing: Preprocessing | None = None) -> str:
+    """SHA-256 of (Σ digests mod 2²⁵⁶, preprocessing), as 64 hexadecimal digits.
+
+    Each digest is the SHA-256 of one sample. A sum, unlike an exclusive or, also tells how often
+    a sample occurs.
+    """
+    total = sum(int.from_bytes(digest, "big") for digest in digests) % (1 << 256)
+    text = "" if preprocessing is None else str(preprocessing)
+    return hashlib.sha256(total.to_bytes(32, "big") + text.encode()).hexdigest()
+
+
+def sample_digests(batches: Iterable[Batch]) -> Iterable[bytes]:
+    """The SHA-256 of each sample: names, element types, shapes and bytes of what is fed."""
+    for batch in batches:
+        for row in range(len(batch)):
+            digest = hashlib.sha256()
+            for name in sorted(batch.feeds):
+                values = batch.feeds[name][row]
+                digest.update(f"{name}\0{values.dtype.name}\0{values.shape}\0".encode())
+                digest.update(np.ascontiguousarray(values).tobytes())
+            yield digest.digest()

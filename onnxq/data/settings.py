@@ -1,0 +1,121 @@
+"""The text of a preprocessing: presets, and key=value pairs."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from onnxq.data.suggest import suggest
+from onnxq.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Size = int | tuple[int, int]
+"""The length of one side, or (height, width)."""
+
+PRESETS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "imagenet": MappingProxyType(
+            {
+                "resize": "256",
+                "crop": "224",
+                "mean": "0.485:0.456:0.406",
+                "std": "0.229:0.224:0.225",
+            }
+        ),
+        "tf": MappingProxyType({"mean": "0.5", "std": "0.5"}),
+        "unit": MappingProxyType({"mean": "0", "std": "1"}),
+    }
+)
+"""The named preprocessings, in RGB."""
+
+_PRESETS_OR_PAIRS = "write pairs such as resize=96,mean=0.5,std=0.5, or a preset; the presets"
+
+
+def read_settings(text: str) -> dict[str, Any]:
+    """The arguments of `Preprocessing` that `text` names; see `Preprocessing.parse`."""
+    first, *rest = (part.strip() for part in text.split(","))
+    values: dict[str, str] = {}
+    if "=" not in first:
+        if first not in PRESETS:
+            raise UsageError(
+                f"unknown preprocessing {first!r}",
+                hint=suggest(first, PRESETS, of=_PRESETS_OR_PAIRS),
+            )
+        values.update(PRESETS[first])
+    else:
+        rest.insert(0, first)
+    given = _pairs(rest)
+    if given.get("color") == "bgr":
+        values |= {
+            key: ":".join(reversed(values[key].split(":")))
+            for key in ("mean", "std")
+            if key in values
+        }
+    values |= given
+    return {key: _READERS[key](key, value) for key, value in values.items()}
+
+
+def _pairs(parts: list[str]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for part in parts:
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if key not in _READERS:
+            raise UsageError(
+                f"unknown preprocessing key {key!r}", hint=suggest(key, _READERS, of="the keys")
+            )
+        if not equals or not value:
+            raise UsageError(f"preprocessing: {key} has no value", hint=f"write {key}=…")
+        if key in values:
+            raise UsageError(f"preprocessing: {key} is given twice")
+        values[key] = value
+    return values
+
+
+def _read_size(key: str, text: str) -> Size | None:
+    if text == "none":
+        return None
+    try:
+        numbers = tuple(int(part) for part in text.lower().split("x"))
+    except ValueError:
+        numbers = ()
+    if len(numbers) == 1:
+        return numbers[0]
+    if len(numbers) == 2:
+        return numbers
+    raise UsageError(f"preprocessing: {key}={text} is no size", hint=f"write {key}=96 or 96x128")
+
+
+def _read_numbers(key: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(":"))
+    except ValueError as error:
+        raise UsageError(
+            f"preprocessing: {key}={text} is no list of numbers",
+            hint=f"write {key}=0.5 or {key}=0.5:0.5:0.5",
+        ) from error
+
+
+def _read_word(_key: str, text: str) -> str:
+    return text.lower()
+
+
+_READERS: Mapping[str, Callable[[str, str], Any]] = MappingProxyType(
+    {
+        "resize": _read_size,
+        "crop": _read_size,
+        "mean": _read_numbers,
+        "std": _read_numbers,
+        "layout": _read_word,
+        "color": _read_word,
+    }
+)
+
+
+def size_text(size: Size) -> str:
+    return f"{size[0]}x{size[1]}" if isinstance(size, tuple) else str(size)
+
+
+def numbers_text(values: tuple[float, ...]) -> str:
+    return ":".join(repr(float(value)) for value in values)

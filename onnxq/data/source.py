@@ -1,0 +1,153 @@
+"""What every data source offers: samples in batches, each with a name, and a fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from onnxq.data.preprocess import Preprocessing
+    from onnxq.model.model import TensorSpec
+
+Array = NDArray[Any]
+Labels = NDArray[np.int64]
+Sample = Mapping[str, Array]
+"""One sample: for each model input its array, without the batch axis."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Consecutive samples, ready to feed.
+
+    Attributes:
+        start: index of the first sample in its source.
+        feeds: for each model input an array of its element type; axis 0 counts the samples.
+        labels: class indices, int64, one for each sample; None where the data have none.
+    """
+
+    start: int
+    feeds: Mapping[str, Array]
+    labels: Labels | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.feeds.values())))
+
+
+class DataSource(Protocol):
+    """Samples that fit one model. It can be read any number of times, each time the same."""
+
+    @property
+    def spec(self) -> str:
+        """The source as the user named it."""
+        ...
+
+    @property
+    def count(self) -> int | None:
+        """Number of samples, None where only reading them all would tell."""
+        ...
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the batches carry labels."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """What a record has to say about these data ("random samples"), else empty."""
+        ...
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What was done to the images; None for data that are fed as they are."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 as 64 hexadecimal digits over what the model is fed.
+
+        It depends neither on the order of the samples nor on where they lie nor on their labels.
+        """
+        ...
+
+    def batches(
+        self, batch_size: int, *, start: int = 0, stop: int | None = None
+    ) -> Iterator[Batch]:
+        """Yield samples `start` to `stop` (as a slice takes them) in order.
+
+        Where the model fixes its batch size that size wins over `batch_size`. A batch can be
+        shorter: the last one, and one whose next sample has another shape.
+
+        Raises `DataError` for samples that cannot be read, do not fit the model or are not finite.
+        """
+        ...
+
+    def sample_name(self, index: int) -> str:
+        """What to call a sample in messages: its file, or "x.npz[17]"."""
+        ...
+
+
+def fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
+    """The batch size the model was exported with; None where it takes any.
+
+    Raises `ModelError` where the inputs have no common batch axis.
+    """
+    sizes: dict[int, str] = {}
+    for spec in inputs:
+        if spec.shape is None:
+            continue
+        if not spec.shape:
+            raise ModelError(
+                f"input {spec.name!r} is a scalar: it has no batch axis",
+                hint="make it a constant of the model",
+            )
+        if isinstance(spec.shape[0], int):
+            sizes.setdefault(spec.shape[0], spec.name)
+    if len(sizes) > 1:
+        found = ", ".join(f"{name!r} has {size}" for size, name in sizes.items())
+        raise ModelError(f"the inputs disagree on the batch size, their first axis: {found}")
+    return next(iter(sizes), None)
+
+
+def spans(
+    count: int, inputs: Sequence[TensorSpec], batch_size: int, start: int, stop: int | None
+) -> list[tuple[int, int]]:
+    """The half-open index ranges of the batches of samples `start` to `stop` out of `count`."""
+    if batch_size < 1:
+        raise UsageError(f"the batch size must be at least 1, not {batch_size}")
+    size = fixed_batch(inputs) or batch_size
+    first, last, _ = slice(start, stop).indices(count)
+    return [(begin, min(begin + size, last)) for begin in range(first, last, size)]
+
+
+def collect(
+    samples: Iterable[Sample], ranges: Sequence[tuple[int, int]], labels: Labels | None = None
+) -> Iterator[Batch]:
+    """Stack consecutive samples, those of `ranges`, into batches of one shape each.
+
+    `labels` are those of the whole source.
+    """
+    stream = iter(samples)
+    for begin, end in ranges:
+        pending: list[Sample] = []
+        for index in range(begin, end):
+            sample = next(stream)
+            if pending and _shapes(sample) != _shapes(pending[0]):
+                yield _stack(pending, index - len(pending), labels)
+                pending = []
+            pending.append(sample)
+        yield _stack(pending, end - len(pending), labels)
+
+
+def _shapes(sample: Sample) -> list[tuple[int, ...]]:
+    return [array.shape for array in sample.values()]
+
+
+def _stack(samples: Sequence[Sample], start: int, labels: Labels | None) -> Batch:
+    feeds = {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+    return Batch(start, feeds, None if labels is None else labels[start : start + len(samples)])

@@ -1,0 +1,418 @@
+"""Find the scale classes of a graph: which channel scales are free, tied or pinned.
+
+One variable σ = log₂ s for each channel element of each activation. Each operator's row adds
+equalities, solved by union-find; class 0 is pinned to s = 1 (see docs/equalization.md). One pass in
+topological order suffices, since every rule gives its outputs fresh, inherited or pinned ids.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.equalization.patterns import Pattern, along_axis, follow_move
+from onnxq.equalization.union import DisjointSets, Ids
+from onnxq.model.graph import Graph, Node
+from onnxq.model.operators import (
+    Operator,
+    ScaleRule,
+    clip_bounds,
+    operator_of,
+    weight_layout,
+)
+from onnxq.model.weights import WeightLayout
+
+
+@dataclass(frozen=True)
+class LinearSite:
+    """A weighted node: class ids of its input channels and of its outputs."""
+
+    node: Node
+    layout: WeightLayout
+    input_ids: Ids
+    output_ids: Ids
+
+
+@dataclass(frozen=True)
+class ConstantSite:
+    """A constant input that must be multiplied by the scales of `pattern`.
+
+    `inverse` is True where it is divided by them instead (the γ of a batch norm's input).
+    """
+
+    node: Node
+    position: int
+    pattern: Pattern
+    inverse: bool = False
+
+
+@dataclass(frozen=True)
+class ClipSite:
+    """A Clip with finite, non-zero bounds: they must move with the scale of each element."""
+
+    node: Node
+    bounds: tuple[float, float]
+    pattern: Pattern
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """A node that pinned scales to 1, and why."""
+
+    node: str
+    op_type: str
+    tensor: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ScaleClasses:
+    """The solution space of a graph.
+
+    Attributes:
+        patterns: tensor → class ids, already reduced to roots; 0 is pinned.
+        linears, constants, clips: the places where scales enter the weights.
+        barriers: why scales are pinned.
+    """
+
+    patterns: Mapping[str, Pattern]
+    linears: tuple[LinearSite, ...]
+    constants: tuple[ConstantSite, ...]
+    clips: tuple[ClipSite, ...]
+    barriers: tuple[Barrier, ...]
+
+    @property
+    def free(self) -> Ids:
+        """Roots that may take a scale, ascending."""
+        ids = [site.output_ids for site in self.linears] + [site.input_ids for site in self.linears]
+        ids += [site.pattern.ravel() for site in self.constants]
+        return np.unique(np.concatenate([np.zeros(1, np.int64), *ids]))[1:]
+
+    def channel_axis(self, tensor: str) -> int | None:
+        """The one axis along which the tensor's scales vary; None for none or several."""
+        pattern = self.patterns.get(tensor)
+        if pattern is None:
+            return None
+        axes = [axis for axis, size in enumerate(pattern.shape) if size > 1]
+        return axes[0] if len(axes) == 1 else None
+
+
+def find_classes(graph: Graph, *, clips_pass: bool = True) -> ScaleClasses:
+    """Find the scale classes of a normalized model's main graph.
+
+    Args:
+        clips_pass: whether a Clip with finite bounds lets scales through (they are then moved or
+            tied by the caller); False makes it a barrier (`--relu6 skip`).
+    """
+    return _Finder(graph, clips_pass=clips_pass).find()
+
+
+@dataclass
+class _Finder:
+    """The state of one search; it lives no longer than `find_classes`."""
+
+    graph: Graph
+    clips_pass: bool
+    sets: DisjointSets = field(default_factory=DisjointSets)
+    patterns: dict[str, Pattern] = field(default_factory=dict)
+    linears: list[LinearSite] = field(default_factory=list)
+    constants: list[ConstantSite] = field(default_factory=list)
+    clips: list[ClipSite] = field(default_factory=list)
+    barriers: list[Barrier] = field(default_factory=list)
+
+    def find(self) -> ScaleClasses:
+        for name in self.graph.inputs:
+            self._pin_output(name)
+        for node in self.graph.nodes:
+            row = operator_of(node)
+            reason = (
+                f"{node.op_type} has no row in the operator table"
+                if row is None
+                else self._apply(row, node)
+            )
+            if reason:
+                self._stop(node, reason)
+            self._pin_exposed(node)
+        roots = self.sets.roots
+        return ScaleClasses(
+            {name: roots(pattern) for name, pattern in self.patterns.items()},
+            tuple(
+                LinearSite(s.node, s.layout, roots(s.input_ids), roots(s.output_ids))
+                for s in self.linears
+            ),
+            tuple(
+                ConstantSite(s.node, s.position, roots(s.pattern), s.inverse)
+                for s in self.constants
+            ),
+            tuple(ClipSite(s.node, s.bounds, roots(s.pattern)) for s in self.clips),
+            tuple(self.barriers),
+        )
+
+    # --- helpers -----------------------------------------------------------------------------
+
+    def _is_activation(self, name: str) -> bool:
+        return bool(name) and name in self.patterns
+
+    def _pin_output(self, name: str) -> None:
+        rank = self.graph.rank(name)
+        if self.graph.is_float(name) and rank is not None:
+            self.patterns[name] = np.zeros((1,) * rank, np.int64)
+
+    def _pin(self, name: str) -> None:
+        if self._is_activation(name):
+            self.sets.union_arrays(self.patterns[name], np.zeros(1, np.int64))
+
+    def _pin_exposed(self, node: Node) -> None:
+        for name in node.outputs:
+            if self._is_activation(name) and self.graph.is_exposed(name):
+                self._pin(name)
+                what = "graph output" if name in self.graph.outputs else "read by a subgraph"
+                self.barriers.append(Barrier(node.name, node.op_type, name, what))
+
+    def _stop(self, node: Node, reason: str) -> None:
+        """Make the node a barrier: every scale around it is 1."""
+        for name in node.inputs:
+            if self._is_activation(name):
+                self._pin(name)
+                self.barriers.append(Barrier(node.name, node.op_type, name, reason))
+        for name in node.outputs:
+            self._pin_output(name)
+
+    def _tie_axes(self, name: str, axes: tuple[int, ...]) -> Pattern:
+        """Tie the scales along `axes` and return the pattern with size 1 there."""
+        pattern = self.patterns[name]
+        for axis in axes:
+            if pattern.shape[axis] > 1:
+                first = pattern.take([0], axis=axis)
+                self.sets.union_arrays(pattern, first)
+                pattern = first
+        return pattern
+
+    def _vary_only(self, name: str, axis: int, size: int) -> Ids:
+        """Ids of the `size` channels on one axis, after tying all the others."""
+        rank = self.patterns[name].ndim
+        pattern = self._tie_axes(name, tuple(a for a in range(rank) if a != axis % rank))
+        return np.broadcast_to(pattern.ravel(), (size,))
+
+    def _fresh(self, name: str, axis: int, count: int) -> Ids | None:
+        rank = self.graph.rank(name)
+        if rank is None:
+            return None
+        ids = self.sets.fresh(count)
+        self.patterns[name] = along_axis(ids, rank, axis)
+        return ids
+
+    # --- rules: each returns the reason why no scale passes, or "" -----------------------------
+
+    def _apply(self, row: Operator, node: Node) -> str:
+        if any(not self.graph.is_float(name) for name in node.outputs if name):
+            return "" if row.scale is ScaleRule.OBSERVE else self._non_float(row, node)
+        rule = {
+            ScaleRule.LINEAR: self._linear,
+            ScaleRule.AFFINE: self._affine,
+            ScaleRule.BATCH_NORM: self._batch_norm,
+            ScaleRule.HOMOGENEOUS: self._homogeneous,
+            ScaleRule.CLIP: self._clip,
+            ScaleRule.TIE: self._tie,
+            ScaleRule.PRODUCT: self._product,
+            ScaleRule.MOVE: self._move,
+        }.get(row.scale)
+        return rule(row, node) if rule else f"{node.op_type} is not homogeneous"
+
+    def _non_float(self, row: Operator, node: Node) -> str:
+        floats = [name for name in row.data_of(node) if self._is_activation(name)]
+        return "its output is not float32" if floats else ""
+
+    def _linear(self, row: Operator, node: Node) -> str:
+        layout = row.layout(self.graph, node) if row.layout else "it has no weight"
+        if isinstance(layout, str):
+            return self._contract(node) if row.op_type == "MatMul" else layout
+        data = node.input(layout.data)
+        if not self._is_activation(data):
+            return "its input has an unknown rank"
+        bias = self.graph.constant(layout.bias) if layout.bias else None
+        input_ids = self._vary_only(data, layout.input_axis, layout.inputs)
+        if layout.bias and bias is None:
+            self._pin_output(node.output)
+            self._pin(layout.bias)
+            output_ids = np.zeros(layout.outputs, np.int64)
+            reason = "its bias is computed at run time"
+            self.barriers.append(Barrier(node.name, node.op_type, node.output, reason))
+        else:
+            fresh = self._fresh(node.output, layout.output_axis, layout.outputs)
+            if fresh is None:
+                return "its output has an unknown rank"
+            output_ids = fresh
+        self.linears.append(LinearSite(node, layout, input_ids, output_ids))
+        return ""
+
+    def _contract(self, node: Node) -> str:
+        """Two activation matrices A @ B: one of them pinned, the other's free axis passes."""
+        a, b = node.input(0), node.input(1)
+        if not (self._is_activation(a) and self._is_activation(b)):
+            return "one operand is a constant on the left or has an unknown rank"
+        ranks = {self.patterns[a].ndim, self.patterns[b].ndim, self.graph.rank(node.output)}
+        if len(ranks) > 1 or min(r or 0 for r in ranks) < 2:
+            return "its operands differ in rank"
+        if not np.any(self.sets.roots(self.patterns[a])):
+            self.patterns[node.output] = self._tie_axes(b, (self.patterns[b].ndim - 2,))
+        elif not np.any(self.sets.roots(self.patterns[b])):
+            self.patterns[node.output] = self._tie_axes(a, (self.patterns[a].ndim - 1,))
+        else:
+            return "both operands carry scales"
+        return ""
+
+    def _affine(self, _row: Operator, node: Node) -> str:
+        """Output scale and bias give any s; the input is pinned because of ε."""
+        scale = self.graph.constant(node.input(1))
+        bias = self.graph.constant(node.input(2))
+        rank = self.graph.rank(node.output)
+        if scale is None or rank is None or (node.input(2) and bias is None):
+            return "its scale or bias is not a constant"
+        data = node.input(0)
+        self._pin(data)
+        self.barriers.append(Barrier(node.name, node.op_type, data, "its ε pins the input"))
+        trailing = "axis" in node.attributes or node.op_type.startswith("Layer")
+        ids = self.sets.fresh(scale.size).reshape(scale.shape)
+        if trailing:
+            pattern = ids.reshape((1,) * (rank - ids.ndim) + ids.shape)
+        else:
+            pattern = along_axis(ids.ravel(), rank, 1)
+        self.patterns[node.output] = pattern
+        for position in (1, 2):
+            if node.input(position):
+                self.constants.append(ConstantSite(node, position, ids))
+        return ""
+
+    def _batch_norm(self, _row: Operator, node: Node) -> str:
+        if any(self.graph.constant(name) is None for name in node.inputs[1:5]):
+            return "its parameters are not constants"
+        if node.attributes.get("training_mode", 0) or not self._is_activation(node.input(0)):
+            return "it runs in training mode"
+        channels = int(np.size(self.graph.constant(node.input(1))))
+        input_ids = self._vary_only(node.input(0), 1, channels)
+        output_ids = self._fresh(node.output, 1, channels)
+        if output_ids is None:
+            return "its output has an unknown rank"
+        # γ(s·x − s·μ)/√(σ²+ε)/s: the mean takes the input's scale, γ takes it away again.
+        self.constants += [
+            ConstantSite(node, 1, output_ids),
+            ConstantSite(node, 1, input_ids, inverse=True),
+            ConstantSite(node, 2, output_ids),
+            ConstantSite(node, 3, input_ids),
+        ]
+        return ""
+
+    def _homogeneous(self, row: Operator, node: Node) -> str:
+        data = node.input(0)
+        if not self._is_activation(data):
+            return "its input has an unknown rank"
+        rank = self.patterns[data].ndim
+        axes = row.mixed_axes(self.graph, node, rank)
+        if isinstance(axes, str):
+            return axes
+        pattern = self._tie_axes(data, axes)
+        out_rank = self.graph.rank(node.output)
+        if out_rank is not None and out_rank < rank and len(axes) == rank - out_rank:
+            pattern = pattern.squeeze(axes)
+        if pattern.ndim != out_rank:
+            return "its output has an unknown rank"
+        self.patterns[node.output] = pattern
+        return ""
+
+    def _clip(self, _row: Operator, node: Node) -> str:
+        data = node.input(0)
+        bounds = clip_bounds(self.graph, node)
+        if not self._is_activation(data):
+            return "its input has an unknown rank"
+        if bounds is None:
+            return "its bounds are computed at run time"
+        if any(bound != 0 and math.isfinite(bound) for bound in bounds):
+            if not self.clips_pass:
+                return "Clip saturates and --relu6 skip makes it a barrier"
+            self.clips.append(ClipSite(node, bounds, self.patterns[data]))
+        self.patterns[node.output] = self.patterns[data]
+        return ""
+
+    def _tie(self, row: Operator, node: Node) -> str:
+        positions = (
+            range(len(node.inputs)) if row.data_inputs is None else row.data_inputs
+        )
+        rank = self.graph.rank(node.output)
+        if rank is None:
+            return "its output has an unknown rank"
+        pattern = None
+        for position in positions:
+            name = node.inputs[position]
+            if self.graph.constant(name) is not None:
+                continue
+            if not self._is_activation(name):
+                return "an operand has an unknown rank"
+            padded = self.patterns[name].reshape(
+                (1,) * (rank - self.patterns[name].ndim) + self.patterns[name].shape
+            )
+            if pattern is None:
+                pattern = padded
+                continue
+            try:
+                merged = np.broadcast_arrays(pattern, padded)[0]
+            except ValueError:
+                return "its operands do not broadcast"
+            self.sets.union_arrays(pattern, padded)
+            pattern = merged
+        if pattern is None:
+            return "all its operands are constants"
+        self.patterns[node.output] = pattern
+        self.constants.extend(
+            ConstantSite(node, position, pattern)
+            for position in positions
+            if self.graph.constant(node.inputs[position]) is not None
+        )
+        return ""
+
+    def _product(self, _row: Operator, node: Node) -> str:
+        """s_out = s_a · s_b with one of them pinned; a divisor is pinned always."""
+        a, b = node.inputs
+        rank = self.graph.rank(node.output)
+        divides = node.op_type == "Div"
+        carriers = [n for n in (a, b) if self.graph.constant(n) is None]
+        if rank is None or any(not self._is_activation(n) for n in carriers):
+            return "an operand has an unknown rank"
+        if a == b or (divides and b in carriers):
+            return "it divides by, or squares, an activation"
+        free = [n for n in carriers if np.any(self.sets.roots(self.patterns[n]))]
+        if len(free) > 1:
+            pinned = min(free, key=lambda n: self.patterns[n].size)
+            self._pin(pinned)
+            reason = "of two factors one must keep its scale"
+            self.barriers.append(Barrier(node.name, node.op_type, pinned, reason))
+            free.remove(pinned)
+        source = self.patterns[free[0] if free else carriers[0]]
+        self.patterns[node.output] = source.reshape((1,) * (rank - source.ndim) + source.shape)
+        return ""
+
+    def _move(self, row: Operator, node: Node) -> str:
+        data = set(row.data_of(node))
+        inputs: list[Pattern | None] = []
+        for position, name in enumerate(node.inputs):
+            is_data = name in data and (row.data_inputs is None or position in row.data_inputs)
+            if is_data and not self._is_activation(name):
+                return "it moves a constant or a tensor of unknown rank"
+            inputs.append(self.patterns[name] if is_data else None)
+        result = follow_move(self.graph, node, inputs)
+        if isinstance(result, str):
+            return result
+        self.patterns.update(zip((n for n in node.outputs if n), result, strict=False))
+        return ""
+
+
+def scales_of(pattern: NDArray[Any], exponents: Mapping[int, float]) -> NDArray[np.float64]:
+    """2^σ for each id of a pattern; ids without an exponent, such as 0, have scale 1."""
+    unique, inverse = np.unique(pattern, return_inverse=True)
+    values = np.array([exponents.get(int(i), 0.0) for i in unique], np.float64)
+    return np.exp2(values[inverse]).reshape(pattern.shape)

@@ -1,0 +1,196 @@
+"""Read and write model files: everything is checked on the way in, nothing is half-written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, TensorProto
+
+from onnxq.errors import ModelError, OutputError
+from onnxq.model.model import Model
+from onnxq.model.session import open_session
+from onnxq.records import atomic_path
+
+NEWEST_OPSET = 24
+"""Newest default operator set that the oldest supported ONNX Runtime and the table know."""
+
+INLINE_LIMIT = 1_900_000_000
+"""Bytes above which weights go to a file beside the model (protobuf ends at 2 GiB)."""
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Load, check and complete with inferred shapes.
+
+    Args:
+        path: an .onnx file; external data must lie inside its folder.
+
+    Raises:
+        ModelError: the file is missing, is not ONNX, is truncated, invalid or too new, or its
+            external data are missing or outside its folder.
+    """
+    path = Path(path)
+    proto = _parse(path)
+    _check_versions(proto, path)
+    _load_external_data(proto, path)
+    _check(proto, path)
+    return Model(_with_shapes(proto), path)
+
+
+def _parse(path: Path) -> ModelProto:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ModelError(f"{path} is a folder, not an .onnx file") from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    if not content:
+        raise ModelError(f"{path}: the file is empty")
+    proto = ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except DecodeError:
+        raise ModelError(
+            f"{path}: not an ONNX file, or a truncated one", hint="export or copy it again"
+        ) from None
+    if not proto.HasField("graph") or not proto.opset_import:
+        raise ModelError(f"{path}: not an ONNX model: it has no graph or no operator set")
+    return proto
+
+
+def _check_versions(proto: ModelProto, path: Path) -> None:
+    opset = next((o.version for o in proto.opset_import if o.domain in {"", "ai.onnx"}), 0)
+    newest = min(NEWEST_OPSET, onnx.defs.onnx_opset_version())
+    if opset > newest:
+        raise ModelError(
+            f"{path}: opset {opset} is too new; this onnxq reads up to {newest}",
+            hint="export with an older opset, or update onnxq",
+        )
+    if proto.ir_version > onnx.IR_VERSION:
+        raise ModelError(
+            f"{path}: IR version {proto.ir_version} is too new; this onnx reads up to "
+            f"{onnx.IR_VERSION}",
+            hint="update the onnx package",
+        )
+
+
+def _load_external_data(proto: ModelProto, path: Path) -> None:
+    """Read tensors stored in other files, which must lie in the model's own folder."""
+    folder = path.resolve().parent
+    for tensor in onnx.external_data_helper._get_all_tensors(proto):  # noqa: SLF001
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        _read_external(tensor, entries, folder, path)
+
+
+def _read_external(
+    tensor: TensorProto, entries: dict[str, str], folder: Path, path: Path
+) -> None:
+    where = f"{path}: external data of tensor {tensor.name!r}"
+    location = entries.get("location", "")
+    if not location:
+        raise ModelError(f"{where} name no file")
+    target = folder / location
+    if os.path.isabs(location) or folder not in target.resolve().parents:
+        raise ModelError(f"{where} lie outside the model's folder: {location!r}")
+    try:
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
+    except ValueError:
+        raise ModelError(f"{where} have an offset or length that is no number") from None
+    if not target.is_file():
+        raise ModelError(f"{where} are missing: no file {location!r} beside the model")
+    available = target.stat().st_size - offset
+    expected = _byte_size(tensor)
+    length = expected if length < 0 else length
+    if offset < 0 or length != expected or length > available:
+        raise ModelError(
+            f"{where} do not fit {location!r}: {length} bytes at offset {offset}, "
+            f"{expected} expected, {max(available, 0)} there"
+        )
+    with target.open("rb") as stream:
+        stream.seek(offset)
+        tensor.raw_data = stream.read(length)
+    tensor.ClearField("external_data")
+    tensor.data_location = TensorProto.DEFAULT
+
+
+def _byte_size(tensor: TensorProto) -> int:
+    count = 1
+    for size in tensor.dims:
+        count *= size
+    bits = {
+        TensorProto.UINT4: 4, TensorProto.INT4: 4, TensorProto.FLOAT4E2M1: 4,
+    }.get(tensor.data_type)  # fmt: skip
+    if bits:
+        return (count * bits + 7) // 8
+    return count * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
+def _check(proto: ModelProto, path: Path) -> None:
+    try:
+        if proto.ByteSize() < INLINE_LIMIT:
+            onnx.checker.check_model(proto)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}") from None
+    for value in (*proto.graph.input, *proto.graph.output):
+        if value.type.WhichOneof("value") == "optional_type":
+            raise ModelError(f"{path}: {value.name!r} has an optional type, which onnxq cannot run")
+
+
+def _with_shapes(proto: ModelProto) -> ModelProto:
+    """Add inferred shapes; a model whose shapes cannot be inferred keeps the declared ones."""
+    try:
+        return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+        return proto
+
+
+def infer_shapes(model: Model) -> Model:
+    """The model with the shapes of its intermediate tensors inferred anew."""
+    return Model(_with_shapes(model.proto), model.source)
+
+
+def save(model: Model, path: str | os.PathLike[str]) -> None:
+    """Write the model; before it takes its name the file is loaded back in ONNX Runtime.
+
+    Raises:
+        OutputError: the folder does not exist, is read-only or is full.
+        ModelError: ONNX Runtime does not load the result (then nothing is written).
+    """
+    path = Path(path)
+    if model.proto.ByteSize() >= INLINE_LIMIT:
+        raise OutputError(f"cannot write {path}: models above 1.9 GB are not supported yet")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(model.proto.SerializeToString(deterministic=True))
+        open_session(temporary)
+
+
+def require_writable(path: Path) -> None:
+    """Fail before long work if `path` cannot be written at its end."""
+    if not path.parent.is_dir():
+        raise OutputError(
+            f"cannot write {path}: the folder {path.parent} does not exist", hint="create it first"
+        )
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder", hint="name a file")
+    probe = path if path.exists() else path.parent
+    if not os.access(probe, os.W_OK) or not os.access(path.parent, os.W_OK):
+        raise OutputError(f"cannot write {path}: permission denied")
+
+
+def require_distinct(output: Path, *inputs: Path | None) -> None:
+    """Refuse to write a result over one of the files it is made from."""
+    for source in inputs:
+        if source and output.exists() and source.exists() and output.samefile(source):
+            raise OutputError(f"cannot write {output}: it is an input", hint="name another file")
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "unknown")
+
+

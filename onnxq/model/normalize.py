@@ -1,0 +1,300 @@
+"""Bring a model to the one form that every later stage reads.
+
+Afterwards each node has a name of its own, the operator set is recent enough for per-channel Q/DQ,
+values known before run time are initializers, and batch norms are folded into the weighted
+operator before them: W' = W·γ/√(σ²+ε), b' = (b − μ)·γ/√(σ²+ε) + β.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, numpy_helper
+
+from onnxq.errors import ModelError
+from onnxq.model.files import infer_shapes
+from onnxq.model.graph import Graph, Node
+from onnxq.model.model import Model
+from onnxq.model.operators import Int8Rule, ScaleRule, operator_of, weight_layout
+from onnxq.model.rewrite import constant, edit
+from onnxq.model.session import open_session, run
+
+if TYPE_CHECKING:
+    from onnxq.model.weights import WeightLayout
+
+Array = NDArray[Any]
+
+LOWEST_OPSET = 13
+"""First operator set with per-channel DequantizeLinear."""
+
+FOLD_LIMIT = 1 << 24
+"""Elements of a computed constant above which it stays computed at run time."""
+
+_NEVER_FOLDED = frozenset(
+    {"QuantizeLinear", "DequantizeLinear", "RandomNormal", "RandomUniform", "Bernoulli",
+     "RandomNormalLike", "RandomUniformLike", "Multinomial", "If", "Loop", "Scan"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """What `normalize` did.
+
+    Attributes:
+        folded_batch_norms: batch norm node → weighted node that absorbed it.
+        folded_constants: nodes replaced by their value.
+        raised_from: the file's operator set, where it was raised; else 0.
+        renamed: number of nodes that had no name or shared one.
+    """
+
+    folded_batch_norms: dict[str, str]
+    folded_constants: int
+    raised_from: int
+    renamed: int
+
+
+def normalize(model: Model) -> tuple[Model, Normalization]:
+    """Normalize a float model; its outputs stay equal up to the rounding of folded batch norms.
+
+    Raises:
+        ModelError: the operator set is too old and cannot be converted.
+    """
+    raised_from = model.opset if 0 < model.opset < LOWEST_OPSET else 0
+    if raised_from:
+        model = _raise_opset(model)
+    model, renamed = _name_nodes(model)
+    model, folded_constants = _fold_constants(model)
+    model, folded = _fold_batch_norms(model)
+    return infer_shapes(model), Normalization(folded, folded_constants, raised_from, renamed)
+
+
+def _raise_opset(model: Model) -> Model:
+    try:
+        proto = onnx.version_converter.convert_version(model.proto, LOWEST_OPSET)
+    except Exception as error:  # the converter raises RuntimeError and its own C++ exceptions
+        raise ModelError(
+            f"{model.name}: opset {model.opset} cannot be raised to {LOWEST_OPSET}: "
+            f"{' '.join(str(error).split())[:200]}",
+            hint="export the model with opset 13 or newer",
+        ) from None
+    return infer_shapes(Model(proto, model.source))
+
+
+def _name_nodes(model: Model) -> tuple[Model, int]:
+    """Give every node a name that no other has; names that are unique stay."""
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    taken: set[str] = set()
+    pending = []
+    for node in proto.graph.node:
+        if node.name and node.name not in taken:
+            taken.add(node.name)
+        else:
+            pending.append(node)
+    for node in pending:
+        stem = next((output for output in node.output if output), "") or node.op_type
+        name, number = f"{node.op_type}_{stem}", 1
+        while name in taken:
+            number += 1
+            name = f"{node.op_type}_{stem}_{number}"
+        node.name = name
+        taken.add(name)
+    return (Model(proto, model.source), len(pending)) if pending else (model, 0)
+
+
+# --- constants -------------------------------------------------------------------------------
+
+
+def _fold_constants(model: Model) -> tuple[Model, int]:
+    """Replace nodes whose values are known before run time by initializers."""
+    graph = Graph(model)
+    known: set[str] = set()
+    foldable: list[Node] = []
+    shapes: dict[str, Array] = {}
+    for node in graph.nodes:
+        static = _static_shape(graph, node)
+        if static is not None:
+            shapes[node.output] = static
+            known.add(node.output)
+            foldable.append(node)
+        elif _is_foldable(graph, node, known):
+            known.update(node.outputs)
+            foldable.append(node)
+    if not foldable:
+        return model, 0
+    folded = {node.index for node in foldable}
+    needed = [
+        name
+        for name in known
+        if graph.is_exposed(name)
+        or any(use.node.index not in folded for use in graph.consumers(name))
+    ]
+    values = _evaluate(model, [n for n in foldable if n.output not in shapes], shapes, needed)
+    if values is None:
+        return model, 0
+    return _with_values(model, folded, values), len(foldable)
+
+
+def _static_shape(graph: Graph, node: Node) -> Array | None:
+    """The value of a Shape node whose input has known sizes only."""
+    row = operator_of(node)
+    if row is None or row.scale is not ScaleRule.OBSERVE or row.op_type != "Shape":
+        return None
+    shape = graph.shape(node.input(0))
+    if shape is None or not all(isinstance(size, int) for size in shape):
+        return None
+    start, end = node.attributes.get("start", 0), node.attributes.get("end")
+    return np.array(shape[start:end], np.int64)
+
+
+def _is_foldable(graph: Graph, node: Node, known: set[str]) -> bool:
+    if node.op_type in _NEVER_FOLDED or node.domain:
+        return False
+    if any(isinstance(value, onnx.GraphProto) for value in node.attributes.values()):
+        return False
+    return all(not name or name in known or graph.is_constant(name) for name in node.inputs)
+
+
+def _evaluate(
+    model: Model, nodes: list[Node], shapes: dict[str, Array], needed: list[str]
+) -> dict[str, Array] | None:
+    """Run the constant part of the graph; None where ONNX Runtime cannot."""
+    names = sorted(name for name in needed if name not in shapes)
+    values = {name: shapes[name] for name in needed if name in shapes}
+    if not names:
+        return values
+    protos = [model.proto.graph.node[node.index] for node in nodes]
+    read = {name for proto in protos for name in proto.input}
+    part = ModelProto()
+    part.CopyFrom(model.proto)
+    for field in ("node", "input", "output", "value_info", "initializer"):
+        part.graph.ClearField(field)
+    part.graph.node.extend(protos)
+    part.graph.initializer.extend(t for t in model.proto.graph.initializer if t.name in read)
+    part.graph.initializer.extend(
+        numpy_helper.from_array(value, name) for name, value in shapes.items()
+    )
+    part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    try:
+        results = run(open_session(part, optimize=False), names, {})
+    except ModelError as error:
+        logging.getLogger(__name__).debug("constants stay computed at run time: %s", error)
+        return None
+    if any(result.size > FOLD_LIMIT for result in results):
+        return None
+    return values | dict(zip(names, results, strict=True))
+
+
+def _with_values(model: Model, folded: set[int], values: dict[str, Array]) -> Model:
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    kept = [node for index, node in enumerate(proto.graph.node) if index not in folded]
+    outputs = {output.name for output in proto.graph.output}
+    del proto.graph.node[:]
+    for name in sorted(values):
+        # A graph output must be the output of a node.
+        if name in outputs:
+            tensor = numpy_helper.from_array(values[name])
+            kept.append(
+                onnx.helper.make_node("Constant", [], [name], f"Constant_{name}", value=tensor)
+            )
+        else:
+            proto.graph.initializer.append(numpy_helper.from_array(values[name], name))
+    proto.graph.node.extend(kept)
+    used = {name for node in kept for name in node.input}
+    used |= {name for node in kept for name in _captured(node)} | outputs
+    inputs = {i.name for i in proto.graph.input}
+    initializers = [t for t in proto.graph.initializer if t.name in used or t.name in inputs]
+    infos = [i for i in proto.graph.value_info if i.name in used]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(initializers)
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(infos)
+    return Model(proto, model.source)
+
+
+def _captured(node: onnx.NodeProto) -> Iterable[str]:
+    from onnxq.model.graph import _names_in_subgraphs
+
+    return _names_in_subgraphs(node)
+
+
+# --- batch norms -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Fold:
+    weighted: Node
+    batch_norm: Node
+    layout: WeightLayout
+    weight: Array
+    bias: Array
+
+
+def _fold_batch_norms(model: Model) -> tuple[Model, dict[str, str]]:
+    graph = Graph(model)
+    folds = [fold for node in graph.nodes if (fold := _fold_of(graph, node)) is not None]
+    if not folds:
+        return model, {}
+
+    def change(gs_graph: Any) -> None:
+        nodes = {node.name: node for node in gs_graph.nodes}
+        for fold in folds:
+            weighted, batch_norm = nodes[fold.weighted.name], nodes[fold.batch_norm.name]
+            weighted.inputs = [
+                weighted.inputs[0],
+                constant(f"{fold.weighted.name}.weight_folded", fold.weight),
+                constant(f"{fold.weighted.name}.bias_folded", fold.bias),
+            ]
+            weighted.outputs = list(batch_norm.outputs)
+            batch_norm.outputs = []
+            for name, value in (("alpha", 1.0), ("beta", 1.0)):
+                if name in weighted.attrs:
+                    weighted.attrs[name] = value
+
+    edited = edit(model, change)
+    return edited, {fold.batch_norm.name: fold.weighted.name for fold in folds}
+
+
+def _fold_of(graph: Graph, batch_norm: Node) -> _Fold | None:
+    """The fold of a batch norm into the weighted node before it; None where it cannot be."""
+    row = operator_of(batch_norm)
+    if row is None or row.scale is not ScaleRule.BATCH_NORM:
+        return None
+    weighted = graph.producers.get(batch_norm.input(0))
+    weighted_row = operator_of(weighted) if weighted else None
+    if weighted is None or weighted_row is None or weighted_row.int8 is not Int8Rule.WEIGHTED:
+        return None
+    layout = weight_layout(graph, weighted)
+    # MatMul takes no bias, so a batch norm after it stays.
+    if isinstance(layout, str) or len(weighted.inputs) < 2 or layout.output_axis != 1:
+        return None
+    shared = len(graph.consumers(weighted.output)) > 1 or graph.is_exposed(weighted.output)
+    parameters = [graph.constant(name) for name in batch_norm.inputs[1:5]]
+    bias = graph.constant(layout.bias) if layout.bias else np.zeros((), np.float32)
+    weight = graph.constant(layout.weight)
+    if shared or bias is None or weight is None or any(p is None for p in parameters):
+        return None
+    if batch_norm.attributes.get("training_mode", 0):
+        return None
+    gamma, beta, mean, variance = (np.asarray(p, np.float64) for p in parameters)
+    gain = gamma / np.sqrt(variance + batch_norm.attributes.get("epsilon", 1e-5))
+    alpha = weighted.attributes.get("alpha", 1.0)
+    beta_gemm = weighted.attributes.get("beta", 1.0)
+    folded = layout.to_canonical(weight.astype(np.float64)) * alpha * gain[:, None, None]
+    full_bias = np.broadcast_to(bias, bias.shape if bias.ndim > 1 else (layout.outputs,))
+    if full_bias.ndim > 1 and full_bias.shape != (1, layout.outputs):
+        return None
+    shift = (full_bias.reshape(-1) * beta_gemm - mean) * gain + beta
+    return _Fold(
+        weighted, batch_norm, layout,
+        layout.from_canonical(folded).astype(np.float32), shift.astype(np.float32),
+    )  # fmt: skip
+
+

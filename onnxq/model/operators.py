@@ -1,0 +1,321 @@
+"""THE table of operator knowledge: one row for each ONNX operator onnxq understands.
+
+A row says how a positive scale per channel passes through the operator (equalization), whether
+int8 passes through it (placement), and which of its inputs is a weight. An operator without a row
+is a barrier to scales and stays in float. What a node's attributes decide is told by the small
+functions of this file; nothing elsewhere compares operator names.
+
+Each row is proved by tests that run the operator in ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from onnxq.model.graph import Graph, Node
+from onnxq.model.weights import WeightLayout
+
+
+class ScaleRule(enum.Enum):
+    """What happens to a channel scale s > 0 at an operator."""
+
+    LINEAR = "linear"
+    """Weighted: the weight's columns absorb 1/s of the input, its rows give any s to the output."""
+    AFFINE = "affine"
+    """Normalization with scale and bias: they give any s to the output; the input stays pinned."""
+    BATCH_NORM = "batch-norm"
+    """Inference batch norm: takes any s at its input and gives any other to its output."""
+    HOMOGENEOUS = "homogeneous"
+    """f(s·x) = s·f(x) along every axis the operator does not mix."""
+    CLIP = "clip"
+    """Homogeneous if its bounds are 0 or infinite; else its bounds must move with the scale."""
+    TIE = "tie"
+    """Elementwise among operands that must all carry the same s; constants are multiplied by s."""
+    PRODUCT = "product"
+    """s_out = s_a · s_b: a constant passes the other's scale, of two activations one is pinned."""
+    CONTRACTION = "contraction"
+    """Product of two activation matrices: the first is pinned, the second's columns pass."""
+    MOVE = "move"
+    """Elements move unchanged; scales move with them."""
+    OBSERVE = "observe"
+    """The values do not matter (Shape, Size): no constraint."""
+    BARRIER = "barrier"
+    """Not homogeneous: scales stop here."""
+
+
+class Int8Rule(enum.Enum):
+    """What an int8 value may do at an operator."""
+
+    WEIGHTED = "weighted"
+    """Integer kernel with int32 accumulation; its activation and weight are quantized."""
+    OWN = "own"
+    """Has an integer kernel; the output has a range of its own."""
+    SHARED = "shared"
+    """Passes int8 through: output and data inputs share one scale and zero point."""
+    FLOAT = "float"
+    """Stays in float."""
+
+
+LayoutOf = Callable[[Graph, Node], "WeightLayout | str"]
+AxesOf = Callable[[Graph, Node, int], "tuple[int, ...] | str"]
+
+
+def _no_axes(_graph: Graph, _node: Node, _rank: int) -> tuple[int, ...]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One row.
+
+    Attributes:
+        op_type: the operator's name in the default domain.
+        scale, int8: see the enumerations.
+        layout: for weighted operators, the weight's layout, or the reason there is none.
+        mixed_axes: axes (of the data input of the given rank) along which the operator combines
+            elements, so that their scales must agree; or the reason no scale passes this node.
+        data_inputs: positions that carry activations; None means all. The rest are parameters.
+        fuses: runs inside the weighted operator before it, on every target.
+        bounds: fixed range of the output, where the function has one.
+    """
+
+    op_type: str
+    scale: ScaleRule
+    int8: Int8Rule
+    layout: LayoutOf | None = None
+    mixed_axes: AxesOf = _no_axes
+    data_inputs: tuple[int, ...] | None = (0,)
+    fuses: bool = False
+    bounds: tuple[float, float] | None = None
+
+    def data_of(self, node: Node) -> tuple[str, ...]:
+        """The tensors at the data inputs that the node has."""
+        positions = range(len(node.inputs)) if self.data_inputs is None else self.data_inputs
+        return tuple(name for name in map(node.input, positions) if name)
+
+
+# --- what attributes decide ------------------------------------------------------------------
+
+
+def _conv(graph: Graph, node: Node) -> WeightLayout | str:
+    return _convolution(graph, node, transposed=False)
+
+
+def _conv_transpose(graph: Graph, node: Node) -> WeightLayout | str:
+    return _convolution(graph, node, transposed=True)
+
+
+def _convolution(graph: Graph, node: Node, *, transposed: bool) -> WeightLayout | str:
+    shape = _weight_shape(graph, node, 1)
+    if isinstance(shape, str):
+        return shape
+    if len(shape) < 2:
+        return "its weight has fewer than two axes"
+    return WeightLayout(
+        node.input(1), node.input(2), 0, 1, shape, node.attributes.get("group", 1),
+        input_axis=1, output_axis=1, channel_axis=1 if transposed else 0, transposed=transposed,
+    )  # fmt: skip
+
+
+def _gemm(graph: Graph, node: Node) -> WeightLayout | str:
+    shape = _weight_shape(graph, node, 1)
+    if isinstance(shape, str):
+        return shape
+    output_last = not node.attributes.get("transB", 0)
+    return WeightLayout(
+        node.input(1), node.input(2), 0, 1, shape, 1,
+        input_axis=0 if node.attributes.get("transA", 0) else 1, output_axis=1,
+        channel_axis=1 if output_last else 0, output_last=output_last,
+    )  # fmt: skip
+
+
+def _matmul(graph: Graph, node: Node) -> WeightLayout | str:
+    """A constant on the right; on the left it multiplies rows, which no target quantizes."""
+    shape = _weight_shape(graph, node, 1)
+    if isinstance(shape, str):
+        return shape
+    if len(shape) < 2:
+        return "its weight is a vector"
+    return WeightLayout(
+        node.input(1), "", 0, 1, shape, 1, input_axis=-1, output_axis=-1,
+        channel_axis=len(shape) - 1, output_last=True,
+    )  # fmt: skip
+
+
+def _weight_shape(graph: Graph, node: Node, position: int) -> tuple[int, ...] | str:
+    value = graph.constant(node.input(position))
+    if value is None:
+        return "its weight is not a constant"
+    if not graph.is_float(node.input(position)):
+        return f"its weight is {value.dtype}, not float32"
+    return tuple(value.shape)
+
+
+def _spatial_axes(_graph: Graph, _node: Node, rank: int) -> tuple[int, ...]:
+    return tuple(range(2, rank))
+
+
+def _reduced_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | str:
+    axes = node.attributes.get("axes")
+    if axes is None and node.input(1):
+        value = graph.constant(node.input(1))
+        if value is None:
+            return "its axes are computed at run time"
+        axes = value.tolist()
+    if not axes:
+        if node.attributes.get("noop_with_empty_axes", 0):
+            return ()
+        axes = range(rank)
+    return tuple(sorted(axis % rank for axis in axes))
+
+
+def _padded_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | str:
+    pads = graph.constant(node.input(1))
+    if pads is None:
+        return "its pads are computed at run time"
+    mode = node.attributes.get("mode", b"constant")
+    if mode == b"constant" and node.input(2):
+        fill = graph.constant(node.input(2))
+        if fill is None or fill.size != 1 or fill.item() != 0:
+            return "it pads with a value other than 0"
+    axes = graph.constant(node.input(3))
+    if node.input(3) and axes is None:
+        return "its axes are computed at run time"
+    padded = list(range(rank)) if axes is None else [int(axis) % rank for axis in axes]
+    half = len(padded)
+    return tuple(
+        sorted(axis for i, axis in enumerate(padded) if pads[i] != 0 or pads[i + half] != 0)
+    )
+
+
+def _resized_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | str:
+    mode = node.attributes.get("coordinate_transformation_mode", b"half_pixel")
+    if mode == b"tf_crop_and_resize" and node.attributes.get("extrapolation_value", 0.0) != 0:
+        return "it fills with an extrapolation value other than 0"
+    before, after = graph.shape(node.input(0)), graph.shape(node.output)
+    if before is None or after is None:
+        return "its shape is unknown"
+    # A dynamic batch keeps its name, so equal entries mean an axis left alone.
+    return tuple(
+        axis for axis in range(rank) if before[axis] != after[axis] or before[axis] is None
+    )
+
+
+def _dropout(graph: Graph, node: Node, _rank: int) -> tuple[int, ...] | str:
+    training = graph.constant(node.input(2))
+    if node.input(2) and (training is None or bool(training.item())):
+        return "it runs in training mode"
+    return ()
+
+
+def _prelu(graph: Graph, node: Node, _rank: int) -> tuple[int, ...] | str:
+    if graph.constant(node.input(1)) is None:
+        return "its slope is computed at run time"
+    return ()
+
+
+def clip_bounds(graph: Graph, node: Node) -> tuple[float, float] | None:
+    """Lower and upper bound of a Clip, ±∞ where absent; None where computed at run time."""
+    bounds = []
+    for position, absent in ((1, -math.inf), (2, math.inf)):
+        if not node.input(position):
+            bounds.append(absent)
+            continue
+        value = graph.constant(node.input(position))
+        if value is None or value.size != 1:
+            return None
+        bounds.append(float(value.item()))
+    return bounds[0], bounds[1]
+
+
+# --- the table -------------------------------------------------------------------------------
+
+_S, _I = ScaleRule, Int8Rule
+
+_ROWS = (
+    # weighted
+    Operator("Conv", _S.LINEAR, _I.WEIGHTED, layout=_conv, mixed_axes=_spatial_axes),
+    Operator("ConvTranspose", _S.LINEAR, _I.WEIGHTED, layout=_conv_transpose, mixed_axes=_spatial_axes),
+    Operator("Gemm", _S.LINEAR, _I.WEIGHTED, layout=_gemm),
+    Operator("MatMul", _S.LINEAR, _I.WEIGHTED, layout=_matmul),
+    # normalization
+    Operator("BatchNormalization", _S.BATCH_NORM, _I.FLOAT),
+    Operator("InstanceNormalization", _S.AFFINE, _I.FLOAT),
+    Operator("LayerNormalization", _S.AFFINE, _I.FLOAT),
+    # activations
+    Operator("Relu", _S.HOMOGENEOUS, _I.OWN, fuses=True),
+    Operator("LeakyRelu", _S.HOMOGENEOUS, _I.OWN),
+    Operator("PRelu", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_prelu),
+    Operator("Clip", _S.CLIP, _I.OWN, fuses=True),
+    Operator("Sigmoid", _S.BARRIER, _I.OWN, bounds=(0.0, 1.0)),
+    Operator("HardSigmoid", _S.BARRIER, _I.FLOAT, bounds=(0.0, 1.0)),
+    Operator("HardSwish", _S.BARRIER, _I.FLOAT),
+    Operator("Softmax", _S.BARRIER, _I.FLOAT, bounds=(0.0, 1.0)),
+    Operator("Tanh", _S.BARRIER, _I.FLOAT, bounds=(-1.0, 1.0)),
+    Operator("Gelu", _S.BARRIER, _I.FLOAT),
+    Operator("Elu", _S.BARRIER, _I.FLOAT),
+    Operator("Erf", _S.BARRIER, _I.FLOAT),
+    Operator("Abs", _S.HOMOGENEOUS, _I.FLOAT),
+    Operator("Neg", _S.HOMOGENEOUS, _I.FLOAT),
+    # elementwise with several operands
+    Operator("Add", _S.TIE, _I.OWN, data_inputs=None),
+    Operator("Sub", _S.TIE, _I.FLOAT, data_inputs=None),
+    Operator("Sum", _S.TIE, _I.FLOAT, data_inputs=None),
+    Operator("Mean", _S.TIE, _I.FLOAT, data_inputs=None),
+    Operator("Max", _S.TIE, _I.FLOAT, data_inputs=None),
+    Operator("Min", _S.TIE, _I.FLOAT, data_inputs=None),
+    Operator("Where", _S.TIE, _I.FLOAT, data_inputs=(1, 2)),
+    Operator("Mul", _S.PRODUCT, _I.OWN, data_inputs=None),
+    Operator("Div", _S.PRODUCT, _I.FLOAT, data_inputs=None),
+    # pooling and reduction
+    Operator("MaxPool", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_spatial_axes),
+    Operator("AveragePool", _S.HOMOGENEOUS, _I.OWN, mixed_axes=_spatial_axes),
+    Operator("LpPool", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_spatial_axes),
+    Operator("GlobalAveragePool", _S.HOMOGENEOUS, _I.OWN, mixed_axes=_spatial_axes),
+    Operator("GlobalMaxPool", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_spatial_axes),
+    Operator("ReduceMean", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
+    Operator("ReduceSum", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
+    Operator("ReduceMax", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
+    Operator("ReduceMin", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
+    Operator("ReduceL1", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
+    Operator("ReduceL2", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
+    # padding and resizing
+    Operator("Pad", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_padded_axes),
+    Operator("Resize", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_resized_axes),
+    # data movement
+    Operator("Identity", _S.HOMOGENEOUS, _I.SHARED),
+    Operator("Dropout", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_dropout),
+    Operator("Concat", _S.MOVE, _I.SHARED, data_inputs=None),
+    Operator("Split", _S.MOVE, _I.SHARED),
+    Operator("Slice", _S.MOVE, _I.SHARED),
+    Operator("Gather", _S.MOVE, _I.SHARED),
+    Operator("Flatten", _S.MOVE, _I.SHARED),
+    Operator("Reshape", _S.MOVE, _I.SHARED),
+    Operator("Transpose", _S.MOVE, _I.SHARED),
+    Operator("Squeeze", _S.MOVE, _I.SHARED),
+    Operator("Unsqueeze", _S.MOVE, _I.SHARED),
+    Operator("Expand", _S.MOVE, _I.SHARED),
+    Operator("DepthToSpace", _S.MOVE, _I.SHARED),
+    Operator("SpaceToDepth", _S.MOVE, _I.SHARED),
+    # the values do not matter
+    Operator("Shape", _S.OBSERVE, _I.FLOAT),
+    Operator("Size", _S.OBSERVE, _I.FLOAT),
+)  # fmt: skip
+
+OPERATORS = {row.op_type: row for row in _ROWS}
+
+
+def operator_of(node: Node) -> Operator | None:
+    """The node's row; None for an operator the table does not know."""
+    return OPERATORS.get(node.op_type) if node.domain == "" else None
+
+
+def weight_layout(graph: Graph, node: Node) -> WeightLayout | str:
+    """The layout of the node's constant weight, or the reason it has none."""
+    row = operator_of(node)
+    if row is None or row.layout is None:
+        return f"{node.op_type} has no weight"
+    return row.layout(graph, node)

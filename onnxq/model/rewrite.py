@@ -1,0 +1,95 @@
+"""Every rewrite of a graph goes through `edit`; only this module imports onnx-graphsurgeon.
+
+Graphsurgeon is good at producer and consumer edits but loses what it does not model: metadata,
+documentation, inputs with default values, quantization annotations (docs/decisions/0001). So its
+result gives nodes and initializers only, put into a copy of the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import onnx
+import onnx_graphsurgeon as gs  # noqa: TID251
+from onnx import ModelProto
+
+from onnxq.errors import ModelError
+from onnxq.model.model import Model
+
+Change = Callable[["gs.Graph"], None]
+
+
+def edit(model: Model, change: Change, *, opset: int = 0) -> Model:
+    """A copy of the model with `change` made to its graph; the source stays as it is.
+
+    Args:
+        model: left untouched.
+        change: edits the graphsurgeon graph in place. It replaces `Constant.values` by new
+            arrays and never writes into the old ones, which the source shares.
+        opset: raise the default operator set to this version, if lower.
+
+    Raises:
+        ModelError: the edited graph is no valid model.
+    """
+    source = ModelProto()
+    source.CopyFrom(model.proto)
+    graph = gs.import_onnx(source)
+    change(graph)
+    graph.cleanup(remove_unused_node_outputs=False).toposort()
+    result = gs.export_onnx(graph, do_type_check=False)
+
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    notes = {node.name: node for node in model.proto.graph.node if node.name}
+    overridable = {i.name for i in proto.graph.input}
+    defaults = [t for t in proto.graph.initializer if t.name in overridable]
+    for field in ("node", "initializer", "value_info"):
+        proto.graph.ClearField(field)
+    proto.graph.node.extend(result.graph.node)
+    proto.graph.initializer.extend(defaults)
+    proto.graph.initializer.extend(
+        t for t in result.graph.initializer if t.name not in overridable
+    )
+    produced = {name for node in result.graph.node for name in node.output}
+    proto.graph.value_info.extend(i for i in model.proto.graph.value_info if i.name in produced)
+    for node in proto.graph.node:
+        if node.name in notes:
+            node.metadata_props.extend(notes[node.name].metadata_props)
+            node.doc_string = notes[node.name].doc_string
+    _merge_opsets(proto, result, opset)
+    try:
+        onnx.checker.check_model(proto)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise ModelError(f"the rewritten graph is not valid: {error}") from error
+    return Model(proto, model.source)
+
+
+def _merge_opsets(proto: ModelProto, result: ModelProto, opset: int) -> None:
+    known = {entry.domain for entry in proto.opset_import}
+    used = {node.domain for node in result.graph.node}
+    proto.opset_import.extend(
+        entry
+        for entry in result.opset_import
+        if entry.domain not in known and entry.domain in used
+    )
+    for entry in proto.opset_import:
+        if entry.domain in {"", "ai.onnx"}:
+            entry.version = max(entry.version, opset)
+
+
+def constant(name: str, values: Any) -> gs.Constant:
+    """A new initializer for use inside a `change`."""
+    return gs.Constant(name, values)
+
+
+def variable(name: str, dtype: Any = None, shape: Any = None) -> gs.Variable:
+    """A new tensor for use inside a `change`."""
+    return gs.Variable(name, dtype=dtype, shape=shape)
+
+
+def node(
+    op_type: str, name: str, inputs: list[Any], outputs: list[Any], **attributes: Any
+) -> gs.Node:
+    """A new node for use inside a `change`."""
+    return gs.Node(op=op_type, name=name, attrs=attributes, inputs=inputs, outputs=outputs)

@@ -1,0 +1,145 @@
+"""ONNX Runtime sessions: the one place that opens them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from onnxq.errors import ModelError, ProviderError
+from onnxq.model.model import Model
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+Array = NDArray[Any]
+
+CUDA_OPTIONS = {"use_tf32": "0"}
+"""TF32 would round operands to 10 bits of mantissa; comparisons need float32."""
+
+CUDA_SESSION = {
+    # Keep Q/DQ as they are: the CUDA provider has no fused int8 kernels, and the rewrites put
+    # bias DQs on the CPU or merge pairs of different scales (microsoft/onnxruntime#12229, #24807).
+    "session.disable_quant_qdq": "1",
+    "session.disable_double_qdq_remover": "1",
+    "session.disable_cpu_ep_fallback": "1",
+}
+
+
+def open_session(
+    model: Model | ModelProto | Path,
+    *,
+    optimize: bool = True,
+    provider: str = "cpu",
+    threads: int = 0,
+    keep_qdq: bool = False,
+) -> ort.InferenceSession:
+    """Open a session.
+
+    Args:
+        model: the model, its proto or its file.
+        optimize: False runs the graph as written, node by node.
+        provider: "cpu" or "cuda".
+        threads: intra-operator threads; 0 lets ONNX Runtime choose.
+        keep_qdq: never fuse QuantizeLinear and DequantizeLinear into integer kernels.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the model.
+        ProviderError: the provider is not available.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+    if keep_qdq:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        options.add_session_config_entry("session.disable_double_qdq_remover", "1")
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if provider == "cuda":
+        require_cuda()
+        for key, value in CUDA_SESSION.items():
+            options.add_session_config_entry(key, value)
+        providers = [("CUDAExecutionProvider", CUDA_OPTIONS)]
+    try:
+        session = ort.InferenceSession(_source(model), options, providers=providers)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+        raise ModelError(f"ONNX Runtime refuses the model: {_reason(error)}") from None
+    if provider == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+        raise ProviderError(
+            "the CUDA execution provider did not start",
+            hint="pip install 'onnxruntime-gpu[cuda,cudnn]', then check nvidia-smi",
+        )
+    return session
+
+
+def _source(model: Model | ModelProto | Path) -> bytes | str:
+    if isinstance(model, Path):
+        return str(model)
+    proto = model.proto if isinstance(model, Model) else model
+    return proto.SerializeToString()
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text.removeprefix("[ONNXRuntimeError] : ")[:300]
+
+
+def require_cuda() -> None:
+    """Raise `ProviderError` where no CUDA device can be used."""
+    import ctypes
+
+    import onnxruntime as ort
+
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise ProviderError(
+            "this onnxruntime has no CUDA execution provider",
+            hint="pip uninstall onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]'",
+        )
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        count = ctypes.c_int(0)
+        found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    except OSError:
+        found = False
+    if not found or count.value == 0:
+        raise ProviderError(
+            "there is no CUDA device on this machine",
+            hint="use --execution emulate or cpu, or run on a machine with an NVIDIA GPU",
+        )
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+
+
+def run(
+    session: ort.InferenceSession, names: Sequence[str] | None, feeds: Mapping[str, Array]
+) -> list[Array]:
+    """Run once; errors of ONNX Runtime become `ModelError`."""
+    try:
+        result: list[Array] = session.run(names, dict(feeds))
+    except Exception as error:
+        raise ModelError(f"the model failed to run: {_reason(error)}") from None
+    return result
+
+
+def with_outputs(model: Model, names: Iterable[str]) -> ModelProto:
+    """A copy of the model whose outputs are exactly `names`, in that order."""
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    known = {i.name: i for i in (*proto.graph.value_info, *proto.graph.output, *proto.graph.input)}
+    wanted = [known.get(name) or onnx.ValueInfoProto(name=name) for name in names]
+    del proto.graph.output[:]
+    proto.graph.output.extend(wanted)
+    return proto
+
+
+def exact_equal(a: Array, b: Array) -> bool:
+    """Whether two arrays agree in every bit, NaN included, −0 and +0 held equal."""
+    return a.shape == b.shape and a.dtype == b.dtype and bool(np.array_equal(a, b, equal_nan=True))

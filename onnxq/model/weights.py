@@ -1,0 +1,94 @@
+"""Weights of every weighted operator in one canonical form.
+
+A weighted node computes, in each of its groups, y[o] = Σ_j Σ_k W[o, j, k] · x[j](k) + b[o]. Its
+weight is brought to shape (outputs, inputs of one group, taps); all of equalization, quantization
+and bias correction works on that form, whatever the operator's own storage.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class WeightLayout:
+    """How a node stores its weight, and where its channels lie in its input and output.
+
+    Attributes:
+        weight, bias: tensor names; `bias` is "" where there is none.
+        data: position of the activation among the node's inputs.
+        shape: stored shape of the weight.
+        groups: number of groups; output o belongs to group o // (outputs / groups).
+        input_axis, output_axis: channel axis of the activation and of the output, counted from
+            the end where negative.
+        channel_axis: axis of the stored weight that DequantizeLinear calls its axis when the
+            weight is quantized per output channel (for ConvTranspose each index serves one
+            output of every group).
+        stored: axes of the stored weight in the order (outputs, inputs, taps...).
+    """
+
+    weight: str
+    bias: str
+    data: int
+    weight_position: int
+    shape: tuple[int, ...]
+    groups: int
+    input_axis: int
+    output_axis: int
+    channel_axis: int
+    transposed: bool = False
+    output_last: bool = False
+
+    @property
+    def outputs(self) -> int:
+        if self.transposed:
+            return self.shape[1] * self.groups
+        return self.shape[-1] if self.output_last else self.shape[0]
+
+    @property
+    def inputs(self) -> int:
+        """Input channels over all groups."""
+        if self.transposed:
+            return self.shape[0]
+        return self.shape[-2] if self.output_last else self.shape[1] * self.groups
+
+    @property
+    def taps(self) -> int:
+        if self.output_last:
+            return math.prod(self.shape[:-2])
+        return math.prod(self.shape[2:])
+
+    def to_canonical(self, weight: Array) -> Array:
+        """Stored weight → (outputs, inputs per group, taps)."""
+        groups, per_group = self.groups, self.inputs // self.groups
+        if self.transposed:
+            split = weight.reshape(groups, per_group, self.outputs // groups, self.taps)
+            return split.transpose(0, 2, 1, 3).reshape(self.outputs, per_group, self.taps)
+        if self.output_last:
+            return weight.reshape(self.taps, self.inputs, self.outputs).transpose(2, 1, 0)
+        return weight.reshape(self.outputs, per_group, self.taps)
+
+    def from_canonical(self, weight: Array) -> Array:
+        """(outputs, inputs per group, taps) → stored weight; the inverse of `to_canonical`."""
+        groups, per_group = self.groups, self.inputs // self.groups
+        if self.transposed:
+            split = weight.reshape(groups, self.outputs // groups, per_group, self.taps)
+            stored = split.transpose(0, 2, 1, 3)
+        elif self.output_last:
+            stored = weight.transpose(2, 1, 0)
+        else:
+            stored = weight
+        return np.ascontiguousarray(stored.reshape(self.shape))
+
+    def input_index(self) -> Array:
+        """(outputs, inputs per group): which input channel W[o, j] multiplies."""
+        per_group = self.inputs // self.groups
+        group = np.arange(self.outputs) // (self.outputs // self.groups)
+        return group[:, None] * per_group + np.arange(per_group)[None, :]
