@@ -158,7 +158,7 @@ def build_noise_model(
         variable_of: class root → variable; roots that are absent are pinned (variable 0).
         per_channel: whether weights will be quantized per output channel.
     """
-    lookup = np.zeros(max([0, *variable_of]) + 2, np.int64)
+    lookup = np.zeros(1 + int(max([0, *classes.free.tolist()])), np.int64)
     for root, variable in variable_of.items():
         lookup[root] = variable
     tensors = calibration.tensors if calibration else {}
