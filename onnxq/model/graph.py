@@ -141,8 +141,13 @@ class Graph:
         names = [*self.inputs, *(name for node in self.nodes for name in node.outputs if name)]
         return tuple(name for name in names if self.is_float(name))
 
+    @cached_property
+    def by_name(self) -> Mapping[str, Node]:
+        """Nodes by name; in a normalized model every node has a name of its own."""
+        return MappingProxyType({node.name: node for node in self.nodes})
+
     def node_named(self, name: str) -> Node | None:
-        return next((node for node in self.nodes if node.name == name), None)
+        return self.by_name.get(name)
 
 
 def _node(index: int, proto: NodeProto) -> Node:

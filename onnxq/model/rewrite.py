@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_graphsurgeon as gs  # noqa: TID251
 from onnx import ModelProto
@@ -80,7 +81,8 @@ def _merge_opsets(proto: ModelProto, result: ModelProto, opset: int) -> None:
 
 def constant(name: str, values: Any) -> gs.Constant:
     """A new initializer for use inside a `change`."""
-    return gs.Constant(name, values)
+    # numpy turns the product of two 0-d arrays into a scalar, which graphsurgeon refuses.
+    return gs.Constant(name, np.asarray(values))
 
 
 def variable(name: str, dtype: Any = None, shape: Any = None) -> gs.Variable:

@@ -1,0 +1,415 @@
+"""The plan: for each node and tensor what will be int8, and why the rest stays in float."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxq.calibration.ranges import estimate
+from onnxq.calibration.statistics import Calibration, TensorStatistics
+from onnxq.errors import UsageError
+from onnxq.model.graph import Graph, Node
+from onnxq.model.operators import Int8Rule, operator_of, weight_layout
+from onnxq.model.weights import WeightLayout
+from onnxq.quantization.numerics import (
+    Parameters,
+    activation_parameters,
+    weight_parameters,
+)
+from onnxq.quantization.targets import Placement, Target
+
+
+@dataclass(frozen=True)
+class QuantizationOptions:
+    """What the caller decides.
+
+    Attributes:
+        per_channel: int8 weights per output channel, else per tensor.
+        ranges: range estimator of the activations.
+        power_of_two: all scales are powers of two.
+        include, exclude: regular expressions on node names; a node is quantized if it matches
+            some `include` (or there is none) and no `exclude`.
+    """
+
+    per_channel: bool = True
+    ranges: str = "mse"
+    power_of_two: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Own:
+    """A tensor quantized with a range of its own."""
+
+    parameters: Parameters
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A tensor that shares the scale and zero point of another."""
+
+    parameters: Parameters
+    shares_with: str
+
+
+@dataclass(frozen=True)
+class Derived:
+    """An int32 bias, whose scale is that of the input times that of the weight."""
+
+    source: str
+
+
+@dataclass(frozen=True)
+class Float:
+    """Stays in float, for a reason."""
+
+    reason: str
+
+    def __post_init__(self) -> None:
+        if not self.reason:
+            raise ValueError("a tensor or node left in float needs a reason")
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A node that computes in int8; `fused_into` names the node whose kernel it becomes part of."""
+
+    fused_into: str = ""
+
+
+@dataclass(frozen=True)
+class QuantizationPlan:
+    """Everything `insert` needs.
+
+    Attributes:
+        activations: tensor → how it is quantized; tensors that stay in float are absent.
+        weights: weighted node → parameters of its weight.
+        nodes: every node → quantized or float with the reason.
+        readers: (node, input position) that read the dequantized tensor.
+    """
+
+    target: Target
+    options: QuantizationOptions
+    activations: Mapping[str, Own | Shared]
+    weights: Mapping[str, Parameters]
+    nodes: Mapping[str, Quantized | Float]
+    readers: frozenset[tuple[str, int]]
+
+
+def plan_quantization(
+    graph: Graph, calibration: Calibration, target: Target, options: QuantizationOptions
+) -> QuantizationPlan:
+    """Decide what becomes int8.
+
+    Args:
+        graph: of the normalized (and perhaps equalized) model.
+        calibration: of exactly that model.
+
+    Raises:
+        UsageError: a regular expression is invalid or matches no node.
+    """
+    selected = _selected(graph, options)
+    nodes: dict[str, Quantized | Float] = {
+        node.name: _eligible(graph, node, target, calibration, selected) for node in graph.nodes
+    }
+    if target.placement is Placement.INPUTS:
+        nodes, readers, tensors = _place_inputs(graph, target, nodes)
+    else:
+        nodes, readers, tensors = _place_all(graph, target, nodes, set(calibration.tensors))
+    groups = _shared_groups(graph, nodes, tensors)
+    activations = _activation_parameters(calibration, groups, target, options)
+    weights = {
+        node.name: plan_weight(graph, node, options)
+        for node in graph.nodes
+        if isinstance(nodes[node.name], Quantized) and _is_weighted(node)
+    }
+    return QuantizationPlan(target, options, activations, weights, nodes, frozenset(readers))
+
+
+# --- who may be quantized --------------------------------------------------------------------
+
+
+def _selected(graph: Graph, options: QuantizationOptions) -> Mapping[str, str]:
+    """Node name → reason why the user left it out, "" for those that stay in."""
+    names = [node.name for node in graph.nodes]
+
+    def matching(patterns: Iterable[str], option: str) -> set[str]:
+        found: set[str] = set()
+        for pattern in patterns:
+            try:
+                hits = {name for name in names if re.search(pattern, name)}
+            except re.error as error:
+                raise UsageError(f"{option} {pattern!r} is no regular expression: {error}") from None
+            if not hits:
+                raise UsageError(
+                    f"{option} {pattern!r} matches no node", hint="onnxq inspect lists their names"
+                )
+            found |= hits
+        return found
+
+    included = matching(options.include, "--include") if options.include else set(names)
+    excluded = matching(options.exclude, "--exclude")
+    reasons = {name: "" if name in included else "no --include matches it" for name in names}
+    return reasons | dict.fromkeys(excluded, "--exclude matches it")
+
+
+def _is_weighted(node: Node) -> bool:
+    row = operator_of(node)
+    return row is not None and row.int8 is Int8Rule.WEIGHTED
+
+
+def _eligible(
+    graph: Graph, node: Node, target: Target, calibration: Calibration, selected: Mapping[str, str]
+) -> Quantized | Float:
+    row = operator_of(node)
+    if row is None:
+        return Float(f"{node.op_type} has no row in the operator table")
+    if selected[node.name]:
+        return Float(selected[node.name])
+    if row.int8 is Int8Rule.FLOAT:
+        return Float(f"{node.op_type} has no int8 form")
+    data = [name for name in row.data_of(node) if graph.constant(name) is None]
+    missing = [name for name in (*data, *node.outputs[:1]) if not graph.is_float(name)]
+    if missing:
+        return Float(f"{missing[0]!r} is not float32")
+    unseen = [name for name in data if name not in calibration.tensors]
+    if row.int8 is not Int8Rule.WEIGHTED:
+        return Quantized()
+    if node.op_type not in target.weighted:
+        return Float(f"target {target.name} has no integer {node.op_type}")
+    layout = weight_layout(graph, node)
+    if isinstance(layout, str):
+        return Float(layout)
+    if unseen:
+        return Float(f"its input {unseen[0]!r} was not calibrated")
+    return Quantized()
+
+
+# --- where Q/DQ go ---------------------------------------------------------------------------
+
+_Nodes = dict[str, "Quantized | Float"]
+_Readers = set[tuple[str, int]]
+
+
+def _tensor(graph: Graph, reader: tuple[str, int]) -> str:
+    node = graph.by_name[reader[0]]
+    return node.inputs[reader[1]]
+
+
+def _place_inputs(graph: Graph, target: Target, nodes: _Nodes) -> tuple[_Nodes, _Readers, set[str]]:
+    """Q/DQ on weighted inputs and residual branches; int8 pass-throughs before them follow."""
+    readers: _Readers = set()
+    wanted: set[str] = set()
+    for node in reversed(graph.nodes):
+        row = operator_of(node)
+        status = nodes[node.name]
+        if row is None or isinstance(status, Float):
+            continue
+        if row.int8 is Int8Rule.WEIGHTED:
+            layout = weight_layout(graph, node)
+            assert isinstance(layout, WeightLayout)  # noqa: S101 - _eligible saw to it
+            readers.add((node.name, layout.data))
+        elif row.int8 is Int8Rule.SHARED and set(node.outputs) & wanted:
+            readers |= {
+                (node.name, position)
+                for position, name in enumerate(node.inputs)
+                if name in row.data_of(node) and graph.constant(name) is None
+            }
+        elif node.op_type in target.residual and (branch := _residual(graph, node, nodes)) >= 0:
+            readers.add((node.name, branch))
+            nodes[node.name] = Quantized(fused_into=graph.producers[node.inputs[1 - branch]].name)
+        elif row.fuses and (host := _host(graph, node, nodes)):
+            nodes[node.name] = Quantized(fused_into=host)
+        else:
+            nodes[node.name] = Float(f"target {target.name} runs {node.op_type} in float")
+        wanted |= {_tensor(graph, r) for r in readers if r[0] == node.name}
+    return nodes, readers, {_tensor(graph, reader) for reader in readers}
+
+
+def _host(graph: Graph, node: Node, nodes: Mapping[str, Quantized | Float]) -> str:
+    """The quantized weighted node whose kernel runs this activation; "" for none."""
+    producer = graph.producers.get(node.input(0))
+    if producer is None or not isinstance(nodes[producer.name], Quantized):
+        return ""
+    alone = len(graph.consumers(node.input(0))) == 1 and not graph.is_exposed(node.input(0))
+    return producer.name if alone and _is_weighted(producer) else ""
+
+
+def _residual(graph: Graph, node: Node, nodes: Mapping[str, Quantized | Float]) -> int:
+    """Position of the branch to quantize beside one a weighted node computes; −1 for none."""
+    if any(graph.constant(name) is not None for name in node.inputs):
+        return -1
+    hosts = [
+        position
+        for position, name in enumerate(node.inputs)
+        if (producer := graph.producers.get(name)) is not None
+        and _is_weighted(producer)
+        and isinstance(nodes[producer.name], Quantized)
+        and len(graph.consumers(name)) == 1
+        and not graph.is_exposed(name)
+    ]
+    return 1 - hosts[-1] if hosts else -1
+
+
+def _place_all(
+    graph: Graph, target: Target, nodes: _Nodes, calibrated: set[str]
+) -> tuple[_Nodes, _Readers, set[str]]:
+    """Q/DQ around everything with an integer kernel."""
+    int8: set[str] = set()
+    for node in graph.nodes:
+        row = operator_of(node)
+        status = nodes[node.name]
+        if row is None or isinstance(status, Float):
+            continue
+        data = [n for n in row.data_of(node) if graph.constant(n) is None]
+        if row.int8 is Int8Rule.WEIGHTED or node.op_type in target.own:
+            constants = [n for n in row.data_of(node) if graph.constant(n) is not None]
+            result = _kernel_output(graph, node)
+            if constants and row.int8 is not Int8Rule.WEIGHTED:
+                nodes[node.name] = Float(f"its operand {constants[0]!r} is a constant")
+            elif result not in calibrated and not _may_stay_float(graph, result, target):
+                nodes[node.name] = Float(f"its output {result!r} was not calibrated")
+            else:
+                int8.update(node.outputs)
+        elif row.int8 is Int8Rule.SHARED and all(name in int8 for name in data) and data:
+            int8.update(node.outputs)
+        elif row.fuses and (host := _fusing_host(graph, node, nodes)):
+            nodes[node.name] = Quantized(fused_into=host)
+            int8.discard(node.input(0))
+            int8.update(node.outputs)
+        else:
+            nodes[node.name] = Float(f"target {target.name} runs {node.op_type} in float here")
+    readers: _Readers = set()
+    for node in graph.nodes:
+        status = nodes[node.name]
+        row = operator_of(node)
+        if row is None or isinstance(status, Float) or status.fused_into:
+            continue
+        readers |= {
+            (node.name, position)
+            for position, name in enumerate(node.inputs)
+            if name in row.data_of(node) and graph.constant(name) is None
+        }
+    quantized = {_tensor(graph, reader) for reader in readers} | {
+        name for name in int8 if not _may_stay_float(graph, name, target)
+    }
+    # Every reader of such a tensor reads its dequantized value, else the kernel keeps two outputs.
+    for name in quantized:
+        readers |= {(use.node.name, use.position) for use in graph.consumers(name)}
+    return nodes, readers, quantized
+
+
+def _kernel_output(graph: Graph, node: Node) -> str:
+    """What the node's kernel writes once the activations behind it are fused."""
+    name = node.output
+    uses = graph.consumers(name)
+    while len(uses) == 1 and not graph.is_exposed(name):
+        row = operator_of(uses[0].node)
+        if row is None or not row.fuses:
+            break
+        name = uses[0].node.output
+        uses = graph.consumers(name)
+    return name
+
+
+def _may_stay_float(graph: Graph, name: str, target: Target) -> bool:
+    """A graph output that its integer kernel can write as float."""
+    producer = graph.producers.get(name)
+    return producer is not None and name in graph.outputs and producer.op_type in target.float_output
+
+
+def _fusing_host(graph: Graph, node: Node, nodes: Mapping[str, Quantized | Float]) -> str:
+    """The quantized node whose output range can do this activation's work; "" for none."""
+    producer = graph.producers.get(node.input(0))
+    if producer is None or not isinstance(nodes[producer.name], Quantized):
+        return ""
+    row = operator_of(producer)
+    if row is None or row.int8 is Int8Rule.SHARED:
+        return ""
+    alone = len(graph.consumers(node.input(0))) == 1 and not graph.is_exposed(node.input(0))
+    return producer.name if alone else ""
+
+
+# --- ranges ----------------------------------------------------------------------------------
+
+
+def _shared_groups(
+    graph: Graph, nodes: Mapping[str, Quantized | Float], tensors: set[str]
+) -> Mapping[str, str]:
+    """Tensor → the tensor that stands for those it shares a scale with."""
+    leader = {name: name for name in tensors}
+
+    def find(name: str) -> str:
+        while leader[name] != name:
+            name = leader[name]
+        return name
+
+    for node in graph.nodes:
+        row = operator_of(node)
+        if row is None or row.int8 is not Int8Rule.SHARED or isinstance(nodes[node.name], Float):
+            continue
+        linked = [n for n in (*node.outputs, *row.data_of(node)) if n in leader]
+        for name in linked[1:]:
+            leader[find(name)] = find(linked[0])
+    return {name: find(name) for name in sorted(leader)}
+
+
+def _activation_parameters(
+    calibration: Calibration,
+    groups: Mapping[str, str],
+    target: Target,
+    options: QuantizationOptions,
+) -> Mapping[str, Own | Shared]:
+    members: dict[str, list[str]] = {}
+    for name, leader in groups.items():
+        members.setdefault(leader, []).append(name)
+    result: dict[str, Own | Shared] = {}
+    for names in members.values():
+        known = [name for name in names if name in calibration.tensors]
+        statistics = _pooled([calibration.tensors[name] for name in known])
+        low, high = estimate(
+            statistics, options.ranges, levels=target.levels, symmetric=target.symmetric
+        )
+        parameters = activation_parameters(
+            low, high, dtype=target.activation, symmetric=target.symmetric,
+            power_of_two=options.power_of_two,
+        )  # fmt: skip
+        result[known[0]] = Own(parameters)
+        result |= {name: Shared(parameters, known[0]) for name in names if name != known[0]}
+    return result
+
+
+def _pooled(statistics: Sequence[TensorStatistics]) -> TensorStatistics:
+    """Several tensors' statistics as one channel."""
+    flat = [
+        replace(
+            s, axis=None, minimum=s.minimum.min(keepdims=True),
+            maximum=s.maximum.max(keepdims=True), counts=s.pooled[None, :],
+        )
+        for s in statistics
+    ]  # fmt: skip
+    result = flat[0]
+    for other in flat[1:]:
+        result = result.merge(other)
+    return result
+
+
+def plan_weight(graph: Graph, node: Node, options: QuantizationOptions) -> Parameters:
+    """Scales of one weight, from its largest magnitudes."""
+    layout = weight_layout(graph, node)
+    assert isinstance(layout, WeightLayout)  # noqa: S101 - _eligible saw to it
+    weight = np.abs(np.asarray(graph.constant(layout.weight), np.float64))
+    if not options.per_channel:
+        magnitude = weight.max(keepdims=True, initial=0.0).reshape(1)
+        return weight_parameters(magnitude, axis=None, power_of_two=options.power_of_two)
+    axis = layout.channel_axis
+    others = tuple(a for a in range(weight.ndim) if a != axis)
+    return weight_parameters(
+        weight.max(axis=others, initial=0.0), axis=axis, power_of_two=options.power_of_two
+    )
+
+

@@ -1,0 +1,108 @@
+"""Run a graph piece by piece, so that what one layer computes can be changed before the next runs.
+
+Each node runs once: the cost of visiting every layer is about that of one inference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from onnxq.model.graph import Graph, Node
+from onnxq.model.model import Model
+from onnxq.model.session import open_session, run
+
+Array = NDArray[Any]
+
+
+class SegmentRunner:
+    """Holds the live tensors of one model over one batch of samples.
+
+    Args:
+        model: the model; its main graph is in topological order.
+        feeds: values of its inputs.
+    """
+
+    def __init__(self, model: Model, feeds: Mapping[str, Array]) -> None:
+        self._graph = Graph(model)
+        self._model = model
+        self._initializers = {t.name: t for t in model.proto.graph.initializer}
+        self._live: dict[str, Array] = dict(feeds)
+        self._pending: dict[int, Node] = {node.index: node for node in self._graph.nodes}
+
+    def compute(self, tensor: str) -> Array:
+        """Run what `tensor` still needs and return its value."""
+        if tensor not in self._live:
+            self._run(self._needed(tensor), tensor)
+        value = self._live[tensor]
+        self._forget()
+        return value
+
+    def replace(self, tensor: str, value: Array) -> None:
+        """Let everything that runs later see `value` instead."""
+        self._live[tensor] = value
+
+    def _needed(self, tensor: str) -> list[Node]:
+        """Pending nodes that the tensor depends on, in topological order."""
+        found: dict[int, Node] = {}
+        stack = [tensor]
+        while stack:
+            name = stack.pop()
+            producer = self._graph.producers.get(name)
+            if name in self._live or producer is None or producer.index in found:
+                continue
+            found[producer.index] = producer
+            stack.extend(producer.inputs)
+        return [found[index] for index in sorted(found)]
+
+    def _run(self, nodes: list[Node], tensor: str) -> None:
+        inside = {node.index for node in nodes}
+        produced = [name for node in nodes for name in node.outputs if name]
+        # Outputs that nodes outside the piece will read stay alive.
+        wanted = [
+            name
+            for name in produced
+            if name == tensor
+            or any(
+                use.node.index not in inside and use.node.index in self._pending
+                for use in self._graph.consumers(name)
+            )
+        ]
+        read = {name for node in nodes for name in node.inputs if name}
+        feeds = {name: self._live[name] for name in sorted(read) if name in self._live}
+        part = self._part(nodes, feeds, wanted, read)
+        results = run(open_session(part, optimize=False), wanted, feeds)
+        self._live.update(zip(wanted, results, strict=True))
+        for index in inside:
+            self._pending.pop(index, None)
+
+    def _part(
+        self, nodes: list[Node], feeds: Mapping[str, Array], wanted: list[str], read: set[str]
+    ) -> ModelProto:
+        proto = self._model.proto
+        inputs = [
+            onnx.helper.make_tensor_value_info(
+                name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim
+            )
+            for name, value in feeds.items()
+        ]
+        part = ModelProto(ir_version=proto.ir_version)
+        part.opset_import.extend(proto.opset_import)
+        part.graph.name = "segment"
+        part.graph.node.extend(proto.graph.node[node.index] for node in nodes)
+        part.graph.input.extend(inputs)
+        part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+        part.graph.initializer.extend(
+            self._initializers[name] for name in sorted(read) if name in self._initializers
+        )
+        return part
+
+    def _forget(self) -> None:
+        """Drop values that no pending node reads."""
+        for name in list(self._live):
+            if not any(use.node.index in self._pending for use in self._graph.consumers(name)):
+                del self._live[name]
