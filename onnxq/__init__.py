@@ -1,3 +1,27 @@
-"""onnxq turns float ONNX models into int8 ones that keep their accuracy."""
+"""onnxq turns float ONNX models into int8 ones that keep their accuracy.
+
+    import onnxq
+
+    model = onnxq.load("model.onnx")
+    int8, record = onnxq.quantize(model, "images/", preprocess="imagenet")
+    onnxq.save(int8, "model.int8.onnx")
+    print(onnxq.validate(model, int8, "test/", preprocess="imagenet").rows)
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from onnxq.api import calibrate, emulate, equalize, load, quantize, save, validate
+
+__all__ = ["calibrate", "emulate", "equalize", "load", "quantize", "save", "validate"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the API on first use: numpy, onnx and onnxruntime take most of a second."""
+    if name in __all__:
+        from onnxq import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

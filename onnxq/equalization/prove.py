@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,11 +35,13 @@ class Proof:
     sqnr: float
 
 
-def compare_outputs(before: Model, after: Model, feeds: Iterable[Feeds]) -> Proof:
-    """Run both models, optimized and not, on every set of inputs."""
+def compare_outputs(
+    before: Model, after: Model, feeds: Iterable[Feeds], *, levels: Sequence[bool] = (True, False)
+) -> Proof:
+    """Run both models on every set of inputs, at each optimization level (True: optimized)."""
     sessions = [
         (open_session(before, optimize=level), open_session(after, optimize=level))
-        for level in (True, False)
+        for level in levels
     ]
     samples, identical, worst, signal, noise = 0, True, 0.0, 0.0, 0.0
     for feed in feeds:

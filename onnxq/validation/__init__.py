@@ -1,0 +1,1 @@
+"""Compare float and quantized models: executions, metrics and gates."""

@@ -1,0 +1,53 @@
+"""Executions: how a model is run for comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from numpy.typing import NDArray
+
+from onnxq.errors import UsageError
+from onnxq.model.model import Model
+from onnxq.model.session import open_session, run
+
+Array = NDArray[Any]
+Runner = Callable[[Mapping[str, Array]], list[Array]]
+
+
+def _emulate(model: Model) -> Runner:
+    """Fake quantization: the graph as written, node by node, in float32."""
+    session = open_session(model, optimize=False)
+    return lambda feeds: run(session, None, feeds)
+
+
+def _cpu(model: Model) -> Runner:
+    """ONNX Runtime's CPU provider with its integer kernels."""
+    session = open_session(model)
+    return lambda feeds: run(session, None, feeds)
+
+
+def _cuda(model: Model) -> Runner:
+    session = open_session(model, provider="cuda")
+    return lambda feeds: run(session, None, feeds)
+
+
+EXECUTIONS: Mapping[str, Callable[[Model], Runner]] = MappingProxyType(
+    {"emulate": _emulate, "cpu": _cpu, "cuda": _cuda}
+)
+
+
+def runner(model: Model, execution: str) -> Runner:
+    """A function from inputs to outputs.
+
+    Raises:
+        UsageError: unknown execution.
+        ProviderError: no CUDA device.
+        ModelError: ONNX Runtime refuses the model.
+    """
+    if execution not in EXECUTIONS:
+        raise UsageError(
+            f"unknown execution {execution!r}", hint=f"one of {', '.join(EXECUTIONS)}"
+        )
+    return EXECUTIONS[execution](model)

@@ -1,0 +1,122 @@
+"""Metrics: accuracy against labels, and closeness to the float model's outputs."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.errors import UsageError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number computed from batches.
+
+    Attributes:
+        name: as given to `--metric`.
+        unit: "%" or "dB" or "".
+        needs_labels: compares outputs with labels; else with the float model's outputs.
+        terms: (outputs, labels or reference) of one batch → sums that add over batches.
+        finish: sums → the metric's value.
+        relative: only meaningful against a reference, so the float model itself has none.
+    """
+
+    name: str
+    unit: str
+    needs_labels: bool
+    terms: Callable[[Array, Array], Array]
+    finish: Callable[[Array], float]
+
+
+def _top(k: int) -> Callable[[Array, Array], Array]:
+    def terms(outputs: Array, labels: Array) -> Array:
+        scores = outputs.reshape(len(outputs), -1)
+        if k == 1:
+            hits = scores.argmax(axis=1) == labels
+        else:
+            best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+            hits = (best == labels[:, None]).any(axis=1)
+        return np.array([hits.sum(), len(labels)], np.float64)
+
+    return terms
+
+
+def _percent(sums: Array) -> float:
+    return float(100 * sums[0] / max(sums[1], 1))
+
+
+def _powers(outputs: Array, reference: Array) -> Array:
+    exact, got = reference.astype(np.float64), outputs.astype(np.float64)
+    return np.array([np.square(exact).sum(), np.square(exact - got).sum()])
+
+
+def _decibels(sums: Array) -> float:
+    if sums[1] == 0:
+        return float("inf")
+    return float(10 * np.log10(max(sums[0], 1e-300) / sums[1]))
+
+
+def _products(outputs: Array, reference: Array) -> Array:
+    exact = reference.reshape(len(reference), -1).astype(np.float64)
+    got = outputs.reshape(len(outputs), -1).astype(np.float64)
+    norms = np.linalg.norm(exact, axis=1) * np.linalg.norm(got, axis=1)
+    cosines = np.where(norms > 0, (exact * got).sum(axis=1) / np.maximum(norms, 1e-300), 1.0)
+    return np.array([cosines.sum(), len(cosines)])
+
+
+def _mean(sums: Array) -> float:
+    return float(sums[0] / max(sums[1], 1))
+
+
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        "top1": Metric("top1", "%", True, _top(1), _percent),
+        "top5": Metric("top5", "%", True, _top(5), _percent),
+        "sqnr": Metric("sqnr", "dB", False, _powers, _decibels),
+        "cosine": Metric("cosine", "", False, _products, _mean),
+    }
+)
+
+
+def metric_named(name: str) -> Metric:
+    """A built-in metric, or the user's `file.py:function`.
+
+    The function takes (outputs, labels) of one batch, the first output and int64 labels or None,
+    and returns one number for each sample; the metric is their mean. Its file is run only because
+    the user named it.
+
+    Raises:
+        UsageError: no such metric, file or function.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    path, separator, function = name.rpartition(":")
+    if not separator or not path.endswith(".py"):
+        raise UsageError(
+            f"unknown metric {name!r}", hint=f"one of {', '.join(METRICS)}, or FILE.py:function"
+        )
+    if not Path(path).is_file():
+        raise UsageError(f"metric {name!r}: no such file {path}")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None  # noqa: S101 - a .py file always has a loader
+    assert spec.loader is not None  # noqa: S101
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    score = getattr(module, function, None)
+    if not callable(score):
+        raise UsageError(f"metric {name!r}: {path} has no function {function!r}")
+
+    def terms(outputs: Array, labels: Array) -> Array:
+        values = np.asarray(score(outputs, labels), np.float64).ravel()
+        return np.array([values.sum(), values.size])
+
+    return Metric(function, "", True, terms, _mean)
