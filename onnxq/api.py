@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from onnxq.calibration import files as calibration_files
 from onnxq.calibration.statistics import Calibration
-from onnxq.calibration.stream import observe
+from onnxq.calibration.stream import is_held_out, observe
 from onnxq.data import DataSource, Preprocessing, open_data
 from onnxq.equalization import equalize as equalization_stage
 from onnxq.equalization.classes import find_classes
@@ -49,6 +50,15 @@ CORRECTION_SAMPLES = 256
 
 MEMORY_FOR_SAMPLES = 1 << 29
 """Bytes that one activation of all correction samples may take."""
+
+MEASURED_SAMPLES = 64
+"""Held-out samples on which variants of the quantized model are compared."""
+
+HOLD_OUT = 8
+"""Every so many-th batch of calibration data is held out to measure on."""
+
+KERNEL_WORTH = 1.0
+"""dB of SQNR for which extra kernels are worth their time."""
 
 TIE_MARGIN = 15.0
 """A tied Clip is used only if the float change is this many dB below the int8 noise."""
@@ -148,25 +158,35 @@ def _as_calibration(calibration: Calibration | PathLike, model: Model) -> Calibr
     return calibration
 
 
-def gather(source: DataSource, count: int, batch_size: int = 8) -> dict[str, Array]:
-    """Up to `count` samples spread evenly over the source, stacked: input name → array."""
-    total = source.count or count
-    step = max(total / count, 1.0)
-    chosen = {int(i * step) for i in range(min(count, total))}
+def gather(
+    source: DataSource, count: int, *, hold_out: int = 0, held: bool = False, batch_size: int = 8
+) -> dict[str, Array]:
+    """Up to `count` samples spread evenly over the source, stacked: input name → array.
+
+    Args:
+        hold_out: as in `observe`; with `held` only samples of the batches it leaves out are
+            taken, without it only those of the others.
+    """
     parts: dict[str, list[Array]] = {}
-    for batch in source.batches(batch_size):
-        rows = [i for i in range(len(batch)) if batch.start + i in chosen]
+    wanted = max(1, math.ceil((source.count or count) / count))
+    taken = position = 0
+    for number, batch in enumerate(source.batches(batch_size)):
+        if is_held_out(number, hold_out) != held:
+            continue
+        rows = [i for i in range(len(batch)) if held or (position + i) % wanted == 0]
+        position += len(batch)
+        rows = rows[: count - taken]
+        taken += len(rows)
         for name, values in batch.feeds.items():
             if rows:
                 parts.setdefault(name, []).append(values[rows])
-    try:
-        return {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    except ValueError:
-        # Samples of different shapes cannot be stacked; those like the first still can.
-        return {
-            name: np.concatenate([a for a in arrays if a.shape[1:] == arrays[0].shape[1:]])
-            for name, arrays in parts.items()
-        }
+        if taken >= count:
+            break
+    # Samples of different shapes cannot be stacked; those like the first still can.
+    return {
+        name: np.concatenate([a for a in arrays if a.shape[1:] == arrays[0].shape[1:]])
+        for name, arrays in parts.items()
+    }
 
 
 # --- equalize --------------------------------------------------------------------------------
@@ -253,14 +273,25 @@ class QuantizationResult:
 
 
 @dataclass(frozen=True)
-class _Request:
-    """What `quantize` was asked for, options resolved."""
+class _Samples:
+    """Samples in memory: those that correct biases, and those that only measure."""
 
+    correction: dict[str, Array]
+    held_out: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What `quantize` was asked for, options resolved, with what it works on."""
+
+    model: Model
+    normalization: Normalization
+    calibration: Calibration
+    samples: _Samples | None
     target: Target
     options: QuantizationOptions
-    equalize: bool
-    real_scales: bool
     correct: bool
+    progress: Progress
 
 
 def quantize(
@@ -294,39 +325,47 @@ def quantize(
     if data is None and calibration is None:
         raise UsageError("quantize needs data", hint="give --data or --calibration")
     model = as_model(model)
-    request = _Request(
-        target_named(target),
-        QuantizationOptions(
-            per_channel=weights == "per-channel", ranges=ranges,
-            power_of_two=scale == "power-of-two", include=tuple(include), exclude=tuple(exclude),
-        ),
-        equalize, False, bias_correction,
+    options = QuantizationOptions(
+        per_channel=weights == "per-channel", ranges=ranges, power_of_two=scale == "power-of-two",
+        include=tuple(include), exclude=tuple(exclude),
     )  # fmt: skip
+    chosen = target_named(target)
     normalized, normalization = normalize(model)
     source = None
     if data is not None:
         source = as_source(data, model, preprocess=preprocess, samples=samples)
+    hold_out = 0
     if calibration is not None:
         calibration = _as_calibration(calibration, model)
         _check_preprocessing(calibration.provenance.preprocessing, source, "the calibration")
     else:
         assert source is not None  # noqa: S101 - one of the two was given
+        hold_out = HOLD_OUT if (source.count or 0) >= HOLD_OUT * 8 else 0
         calibration = observe(
-            normalized, source, tensors_to_observe(Graph(normalized)),
+            normalized, source, tensors_to_observe(Graph(normalized)), hold_out=hold_out,
             fingerprint=model.fingerprint, progress=progress,
         )  # fmt: skip
-    feeds = None if source is None else _correction_feeds(source, calibration)
-    quantized, result = _quantize(normalized, normalization, calibration, feeds, request, progress)
+    in_memory = None if source is None else _samples(source, calibration, hold_out)
+    request = _Request(
+        normalized, normalization, calibration, in_memory, chosen, options, bias_correction,
+        progress,
+    )  # fmt: skip
+    quantized, result = _best(request) if equalize else _attempt(request, None, "")
     return with_metadata(quantized, {METADATA_KEY: details_json(result, calibration)}), result
 
 
-def _correction_feeds(source: DataSource, calibration: Calibration) -> dict[str, Array]:
+def _samples(source: DataSource, calibration: Calibration, hold_out: int) -> _Samples:
     """As many samples as fit the memory set aside for the largest activation."""
     per_sample = max(
         (t.count * 4 / max(calibration.samples, 1) for t in calibration.tensors.values()),
         default=1.0,
     )
-    return gather(source, int(np.clip(MEMORY_FOR_SAMPLES / per_sample, 8, CORRECTION_SAMPLES)))
+    count = int(np.clip(MEMORY_FOR_SAMPLES / per_sample, 8, CORRECTION_SAMPLES))
+    correction = gather(source, count, hold_out=hold_out)
+    if hold_out:
+        return _Samples(correction, gather(source, MEASURED_SAMPLES, hold_out=hold_out, held=True))
+    unseen = calibration.data != source.fingerprint
+    return _Samples(correction, gather(source, MEASURED_SAMPLES) if unseen else {})
 
 
 def _check_preprocessing(expected: str, source: DataSource | None, what: str) -> None:
@@ -338,66 +377,66 @@ def _check_preprocessing(expected: str, source: DataSource | None, what: str) ->
         )
 
 
-def _quantize(
-    model: Model,
-    normalization: Normalization,
-    calibration: Calibration,
-    feeds: dict[str, Array] | None,
-    request: _Request,
-    progress: Progress,
-) -> tuple[Model, QuantizationResult]:
-    """Try the cheap treatment of saturating Clips first, if it can be measured."""
-    if not request.equalize:
-        return _attempt(model, normalization, calibration, feeds, request, None, progress)
-    if feeds is None:
-        # Unmeasured, only what is exact for every input will do; a CPU would pay for the kernels.
-        mode = "per-channel" if request.target.symmetric else "skip"
-        return _attempt(model, normalization, calibration, feeds, request, mode, progress)
-    quantized, result = _attempt(
-        model, normalization, calibration, feeds, request, "tie", progress
-    )
-    if result.float_sqnr >= result.int8_sqnr + TIE_MARGIN:
-        return quantized, result
-    return _attempt(model, normalization, calibration, feeds, request, "per-channel", progress)
+def _best(request: _Request) -> tuple[Model, QuantizationResult]:
+    """Equalize with the treatment of saturating Clips that measures best.
+
+    A tie costs no kernel but is exact on the calibration data only, so it is used where the
+    change of the float model on samples it never saw stays `TIE_MARGIN` dB below the int8 noise.
+    """
+    exact = "per-channel" if request.target.symmetric else "skip"
+    saturating = find_classes(Graph(request.model)).clips
+    if not saturating:
+        return _attempt(request, exact, "no Clip saturates")
+    if request.samples is None or not request.samples.held_out:
+        return _attempt(request, exact, "no held-out samples to measure a tie on")
+    tied, tie = _attempt(request, "tie", "")
+    tie_holds = tie.float_sqnr >= tie.int8_sqnr + TIE_MARGIN
+    if tie_holds and not request.target.symmetric:
+        return tied, replace(tie, relu6_reason="measured on held-out samples; adds no kernel")
+    other, moved = _attempt(request, exact, "")
+    gain = moved.int8_sqnr - tie.int8_sqnr
+    if not tie_holds:
+        reason = f"a tie would change the float model by {tie.float_sqnr:.1f} dB"
+        return other, replace(moved, relu6_reason=reason)
+    if gain > KERNEL_WORTH:
+        reason = f"{gain:.1f} dB better than a tie on held-out samples"
+        return other, replace(moved, relu6_reason=reason)
+    reason = f"adds no kernel; {exact} would change the SQNR by {gain:+.1f} dB"
+    return tied, replace(tie, relu6_reason=reason)
 
 
-def _attempt(
-    model: Model,
-    normalization: Normalization,
-    calibration: Calibration,
-    feeds: dict[str, Array] | None,
-    request: _Request,
-    relu6: str | None,
-    progress: Progress,
-) -> tuple[Model, QuantizationResult]:
+def _attempt(request: _Request, relu6: str | None, reason: str) -> tuple[Model, QuantizationResult]:
+    """Equalize (unless `relu6` is None), plan, correct, insert, measure."""
+    model, calibration, samples = request.model, request.calibration, request.samples
     equalized, record = model, None
     if relu6 is not None:
         options = EqualizationOptions(relu6=relu6, per_channel=request.options.per_channel)
-        proof_feeds = (
-            random_feeds(model)
-            if feeds is None
-            else [{name: values[:PROOF_SAMPLES] for name, values in feeds.items()}]
+        feeds: list[Feeds] = (
+            random_feeds(model) if samples is None else [_first(samples.correction, PROOF_SAMPLES)]
         )
-        equalized, record = equalization_stage.equalize(model, calibration, proof_feeds, options)
+        equalized, record = equalization_stage.equalize(model, calibration, feeds, options)
         equalized = model_files.infer_shapes(equalized)
         calibration, _ = derive_calibration(calibration, record.octaves)
     plan = plan_quantization(Graph(equalized), calibration, request.target, request.options)
     biases: dict[str, NDArray[np.float32]] = {}
     corrections: tuple[BiasCorrection, ...] = ()
-    if request.correct and feeds is not None:
-        biases, corrections = correct_biases(equalized, plan, feeds, progress=progress)
+    if request.correct and samples is not None:
+        biases, corrections = correct_biases(
+            equalized, plan, samples.correction, progress=request.progress
+        )
     quantized = insert(equalized, plan, biases=biases)
-    float_sqnr, int8_sqnr = float("nan"), float("nan")
-    if feeds is not None:
-        batches = [
-            {name: values[i : i + 16] for name, values in feeds.items()}
-            for i in range(0, min(len(next(iter(feeds.values()))), 64), 16)
-        ]
-        float_sqnr = compare_outputs(model, equalized, batches).sqnr if record else float("inf")
+    float_sqnr = int8_sqnr = math.nan
+    if samples is not None and samples.held_out:
+        batches = [samples.held_out]
+        float_sqnr = compare_outputs(model, equalized, batches, levels=(True,)).sqnr
         int8_sqnr = compare_outputs(model, quantized, batches, levels=(False,)).sqnr
     return quantized, QuantizationResult(
-        normalization, record, relu6 or "", float_sqnr, int8_sqnr, plan, corrections
+        request.normalization, record, reason, float_sqnr, int8_sqnr, plan, corrections
     )
+
+
+def _first(feeds: Mapping[str, Array], count: int) -> dict[str, Array]:
+    return {name: values[:count] for name, values in feeds.items()}
 
 
 # --- emulate, validate -----------------------------------------------------------------------

@@ -28,9 +28,7 @@ _CANDIDATES = np.linspace(0.3, 1.0, 141)
 """Shares of the largest magnitude that mse and entropy try."""
 
 
-def estimate(
-    statistics: TensorStatistics, method: str, *, levels: int, symmetric: bool
-) -> Range:
+def estimate(statistics: TensorStatistics, method: str, *, levels: int, symmetric: bool) -> Range:
     """The range of one tensor.
 
     Args:
@@ -96,9 +94,7 @@ def noise(values: Floats, counts: Floats, candidate: Range, levels: int) -> floa
     return float(counts @ (inside + outside * outside))
 
 
-def _search(
-    bounds: Range, loss: Callable[[Range], float]
-) -> Range:
+def _search(bounds: Range, loss: Callable[[Range], float]) -> Range:
     """The shrunken interval of least loss; the widest among equals."""
     low, high = bounds
     if -low == high:

@@ -60,6 +60,17 @@ class TensorStatistics:
         """E[x] of each channel (channels,), from bin centers."""
         return self._moment(1)
 
+    @property
+    def variance(self) -> NDArray[np.float64]:
+        """Variance of each channel (channels,)."""
+        return np.maximum(self.mean_square - self.mean**2, 0.0)
+
+    def share_of(self, value: float) -> NDArray[np.float64]:
+        """Share of each channel's values that fall into the bin of `value` ≥ 0 (channels,)."""
+        half_word = int(np.float32(value).view(np.uint32)) >> 16
+        column = bins.lookup_table(self.top)[half_word]
+        return self.counts[:, column] / np.maximum(self.counts.sum(axis=1), 1)
+
     def _moment(self, power: int) -> NDArray[np.float64]:
         edges = bins.edges(self.top)
         center = ((edges[:-1] + edges[1:]) / 2) ** power

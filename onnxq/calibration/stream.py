@@ -26,6 +26,7 @@ def observe(
     fingerprint: str,
     batch_size: int = 8,
     shard: tuple[int, int] = (1, 1),
+    hold_out: int = 0,
     provider: str = "cpu",
     allow_nonfinite: bool = False,
     progress: Progress = SILENT,
@@ -37,6 +38,7 @@ def observe(
         tensors: tensor name → channel axis (None: one histogram for the whole tensor).
         fingerprint: of the model the user named, which the calibration is then tied to.
         shard: (i, n), the i-th of n equal parts of the batches, counted from 1.
+        hold_out: leave out every so many-th batch, for the caller to measure on; 0 for none.
         allow_nonfinite: count NaN and infinite activations instead of refusing them.
 
     Raises:
@@ -50,7 +52,7 @@ def observe(
     total = source.count
     with progress.track("calibrate", total) as advance:
         for number, batch in enumerate(source.batches(batch_size)):
-            if number % shard[1] != shard[0] - 1:
+            if number % shard[1] != shard[0] - 1 or is_held_out(number, hold_out):
                 advance(len(batch))
                 continue
             values = dict(zip(computed, run(session, computed, batch.feeds), strict=True))
@@ -68,6 +70,11 @@ def observe(
         Provenance(fingerprint, preprocessing), source.fingerprint, source.note, samples,
         (shard,), {name: value for name, value in found.items() if value is not None},
     )  # fmt: skip
+
+
+def is_held_out(batch_number: int, hold_out: int) -> bool:
+    """Whether the batch is one of those that `observe` leaves out."""
+    return hold_out > 0 and batch_number % hold_out == hold_out - 1
 
 
 def _refuse(source: DataSource, name: str, values: NDArray[Any], start: int) -> None:

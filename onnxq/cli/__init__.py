@@ -1,0 +1,18 @@
+"""The command line: the only package that talks to people."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command that the process's arguments name, and exit with its code."""
+    if sys.stdout.isatty() and (len(sys.argv) == 1 or {"-h", "--help"} & set(sys.argv)):
+        # rich-click takes as long to import as all the rest of the command line; only people who
+        # read help on a terminal see it.
+        import rich_click.rich_click as style
+        from rich_click.patch import patch
+
+        style.OPTIONS_TABLE_COLUMN_TYPES = ["opt_all_metavar", "help"]
+        patch()
+    from onnxq.cli.group import onnxq
+
+    onnxq()

@@ -340,9 +340,7 @@ class _Finder:
         return ""
 
     def _tie(self, row: Operator, node: Node) -> str:
-        positions = (
-            range(len(node.inputs)) if row.data_inputs is None else row.data_inputs
-        )
+        positions = range(len(node.inputs)) if row.data_inputs is None else row.data_inputs
         rank = self.graph.rank(node.output)
         if rank is None:
             return "its output has an unknown rank"
@@ -383,6 +381,8 @@ class _Finder:
         carriers = [n for n in (a, b) if self.graph.constant(n) is None]
         if rank is None or any(not self._is_activation(n) for n in carriers):
             return "an operand has an unknown rank"
+        if not carriers:
+            return "all its operands are constants"
         if a == b or (divides and b in carriers):
             return "it divides by, or squares, an activation"
         free = [n for n in carriers if np.any(self.sets.roots(self.patterns[n]))]

@@ -34,9 +34,7 @@ def derive_calibration(
     return replace(calibration, tensors=tensors), tuple(lost)
 
 
-def _scale(
-    statistics: TensorStatistics, octaves: NDArray[np.float64]
-) -> TensorStatistics | None:
+def _scale(statistics: TensorStatistics, octaves: NDArray[np.float64]) -> TensorStatistics | None:
     if not np.any(octaves):
         return statistics
     whole = np.rint(octaves).astype(np.int64)

@@ -253,9 +253,7 @@ def _roll_back(
 
 
 def _only(exponents: Mapping[int, float], groups: Sequence[_Group]) -> dict[int, float]:
-    return {
-        root: exponents[root] for group in groups for root in group.roots if root in exponents
-    }
+    return {root: exponents[root] for group in groups for root in group.roots if root in exponents}
 
 
 def _class_records(

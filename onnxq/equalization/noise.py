@@ -11,7 +11,8 @@ is the special case of two layers without activations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from onnxq.calibration.statistics import Calibration, TensorStatistics
 from onnxq.equalization.classes import LinearSite, ScaleClasses
 from onnxq.model.graph import Graph
+from onnxq.model.operators import clip_bounds, kernel_output
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -171,12 +173,8 @@ def build_noise_model(
         statistics = tensors.get(tensor)
         if statistics is not None and np.any(lookup[site.input_ids]):
             bound = _channels(statistics, np.maximum(-statistics.minimum, statistics.maximum), site)
-            power = _channels(statistics, statistics.mean_square, site)
             gain = gains.at_input[site.node.name]
-            gain = gain / max(float(gain @ power), 1e-30)
-            activations.append(
-                ActivationTerm(tensor, _log(bound), lookup[site.input_ids], gain)
-            )
+            activations.append(ActivationTerm(tensor, _log(bound), lookup[site.input_ids], gain))
     return NoiseModel(
         1 + max([0, *variable_of.values()]), tuple(weights), tuple(activations), per_channel
     )
@@ -184,7 +182,11 @@ def build_noise_model(
 
 @dataclass(frozen=True)
 class _Sensitivities:
-    """G of each weighted node's outputs, and of its inputs summed over all that read them."""
+    """G of each weighted node's outputs and inputs, relative to the power of its output.
+
+    So the noise of each layer counts against its own signal: products of many layers' squared
+    weights order the channels of one layer well, but say little about how layers compare.
+    """
 
     at_output: Mapping[str, Floats]
     at_input: Mapping[str, Floats]
@@ -199,25 +201,66 @@ def _sensitivities(
     at_input: dict[str, Floats] = {}
     for site in reversed(classes.linears):
         default = 1.0 if not by_class else float(np.mean(list(by_class.values())))
-        outputs = np.array([by_class.get(int(i), default) if i else default for i in site.output_ids])
-        at_output[site.node.name] = outputs
-        squared = np.square(_canonical(graph, site)).sum(axis=2)
-        index = site.layout.input_index()
-        received = np.bincount(
-            index.ravel(), (squared * outputs[:, None]).ravel(), site.layout.inputs
+        outputs = np.array(
+            [by_class.get(int(i), default) if i else default for i in site.output_ids]
         )
-        statistics = tensors.get(site.node.input(site.layout.data))
-        if statistics is not None and statistics.channels == site.layout.inputs:
-            # A channel at zero, or at the bound of its Clip, passes no noise of what came before.
-            alive = 1 - statistics.counts[:, 0] / np.maximum(statistics.counts.sum(axis=1), 1)
-            passed = received * alive
-        else:
-            passed = received
-        at_input[site.node.name] = received
+        squared = np.square(_canonical(graph, site)).sum(axis=2)
+        received = np.bincount(
+            site.layout.input_index().ravel(), (squared * outputs[:, None]).ravel(),
+            site.layout.inputs,
+        )  # fmt: skip
+        signal = max(_signal(graph, site, tensors, squared, outputs), 1e-30)
+        at_output[site.node.name] = np.maximum(outputs / signal, 1e-30)
+        at_input[site.node.name] = received / signal
+        passed = received * _alive(graph, site, tensors)
         for root, value in zip(site.input_ids.tolist(), passed.tolist(), strict=True):
             if root:
                 by_class[root] = by_class.get(root, 0.0) + value
     return _Sensitivities(at_output, at_input)
+
+
+def _signal(
+    graph: Graph,
+    site: LinearSite,
+    tensors: Mapping[str, TensorStatistics],
+    squared: Floats,
+    gain: Floats,
+) -> float:
+    """Power of the node's output, weighted by the sensitivity of its channels.
+
+    Measured after the activation where there is a calibration: neighbouring pixels are alike, so
+    a high-pass filter's output is far weaker than its weights and inputs suggest.
+    """
+    statistics = tensors.get(kernel_output(graph, site.node))
+    if statistics is not None and statistics.channels == site.layout.outputs:
+        return float(gain @ statistics.variance)
+    power = _input_power(tensors.get(site.node.input(site.layout.data)), site)
+    return float(gain @ (squared * power[site.layout.input_index()]).sum(axis=1))
+
+
+def _alive(graph: Graph, site: LinearSite, tensors: Mapping[str, TensorStatistics]) -> Floats:
+    """Share of each input channel's values that let the noise of what came before through.
+
+    A value at zero behind a Relu, or at the bound of a Clip, passes none.
+    """
+    data = site.node.input(site.layout.data)
+    statistics = tensors.get(data)
+    if statistics is None or statistics.channels != site.layout.inputs:
+        return np.ones(site.layout.inputs)
+    alive = 1 - statistics.share_of(0.0)
+    producer = graph.producers.get(data)
+    bounds = clip_bounds(graph, producer) if producer and producer.op_type == "Clip" else None
+    if bounds and math.isfinite(bounds[1]) and bounds[1] > 0:
+        alive = alive - statistics.share_of(bounds[1])
+    return np.clip(alive, 1e-3, 1.0)
+
+
+def _input_power(statistics: TensorStatistics | None, site: LinearSite) -> Floats:
+    """E[x²] of each input channel; 1 without a calibration, and never quite 0."""
+    if statistics is None:
+        return np.ones(site.layout.inputs)
+    power = _channels(statistics, statistics.mean_square, site)
+    return np.maximum(power, 1e-6 * max(float(power.max(initial=0.0)), 1e-24))
 
 
 def _weight_term(
@@ -229,21 +272,12 @@ def _weight_term(
 ) -> WeightTerm:
     layout = site.layout
     magnitude = np.abs(_canonical(graph, site)).max(axis=2)
-    index = layout.input_index()
-    if statistics is None:
-        power = np.ones(layout.inputs)
-    else:
-        power = _channels(statistics, statistics.mean_square, site)
-        power = np.maximum(power, 1e-6 * power.max(initial=1e-30))
-    per_group = power.reshape(layout.groups, -1) * layout.taps
-    row_gain = np.maximum(gains.at_output[site.node.name], 1e-30)
-    squared = np.square(_canonical(graph, site)).sum(axis=2)
-    # Relative to the layer's own signal: deep products of weights say little about its level.
-    signal = float(np.sum((squared * power[index]).sum(axis=1) * row_gain))
+    power = _input_power(statistics, site).reshape(layout.groups, -1) * layout.taps
+    variables = lookup[site.input_ids]
     return WeightTerm(
         site.node.name, _log(magnitude).astype(np.float32), lookup[site.output_ids],
-        lookup[site.input_ids][index], row_gain / max(signal, 1e-30),
-        per_group, lookup[site.input_ids].reshape(layout.groups, -1),
+        variables[layout.input_index()], gains.at_output[site.node.name], power,
+        variables.reshape(layout.groups, -1),
     )  # fmt: skip
 
 
@@ -256,8 +290,10 @@ def _canonical(graph: Graph, site: LinearSite) -> NDArray[np.float32]:
 def _channels(statistics: TensorStatistics, values: Floats, site: LinearSite) -> Floats:
     """A statistic of each input channel; a tensor counted as a whole gives all the same."""
     size = site.layout.inputs
-    result: Floats = np.broadcast_to(values, (size,)) if len(values) in {1, size} else np.full(
-        size, values.max()
+    result: Floats = (
+        np.broadcast_to(values, (size,))
+        if len(values) in {1, size}
+        else np.full(size, values.max())
     )
     return result.astype(np.float64)
 
@@ -266,8 +302,3 @@ def _log(values: Floats) -> Floats:
     with np.errstate(divide="ignore"):
         result: Floats = np.maximum(np.log(values), _EMPTY)
     return result
-
-
-def total(noise: Sequence[float] | Floats) -> float:
-    """Sum of the terms' noises."""
-    return float(np.sum(noise))

@@ -7,6 +7,7 @@ size 1: scales never depend on the sample.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,16 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxq.model.operators import ScaleRule, operator_of
+
 if TYPE_CHECKING:
     from onnxq.model.graph import Graph, Node
 
 Pattern = NDArray[np.int64]
 
-PROBE_SIZE = 2
-"""Size given to axes of unknown size when an operator is run on ids."""
+PROBE_SIZES = (2, 3)
+"""Sizes given to axes of unknown size when an operator is run on ids: what comes out the same for
+both holds for every size."""
 
 MOVE_LIMIT = 1 << 22
 """Elements of a tensor above which data movement is not followed."""
@@ -50,68 +54,103 @@ def follow_move(
     Args:
         patterns: for each input of the node its pattern, None for parameters.
     """
+    first, second = (_follow_at(graph, node, patterns, size) for size in PROBE_SIZES)
+    if isinstance(first, str):
+        return first
+    if isinstance(second, str):
+        return second
+    if not all(map(np.array_equal, first, second)):
+        return "it mixes channels into an axis whose size is known at run time only"
+    ranks = [graph.rank(name) for name in node.outputs if name]
+    if ranks != [pattern.ndim for pattern in first]:
+        return "its output has an unknown rank"
+    return first
+
+
+def _follow_at(
+    graph: Graph, node: Node, patterns: Sequence[Pattern | None], probe: int
+) -> list[Pattern] | str:
+    """The outputs' patterns where every unknown size is `probe`."""
     feeds: dict[str, NDArray[Any]] = {}
     for name, pattern in zip(node.inputs, patterns, strict=True):
         if not name:
             continue
         if pattern is None:
-            value = _parameter(graph, node, name)
+            value = _parameter(graph, name, probe)
             if value is None:
                 return "its parameters are computed at run time"
             feeds[name] = value
             continue
-        shape = graph.shape(name)
-        if shape is None:
+        sizes = _sizes(graph, name, probe)
+        if sizes is None:
             return "its shape is unknown"
-        sizes = [size if isinstance(size, int) else PROBE_SIZE for size in shape]
-        if np.prod(sizes) > MOVE_LIMIT:
+        # The pattern may know a size that shape inference does not.
+        sizes = [max(pair) for pair in zip(sizes, pattern.shape, strict=True)]
+        if math.prod(sizes) > MOVE_LIMIT:
             return "its tensor is too large to follow"
         feeds[name] = np.ascontiguousarray(np.broadcast_to(pattern, sizes))
-    results = _run_node(graph, node, feeds)
-    if results is None:
+    results = _run(graph, [node], feeds, [name for name in node.outputs if name])
+    if results is None or any(result.size == 0 for result in results):
         return "its effect depends on sizes known at run time only"
-    outputs = []
-    for name, result in zip(node.outputs, results, strict=False):
-        pattern = compress(result)
-        shape = graph.shape(name)
-        if shape is None or len(shape) != result.ndim:
-            return "its output shape is unknown"
-        for axis, size in enumerate(shape):
-            if not isinstance(size, int) and pattern.shape[axis] > 1:
-                return f"it mixes channels into axis {axis}, whose size is known at run time only"
-        outputs.append(pattern)
-    return outputs
+    return [compress(result) for result in results]
 
 
-def _parameter(graph: Graph, node: Node, name: str) -> NDArray[Any] | None:
-    """A shape, index or axes input; a run-time shape is read off the inferred output shape."""
+def _sizes(graph: Graph, name: str, probe: int) -> list[int] | None:
+    shape = graph.shape(name)
+    if shape is None:
+        return None
+    return [size if isinstance(size, int) else probe for size in shape]
+
+
+def _parameter(graph: Graph, name: str, probe: int) -> NDArray[Any] | None:
+    """A shape, index or axes input: a constant, or computed from the shapes of tensors."""
     value = graph.constant(name)
     if value is not None:
         return value
-    shape = graph.shape(node.output)
-    if shape is None or node.op_type != "Reshape":
-        return None
-    return np.array([s if isinstance(s, int) else PROBE_SIZE for s in shape], np.int64)
+    nodes: dict[int, Node] = {}
+    feeds: dict[str, NDArray[Any]] = {}
+    pending = [name]
+    while pending:
+        read = pending.pop()
+        value = graph.constant(read)
+        if value is not None:
+            feeds[read] = value
+            continue
+        producer = graph.producers.get(read)
+        row = operator_of(producer) if producer else None
+        if producer is None:
+            return None
+        nodes[producer.index] = producer
+        if row is None or row.scale is not ScaleRule.OBSERVE:
+            pending += [i for i in producer.inputs if i]
+            continue
+        sizes = _sizes(graph, producer.input(0), probe)
+        if sizes is None:
+            return None
+        feeds[producer.input(0)] = np.broadcast_to(np.float32(0), sizes)
+    results = _run(graph, [nodes[index] for index in sorted(nodes)], feeds, [name])
+    return None if results is None else results[0]
 
 
-def _run_node(
-    graph: Graph, node: Node, feeds: dict[str, NDArray[Any]]
-) -> list[NDArray[np.int64]] | None:
+def _run(
+    graph: Graph, nodes: Sequence[Node], feeds: dict[str, NDArray[Any]], names: Sequence[str]
+) -> list[NDArray[Any]] | None:
+    """Run nodes in the reference evaluator; None where they refuse the inputs."""
     from onnx.reference import ReferenceEvaluator
 
-    proto = graph.model.proto.graph.node[node.index]
     inputs = [
         onnx.helper.make_tensor_value_info(
             name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
         )
         for name, value in feeds.items()
     ]
-    outputs = [onnx.ValueInfoProto(name=name) for name in node.outputs if name]
-    body = onnx.helper.make_graph([proto], "move", inputs, outputs)
+    outputs = [onnx.ValueInfoProto(name=name) for name in names]
+    protos = [graph.model.proto.graph.node[node.index] for node in nodes]
+    body = onnx.helper.make_graph(protos, "move", inputs, outputs)
     opsets = [onnx.helper.make_opsetid("", graph.model.opset)]
     model = onnx.helper.make_model(body, opset_imports=opsets)
     try:
-        results: list[NDArray[np.int64]] = ReferenceEvaluator(model).run(None, feeds)
+        results: list[NDArray[Any]] = ReferenceEvaluator(model).run(None, feeds)
     except Exception:  # noqa: BLE001 - a shape that does not fit the probe size raises anything
         return None
     return results

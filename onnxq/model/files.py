@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import onnx
@@ -88,9 +89,7 @@ def _load_external_data(proto: ModelProto, path: Path) -> None:
         _read_external(tensor, entries, folder, path)
 
 
-def _read_external(
-    tensor: TensorProto, entries: dict[str, str], folder: Path, path: Path
-) -> None:
+def _read_external(tensor: TensorProto, entries: dict[str, str], folder: Path, path: Path) -> None:
     where = f"{path}: external data of tensor {tensor.name!r}"
     location = entries.get("location", "")
     if not location:
@@ -178,9 +177,17 @@ def require_writable(path: Path) -> None:
         )
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a folder", hint="name a file")
-    probe = path if path.exists() else path.parent
-    if not os.access(probe, os.W_OK) or not os.access(path.parent, os.W_OK):
-        raise OutputError(f"cannot write {path}: permission denied")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise OutputError(f"cannot write {path}: it is read-only", hint="name another file")
+    # Only trying tells for root, and on read-only or virtual file systems.
+    try:
+        handle, probe = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror}", hint="choose a folder you can write to"
+        ) from None
+    os.close(handle)
+    Path(probe).unlink()
 
 
 def require_distinct(output: Path, *inputs: Path | None) -> None:
@@ -192,5 +199,3 @@ def require_distinct(output: Path, *inputs: Path | None) -> None:
 
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "unknown")
-
-

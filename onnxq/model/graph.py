@@ -65,7 +65,7 @@ class Graph:
             {name: node for node in self.nodes for name in node.outputs if name}
         )
         self._captured = frozenset(
-            name for node in proto.node for name in _names_in_subgraphs(node)
+            name for node in proto.node for name in names_in_subgraphs(node)
         )
 
     @cached_property
@@ -124,6 +124,11 @@ class Graph:
         shape = self.shape(name)
         return None if shape is None else len(shape)
 
+    def is_tensor(self, name: str) -> bool:
+        """False for what is known to be a sequence, a map or an optional value."""
+        info = self._infos.get(name)
+        return info is None or info.type.WhichOneof("value") in {None, "tensor_type"}
+
     def elem_type(self, name: str) -> int:
         """The ONNX element type number; 0 where unknown."""
         if name in self._initializers:
@@ -161,13 +166,13 @@ def _node(index: int, proto: NodeProto) -> Node:
     )  # fmt: skip
 
 
-def _names_in_subgraphs(node: NodeProto) -> set[str]:
+def names_in_subgraphs(node: NodeProto) -> set[str]:
     """Tensor names that the bodies of If, Loop and Scan read."""
     names: set[str] = set()
     for attribute in node.attribute:
         for body in (attribute.g, *attribute.graphs):
             for inner in body.node:
                 names.update(inner.input)
-                names |= _names_in_subgraphs(inner)
+                names |= names_in_subgraphs(inner)
             names.update(output.name for output in body.output)
     return names

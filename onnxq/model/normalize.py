@@ -8,7 +8,6 @@ operator before them: W' = W·γ/√(σ²+ε), b' = (b − μ)·γ/√(σ²+ε) 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from onnx import ModelProto, numpy_helper
 
 from onnxq.errors import ModelError
 from onnxq.model.files import infer_shapes
-from onnxq.model.graph import Graph, Node
+from onnxq.model.graph import Graph, Node, names_in_subgraphs
 from onnxq.model.model import Model
 from onnxq.model.operators import Int8Rule, ScaleRule, operator_of, weight_layout
 from onnxq.model.rewrite import constant, edit
@@ -83,7 +82,28 @@ def _raise_opset(model: Model) -> Model:
             f"{' '.join(str(error).split())[:200]}",
             hint="export the model with opset 13 or newer",
         ) from None
+    if model.opset < _RESIZE_WITH_MODES:
+        _keep_old_resize(proto)
     return infer_shapes(Model(proto, model.source))
+
+
+_RESIZE_WITH_MODES = 11
+
+
+def _keep_old_resize(proto: ModelProto) -> None:
+    """Say how Upsample and Resize-10 found their samples; the converter forgets to.
+
+    They map x_out / scale and round down, newer defaults differ.
+    """
+    for node in proto.graph.node:
+        if node.op_type == "Resize" and not node.domain:
+            given = {attribute.name for attribute in node.attribute}
+            for key, value in (
+                ("coordinate_transformation_mode", "asymmetric"),
+                ("nearest_mode", "floor"),
+            ):
+                if key not in given:
+                    node.attribute.append(onnx.helper.make_attribute(key, value))
 
 
 def _name_nodes(model: Model) -> tuple[Model, int]:
@@ -158,6 +178,8 @@ def _is_foldable(graph: Graph, node: Node, known: set[str]) -> bool:
         return False
     if any(isinstance(value, onnx.GraphProto) for value in node.attributes.values()):
         return False
+    if not all(graph.is_tensor(name) for name in node.outputs):
+        return False
     return all(not name or name in known or graph.is_constant(name) for name in node.inputs)
 
 
@@ -186,7 +208,7 @@ def _evaluate(
     except ModelError as error:
         logging.getLogger(__name__).debug("constants stay computed at run time: %s", error)
         return None
-    if any(result.size > FOLD_LIMIT for result in results):
+    if any(not isinstance(r, np.ndarray) or r.size > FOLD_LIMIT for r in results):
         return None
     return values | dict(zip(names, results, strict=True))
 
@@ -208,7 +230,7 @@ def _with_values(model: Model, folded: set[int], values: dict[str, Array]) -> Mo
             proto.graph.initializer.append(numpy_helper.from_array(values[name], name))
     proto.graph.node.extend(kept)
     used = {name for node in kept for name in node.input}
-    used |= {name for node in kept for name in _captured(node)} | outputs
+    used |= {name for node in kept for name in names_in_subgraphs(node)} | outputs
     inputs = {i.name for i in proto.graph.input}
     initializers = [t for t in proto.graph.initializer if t.name in used or t.name in inputs]
     infos = [i for i in proto.graph.value_info if i.name in used]
@@ -217,12 +239,6 @@ def _with_values(model: Model, folded: set[int], values: dict[str, Array]) -> Mo
     del proto.graph.value_info[:]
     proto.graph.value_info.extend(infos)
     return Model(proto, model.source)
-
-
-def _captured(node: onnx.NodeProto) -> Iterable[str]:
-    from onnxq.model.graph import _names_in_subgraphs
-
-    return _names_in_subgraphs(node)
 
 
 # --- batch norms -----------------------------------------------------------------------------
@@ -296,5 +312,3 @@ def _fold_of(graph: Graph, batch_norm: Node) -> _Fold | None:
         weighted, batch_norm, layout,
         layout.from_canonical(folded).astype(np.float32), shift.astype(np.float32),
     )  # fmt: skip
-
-

@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnxq.model.graph import Graph, Node
 from onnxq.model.weights import WeightLayout
@@ -36,8 +36,6 @@ class ScaleRule(enum.Enum):
     """Elementwise among operands that must all carry the same s; constants are multiplied by s."""
     PRODUCT = "product"
     """s_out = s_a · s_b: a constant passes the other's scale, of two activations one is pinned."""
-    CONTRACTION = "contraction"
-    """Product of two activation matrices: the first is pinned, the second's columns pass."""
     MOVE = "move"
     """Elements move unchanged; scales move with them."""
     OBSERVE = "observe"
@@ -67,6 +65,10 @@ def _no_axes(_graph: Graph, _node: Node, _rank: int) -> tuple[int, ...]:
     return ()
 
 
+def _always(_node: Node) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Operator:
     """One row.
@@ -80,6 +82,8 @@ class Operator:
         data_inputs: positions that carry activations; None means all. The rest are parameters.
         fuses: runs inside the weighted operator before it, on every target.
         bounds: fixed range of the output, where the function has one.
+        keeps_int8: whether a node's attributes leave it the int8 rule; without it the node stays
+            in float.
     """
 
     op_type: str
@@ -90,6 +94,7 @@ class Operator:
     data_inputs: tuple[int, ...] | None = (0,)
     fuses: bool = False
     bounds: tuple[float, float] | None = None
+    keeps_int8: Callable[[Node], bool] = _always
 
     def data_of(self, node: Node) -> tuple[str, ...]:
         """The tensors at the data inputs that the node has."""
@@ -192,16 +197,37 @@ def _padded_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | str:
 
 
 def _resized_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | str:
-    mode = node.attributes.get("coordinate_transformation_mode", b"half_pixel")
-    if mode == b"tf_crop_and_resize" and node.attributes.get("extrapolation_value", 0.0) != 0:
+    """All but the axes whose scale is exactly 1; an equal size alone does not say so."""
+    crops = node.attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
+    if crops and node.attributes.get("extrapolation_value", 0.0) != 0:
         return "it fills with an extrapolation value other than 0"
     before, after = graph.shape(node.input(0)), graph.shape(node.output)
     if before is None or after is None:
         return "its shape is unknown"
-    # A dynamic batch keeps its name, so equal entries mean an axis left alone.
-    return tuple(
-        axis for axis in range(rank) if before[axis] != after[axis] or before[axis] is None
-    )
+    roi, scales = graph.constant(node.input(1)), graph.constant(node.input(2))
+    if node.input(2) and scales is None:
+        return "its scales are computed at run time"
+    axes = [axis % rank for axis in node.attributes.get("axes", range(rank))]
+
+    def untouched(position: int, axis: int) -> bool:
+        if crops and (roi is None or (roi[position], roi[position + len(axes)]) != (0, 1)):
+            return False
+        if scales is not None and scales.size:
+            return bool(scales[position] == 1)
+        # A dynamic batch keeps its name.
+        return before[axis] == after[axis] and before[axis] is not None
+
+    return tuple(sorted(axis for i, axis in enumerate(axes) if not untouched(i, axis)))
+
+
+def _copies_samples(node: Node) -> bool:
+    return node.attributes.get("mode", b"nearest") == b"nearest"
+
+
+def _lp_pooled_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | str:
+    if node.attributes.get("p", 2) not in {1, 2}:
+        return "its root is not exact"
+    return _spatial_axes(graph, node, rank)
 
 
 def _dropout(graph: Graph, node: Node, _rank: int) -> tuple[int, ...] | str:
@@ -273,7 +299,7 @@ _ROWS = (
     # pooling and reduction
     Operator("MaxPool", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_spatial_axes),
     Operator("AveragePool", _S.HOMOGENEOUS, _I.OWN, mixed_axes=_spatial_axes),
-    Operator("LpPool", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_spatial_axes),
+    Operator("LpPool", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_lp_pooled_axes),
     Operator("GlobalAveragePool", _S.HOMOGENEOUS, _I.OWN, mixed_axes=_spatial_axes),
     Operator("GlobalMaxPool", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_spatial_axes),
     Operator("ReduceMean", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
@@ -284,7 +310,7 @@ _ROWS = (
     Operator("ReduceL2", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
     # padding and resizing
     Operator("Pad", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_padded_axes),
-    Operator("Resize", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_resized_axes),
+    Operator("Resize", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_resized_axes, keeps_int8=_copies_samples),
     # data movement
     Operator("Identity", _S.HOMOGENEOUS, _I.SHARED),
     Operator("Dropout", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_dropout),
@@ -310,7 +336,10 @@ OPERATORS = {row.op_type: row for row in _ROWS}
 
 def operator_of(node: Node) -> Operator | None:
     """The node's row; None for an operator the table does not know."""
-    return OPERATORS.get(node.op_type) if node.domain == "" else None
+    row = OPERATORS.get(node.op_type) if node.domain == "" else None
+    if row is None or row.keeps_int8(node):
+        return row
+    return replace(row, int8=Int8Rule.FLOAT)
 
 
 def weight_layout(graph: Graph, node: Node) -> WeightLayout | str:
@@ -319,3 +348,16 @@ def weight_layout(graph: Graph, node: Node) -> WeightLayout | str:
     if row is None or row.layout is None:
         return f"{node.op_type} has no weight"
     return row.layout(graph, node)
+
+
+def kernel_output(graph: Graph, node: Node) -> str:
+    """What the node's kernel writes once the activations behind it are fused into it."""
+    name = node.output
+    uses = graph.consumers(name)
+    while len(uses) == 1 and not graph.is_exposed(name):
+        row = operator_of(uses[0].node)
+        if row is None or not row.fuses:
+            break
+        name = uses[0].node.output
+        uses = graph.consumers(name)
+    return name

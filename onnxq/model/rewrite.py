@@ -7,7 +7,7 @@ result gives nodes and initializers only, put into a copy of the source.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import onnx_graphsurgeon as gs  # noqa: TID251
 from onnx import ModelProto
 
 from onnxq.errors import ModelError
+from onnxq.model.graph import names_in_subgraphs
 from onnxq.model.model import Model
 
 Change = Callable[["gs.Graph"], None]
@@ -36,8 +37,11 @@ def edit(model: Model, change: Change, *, opset: int = 0) -> Model:
     source = ModelProto()
     source.CopyFrom(model.proto)
     graph = gs.import_onnx(source)
+    old = list(graph.tensors().values())
     change(graph)
     graph.cleanup(remove_unused_node_outputs=False).toposort()
+    captured = {name for node in model.proto.graph.node for name in names_in_subgraphs(node)}
+    _rename_new(graph, old, captured)
     result = gs.export_onnx(graph, do_type_check=False)
 
     proto = ModelProto()
@@ -49,9 +53,7 @@ def edit(model: Model, change: Change, *, opset: int = 0) -> Model:
         proto.graph.ClearField(field)
     proto.graph.node.extend(result.graph.node)
     proto.graph.initializer.extend(defaults)
-    proto.graph.initializer.extend(
-        t for t in result.graph.initializer if t.name not in overridable
-    )
+    proto.graph.initializer.extend(t for t in result.graph.initializer if t.name not in overridable)
     produced = {name for node in result.graph.node for name in node.output}
     proto.graph.value_info.extend(i for i in model.proto.graph.value_info if i.name in produced)
     for node in proto.graph.node:
@@ -66,13 +68,31 @@ def edit(model: Model, change: Change, *, opset: int = 0) -> Model:
     return Model(proto, model.source)
 
 
+def _rename_new(graph: gs.Graph, old: Sequence[gs.Tensor], captured: set[str]) -> None:
+    """Give each tensor that is not among the `old` ones a name that no other tensor has."""
+    known = set(map(id, old))
+    tensors = {
+        id(tensor): tensor
+        for node in graph.nodes
+        for tensor in (*node.inputs, *node.outputs)
+        if tensor.name
+    }
+    taken = captured | {tensor.name for tensor in (*graph.inputs, *graph.outputs)}
+    taken |= {tensor.name for key, tensor in tensors.items() if key in known}
+    for tensor in (tensor for key, tensor in tensors.items() if key not in known):
+        name, number = tensor.name, 1
+        while name in taken:
+            number += 1
+            name = f"{tensor.name}_{number}"
+        taken.add(name)
+        tensor.name = name
+
+
 def _merge_opsets(proto: ModelProto, result: ModelProto, opset: int) -> None:
     known = {entry.domain for entry in proto.opset_import}
     used = {node.domain for node in result.graph.node}
     proto.opset_import.extend(
-        entry
-        for entry in result.opset_import
-        if entry.domain not in known and entry.domain in used
+        entry for entry in result.opset_import if entry.domain not in known and entry.domain in used
     )
     for entry in proto.opset_import:
         if entry.domain in {"", "ai.onnx"}:

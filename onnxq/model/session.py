@@ -112,7 +112,7 @@ def require_cuda() -> None:
     if not found or count.value == 0:
         raise ProviderError(
             "there is no CUDA device on this machine",
-            hint="use --execution emulate or cpu, or run on a machine with an NVIDIA GPU",
+            hint="run on the CPU, or on a machine with an NVIDIA GPU",
         )
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()

@@ -12,7 +12,7 @@ from onnxq.calibration.ranges import estimate
 from onnxq.calibration.statistics import Calibration, TensorStatistics
 from onnxq.errors import UsageError
 from onnxq.model.graph import Graph, Node
-from onnxq.model.operators import Int8Rule, operator_of, weight_layout
+from onnxq.model.operators import Int8Rule, kernel_output, operator_of, weight_layout
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.numerics import (
     Parameters,
@@ -143,7 +143,9 @@ def _selected(graph: Graph, options: QuantizationOptions) -> Mapping[str, str]:
             try:
                 hits = {name for name in names if re.search(pattern, name)}
             except re.error as error:
-                raise UsageError(f"{option} {pattern!r} is no regular expression: {error}") from None
+                raise UsageError(
+                    f"{option} {pattern!r} is no regular expression: {error}"
+                ) from None
             if not hits:
                 raise UsageError(
                     f"{option} {pattern!r} matches no node", hint="onnxq inspect lists their names"
@@ -268,7 +270,7 @@ def _place_all(
         data = [n for n in row.data_of(node) if graph.constant(n) is None]
         if row.int8 is Int8Rule.WEIGHTED or node.op_type in target.own:
             constants = [n for n in row.data_of(node) if graph.constant(n) is not None]
-            result = _kernel_output(graph, node)
+            result = kernel_output(graph, node)
             if constants and row.int8 is not Int8Rule.WEIGHTED:
                 nodes[node.name] = Float(f"its operand {constants[0]!r} is a constant")
             elif result not in calibrated and not _may_stay_float(graph, result, target):
@@ -303,23 +305,12 @@ def _place_all(
     return nodes, readers, quantized
 
 
-def _kernel_output(graph: Graph, node: Node) -> str:
-    """What the node's kernel writes once the activations behind it are fused."""
-    name = node.output
-    uses = graph.consumers(name)
-    while len(uses) == 1 and not graph.is_exposed(name):
-        row = operator_of(uses[0].node)
-        if row is None or not row.fuses:
-            break
-        name = uses[0].node.output
-        uses = graph.consumers(name)
-    return name
-
-
 def _may_stay_float(graph: Graph, name: str, target: Target) -> bool:
     """A graph output that its integer kernel can write as float."""
     producer = graph.producers.get(name)
-    return producer is not None and name in graph.outputs and producer.op_type in target.float_output
+    return (
+        producer is not None and name in graph.outputs and producer.op_type in target.float_output
+    )
 
 
 def _fusing_host(graph: Graph, node: Node, nodes: Mapping[str, Quantized | Float]) -> str:
@@ -411,5 +402,3 @@ def plan_weight(graph: Graph, node: Node, options: QuantizationOptions) -> Param
     return weight_parameters(
         weight.max(axis=others, initial=0.0), axis=axis, power_of_two=options.power_of_two
     )
-
-

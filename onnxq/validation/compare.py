@@ -82,9 +82,7 @@ def compare(
     units = {metric.name: metric.unit for metric in metrics}
     rows = []
     for (model, execution), found in zip(plan, sums, strict=True):
-        values = {
-            m.name: m.finish(found[m.name]) if m.name in found else math.nan for m in metrics
-        }
+        values = {m.name: m.finish(found[m.name]) if m.name in found else math.nan for m in metrics}
         rows.append(Row(model.name, execution, model.size, values, units))
     return tuple(rows), samples
 

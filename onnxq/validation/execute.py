@@ -47,7 +47,5 @@ def runner(model: Model, execution: str) -> Runner:
         ModelError: ONNX Runtime refuses the model.
     """
     if execution not in EXECUTIONS:
-        raise UsageError(
-            f"unknown execution {execution!r}", hint=f"one of {', '.join(EXECUTIONS)}"
-        )
+        raise UsageError(f"unknown execution {execution!r}", hint=f"one of {', '.join(EXECUTIONS)}")
     return EXECUTIONS[execution](model)

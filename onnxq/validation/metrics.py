@@ -95,7 +95,8 @@ def metric_named(name: str) -> Metric:
     the user named it.
 
     Raises:
-        UsageError: no such metric, file or function.
+        UsageError: no such metric, file or function; computing the metric raises it too where the
+            function fails.
     """
     if name in METRICS:
         return METRICS[name]
@@ -110,13 +111,23 @@ def metric_named(name: str) -> Metric:
     assert spec is not None  # noqa: S101 - a .py file always has a loader
     assert spec.loader is not None  # noqa: S101
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's file raises
+        raise UsageError(f"metric {name!r}: cannot load {path}: {_brief(error)}") from error
     score = getattr(module, function, None)
     if not callable(score):
         raise UsageError(f"metric {name!r}: {path} has no function {function!r}")
 
     def terms(outputs: Array, labels: Array) -> Array:
-        values = np.asarray(score(outputs, labels), np.float64).ravel()
+        try:
+            values = np.asarray(score(outputs, labels), np.float64).ravel()
+        except Exception as error:  # whatever the user's function raises
+            raise UsageError(f"metric {name!r} failed: {_brief(error)}") from error
         return np.array([values.sum(), values.size])
 
     return Metric(function, "", True, terms, _mean)
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,5 @@
+"""`python -m onnxq` is `onnxq`."""
+
+from onnxq.cli import main
+
+main()

@@ -1,0 +1,120 @@
+"""`onnxq calibrate`: one pass over the data, and the table of what it saw."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxq.cli import options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from onnxq.calibration.statistics import Calibration
+    from onnxq.cli.terminal import Terminal
+
+
+def parse_shard(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[int, int]:
+    """I/N, the I-th of N parts, counted from 1."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal()):
+        raise click.BadParameter(f"{text!r} is no part I/N, such as 1/4")
+    if not 1 <= int(index) <= int(count):
+        raise click.BadParameter(f"there is no part {index} of {count}")
+    return int(index), int(count)
+
+
+@click.command()
+@options.model_argument()
+@options.data_option(required=True)
+@options.output_option("the calibration", "FILE.calib", required=False)
+@options.preprocess_option()
+@options.samples_option()
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
+              metavar="B", help="Samples to run at once; a size the model fixes wins.")  # fmt: skip
+@click.option("--shard", callback=parse_shard, default="1/1", show_default=True, metavar="I/N",
+              help="Run only the I-th of N parts; onnxq merge joins them.")  # fmt: skip
+@options.choice("--provider", ("cpu", "cuda", "auto"),
+                "Where the model runs; auto: CUDA if usable.", default="cpu")  # fmt: skip
+@click.option("--format", "table_format", type=click.Choice(("table", "csv", "json")),
+              help="Print the calibration table; by default where no -o is given.")  # fmt: skip
+@click.option("--allow-nonfinite", is_flag=True,
+              help="Count NaN and Inf instead of refusing them.")  # fmt: skip
+@options.common
+def calibrate(
+    *,
+    model: Path,
+    data: str,
+    output: Path | None,
+    preprocess: str | None,
+    samples: int | None,
+    batch_size: int,
+    shard: tuple[int, int],
+    provider: str,
+    table_format: str | None,
+    allow_nonfinite: bool,
+    terminal: Terminal,
+) -> None:
+    """Record what each tensor's values look like.
+
+    MODEL runs over the data once; memory does not grow with the number of samples.
+    """
+    from onnxq import api
+    from onnxq.calibration import files
+    from onnxq.calibration.table import calibration_table
+    from onnxq.model.normalize import normalize
+    from onnxq.report import calibration as report
+    from onnxq.report.table import to_csv
+
+    terminal = terminal.with_json(asked=table_format == "json")
+    options.check_output(output, model, data)
+    loaded = api.load(model)
+    calibration = api.calibrate(
+        loaded, data, preprocess=preprocess, samples=samples, batch_size=batch_size, shard=shard,
+        provider=_usable(provider), allow_nonfinite=allow_nonfinite, progress=terminal.progress,
+    )  # fmt: skip
+    if output is not None:
+        files.save(calibration, output)
+    _say_notes(terminal, calibration, output)
+    if not (terminal.json or table_format or output is None):
+        return
+    rows = calibration_table(*normalize(loaded), calibration)
+    if terminal.json:
+        terminal.document("calibrate", report.document(loaded, calibration, rows, output))
+    elif table_format == "csv":
+        terminal.raw(to_csv(report.table_of(rows, digits=9)))
+    else:
+        terminal.table(report.table_of(rows))
+
+
+def _usable(provider: str) -> str:
+    """The provider that `auto` stands for here."""
+    if provider != "auto":
+        return provider
+    from onnxq.errors import ProviderError
+    from onnxq.model.session import require_cuda
+
+    try:
+        require_cuda()
+    except ProviderError:
+        return "cpu"
+    return "cuda"
+
+
+def _say_notes(terminal: Terminal, calibration: Calibration, output: Path | None) -> None:
+    from onnxq.report.table import count
+
+    seen = count(calibration.samples, "sample") + " seen, "
+    terminal.note(seen + count(len(calibration.tensors), "tensor"))
+    terminal.detail(f"model {calibration.provenance.model}")
+    terminal.detail(f"data {calibration.data}")
+    if calibration.provenance.preprocessing:
+        terminal.detail(f"preprocessing {calibration.provenance.preprocessing}")
+    if calibration.note:
+        terminal.note(f"note: {calibration.note}")
+    bad = {name: t.not_finite for name, t in calibration.tensors.items() if t.not_finite}
+    for name, values in bad.items():
+        terminal.note(f"note: {name} has {count(values, 'value')} that are NaN or Inf")
+    if output is not None:
+        terminal.note(f"wrote {output}")

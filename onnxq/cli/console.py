@@ -1,0 +1,99 @@
+"""What rich draws: tables, and bars with the time left. Imported where something is drawn."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+from rich import box
+from rich import console as rich_console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table as RichTable
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from onnxq.progress import Advance
+    from onnxq.report.table import Table
+
+PIPE_WIDTH = 100
+"""Columns where there is no terminal to ask; a table whose names are longer gets wider."""
+
+
+class Console(rich_console.Console):
+    """A console for text as it is, without markup."""
+
+    def __init__(self, stream: TextIO) -> None:
+        width = None if stream.isatty() else PIPE_WIDTH
+        super().__init__(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Leave it to the command line: rich would exit with 1, which means a failed gate."""
+        raise BrokenPipeError
+
+
+def draw(content: Table, stream: TextIO) -> None:
+    """Draw a table; a terminal breaks long names into lines, a file keeps them whole for grep."""
+    console = Console(stream)
+    fold = stream.isatty()
+    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in content.columns:
+        drawn.add_column(
+            Text(column.header),
+            justify="right" if column.numeric else "left",
+            no_wrap=column.numeric or not fold,
+            overflow="fold",
+        )
+    for row in content.rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    if content.title:
+        console.print()
+        console.print(Text(content.title, style="bold"))
+    if not fold:
+        unlimited = console.options.update(width=1 << 20)
+        console.width = max(PIPE_WIDTH, console.measure(drawn, options=unlimited).maximum)
+    console.print(drawn)
+
+
+class _Steps(MofNCompleteColumn):
+    """Steps done, such as 12/24, or the seconds so far of work whose length is unknown."""
+
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return Text(f"{task.elapsed or 0:.0f} s", style="progress.elapsed")
+        return super().render(task)
+
+
+class ProgressBar:
+    """Implements `onnxq.progress.Progress` on a terminal; work inside other work has its own bar."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(), _Steps(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            console=Console(stream),
+        )  # fmt: skip
+        self._depth = 0
+
+    @contextmanager
+    def track(self, label: str, total: int | None) -> Iterator[Advance]:
+        if self._depth == 0:
+            self._bars.start()
+        self._depth += 1
+        task = self._bars.add_task(label, total=total)
+        try:
+            yield lambda steps: self._bars.advance(task, steps)
+        finally:
+            if total is None:
+                self._bars.remove_task(task)
+            self._depth -= 1
+            if self._depth == 0:
+                self._bars.stop()

@@ -1,0 +1,27 @@
+"""`onnxq doctor`: what this machine has, and what that means for int8."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxq.cli import options
+
+if TYPE_CHECKING:
+    from onnxq.cli.terminal import Terminal
+
+
+@click.command()
+@options.common
+def doctor(*, terminal: Terminal) -> None:
+    """Show what this machine has, and what that implies."""
+    from onnxq.cli.machine import examine
+    from onnxq.report.table import table
+
+    findings = examine()
+    terminal.table(table("What | Found", [(each.name, each.found) for each in findings]))
+    for each in findings:
+        if each.implies:
+            terminal.line(f"{each.name}: {each.implies}")
+    terminal.document("doctor", {"findings": findings})

@@ -1,0 +1,66 @@
+"""`onnxq equalize`: the same function, weights that quantize well."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxq.cli import options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from onnxq.cli.terminal import Terminal
+
+
+@click.command()
+@options.model_argument()
+@options.output_option("the equalized model", "OUT.onnx")
+@options.calibration_option()
+@options.data_option(extra=" Calibrates, and proves on these samples.")
+@options.preprocess_option()
+@options.choice("--scales", ("power-of-two", "real"),
+                "Powers of two keep the float output bit-identical.",
+                default="power-of-two")  # fmt: skip
+@options.choice("--relu6", ("auto", "tie", "per-channel", "relu", "skip"),
+                "How a scale passes a saturating Clip such as ReLU6.", default="auto")  # fmt: skip
+@click.option("--explain", is_flag=True, help="List every class, Clip and barrier with its reason.")
+@options.common
+def equalize(
+    *,
+    model: Path,
+    output: Path,
+    calibration: Path | None,
+    data: str | None,
+    preprocess: str | None,
+    scales: str,
+    relu6: str,
+    explain: bool,
+    terminal: Terminal,
+) -> None:
+    """Even out weights across layers; outputs stay the same.
+
+    The command runs MODEL and the result and proves it; what fails the proof is rolled back.
+    """
+    from onnxq import api
+    from onnxq.report import equalization as report
+
+    if calibration is not None and data is not None:
+        raise click.UsageError("--calibration and --data exclude each other")
+    options.check_output(output, model, data, calibration)
+    loaded = api.load(model)
+    with terminal.progress.track("equalize", None):
+        equalized, result = api.equalize(
+            loaded, calibration=calibration, data=data, preprocess=preprocess, scales=scales,
+            relu6=relu6, progress=terminal.progress,
+        )  # fmt: skip
+    api.save(equalized, output)
+    record = result.equalization
+    for text in report.summary(record):
+        terminal.line(text)
+    if explain or terminal.verbose:
+        for content in report.tables(record):
+            terminal.table(content)
+    terminal.note(f"wrote {output}")
+    terminal.document("equalize", report.document(loaded, result, output))

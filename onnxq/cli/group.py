@@ -1,0 +1,61 @@
+"""The group `onnxq`: finds commands by name and imports only the one that is run."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from onnxq import __version__
+from onnxq.cli.run import USAGE, State, answer, forgive_encodings
+
+COMMANDS = (
+    "calibrate", "merge", "equalize", "quantize", "validate", "inspect", "doctor",
+)  # fmt: skip
+"""Each is the function of its name in the module of its name, in reading order."""
+
+PROGRAM = "onnxq"
+
+
+class CommandLine(click.Group):
+    """A group whose commands are imported on use and whose errors become exit codes."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"onnxq.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Run and exit the process; the settings are click's."""
+        state = State()
+        settings |= {"prog_name": PROGRAM, "standalone_mode": False, "obj": state}
+        forgive_encodings()
+        sys.exit(answer(lambda: super(CommandLine, self).main(*args, **settings), state))
+
+    def invoke(self, ctx: click.Context) -> int:
+        """Run the command; its errors end here, as click's `main` has its own answer to some."""
+        return answer(lambda: super(CommandLine, self).invoke(ctx), ctx.obj)
+
+
+@click.group(
+    cls=CommandLine,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.pass_context
+def onnxq(context: click.Context) -> None:
+    """Turn float ONNX models into int8 ones that keep their accuracy.
+
+    Calibrate, equalize, quantize and validate, without a training framework.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+        context.exit(USAGE)

@@ -1,0 +1,45 @@
+"""`onnxq merge`: the shards of one calibration become the whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxq.cli import options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from onnxq.cli.terminal import Terminal
+
+
+@click.command()
+@click.argument("parts", type=options.FILE, nargs=-1, required=True, metavar="A.calib B.calib…")
+@options.output_option("the merged calibration", "ALL.calib")
+@options.common
+def merge(*, parts: tuple[Path, ...], output: Path, terminal: Terminal) -> None:
+    """Join calibrations of parts of the data.
+
+    The result has the same bits as one pass over all of it.
+    """
+    from onnxq.calibration import files
+    from onnxq.calibration.merge import merge as merge_parts
+    from onnxq.errors import DataError
+    from onnxq.report.calibration import summary
+    from onnxq.report.table import count
+
+    options.check_output(output, *parts)
+    calibrations = [files.load(part) for part in parts]
+    try:
+        whole = merge_parts(calibrations)
+    except DataError as error:
+        names = ", ".join(map(str, parts))
+        raise DataError(f"{names}: {error.message}", hint=error.hint) from None
+    files.save(whole, output)
+    if whole.shards != ((1, 1),):
+        seen = ", ".join(str(index) for index, _ in whole.shards)
+        terminal.note(f"note: incomplete: shards {seen} of {whole.shards[0][1]}")
+    terminal.note(f"{count(whole.samples, 'sample')} in {count(len(parts), 'part')}")
+    terminal.note(f"wrote {output}")
+    terminal.document("merge", {"parts": parts, **summary(whole, output)})

@@ -1,0 +1,96 @@
+"""Options that several commands share, so that they read and mean the same everywhere."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import click
+
+from onnxq.cli.terminal import Terminal
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+class Decorator(Protocol):
+    """What adds an option to a command and keeps its type."""
+
+    def __call__(self, function: Decorated, /) -> Decorated: ...
+
+
+FILE = click.Path(path_type=Path)
+"""A path whose file the library opens: it says better than click what is wrong with it."""
+
+
+def common(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--json`, `-v` and `-q`, and hand the command its `terminal`."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+    @click.option("-v", "--verbose", is_flag=True, help="Say more: whole tables, tracebacks.")
+    @click.option("-q", "--quiet", is_flag=True, help="No notes and no progress.")
+    @functools.wraps(function)
+    def wrapper(*, as_json: bool, verbose: bool, quiet: bool, **options: Any) -> Any:
+        if verbose and quiet:
+            raise click.UsageError("--verbose and --quiet exclude each other")
+        click.get_current_context().find_root().obj.verbose = verbose
+        return function(terminal=Terminal(as_json, verbose, quiet), **options)
+
+    return wrapper
+
+
+def model_argument(name: str = "model", metavar: str = "MODEL") -> Decorator:
+    return click.argument(name, type=FILE, metavar=metavar)
+
+
+def data_option(*, required: bool = False, extra: str = "") -> Decorator:
+    return click.option(
+        "--data", metavar="DATA", required=required,
+        help="Samples: an .npz or .npy file, a folder of images, of class folders or of "
+        f"test_data_set_*, or random:N.{extra}",
+    )  # fmt: skip
+
+
+def preprocess_option() -> Decorator:
+    return click.option(
+        "--preprocess", metavar="P",
+        help="How images become inputs: imagenet, tf, unit, or pairs such as "
+        "resize=96,crop=96,mean=0.5,std=0.5.",
+    )  # fmt: skip
+
+
+def samples_option() -> Decorator:
+    return click.option(
+        "--samples", type=click.IntRange(min=1), metavar="N", help="Use at most N samples."
+    )
+
+
+def calibration_option() -> Decorator:
+    return click.option(
+        "--calibration", type=FILE, metavar="FILE.calib",
+        help="A file that onnxq calibrate wrote for this model.",
+    )  # fmt: skip
+
+
+def output_option(what: str, metavar: str, *, required: bool = True) -> Decorator:
+    return click.option(
+        "-o", "--output", type=FILE, required=required, metavar=metavar, help=f"Write {what} here."
+    )
+
+
+def choice(name: str, values: tuple[str, ...], help_text: str, *, default: str) -> Decorator:
+    """An option with fixed values, the default of which `--help` shows."""
+    return click.option(
+        name, type=click.Choice(values), default=default, show_default=True, help=help_text
+    )
+
+
+def check_output(output: Path | None, *inputs: Path | str | None) -> None:
+    """Fail before the long work where its result has no place, or would destroy an input."""
+    if output is None:
+        return
+    from onnxq.model.files import require_distinct, require_writable
+
+    require_writable(output)
+    require_distinct(output, *(Path(source) for source in inputs if source is not None))

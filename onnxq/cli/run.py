@@ -1,0 +1,106 @@
+"""What a command answers: exit codes, and errors as one line on stderr.
+
+0 done · 1 a gate failed · 2 usage · 3 the model was refused · 4 the data was refused ·
+5 a bug in onnxq · 130 interrupted · 141 the reader of the output went away.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxq.errors import OnnxqError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+USAGE = 2
+BUG = 5
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+@dataclass
+class State:
+    """What the error handler must know of the command that ran."""
+
+    verbose: bool = False
+
+
+def answer(invoke: Callable[[], Any], state: State) -> int:
+    """The exit code of `invoke`, whose errors are said on stderr.
+
+    Args:
+        invoke: runs a command; its result is the exit code, None for 0.
+        state: filled in while the command line is parsed.
+    """
+    try:
+        code = invoke()
+        sys.stdout.flush()
+    except click.exceptions.Exit as done:
+        code = done.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        code = _say("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        _drop_stdout()
+        code = BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - the last resort: no traceback reaches a user
+        code = _refuse(error, state)
+    return code if isinstance(code, int) else 0
+
+
+def _refuse(error: Exception, state: State) -> int:
+    if isinstance(error, OnnxqError):
+        return _say(f"error: {error}", error.exit_code)
+    if isinstance(error, click.ClickException):
+        return _say(f"error: {_usage(error)}", USAGE)
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        _drop_stdout()
+        where = f"for {error.filename}" if error.filename else "for the output"
+        return _say(f"error: no space left {where} (the disk is full: make room)", USAGE)
+    if state.verbose:
+        sys.stderr.write("".join(traceback.format_exception(error)))
+    what = "the traceback above" if state.verbose else "what --verbose shows"
+    return _say(
+        f"error: a bug in onnxq: {type(error).__name__}: {error} "
+        f"(please report it, with the command and {what})",
+        BUG,
+    )
+
+
+def _usage(error: click.ClickException) -> str:
+    message = error.format_message().rstrip(".")
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{message} ({context.command_path} --help shows the options)" if context else message
+
+
+def _say(line: str, code: int) -> int:
+    """Write one line, whatever the message was made of."""
+    try:
+        sys.stderr.write(" ".join(line.split()) + "\n")
+        sys.stderr.flush()
+    except BrokenPipeError:
+        return BROKEN_PIPE
+    return code
+
+
+def _drop_stdout() -> None:
+    """Send what is still buffered nowhere, else the interpreter complains at its exit."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return
+
+
+def forgive_encodings() -> None:
+    """Print "?" where a terminal's encoding lacks "×", instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")

@@ -1,0 +1,70 @@
+"""Quantization details: a few lines, tables, a document."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from onnxq.report.table import Table, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from onnxq.model.model import Model
+    from onnxq.quantization.details import Details
+
+
+def summary(model: Model, details: Details) -> Iterator[str]:
+    """What the model is."""
+    yield f"Model: {model.source or model.name}, opset {model.opset}, {model.size / 1e6:.2f} MB"
+    for label, specs in (("Inputs", model.inputs), ("Outputs", model.outputs)):
+        yield f"{label}: {', '.join(map(str, specs))}"
+    yield f"Quantized: {'yes' if details.is_quantized else 'no'}"
+    if details.is_quantized:
+        yield f"Target: {details.target or 'unknown, another tool wrote it'}"
+    yield f"Quantized layers: {len(details.layers):,}"
+
+
+def tables(model: Model, details: Details) -> Iterator[Table]:
+    """Layers, folded batch norms and fused activations among them; learnables; float nodes."""
+    operators = {node.name: node.op_type for node in model.proto.graph.node}
+    yield table(
+        "Layer | Operator",
+        [(name, operators.get(name, "folded batch norm")) for name in details.layers],
+        title="Quantized layers",
+    )
+    yield table(
+        "Layer | Parameter | >Value",
+        [(each.layer, each.parameter, each.value) for each in details.learnables],
+        title="Learnables",
+    )
+    yield table(
+        "Node | Operator | Reason",
+        [(name, operators.get(name, ""), why) for name, why in details.float_nodes.items()],
+        title="Left in float",
+    )
+
+
+def document(model: Model, details: Details) -> dict[str, Any]:
+    """The document of `onnxq inspect --json`."""
+    return {
+        "model": model.source,
+        "opset": model.opset,
+        "size_bytes": model.size,
+        "inputs": [str(spec) for spec in model.inputs],
+        "outputs": [str(spec) for spec in model.outputs],
+        "is_quantized": details.is_quantized,
+        "target": details.target,
+        "quantized_layers": details.layers,
+        "quantized_layer_count": len(details.layers),
+        "learnables": [
+            {
+                "layer": each.layer, "parameter": each.parameter, "value": each.value,
+                "type": each.dtype, "shape": each.shape,
+            }
+            for each in details.learnables
+        ],
+        "float_nodes": [
+            {"node": name, "reason": reason} for name, reason in details.float_nodes.items()
+        ],
+        "record": details.record,
+    }  # fmt: skip

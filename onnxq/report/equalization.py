@@ -1,0 +1,108 @@
+"""What equalization did: in a few lines, as tables and as a document."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from onnxq.report.table import Table, count, number, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from onnxq.api import EqualizationResult
+    from onnxq.equalization.equalize import Equalization
+    from onnxq.model.model import Model
+
+
+def summary(record: Equalization) -> Iterator[str]:
+    """The lines every reader needs: what was scaled, what it brings, what proves it."""
+    scaled = [each for each in record.classes if each.scaled]
+    channels = sum(each.channels for each in record.classes)
+    yield (
+        f"scaled {sum(each.scaled for each in scaled):,} of {count(channels, 'channel')} in "
+        f"{len(scaled):,} of {count(len(record.classes), 'class')}; expected gain "
+        f"{record.expected_gain:.1f} dB of SQNR"
+    )
+    yield f"proof: {proof_text(record)}"
+    if record.kernels_added:
+        yield f"added {count(record.kernels_added, 'kernel')}"
+    if record.rolled_back:
+        yield f"rolled back, as the proof failed: {', '.join(record.rolled_back)}"
+
+
+def proof_text(record: Equalization) -> str:
+    """What running both models showed."""
+    proof = record.proof
+    where = f"on {count(proof.samples, 'sample')}"
+    if proof.identical:
+        return f"float outputs bit-identical {where}"
+    return (
+        f"float outputs differ by at most {proof.difference:.2g} of the largest, "
+        f"{proof.sqnr:.1f} dB SQNR, {where}"
+    )
+
+
+def tables(record: Equalization) -> Iterator[Table]:
+    """Classes, Clips and barriers."""
+    yield table(
+        "Class | >Channels | >Scaled | >log2 s | >Weight spread | >Gain (dB)",
+        [
+            (
+                each.tensors[0], str(each.channels), str(each.scaled),
+                f"{each.exponents[0]:.3g}…{each.exponents[1]:.3g}",
+                f"{number(each.spread_before, 3)} → {number(each.spread_after, 3)}",
+                f"{round(each.gain, 1) + 0.0:.1f}",
+            )
+            for each in record.classes
+        ],
+        title="Scale classes",
+    )  # fmt: skip
+    yield table(
+        "Class | Tensors | Producers | Consumers",
+        [
+            (each.tensors[0], *("\n".join(names) for names in
+                                (each.tensors, each.producers, each.consumers)))
+            for each in record.classes
+        ],
+        title="Members",
+    )  # fmt: skip
+    yield table(
+        "Clip | Mode | >Channels | >Saturating",
+        [
+            (clip.node, clip.mode, str(clip.channels),
+             str(clip.saturating) if clip.saturating >= 0 else "unknown")
+            for clip in record.clips
+        ],
+        title="Saturating Clips",
+    )  # fmt: skip
+    yield table(
+        "Barrier | Operator | Tensor | Reason",
+        [(each.node, each.op_type, each.tensor, each.reason) for each in record.barriers],
+        title="Barriers",
+    )
+
+
+def record_document(record: Equalization) -> dict[str, Any]:
+    """The record without its scales, which are in the model's weights."""
+    return {
+        "options": record.options,
+        "classes": record.classes,
+        "clips": record.clips,
+        "barriers": record.barriers,
+        "expected_gain_db": record.expected_gain,
+        "proof": record.proof,
+        "kernels_added": record.kernels_added,
+        "rolled_back": record.rolled_back,
+    }
+
+
+def document(model: Model, result: EqualizationResult, output: Path) -> dict[str, Any]:
+    """The document of `onnxq equalize --json`."""
+    return {
+        "model": model.source,
+        "output": output,
+        "normalization": result.normalization,
+        "calibration_samples": result.calibration.samples if result.calibration else 0,
+        **record_document(result.equalization),
+    }

@@ -1,0 +1,321 @@
+"""Bad input: one line that names it, the exit code, no output file, no traceback."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from cli_case import Case, Run, network, run
+from onnxq.errors import ProviderError
+from onnxq.model.session import require_cuda
+
+USAGE, MODEL, DATA = 2, 3, 4
+
+
+def refused(result: Run, code: int, *words: str) -> None:
+    """Check what a refusal promises."""
+    lines = result.err.splitlines()
+    assert result.code == code, result.err
+    assert len(lines) == 1, result.err
+    assert lines[0].startswith("error: ")
+    assert "Traceback" not in result.err
+    assert result.out == ""
+    for word in words:
+        assert word in lines[0]
+
+
+def quantize(case: Case, *extra: object, model: Path | None = None, data: object = None) -> Run:
+    """Quantize, and check that a refusal leaves nothing behind."""
+    before = case.files()
+    result = run(
+        "quantize", model or case.model, "--data", data or case.data, "-o", case.out, *extra
+    )
+    assert case.files() == before
+    return result
+
+
+# --- models ----------------------------------------------------------------------------------
+
+
+def test_no_such_model(case: Case):
+    refused(quantize(case, model=case.folder / "none.onnx"), MODEL, "none.onnx", "no such file")
+
+
+def test_not_an_onnx_file(case: Case):
+    case.model.write_text("this is no model\n" * 9)
+    refused(quantize(case), MODEL, "tiny.onnx", "not an ONNX")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.98])
+def test_truncated_model(case: Case, share: float):
+    content = case.model.read_bytes()
+    case.model.write_bytes(content[: int(len(content) * share)])
+    refused(quantize(case), MODEL, "tiny.onnx")
+
+
+def test_opset_too_new(case: Case):
+    model = network()
+    model.opset_import[0].version = 99
+    case.model.write_bytes(model.SerializeToString())
+    refused(quantize(case), MODEL, "opset 99 is too new")
+
+
+def external(case: Case, location: str) -> None:
+    """Make the first weight's data lie in another file."""
+    model = network()
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    case.model.write_bytes(model.SerializeToString())
+
+
+def test_missing_external_data(case: Case):
+    external(case, "weights.bin")
+    refused(quantize(case), MODEL, "'w1'", "weights.bin", "missing")
+
+
+@pytest.mark.parametrize("location", ["../weights.bin", "/etc/passwd"])
+def test_external_data_outside_the_folder(case: Case, location: str):
+    external(case, location)
+    refused(quantize(case), MODEL, "'w1'", "outside the model's folder")
+
+
+@pytest.mark.parametrize("command", ["inspect", "validate", "calibrate", "equalize"])
+def test_every_command_refuses_a_bad_model(case: Case, command: str):
+    case.model.write_bytes(b"nonsense")
+    extra = {
+        "validate": ("--data", case.data),
+        "calibrate": ("--data", case.data, "-o", case.calib),
+        "equalize": ("-o", case.out),
+    }.get(command, ())
+    before = case.files()
+    refused(run(command, case.model, *extra), MODEL, "tiny.onnx")
+    assert case.files() == before
+
+
+def test_quantized_model_of_another_interface(case: Case):
+    other = network()
+    other.graph.output[0].name = other.graph.node[-1].output[0] = "z"
+    onnx.save(other, case.folder / "other.onnx")
+    result = run("validate", case.model, case.folder / "other.onnx", "--data", case.data)
+    refused(result, MODEL, "other.onnx", "tiny.onnx")
+
+
+# --- data ------------------------------------------------------------------------------------
+
+
+def test_no_such_data(case: Case):
+    refused(quantize(case, data=case.folder / "none.npz"), DATA, "none.npz")
+
+
+@pytest.mark.parametrize(
+    ("array", "word"),
+    [
+        (np.zeros((4, 8, 8, 3), np.float32), "4×8×8×3"),
+        (np.zeros((3, 8, 8), np.float32), "3×8×8"),
+        (np.zeros((4, 3, 8, 8), np.complex64), "complex64"),
+        (np.full((4, 3, 8, 8), np.nan, np.float32), "NaN"),
+        (np.zeros((0, 3, 8, 8), np.float32), "bad.npz"),
+    ],
+)
+def test_array_that_does_not_fit(case: Case, array: np.ndarray, word: str):
+    np.savez(case.folder / "bad.npz", x=array)
+    refused(quantize(case, data=case.folder / "bad.npz"), DATA, "bad.npz", word)
+
+
+def test_damaged_archive(case: Case):
+    case.data.write_bytes(case.data.read_bytes()[:500])
+    refused(quantize(case), DATA, "data.npz")
+
+
+def test_image_that_is_none(case: Case):
+    (case.images / "class0" / "9.png").write_text("no image")
+    result = quantize(case, "--preprocess", "resize=8x8,mean=0.5,std=0.5", data=case.images)
+    refused(result, DATA, "9.png")
+
+
+def test_images_without_preprocessing(case: Case):
+    refused(quantize(case, data=case.images), DATA, "images", "--preprocess")
+
+
+def test_empty_folder(case: Case):
+    (case.folder / "empty").mkdir()
+    result = quantize(case, "--preprocess", "unit", data=case.folder / "empty")
+    refused(result, DATA, "empty")
+
+
+def test_labels_missing_for_top1(case: Case):
+    result = run("validate", case.model, "--data", "random:4", "--metric", "top1")
+    refused(result, DATA, "random:4", "top1 needs labels")
+
+
+def test_activation_that_is_not_finite(case: Case):
+    with np.load(case.data) as arrays:
+        x = arrays["x"].copy()
+    x[5] = 3e38
+    np.savez(case.data, x=x)
+    model = network()
+    model.graph.node[2].CopyFrom(onnx.helper.make_node("Relu", ["n1"], ["r1"], "relu1"))
+    onnx.save(model, case.model)
+    arguments = ("calibrate", case.model, "--data", case.data, "-o", case.calib)
+    refused(run(*arguments), DATA, "'r1'", "data.npz[5]")
+    assert not case.calib.exists()
+    allowed = run(*arguments, "--allow-nonfinite")
+    assert allowed.code == 0
+    assert "note: r1 has " in allowed.err
+
+
+def test_calibration_of_another_model(calibrated: Case):
+    onnx.save(network(seed=5), calibrated.model)
+    result = quantize(calibrated, "--calibration", calibrated.calib)
+    refused(result, DATA, "out.calib", "another model")
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", None])
+def test_damaged_calibration(calibrated: Case, content: bytes | None):
+    whole = calibrated.calib.read_bytes()
+    calibrated.calib.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    result = quantize(calibrated, "--calibration", calibrated.calib)
+    refused(result, DATA, "out.calib")
+
+
+def test_merge_refuses_parts_that_do_not_belong_together(calibrated: Case):
+    merged = calibrated.folder / "all.calib"
+    result = run("merge", calibrated.calib, calibrated.calib, "-o", merged)
+    refused(result, DATA, "out.calib", "shard 1/1 is given twice")
+    onnx.save(network(seed=5), calibrated.model)
+    other = calibrated.folder / "other.calib"
+    run("calibrate", calibrated.model, "--data", calibrated.data, "-o", other)
+    refused(run("merge", calibrated.calib, other, "-o", merged), DATA, "different models")
+    assert not merged.exists()
+
+
+# --- outputs ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model may be read before the output is known to be possible."""
+
+    def load(_path: object) -> None:
+        raise AssertionError("long work began")
+
+    monkeypatch.setattr("onnxq.api.load", load)
+
+
+@pytest.mark.usefixtures("unread")
+def test_output_folder_does_not_exist(case: Case):
+    result = run("quantize", case.model, "--data", case.data, "-o", case.folder / "no" / "q.onnx")
+    refused(result, USAGE, "q.onnx", "does not exist")
+
+
+@pytest.mark.usefixtures("unread")
+def test_output_folder_is_read_only(case: Case):
+    folder = case.folder / "locked"
+    folder.mkdir(mode=0o500)
+    # Root may write there all the same; nobody may write to /proc.
+    output = (Path("/proc") if os.geteuid() == 0 else folder) / "q.onnx"
+    if not output.parent.is_dir():
+        pytest.skip("root, and no /proc")
+    result = run("quantize", case.model, "--data", case.data, "-o", output)
+    refused(result, USAGE, str(output), "cannot write")
+
+
+@pytest.mark.usefixtures("unread")
+def test_output_is_a_folder(case: Case):
+    result = run("equalize", case.model, "-o", case.images)
+    refused(result, USAGE, "images", "is a folder")
+
+
+@pytest.mark.usefixtures("unread")
+def test_output_is_an_input(case: Case):
+    content = case.model.read_bytes()
+    result = run("equalize", case.model, "-o", case.folder / "images" / ".." / "tiny.onnx")
+    refused(result, USAGE, "tiny.onnx", "is an input")
+    refused(run("calibrate", case.model, "--data", case.data, "-o", case.data), USAGE, "data.npz")
+    assert case.model.read_bytes() == content
+
+
+# --- options ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("frobnicate",), ("frobnicate",)),
+        (("quantize",), ("MODEL",)),
+        (("quantize", "m.onnx"), ("-o OUT.onnx",)),
+        (("quantize", "m.onnx", "-o", "q.onnx"), ("--data", "--calibration")),
+        (("quantize", "m.onnx", "-o", "q.onnx", "--data", "d", "--target", "tpu"), ("tpu", "gpu")),
+        (("quantize", "m.onnx", "--rounding", "adaptive"), ("--rounding",)),
+        (("calibrate", "m.onnx", "--data", "d", "--shard", "5/4"), ("part 5 of 4",)),
+        (("calibrate", "m.onnx", "--data", "d", "--shard", "one"), ("'one'",)),
+        (("calibrate", "m.onnx", "--data", "d", "--batch-size", "0"), ("batch-size",)),
+        (("calibrate", "m.onnx", "--data", "d", "-v", "-q"), ("--verbose", "--quiet")),
+        (("equalize", "m", "-o", "o", "--data", "d", "--calibration", "c"), ("exclude",)),
+        (("merge", "-o", "all.calib"), ("A.calib",)),
+    ],
+)
+def test_usage(arguments: tuple[str, ...], words: tuple[str, ...]):
+    refused(run(*arguments), USAGE, *words)
+
+
+def test_unknown_metric(case: Case):
+    result = run("validate", case.model, "--data", case.data, "--metric", "top3")
+    refused(result, USAGE, "'top3'", "top5")
+
+
+@pytest.mark.parametrize("body", ["raise ValueError('oh')", "return 'no number'"])
+def test_metric_of_the_users_that_fails(case: Case, body: str):
+    (case.folder / "mine.py").write_text(f"def score(outputs, labels):\n    {body}\n")
+    metric = f"{case.folder / 'mine.py'}:score"
+    result = run("validate", case.model, "--data", case.data, "--metric", metric)
+    refused(result, USAGE, "mine.py:score", "ValueError")
+
+
+def test_metric_file_that_does_not_load(case: Case):
+    (case.folder / "mine.py").write_text("def score(:\n")
+    metric = f"{case.folder / 'mine.py'}:score"
+    result = run("validate", case.model, "--data", case.data, "--metric", metric)
+    refused(result, USAGE, "mine.py", "SyntaxError")
+
+
+def test_gates_need_labels(case: Case):
+    refused(run("validate", case.model, "--data", "random:4", "--max-drop", "1"), USAGE, "labels")
+    arguments = ("--metric", "sqnr", "--min-accuracy", "10")
+    refused(run("validate", case.model, "--data", case.data, *arguments), USAGE, "labels")
+
+
+@pytest.mark.parametrize("option", ["--include", "--exclude"])
+def test_regular_expressions(case: Case, option: str):
+    refused(quantize(case, option, "conv("), USAGE, option, "'conv('")
+    refused(quantize(case, option, "nothing"), USAGE, option, "'nothing'", "matches no node")
+
+
+def test_preprocessing_that_makes_no_sense(case: Case):
+    refused(quantize(case, "--preprocess", "imagenot", data=case.images), USAGE, "imagenot")
+    refused(quantize(case, "--preprocess", "unit"), USAGE, "data.npz", "preprocessing")
+
+
+def test_relu6_modes_that_need_data(case: Case):
+    result = run("equalize", case.model, "-o", case.out, "--relu6", "tie")
+    refused(result, USAGE, "--relu6 tie")
+    assert not case.out.exists()
+
+
+def test_cuda_without_a_device(case: Case):
+    try:
+        require_cuda()
+    except ProviderError:
+        pass
+    else:
+        pytest.skip("there is a CUDA device")
+    execution = ("--execution", "cuda")
+    result = run("validate", case.model, case.model, "--data", case.data, *execution)
+    refused(result, USAGE, "CUDA")
+    result = run("calibrate", case.model, "--data", case.data, "--provider", "cuda")
+    refused(result, USAGE, "CUDA")
+    result = run("calibrate", case.model, "--data", case.data, "--provider", "auto")
+    assert result.code == 0

@@ -1,0 +1,408 @@
+"""Each command on a real network: what it writes, prints and answers."""
+
+import csv
+import io
+import itertools
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxq as library
+import pytest
+from cli_case import Case, network, run
+from onnx import numpy_helper
+from onnxq.cli import machine
+from onnxq.validation.execute import runner
+
+PREPROCESS = ("--preprocess", "resize=8x8,mean=0.5,std=0.5")
+
+
+def outputs(path: Path, data: Path) -> np.ndarray:
+    with np.load(data) as arrays:
+        return runner(library.load(path), "emulate")({"x": arrays["x"]})[0]
+
+
+# --- calibrate and merge ---------------------------------------------------------------------
+
+
+def test_calibrate_prints_the_table(case: Case):
+    result = run("calibrate", case.model, "--data", case.data)
+    assert result.code == 0
+    assert "Optimized Layer Name" in result.out
+    assert "conv1_Weights" in result.out
+    assert case.files() == {"tiny.onnx", "data.npz", "images"} | {
+        name for name in case.files() if name.startswith("images/")
+    }
+
+
+def test_calibration_table_names_layers_as_matlab_does(case: Case):
+    result = run("calibrate", case.model, "--data", case.data, "--format", "csv")
+    rows = list(csv.reader(io.StringIO(result.out)))
+    assert rows[0] == [
+        "Optimized Layer Name", "Network Layer Name", "Learnables / Activations", "MinValue",
+        "MaxValue",
+    ]  # fmt: skip
+    names = [row[:3] for row in rows[1:]]
+    assert names[:4] == [
+        ["x_Activations", "x", "Activations"],
+        ["conv1_Weights", "conv1", "Weights"],
+        ["conv1_Bias", "conv1", "Bias"],
+        ["relu1_Activations", "relu1", "Activations"],
+    ]
+    assert ["classifier_Bias", "classifier", "Bias"] in names
+    # What only a fused activation reads exists on no target.
+    assert not any(name[0] == "conv1_Activations" for name in names)
+    relu = next(row for row in rows if row[0] == "relu2_Activations")
+    assert float(relu[3]) == 0.0
+    assert float(relu[4]) == 6.0
+
+
+def test_calibration_table_names_the_folded_batch_norm(tmp_path: Path, case: Case):
+    """The activation is the batch norm's, the weights are the convolution's."""
+    model = network()
+    del model.graph.node[2]  # relu1
+    for node in model.graph.node:
+        node.input[:] = ["n1" if name == "r1" else name for name in node.input]
+    onnx.save(model, case.model)
+    rows = run("calibrate", case.model, "--data", case.data, "--json").json["table"]
+    named = {row["optimized_layer"]: row["network_layer"] for row in rows}
+    assert named["conv1_Weights"] == "conv1"
+    assert named["conv1_Activations"] == "bn1"
+
+
+def test_calibration_table_weights_are_those_after_folding(case: Case):
+    rows = run("calibrate", case.model, "--data", case.data, "--json").json["table"]
+    weights = {t.name: numpy_helper.to_array(t) for t in network().graph.initializer}
+    gain = weights["g"] / np.sqrt(weights["v"] + 1e-5)
+    folded = weights["w1"] * gain[:, None, None, None]
+    row = next(row for row in rows if row["optimized_layer"] == "conv1_Weights")
+    assert row["minimum"] == pytest.approx(folded.min(), rel=1e-6)
+    assert row["maximum"] == pytest.approx(folded.max(), rel=1e-6)
+
+
+def test_calibration_table_tells_the_outputs_of_one_node_apart(case: Case):
+    node = onnx.helper.make_node("Split", ["y"], ["left", "right"], "split", axis=1, num_outputs=2)
+    model = network(opset=18)
+    model.graph.node.append(node)
+    del model.graph.output[:]
+    model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 2])
+        for name in node.output
+    )
+    onnx.save(model, case.model)
+    rows = run("calibrate", case.model, "--data", case.data, "--json").json["table"]
+    assert [row["optimized_layer"] for row in rows[-2:]] == [
+        "split:left_Activations", "split:right_Activations",
+    ]  # fmt: skip
+    assert {row["network_layer"] for row in rows[-2:]} == {"split"}
+
+
+def test_calibrate_writes_a_file_and_says_so_on_stderr(case: Case):
+    result = run("calibrate", case.model, "--data", case.data, "-o", case.calib)
+    assert (result.code, result.out) == (0, "")
+    assert result.err.splitlines() == ["24 samples seen, 8 tensors", f"wrote {case.calib}"]
+    assert case.calib.is_file()
+
+
+def test_format_json_is_the_document(case: Case):
+    one = run("calibrate", case.model, "--data", case.data, "--json").json
+    assert one == run("calibrate", case.model, "--data", case.data, "--format", "json").json
+    assert (one["schema"], one["version"]) == ("onnxq/calibrate", 1)
+    assert one["samples"] == 24
+    assert one["shards"] == [[1, 1]]
+
+
+def test_images_are_preprocessed(case: Case):
+    document = run("calibrate", case.model, "--data", case.images, *PREPROCESS, "--json").json
+    assert document["samples"] == 6
+    assert document["preprocessing"].startswith("resize=8x8")
+
+
+def test_random_data_say_so(case: Case):
+    result = run("calibrate", case.model, "--data", "random:4")
+    assert "note: random samples" in result.err
+
+
+def test_shards_merge_to_the_same_bytes(case: Case):
+    parts = [case.folder / f"{index}.calib" for index in (1, 2, 3)]
+    for index, part in enumerate(parts, start=1):
+        shard = ("--shard", f"{index}/3", "-o", part)
+        assert run("calibrate", case.model, "--data", case.data, *shard).code == 0
+    result = run("merge", *reversed(parts), "-o", case.calib, "--json")
+    assert result.json["samples"] == 24
+    whole = case.folder / "whole.calib"
+    run("calibrate", case.model, "--data", case.data, "-o", whole)
+    assert case.calib.read_bytes() == whole.read_bytes()
+
+
+def test_merge_says_what_is_missing(case: Case):
+    part = case.folder / "1.calib"
+    run("calibrate", case.model, "--data", case.data, "--shard", "1/2", "-o", part)
+    assert "incomplete: shards 1 of 2" in run("merge", part, "-o", case.calib).err
+
+
+# --- equalize --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_data", [True, False])
+def test_equalize_keeps_the_outputs(case: Case, with_data: bool):
+    data = ("--data", case.data) if with_data else ()
+    result = run("equalize", case.model, "-o", case.out, *data)
+    assert result.code == 0
+    assert "proof: float outputs" in result.out
+    np.testing.assert_allclose(
+        outputs(case.out, case.data), outputs(case.model, case.data), rtol=0, atol=1e-5
+    )
+
+
+def test_equalize_explains_classes_and_barriers(calibrated: Case):
+    result = run(
+        "equalize", calibrated.model, "-o", calibrated.out, "--calibration", calibrated.calib,
+        "--explain",
+    )  # fmt: skip
+    assert result.code == 0
+    for words in ("Scale classes", "Saturating Clips", "per-channel", "Barriers", "graph output"):
+        assert words in result.out
+
+
+def test_equalize_document(calibrated: Case):
+    document = run(
+        "equalize", calibrated.model, "-o", calibrated.out, "--calibration", calibrated.calib,
+        "--relu6", "tie", "--json",
+    ).json  # fmt: skip
+    assert document["schema"] == "onnxq/equalize"
+    assert document["options"]["relu6"] == "tie"
+    assert {clip["node"] for clip in document["clips"]} == {"relu1", "relu2"}
+    assert all(barrier["reason"] for barrier in document["barriers"])
+
+
+# --- quantize --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["gpu", "cpu"])
+def test_quantize_writes_a_model_that_is_close(case: Case, target: str):
+    result = run("quantize", case.model, "--data", case.data, "-o", case.out, "--target", target)
+    assert result.code == 0
+    assert f"target {target}:" in result.out
+    error = outputs(case.out, case.data) - outputs(case.model, case.data)
+    assert np.abs(error).max() < 0.2
+
+
+def test_quantize_from_a_calibration_file(calibrated: Case):
+    arguments = ("quantize", calibrated.model, "--calibration", calibrated.calib)
+    document = run(*arguments, "-o", calibrated.out, "--json").json
+    assert document["int8_sqnr_db"] == "nan"
+    assert document["bias_corrections"] == []
+    assert calibrated.out.is_file()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--weights", "per-tensor", "--no-equalize", "--no-bias-correction"),
+        ("--ranges", "entropy", "--scale", "power-of-two"),
+        ("--samples", "8", "--ranges", "percentile"),
+    ],
+)
+def test_quantize_takes_options(case: Case, options: tuple[str, ...]):
+    result = run("quantize", case.model, "--data", case.data, "-o", case.out, *options, "--json")
+    assert result.code == 0
+    assert (result.json["equalization"] is None) == ("--no-equalize" in options)
+
+
+def test_quantize_states_why_nodes_stay_in_float(case: Case):
+    result = run(
+        "quantize", case.model, "--data", case.data, "-o", case.out, "--exclude", "^project$",
+        "--no-equalize", "--json",
+    )  # fmt: skip
+    nodes = {node["node"]: node for node in result.json["nodes"]}
+    assert nodes["project"]["becomes"] == "float"
+    assert nodes["project"]["reason"] == "--exclude matches it"
+    assert nodes["relu2"] == {
+        "node": "relu2", "operator": "Clip", "becomes": "fused", "reason": "into depthwise",
+    }  # fmt: skip
+    assert all(node["reason"] for node in nodes.values() if node["becomes"] == "float")
+
+
+def test_include_selects_nodes(case: Case):
+    document = run(
+        "quantize", case.model, "--data", case.data, "--dry-run", "--include", "conv1",
+        "--include", "classifier", "--json",
+    ).json  # fmt: skip
+    int8 = {node["node"] for node in document["nodes"] if node["becomes"] == "int8"}
+    assert {"conv1", "classifier"} <= int8
+    assert "project" not in int8
+
+
+def test_dry_run_writes_nothing(case: Case):
+    before = case.files()
+    result = run("quantize", case.model, "--data", case.data, "-o", case.out, "--dry-run")
+    assert result.code == 0
+    assert "depthwise" in result.out
+    assert "nothing was written" in result.err
+    assert case.files() == before
+
+
+def test_dry_run_plans_what_the_run_does(case: Case):
+    plan = run("quantize", case.model, "--data", case.data, "--dry-run", "--json").json
+    done = run("quantize", case.model, "--data", case.data, "-o", case.out, "--json").json
+    assert plan["nodes"] == done["nodes"]
+    assert (plan["output"], done["output"]) == (None, str(case.out))
+
+
+# --- validate --------------------------------------------------------------------------------
+
+
+def test_validate_shows_the_float_model_first(quantized: Case):
+    result = run("validate", quantized.model, quantized.out, "--data", quantized.data)
+    assert result.code == 0
+    header, _, first, second = result.out.splitlines()[:4]
+    assert "top1 (%)" in header
+    assert "sqnr (dB)" in header
+    assert "tiny.onnx" in first
+    assert "out.onnx" in second
+
+
+def test_validate_the_float_model_alone(case: Case):
+    document = run("validate", case.model, "--data", case.data, "--json").json
+    (row,) = document["rows"]
+    assert row["execution"] == "cpu"
+    assert row["metrics"]["top1"] == {"value": 25.0, "unit": "%"}
+
+
+def test_validate_rows_by_model_and_execution(quantized: Case):
+    document = run(
+        "validate", quantized.model, quantized.out, quantized.model, "--data", quantized.data,
+        "--execution", "emulate", "--execution", "cpu", "--metric", "sqnr", "--json",
+    ).json  # fmt: skip
+    rows = [(Path(row["model"]).name, row["execution"]) for row in document["rows"]]
+    assert rows == [
+        ("tiny.onnx", "cpu"),
+        *itertools.product(["out.onnx", "tiny.onnx"], ["emulate", "cpu"]),
+    ]
+    assert document["rows"][0]["metrics"]["sqnr"]["value"] == "nan"
+    assert document["rows"][1]["metrics"]["sqnr"]["value"] > 20
+    assert document["rows"][1]["metrics"]["sqnr"]["unit"] == "dB"
+
+
+def test_a_gate_that_holds(quantized: Case):
+    gates = ("--max-drop", "50", "--min-accuracy", "1")
+    result = run("validate", quantized.model, quantized.out, "--data", quantized.data, *gates)
+    assert result.code == 0
+    assert "passed" in result.out
+    assert "failed" not in result.out
+
+
+def test_a_gate_that_fails_is_exit_1(quantized: Case):
+    arguments = ("validate", quantized.model, quantized.out, "--data", quantized.data)
+    result = run(*arguments, "--min-accuracy", "99")
+    assert result.code == 1
+    assert "failed: --min-accuracy 99 %: out.onnx (emulate) is at 25 %" in result.err
+    result = run(*arguments, "--max-drop", "-1", "--json")
+    assert result.code == 1
+    assert result.json["passed"] is False
+
+
+def test_a_metric_of_the_users(quantized: Case):
+    metric = quantized.folder / "mine.py"
+    metric.write_text("def largest(outputs, labels):\n    return outputs.max(axis=1)\n")
+    document = run(
+        "validate", quantized.model, quantized.out, "--data", quantized.data,
+        "--metric", f"{metric}:largest", "--json",
+    ).json  # fmt: skip
+    values = [row["metrics"]["largest"]["value"] for row in document["rows"]]
+    assert values[0] == pytest.approx(outputs(quantized.model, quantized.data).max(1).mean())
+
+
+# --- documents ---------------------------------------------------------------------------------
+
+KEYS = {
+    "calibrate": "model output model_fingerprint data_fingerprint preprocessing note samples "
+    "shards tensors not_finite table",
+    "merge": "parts output model_fingerprint data_fingerprint preprocessing note samples shards "
+    "tensors not_finite",
+    "equalize": "model output normalization calibration_samples options classes clips barriers "
+    "expected_gain_db proof kernels_added rolled_back",
+    "quantize": "model output target options normalization equalization relu6_reason "
+    "float_sqnr_db int8_sqnr_db bias_corrections nodes",
+    "validate": "passed samples note rows gates",
+    "inspect": "model opset size_bytes inputs outputs is_quantized target quantized_layers "
+    "quantized_layer_count learnables float_nodes record",
+    "doctor": "findings",
+}
+
+
+@pytest.mark.parametrize("command", KEYS)
+def test_documents_keep_their_keys(calibrated: Case, command: str):
+    """Scripts depend on them: what is taken away or renamed needs another version."""
+    data = ("--data", calibrated.data)
+    arguments = {
+        "calibrate": (calibrated.model, *data),
+        "merge": (calibrated.calib, "-o", calibrated.folder / "all.calib"),
+        "equalize": (calibrated.model, "-o", calibrated.out),
+        "quantize": (calibrated.model, *data, "-o", calibrated.out),
+        "validate": (calibrated.model, *data),
+        "inspect": (calibrated.model,),
+        "doctor": (),
+    }[command]
+    document = run(command, *arguments, "--json").json
+    assert (document.pop("schema"), document.pop("version")) == (f"onnxq/{command}", 1)
+    assert list(document) == KEYS[command].split()
+
+
+# --- inspect and doctor ----------------------------------------------------------------------
+
+
+def test_inspect_shows_the_details(quantized: Case):
+    result = run("inspect", quantized.out)
+    assert result.code == 0
+    for words in ("Quantized: yes", "Target: gpu", "folded batch norm", "int8 8×3×3×3"):
+        assert words in result.out
+
+
+def test_inspect_document(quantized: Case):
+    document = run("inspect", quantized.out, "--json").json
+    assert document["schema"] == "onnxq/inspect"
+    assert document["is_quantized"] is True
+    assert document["quantized_layer_count"] == len(document["quantized_layers"])
+    assert {"conv1", "bn1", "relu1", "classifier"} <= set(document["quantized_layers"])
+    first = document["learnables"][0]
+    assert first == {
+        "layer": "conv1", "parameter": "Weights", "value": "int8 8×3×3×3", "type": "int8",
+        "shape": [8, 3, 3, 3],
+    }  # fmt: skip
+    assert all(node["reason"] for node in document["float_nodes"])
+
+
+def test_inspect_a_float_model(case: Case):
+    document = run("inspect", case.model, "--json").json
+    assert document["is_quantized"] is False
+    assert document["learnables"] == []
+    assert {node["node"] for node in document["float_nodes"]} == {
+        "conv1", "depthwise", "project", "classifier",
+    }  # fmt: skip
+
+
+def test_doctor_names_what_matters():
+    document = run("doctor", "--json").json
+    found = {each["name"]: each for each in document["findings"]}
+    assert {"onnxq", "python", "numpy", "onnx", "onnxruntime", "providers", "cuda"} <= set(found)
+    assert found["cpu"]["implies"]
+    assert run("doctor").code == 0
+
+
+@pytest.mark.parametrize(
+    ("cpu_info", "saturates"),
+    [
+        ("flags\t\t: fpu avx2 avx512f avx512_vnni", False),
+        ("flags\t\t: fpu avx2", True),
+        ("", None),
+    ],
+)
+def test_doctor_says_what_the_cpu_implies(tmp_path, monkeypatch, cpu_info, saturates):
+    monkeypatch.setattr(machine, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(machine.platform, "machine", lambda: "x86_64")
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{cpu_info}\n")
+    finding = next(each for each in machine.examine() if each.name == "cpu")
+    expected = {True: machine.SATURATES, False: machine.EXACT, None: machine.UNKNOWN}
+    assert finding.implies == expected[saturates]

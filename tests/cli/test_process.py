@@ -1,0 +1,221 @@
+"""The command line as a process: help, streams, exit codes of what goes wrong on the way."""
+
+import errno
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import onnxq
+import pytest
+from cli_case import Case, run
+from onnxq.cli.group import COMMANDS
+
+PYTHON = sys.executable
+FULL = Path("/dev/full")
+
+
+def process(*args: object, **settings) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PYTHON, "-m", "onnxq", *map(str, args)],
+        capture_output="stdout" not in settings,
+        text=True,
+        check=False,
+        **settings,
+    )
+
+
+# --- help ------------------------------------------------------------------------------------
+
+
+def test_help_lists_every_command():
+    result = run("--help")
+    assert result.code == 0
+    for command in COMMANDS:
+        assert f"  {command} " in result.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_the_common_options(command: str):
+    result = run(command, "--help")
+    assert result.code == 0
+    for option in ("--json", "--verbose", "--quiet"):
+        assert option in result.out
+
+
+@pytest.mark.parametrize(
+    "absent", ["--resume", "--rounding", "--rest", "--recipe", "--junit", "--layers", "explain"]
+)
+def test_what_is_not_built_is_not_in_help(absent: str):
+    commands = "".join(run(command, "--help").out for command in COMMANDS if command != "equalize")
+    assert absent not in commands + run("--help").out
+
+
+def test_version():
+    assert run("--version").out == f"onnxq {onnxq.__version__}\n"
+
+
+def test_without_arguments_it_helps():
+    result = run()
+    assert result.code == 2
+    assert result.out.startswith("Usage: onnxq")
+
+
+def test_help_imports_no_heavy_module():
+    code = (
+        "import sys, onnxq.cli\n"
+        "sys.argv = ['onnxq', '--help']\n"
+        "try: onnxq.cli.main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'onnx', 'onnxruntime', 'rich', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([PYTHON, "-c", code], check=True, capture_output=True)
+
+
+def test_help_on_a_terminal_is_rich():
+    leader, follower = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
+    code = subprocess.run(
+        [PYTHON, "-m", "onnxq", "--help"], stdout=follower, check=False, env=environment
+    ).returncode
+    os.close(follower)
+    shown = os.read(leader, 1 << 16).decode()
+    os.close(leader)
+    assert code == 0
+    assert "╭─" in shown
+    assert "quantize" in shown
+
+
+# --- streams ---------------------------------------------------------------------------------
+
+
+def test_json_leaves_stdout_clean(case: Case):
+    result = process("quantize", case.model, "--data", case.data, "-o", case.out, "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["schema"] == "onnxq/quantize"
+    assert "Left in float" in result.stderr
+
+
+def test_quiet_says_only_the_result(case: Case):
+    result = run("quantize", case.model, "--data", case.data, "-o", case.out, "--quiet")
+    assert result.out.startswith("target gpu")
+    assert result.err == ""
+    assert run("inspect", case.out, "--quiet", "--json").err == ""
+
+
+def test_a_refusal_in_a_real_process(case: Case):
+    case.model.write_bytes(b"nonsense")
+    result = process("inspect", case.model)
+    assert result.returncode == 3
+    assert result.stderr.count("\n") == 1
+
+
+def test_names_are_whole_in_a_pipe_and_markup_is_text(case: Case):
+    """A long name of two columns, which also looks like rich's markup."""
+    name = "/features/[bold]" + "deep/" * 15 + "conv1"
+    model = onnx.load(case.model)
+    model.graph.node[0].name = name
+    onnx.save(model, case.model)
+    assert f"{name}_Weights" in run("calibrate", case.model, "--data", case.data).out
+
+
+def test_terminal_without_unicode(case: Case):
+    assert run("quantize", case.model, "--data", case.data, "-o", case.out).code == 0
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    result = process("inspect", case.out, env=environment)
+    assert result.returncode == 0
+    assert "int8 8?3?3?3" in result.stdout
+
+
+def test_reader_that_goes_away(case: Case):
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = process("calibrate", case.model, "--data", case.data, stdout=writing,
+                     stderr=subprocess.PIPE)  # fmt: skip
+    os.close(writing)
+    assert result.returncode == 141
+    assert "Traceback" not in result.stderr
+    assert "Exception" not in result.stderr
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+def test_stdout_on_a_full_disk(case: Case):
+    with FULL.open("w") as full:
+        result = process("inspect", case.model, stdout=full, stderr=subprocess.PIPE)
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [
+        "error: no space left for the output (the disk is full: make room)"
+    ]
+
+
+# --- what goes wrong on the way ----------------------------------------------------------------
+
+
+def raising(error: BaseException):
+    def fail(*_args, **_options):
+        raise error
+
+    return fail
+
+
+def test_a_bug_is_exit_5(case: Case, monkeypatch):
+    monkeypatch.setattr("onnxq.api.quantize", raising(RuntimeError("the impossible\nhappened")))
+    arguments = ("quantize", case.model, "--data", case.data, "-o", case.out)
+    result = run(*arguments)
+    assert result.code == 5
+    (line,) = result.err.splitlines()
+    assert line.startswith("error: a bug in onnxq: RuntimeError: the impossible happened")
+    assert "report" in line
+    verbose = run(*arguments, "--verbose")
+    assert verbose.code == 5
+    assert "Traceback" in verbose.err
+    assert not case.out.exists()
+
+
+def test_interrupted_is_exit_130(case: Case, monkeypatch):
+    monkeypatch.setattr("onnxq.api.quantize", raising(KeyboardInterrupt()))
+    result = run("quantize", case.model, "--data", case.data, "-o", case.out)
+    assert (result.code, result.out, result.err) == (130, "", "interrupted\n")
+
+
+def test_interrupted_in_a_real_process(case: Case):
+    """The user's metric sends the signal, so that it comes while the models run."""
+    (case.folder / "mine.py").write_text(
+        "import os, signal\ndef score(*_):\n    os.kill(os.getpid(), signal.SIGINT)\n    return [0]\n"
+    )
+    metric = f"{case.folder / 'mine.py'}:score"
+    result = process("validate", case.model, "--data", case.data, "--metric", metric)
+    assert result.returncode == 130
+    assert result.stderr == "interrupted\n"
+
+
+def test_full_disk_is_one_line(case: Case, monkeypatch):
+    before = case.files()
+    error = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr("pathlib.Path.write_bytes", raising(error))
+    result = run("quantize", case.model, "--data", case.data, "-o", case.out)
+    assert result.code == 2
+    (line,) = result.err.splitlines()
+    assert str(case.out) in line
+    assert "No space left" in line
+    assert case.files() == before
+
+
+def test_progress_on_a_terminal_only(case: Case):
+    leader, follower = pty.openpty()
+    arguments = ("calibrate", str(case.model), "--data", str(case.data), "-o", str(case.calib))
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
+    done = subprocess.run(
+        [PYTHON, "-m", "onnxq", *arguments], stdout=subprocess.PIPE, stderr=follower, check=False,
+        env=environment,
+    )  # fmt: skip
+    os.close(follower)
+    shown = os.read(leader, 1 << 16).decode()
+    os.close(leader)
+    assert done.returncode == 0
+    assert "24/24" in shown
+    assert "24/24" not in process(*arguments).stderr

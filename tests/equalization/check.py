@@ -1,0 +1,48 @@
+"""Random scales on every free class, and the bits of the float outputs."""
+
+import numpy as np
+from onnxq.equalization.apply import apply_scales
+from onnxq.equalization.classes import find_classes
+from onnxq.model.graph import Graph
+from onnxq.model.session import exact_equal, open_session, run
+
+from equalization.graphs import random_feeds
+
+
+def outputs(model, feeds, *, optimize):
+    return run(open_session(model, optimize=optimize, threads=1), None, feeds)
+
+
+def same_outputs(a, b, feeds, *, optimize):
+    pairs = zip(
+        outputs(a, feeds, optimize=optimize), outputs(b, feeds, optimize=optimize), strict=True
+    )
+    return all(exact_equal(x, y) for x, y in pairs)
+
+
+def random_exponents(classes, seed=0, *, limit=3):
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(-limit, limit + 1, len(classes.free))
+    return {int(root): float(value) for root, value in zip(classes.free, drawn, strict=True)}
+
+
+def scale_randomly(model, seed=0):
+    """(scaled model, kernels added, classes)."""
+    graph = Graph(model)
+    classes = find_classes(graph)
+    scaled, added = apply_scales(graph, classes, random_exponents(classes, seed))
+    return scaled, added, classes
+
+
+def assert_exact(model, seeds=(0, 1), *, optimized=True):
+    """Random powers of two on every free class leave every output bit as it was.
+
+    Also after ONNX Runtime's optimizations, unless that is not `optimized` alike.
+    """
+    for seed in seeds:
+        scaled, added, classes = scale_randomly(model, seed)
+        feeds = random_feeds(model, seed)
+        assert same_outputs(model, scaled, feeds, optimize=False)
+        if optimized and added == 0:
+            assert same_outputs(model, scaled, feeds, optimize=True)
+    return classes

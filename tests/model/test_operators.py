@@ -1,0 +1,498 @@
+"""Every row of the operator table, proved in ONNX Runtime. A row without a case fails."""
+
+import math
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnxq.equalization.classes import find_classes
+from onnxq.model.files import infer_shapes
+from onnxq.model.graph import Graph
+from onnxq.model.model import Model
+from onnxq.model.operators import (
+    OPERATORS,
+    Int8Rule,
+    ScaleRule,
+    clip_bounds,
+    operator_of,
+    weight_layout,
+)
+from onnxq.model.session import exact_equal, open_session, run
+
+OPSETS = {"ReduceMean": 18, "ReduceMax": 18, "ReduceMin": 18, "ReduceL1": 18, "ReduceL2": 18,
+          "Gelu": 20, "Split": 18}  # fmt: skip
+IMAGE = (2, 6, 4, 4)
+
+
+class Case:
+    """One node: shapes of its float inputs (None: absent), constants by position, attributes."""
+
+    def __init__(self, *shapes, constants=(), **attributes):
+        self.shapes, self.constants, self.attributes = shapes, dict(constants), attributes
+
+    def __repr__(self):
+        constants = {k: getattr(v, "tolist", lambda v=v: v)() for k, v in self.constants.items()}
+        return f"{self.shapes} {constants or ''} {self.attributes or ''}"
+
+
+def at(**positions):
+    """Constants by position: at(_1=…, _2=…)."""
+    return tuple((int(key[1:]), value) for key, value in positions.items())
+
+
+def ints(*values):
+    return np.array(values, np.int64)
+
+
+def floats(*values):
+    return np.array(values, np.float32)
+
+
+def scalar(value):
+    return np.float32(value)
+
+
+RNG = np.random.default_rng(1)
+
+
+def random(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+NORM = at(_1=random(6), _2=random(6))
+BATCH_NORM = at(_1=random(6), _2=random(6), _3=random(6), _4=np.abs(random(6)) + scalar(0.5))
+POOL = {"kernel_shape": [3, 3], "pads": [1, 0, 1, 1], "strides": [2, 1]}
+PAIR = [Case(IMAGE, IMAGE), Case(IMAGE, constants=at(_1=random(6, 1, 1))), Case(IMAGE, (2, 6, 1, 1))]
+MANY = [*PAIR, Case(IMAGE, IMAGE, IMAGE)]
+
+
+def reductions(attribute):
+    if attribute:
+        return [Case(IMAGE, axes=[2, 3]), Case(IMAGE, axes=[-1], keepdims=0), Case(IMAGE)]
+    return [
+        Case(IMAGE, constants=at(_1=ints(2, 3))),
+        Case(IMAGE, constants=at(_1=ints(-1)), keepdims=0),
+        Case(IMAGE, constants=at(_1=ints(1)), keepdims=0),
+        Case(IMAGE),
+        Case(IMAGE, keepdims=0),
+        Case(IMAGE, noop_with_empty_axes=1),
+    ]
+
+
+CASES = {
+    "Conv": [
+        Case(IMAGE, constants=at(_1=random(8, 6, 3, 3), _2=random(8)), pads=[1] * 4),
+        Case(IMAGE, constants=at(_1=random(12, 1, 3, 3)), group=6),
+        Case(IMAGE, constants=at(_1=random(9, 2, 1, 1), _2=random(9)), group=3, strides=[2, 1]),
+        Case((2, 6, 7), constants=at(_1=random(4, 3, 3)), group=2, dilations=[2]),
+        Case((2, 4, 3, 3, 3), constants=at(_1=random(3, 4, 2, 2, 2))),
+    ],
+    "ConvTranspose": [
+        Case(IMAGE, constants=at(_1=random(6, 4, 2, 2), _2=random(4)), strides=[2, 2]),
+        Case(IMAGE, constants=at(_1=random(6, 2, 3, 3), _2=random(6)), group=3),
+        Case(IMAGE, constants=at(_1=random(6, 1, 2, 2)), group=6, output_padding=[1, 0], strides=[2, 2]),
+        Case((2, 6, 5), constants=at(_1=random(6, 4, 3)), group=2),
+    ],
+    "Gemm": [
+        Case((3, 5), constants=at(_1=random(5, 4), _2=random(4))),
+        Case((3, 5), constants=at(_1=random(4, 5), _2=random(3, 1)), transB=1, alpha=0.3, beta=1.7),
+        Case((5, 3), constants=at(_1=random(5, 4), _2=scalar(0.3)), transA=1),
+        Case((3, 5), constants=at(_1=random(5, 4), _2=random(1, 4))),
+        Case((3, 5), constants=at(_1=random(5, 4))),
+    ],
+    "MatMul": [
+        Case((3, 5), constants=at(_1=random(5, 4))),
+        Case((2, 3, 5), constants=at(_1=random(5, 4))),
+        Case((2, 3, 5), constants=at(_1=random(2, 5, 4))),
+        Case((5,), constants=at(_1=random(5, 4))),
+    ],
+    "BatchNormalization": [
+        Case(IMAGE, constants=BATCH_NORM, epsilon=1e-3),
+        Case((2, 6), constants=BATCH_NORM),
+    ],
+    "InstanceNormalization": [Case(IMAGE, constants=NORM)],
+    "LayerNormalization": [
+        Case((2, 4, 6), constants=NORM),
+        Case((2, 4, 6), constants=at(_1=random(4, 6)), axis=1),
+    ],
+    "Relu": [Case(IMAGE)],
+    "LeakyRelu": [Case(IMAGE, alpha=0.07), Case(IMAGE, alpha=-0.2)],
+    "PRelu": [
+        Case(IMAGE, constants=at(_1=random(6, 1, 1))),
+        Case(IMAGE, constants=at(_1=random(1))),
+        Case(IMAGE, constants=at(_1=random(6, 4, 4))),
+    ],
+    "Clip": [
+        Case(IMAGE, constants=at(_1=scalar(0), _2=scalar(1))),
+        Case(IMAGE, constants=at(_1=scalar(-0.7), _2=scalar(0.3))),
+        Case(IMAGE, constants=at(_1=scalar(0))),
+        Case(IMAGE, constants=at(_1=scalar(-math.inf), _2=scalar(0))),
+        Case(IMAGE, None, constants=at(_2=scalar(0.5))),
+        Case(IMAGE),
+    ],
+    "Sigmoid": [Case(IMAGE)],
+    "HardSigmoid": [Case(IMAGE), Case(IMAGE, alpha=0.7, beta=0.1)],
+    "HardSwish": [Case(IMAGE)],
+    "Softmax": [Case(IMAGE, axis=1), Case(IMAGE)],
+    "Tanh": [Case(IMAGE)],
+    "Gelu": [Case(IMAGE), Case(IMAGE, approximate="tanh")],
+    "Elu": [Case(IMAGE)],
+    "Erf": [Case(IMAGE)],
+    "Abs": [Case(IMAGE)],
+    "Neg": [Case(IMAGE)],
+    "Add": PAIR,
+    "Sub": PAIR,
+    "Sum": MANY,
+    "Mean": MANY,
+    "Max": MANY,
+    "Min": MANY,
+    "Where": [
+        Case(None, IMAGE, IMAGE, constants=at(_0=random(6, 1, 1) > 0)),
+        Case(None, IMAGE, constants=at(_0=random(*IMAGE) > 0, _2=random(6, 1, 1))),
+    ],
+    "Mul": PAIR,
+    "Div": PAIR,
+    "MaxPool": [Case(IMAGE, **POOL), Case((2, 6, 9), kernel_shape=[2], ceil_mode=1)],
+    "AveragePool": [Case(IMAGE, **POOL), Case(IMAGE, count_include_pad=1, **POOL)],
+    "LpPool": [Case(IMAGE, **POOL), Case(IMAGE, p=1, **POOL), Case(IMAGE, p=3, **POOL)],
+    "GlobalAveragePool": [Case(IMAGE)],
+    "GlobalMaxPool": [Case(IMAGE)],
+    "ReduceMean": reductions(attribute=False),
+    "ReduceSum": reductions(attribute=False),
+    "ReduceMax": reductions(attribute=False),
+    "ReduceMin": reductions(attribute=False),
+    "ReduceL1": reductions(attribute=False),
+    "ReduceL2": reductions(attribute=False),
+    "Pad": [
+        Case(IMAGE, constants=at(_1=ints(0, 0, 1, 2, 0, 0, 0, 1))),
+        Case(IMAGE, constants=at(_1=ints(0, 1, 0, 0, 0, 0, 0, 0), _2=scalar(0))),
+        Case(IMAGE, constants=at(_1=ints(0, 0, -1, 0, 0, 0, 0, 0))),
+        Case(IMAGE, constants=at(_1=ints(0, 0, 1, 1, 0, 0, 1, 1)), mode="reflect"),
+        Case(IMAGE, constants=at(_1=ints(0, 1, 1, 1, 0, 0, 1, 1)), mode="edge"),
+    ],
+    "Resize": [
+        Case(IMAGE, None, constants=at(_2=floats(1, 1, 2, 1.5)), mode="nearest"),
+        Case(IMAGE, None, constants=at(_2=floats(1, 2, 1, 1)), mode="nearest"),
+        Case(IMAGE, None, None, constants=at(_3=ints(2, 6, 3, 7)), mode="linear"),
+        Case(IMAGE, None, constants=at(_2=floats(1, 1, 1.2, 2)), mode="linear"),
+        Case(IMAGE, None, constants=at(_2=floats(1, 1, 2, 2)), mode="cubic"),
+        Case(
+            IMAGE, constants=at(_1=floats(0, 0, 0.3, 0, 1, 1, 0.8, 1), _3=ints(2, 6, 4, 9)),
+            mode="linear", coordinate_transformation_mode="tf_crop_and_resize",
+        ),
+    ],
+    "Identity": [Case(IMAGE)],
+    "Dropout": [Case(IMAGE), Case(IMAGE, constants=at(_1=scalar(0.7)))],
+    "Concat": [Case(IMAGE, (2, 3, 4, 4), axis=1), Case(IMAGE, IMAGE, axis=-1)],
+    "Split": [Case(IMAGE, axis=1, num_outputs=2), Case(IMAGE, constants=at(_1=ints(1, 3)), axis=2)],
+    "Slice": [
+        Case(IMAGE, constants=at(_1=ints(4, 1), _2=ints(-9, 3), _3=ints(1, 2), _4=ints(-2, 1)))
+    ],
+    "Gather": [
+        Case(IMAGE, constants=at(_1=ints(5, 0, 5)), axis=1),
+        Case(IMAGE, constants=at(_1=np.array(2)), axis=1),
+    ],
+    "Flatten": [Case(IMAGE), Case(IMAGE, axis=2)],
+    "Reshape": [Case(IMAGE, constants=at(_1=ints(0, 3, -1)))],
+    "Transpose": [Case(IMAGE, perm=[0, 2, 3, 1]), Case(IMAGE)],
+    "Squeeze": [Case((2, 6, 1, 1), constants=at(_1=ints(2, 3))), Case((2, 6, 1))],
+    "Unsqueeze": [Case(IMAGE, constants=at(_1=ints(1, 3)))],
+    "Expand": [Case((2, 6, 1, 1), constants=at(_1=ints(2, 6, 4, 3)))],
+    "DepthToSpace": [
+        Case((2, 8, 3, 3), blocksize=2, mode="DCR"), Case((2, 8, 3, 3), blocksize=2, mode="CRD")
+    ],
+    "SpaceToDepth": [Case(IMAGE, blocksize=2)],
+    "Shape": [Case(IMAGE)],
+    "Size": [Case(IMAGE)],
+}  # fmt: skip
+
+
+class Fixture:
+    """The model of one case, with everything float a graph input or an initializer."""
+
+    def __init__(self, op_type, case):
+        self.case, self.op_type = case, op_type
+        length = max([len(case.shapes), *(p + 1 for p in case.constants)])
+        shapes = [*case.shapes, *[None] * (length - len(case.shapes))]
+        names, inputs, constants = [], [], []
+        for position, shape in enumerate(shapes):
+            name = f"x{position}"
+            if position in case.constants:
+                value = np.asarray(case.constants[position])
+                constants.append(numpy_helper.from_array(value, name))
+            elif shape is not None:
+                inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+            else:
+                name = ""
+            names.append(name)
+        outputs = ["y0", "y1"] if op_type == "Split" else ["y0"]
+        node = helper.make_node(op_type, names, outputs, name="node", **case.attributes)
+        kind = TensorProto.INT64 if op_type in {"Shape", "Size"} else TensorProto.FLOAT
+        infos = [helper.make_tensor_value_info(name, kind, None) for name in outputs]
+        graph = helper.make_graph([node], "case", inputs, infos, initializer=constants)
+        opset = [helper.make_opsetid("", OPSETS.get(op_type, 17))]
+        proto = helper.make_model(graph, opset_imports=opset, ir_version=8)
+        self.model = infer_shapes(Model(proto))
+        self.graph = Graph(self.model)
+        self.node = self.graph.nodes[0]
+        self.row = operator_of(self.node)
+        self.activations = [f"x{p}" for p, s in enumerate(case.shapes) if s is not None]
+
+    def feeds(self, seed=0):
+        rng = np.random.default_rng(seed)
+        return {
+            spec.name: rng.standard_normal(spec.shape).astype(np.float32)
+            for spec in self.model.inputs
+        }
+
+    def run(self, feeds, constants=None, **attributes):
+        """Outputs for inputs and, if given, other constants."""
+        proto = type(self.model.proto)()
+        proto.CopyFrom(self.model.proto)
+        for tensor in proto.graph.initializer:
+            if constants and tensor.name in constants:
+                value = np.asarray(constants[tensor.name])
+                tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+        return run(open_session(proto, optimize=False), None, feeds)
+
+
+def cases(*rules, int8=None):
+    found = []
+    for row in OPERATORS.values():
+        if (rules and row.scale not in rules) or (int8 and row.int8 is not int8):
+            continue
+        found += [
+            pytest.param(row.op_type, case, id=f"{row.op_type} {case}"[:70])
+            for case in CASES.get(row.op_type, ())
+        ]
+    return pytest.mark.parametrize(("op_type", "case"), found)
+
+
+def powers(rng, shape):
+    return np.exp2(rng.integers(-3, 4, shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("op_type", OPERATORS)
+def test_every_row_has_a_case(op_type):
+    assert CASES.get(op_type)
+
+
+def test_every_case_has_a_row():
+    assert set(CASES) == set(OPERATORS)
+
+
+@cases(ScaleRule.HOMOGENEOUS)
+def test_homogeneous(op_type, case, rng):
+    fixture = Fixture(op_type, case)
+    feeds = fixture.feeds()
+    x = feeds["x0"]
+    axes = fixture.row.mixed_axes(fixture.graph, fixture.node, x.ndim)
+    if isinstance(axes, str):
+        assert axes
+        assert not np.any(find_classes(fixture.graph).patterns["y0"])
+        return
+    scales = powers(rng, [1 if axis in axes else size for axis, size in enumerate(x.shape)])
+    (before,) = fixture.run(feeds)
+    (after,) = fixture.run({"x0": x * scales})
+    kept = scales if before.ndim == x.ndim else scales.squeeze(axes)
+    assert exact_equal(after, before * kept)
+
+
+@cases(ScaleRule.CLIP)
+def test_clips_move_with_their_bounds(op_type, case, rng):
+    fixture = Fixture(op_type, case)
+    feeds = fixture.feeds()
+    bounds = clip_bounds(fixture.graph, fixture.node)
+    (before,) = fixture.run(feeds)
+    saturates = any(bound != 0 and math.isfinite(bound) for bound in bounds)
+    scales = powers(rng, (1, 6, 1, 1)) if not saturates else np.float32(4)
+    constants = {name: scales * fixture.graph.constant(name) for name in fixture.graph.constants}
+    if not saturates:
+        constants = {}
+    (after,) = fixture.run({"x0": feeds["x0"] * scales}, constants)
+    assert exact_equal(after, before * scales)
+    if saturates:
+        (fixed,) = fixture.run({"x0": feeds["x0"] * scales})
+        assert not exact_equal(fixed, before * scales)
+    assert bool(find_classes(fixture.graph).clips) is saturates
+
+
+@cases(ScaleRule.TIE)
+def test_tied(op_type, case, rng):
+    fixture = Fixture(op_type, case)
+    feeds = fixture.feeds()
+    data = fixture.row.data_of(fixture.node)
+    scales = powers(rng, (1, 6, 1, 1))
+    constants = {
+        name: fixture.graph.constant(name) * scales
+        for name in data
+        if fixture.graph.constant(name) is not None
+    }
+    (before,) = fixture.run(feeds)
+    (after,) = fixture.run({name: x * scales for name, x in feeds.items()}, constants)
+    assert exact_equal(after, before * scales)
+    if len(feeds) > 1:
+        (alone,) = fixture.run({**feeds, data[0]: feeds[data[0]] * scales})
+        assert not exact_equal(alone, before * scales)
+
+
+@cases(ScaleRule.PRODUCT)
+def test_products_pass_the_scale_of_their_first_factor(op_type, case, rng):
+    fixture = Fixture(op_type, case)
+    feeds = fixture.feeds()
+    scales = powers(rng, IMAGE)
+    (before,) = fixture.run(feeds)
+    (after,) = fixture.run({**feeds, "x0": feeds["x0"] * scales})
+    assert exact_equal(after, before * scales)
+    if op_type == "Mul" and "x1" in feeds:
+        shared = powers(rng, (1, 6, 1, 1))
+        (after,) = fixture.run({**feeds, "x1": feeds["x1"] * shared})
+        assert exact_equal(after, before * shared)
+
+
+@cases(ScaleRule.MOVE)
+def test_scales_move_with_the_elements(op_type, case, rng):
+    fixture = Fixture(op_type, case)
+    feeds = fixture.feeds()
+    scales = {name: powers(rng, x.shape) for name, x in feeds.items()}
+    before, moved = fixture.run(feeds), fixture.run(scales)
+    after = fixture.run({name: x * scales[name] for name, x in feeds.items()})
+    assert all(exact_equal(a, b * s) for a, b, s in zip(after, before, moved, strict=True))
+
+
+@cases(ScaleRule.OBSERVE)
+def test_values_do_not_matter(op_type, case, rng):
+    fixture = Fixture(op_type, case)
+    feeds = fixture.feeds()
+    scaled = {"x0": feeds["x0"] * powers(rng, IMAGE)}
+    assert exact_equal(fixture.run(feeds)[0], fixture.run(scaled)[0])
+
+
+@cases(ScaleRule.BARRIER)
+def test_barriers_are_not_homogeneous(op_type, case):
+    fixture = Fixture(op_type, case)
+    feeds = fixture.feeds()
+    (before,), (after,) = fixture.run(feeds), fixture.run({"x0": feeds["x0"] * 2})
+    assert np.abs(after - 2 * before).max() > 0.01
+
+
+@cases(ScaleRule.LINEAR)
+def test_weights_absorb_scales_on_both_sides(op_type, case, rng):
+    fixture = Fixture(op_type, case)
+    feeds = fixture.feeds()
+    layout = weight_layout(fixture.graph, fixture.node)
+    rows, columns = powers(rng, layout.outputs), powers(rng, layout.inputs)
+    weight = layout.to_canonical(fixture.graph.constant(layout.weight))
+    scaled = weight * (rows[:, None] / columns[layout.input_index()])[:, :, None]
+    constants = {layout.weight: layout.from_canonical(scaled)}
+    if layout.bias:
+        constants[layout.bias] = fixture.graph.constant(layout.bias) * rows
+    (before,) = fixture.run(feeds)
+    x = feeds["x0"]
+    (after,) = fixture.run({"x0": x * along(columns, x.ndim, layout.input_axis)}, constants)
+    assert exact_equal(after, before * along(rows, before.ndim, layout.output_axis))
+
+
+@cases(ScaleRule.LINEAR)
+def test_the_canonical_weight_computes_what_the_operator_does(op_type, case):
+    """One output channel and one input channel at a time, against the formula of `weights`."""
+    fixture = Fixture(op_type, case)
+    layout = weight_layout(fixture.graph, fixture.node)
+    weight = fixture.graph.constant(layout.weight)
+    canonical = layout.to_canonical(weight)
+    assert canonical.shape == (layout.outputs, layout.inputs // layout.groups, layout.taps)
+    assert np.array_equal(layout.from_canonical(canonical), weight)
+    index = layout.input_index()
+    (shape,) = case.shapes[:1]
+    for channel in range(layout.inputs):
+        x = np.zeros(shape, np.float32)
+        x[(slice(None),) * (layout.input_axis % x.ndim) + (channel,)] = 1
+        zeros = {layout.bias: 0 * fixture.graph.constant(layout.bias)} if layout.bias else {}
+        (y,) = fixture.run({"x0": x}, zeros)
+        axes = tuple(a for a in range(y.ndim) if a != layout.output_axis % y.ndim)
+        reached = np.abs(y).max(axis=axes, initial=0) > 0
+        wired = np.any((index == channel) & np.any(canonical != 0, axis=2), axis=1)
+        assert np.array_equal(reached, wired)
+
+
+@cases(ScaleRule.AFFINE)
+def test_scale_and_bias_give_any_scale_to_the_output(op_type, case, rng):
+    fixture = Fixture(op_type, case)
+    feeds = fixture.feeds()
+    scales = powers(rng, fixture.graph.constant("x1").shape)
+    constants = {name: fixture.graph.constant(name) * scales for name in fixture.graph.constants}
+    (before,), (after,) = fixture.run(feeds), fixture.run(feeds, constants)
+    shaped = along(scales, 4, 1) if op_type.startswith("Instance") else scales
+    assert exact_equal(after, before * shaped)
+    (moved,) = fixture.run({"x0": feeds["x0"] * 2})
+    assert not exact_equal(moved, before * 2)
+
+
+@cases(ScaleRule.BATCH_NORM)
+def test_batch_norms_decouple_both_sides(op_type, case, rng):
+    fixture = Fixture(op_type, case)
+    feeds = fixture.feeds()
+    inner, outer = powers(rng, 6), powers(rng, 6)
+    gamma, beta, mean = (fixture.graph.constant(f"x{i}") for i in (1, 2, 3))
+    constants = {"x1": gamma * outer / inner, "x2": beta * outer, "x3": mean * inner}
+    x = feeds["x0"]
+    (before,) = fixture.run(feeds)
+    (after,) = fixture.run({"x0": x * along(inner, x.ndim, 1)}, constants)
+    assert exact_equal(after, before * along(outer, x.ndim, 1))
+
+
+def along(values, rank, axis):
+    shape = [1] * rank
+    shape[axis] = -1
+    return values.reshape(shape)
+
+
+# --- int8 --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("low", "high", "zero"), [(-127, 127, 0), (0, 255, 77)])
+@cases(int8=Int8Rule.SHARED)
+def test_int8_passes_through(op_type, case, low, high, zero, rng):
+    """What comes out lies on the grid that went in, so the operator can run on the integers."""
+    fixture = Fixture(op_type, case)
+    if fixture.row.int8 is not Int8Rule.SHARED:
+        assert fixture.row.int8 is Int8Rule.FLOAT
+        return
+    scale = np.float32(0.0371)
+    feeds = {
+        name: (rng.integers(low, high + 1, x.shape) - zero).astype(np.float32) * scale
+        for name, x in fixture.feeds().items()
+    }
+    for y in fixture.run(feeds):
+        integers = np.rint(y / scale) + zero
+        assert exact_equal((integers - zero).astype(np.float32) * scale, y)
+        assert low <= integers.min()
+        assert integers.max() <= high
+
+
+def test_interpolation_leaves_the_grid():
+    for case in CASES["Resize"]:
+        fixture = Fixture("Resize", case)
+        nearest = case.attributes["mode"] == "nearest"
+        assert (fixture.row.int8 is Int8Rule.SHARED) is nearest
+
+
+@pytest.mark.parametrize("op_type", [row.op_type for row in OPERATORS.values() if row.bounds])
+def test_outputs_stay_within_their_bounds(op_type):
+    for case in CASES[op_type]:
+        fixture = Fixture(op_type, case)
+        low, high = fixture.row.bounds
+        for gain in (1, 1e3, 1e30, 0):
+            (y,) = fixture.run({"x0": fixture.feeds()["x0"] * np.float32(gain)})
+            assert low <= y.min()
+            assert y.max() <= high
+
+
+@pytest.mark.parametrize("row", OPERATORS.values(), ids=lambda row: row.op_type)
+def test_rows_are_consistent(row):
+    assert (row.int8 is Int8Rule.WEIGHTED) == (row.layout is not None)
+    assert (row.int8 is Int8Rule.WEIGHTED) == (row.scale is ScaleRule.LINEAR)
+    if row.fuses:
+        assert row.int8 is Int8Rule.OWN
+    if row.bounds:
+        assert row.scale is ScaleRule.BARRIER
