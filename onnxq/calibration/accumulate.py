@@ -60,7 +60,7 @@ class Accumulator:
         return finite
 
     def _needed_top(self) -> int:
-        extremes = np.concatenate([self._minimum, self._maximum])  # type: ignore[list-item]
+        extremes = np.concatenate([self._minimum, self._maximum])
         return bins.top_of(float(np.abs(extremes[np.isfinite(extremes)]).max(initial=0.0)))
 
     def _flush(self) -> None:

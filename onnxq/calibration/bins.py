@@ -109,7 +109,7 @@ def regrow(counts: NDArray[Any], old: int, new: int) -> NDArray[np.int64]:
 def shift(
     counts: NDArray[np.int64], top: int, octaves: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], int]:
-    """Rows and window top of the histogram of 2^octaves[c] · x; exact but for what falls to tiny."""
+    """Rows and window top of the histogram of 2^octaves[c] · x, exact down to 2^FLOOR."""
     new_top = min(top + max(0, int(octaves.max(initial=0))), CEILING)
     grown = regrow(counts, top, new_top)
     width = magnitude_bins(new_top)

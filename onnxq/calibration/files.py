@@ -30,7 +30,7 @@ def save(calibration: Calibration, path: Path) -> None:
         _add(archive, "header.json", json.dumps(_header(calibration), indent=1).encode())
         for number, statistics in enumerate(calibration.tensors.values()):
             positions = np.flatnonzero(statistics.counts)
-            arrays = {
+            arrays: dict[str, NDArray[Any]] = {
                 "minimum": statistics.minimum,
                 "maximum": statistics.maximum,
                 "positions": np.diff(positions, prepend=0).astype(np.uint32),
@@ -97,7 +97,7 @@ def load(path: Path) -> Calibration:
     except DataError:
         raise
     # zlib, zipfile, json and numpy each raise their own on damaged bytes.
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         raise DataError(
             f"{path}: not a calibration file, or a damaged one ({type(error).__name__})",
             hint="run onnxq calibrate again",

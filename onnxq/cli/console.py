@@ -73,7 +73,7 @@ class _Steps(MofNCompleteColumn):
 
 
 class ProgressBar:
-    """Implements `onnxq.progress.Progress` on a terminal; work inside other work has its own bar."""
+    """Implements `onnxq.progress.Progress` on a terminal; nested work has a bar of its own."""
 
     def __init__(self, stream: TextIO) -> None:
         self._bars = Progress(

@@ -23,7 +23,6 @@ from onnxq.model.operators import (
     ScaleRule,
     clip_bounds,
     operator_of,
-    weight_layout,
 )
 from onnxq.model.weights import WeightLayout
 
@@ -294,7 +293,8 @@ class _Finder:
             return "its parameters are not constants"
         if node.attributes.get("training_mode", 0) or not self._is_activation(node.input(0)):
             return "it runs in training mode"
-        channels = int(np.size(self.graph.constant(node.input(1))))
+        gamma = self.graph.constant(node.input(1))
+        channels = 0 if gamma is None else gamma.size
         input_ids = self._vary_only(node.input(0), 1, channels)
         output_ids = self._fresh(node.output, 1, channels)
         if output_ids is None:

@@ -2,8 +2,8 @@
 
 `per-channel` moves the bound with each channel's scale (exact, one more kernel); `tie` keeps one
 scalar bound: channels that saturate keep s = 1, the others stay below it, s_c ≤ bound / max_c
-(no kernel, exact on the calibration data only; any common scale of the class would do as well); `relu` drops the bound
-where no calibration value reaches it; `skip` makes the Clip a barrier.
+(no kernel, exact on the calibration data only; any common scale of the class would do as well);
+`relu` drops the bound where no calibration value reaches it; `skip` makes the Clip a barrier.
 """
 
 from __future__ import annotations
@@ -141,4 +141,5 @@ def _room(site: ClipSite, statistics: TensorStatistics) -> NDArray[np.float64]:
             return np.zeros(statistics.channels)
         with np.errstate(divide="ignore"):
             room = np.minimum(room, math.log(bound) - np.log(np.maximum(extreme, 1e-30)))
-    return np.maximum(room, 0.0)
+    nonnegative: NDArray[np.float64] = np.maximum(room, 0.0)
+    return nonnegative

@@ -290,7 +290,9 @@ def weight_ranges(graph: Graph, node_name: str) -> NDArray[np.float64]:
     if isinstance(layout, str):
         return np.ones(1)
     weight = graph.constant(layout.weight)
-    return np.abs(layout.to_canonical(np.asarray(weight, np.float64))).max(axis=(1, 2))
+    canonical = layout.to_canonical(np.asarray(weight, np.float64))
+    ranges: NDArray[np.float64] = np.abs(canonical).max(axis=(1, 2))
+    return ranges
 
 
 def weight_spread(graph: Graph, node_name: str) -> float:

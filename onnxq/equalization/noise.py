@@ -3,10 +3,10 @@
 With σ_i the log scale of output channel i, τ_j that of input channel j and Δ the step of the int8
 weight, the weight noise at the network's output is Δ² Σ_i G_i e^{−2σ_i} Σ_j E[x_j²] e^{2τ_j} / 12,
 where Δ = max_ij |W_ij| e^{σ_i − τ_j} / 127; the noise of a quantized activation is
-Δ_T² Σ_j G_j e^{−2τ_j} / 12 with Δ_T = max_j R_j e^{τ_j} / 127. G is the sensitivity of the output to
-the channel: squared weights carried backwards. Each term is a posynomial in the scales, so the
-total is convex in the log scales (a geometric program). Data-free equalization (Nagel et al., 2019)
-is the special case of two layers without activations.
+Δ_T² Σ_j G_j e^{−2τ_j} / 12 with Δ_T = max_j R_j e^{τ_j} / 127. G is the sensitivity of the output
+to the channel: squared weights carried backwards. Each term is a posynomial in the scales, so the
+total is convex in the log scales (a geometric program). Data-free equalization (Nagel et al.,
+2019) is the special case of two layers without activations.
 """
 
 from __future__ import annotations
@@ -96,39 +96,42 @@ def weight_noise(
     term: WeightTerm, sigma: Floats, per_channel: bool, gradient: Floats | None
 ) -> float:
     """Noise of one weight; adds its derivative to `gradient`, and then uses the soft maximum."""
-    groups = len(term.column_power)
+    groups, inputs = len(term.column_power), term.log_weight.shape[1]
     power = term.column_power * np.exp(2 * sigma[term.column_variables])
     received = np.repeat(power.sum(axis=1), len(term.rows) // groups)
     row = sigma[term.rows]
-    scaled = term.log_weight + (row[:, None] - sigma[term.columns]).astype(np.float32)
-    if per_channel:
-        peak = scaled.max(axis=1, keepdims=True)
-    else:
-        peak = np.full((len(row), 1), scaled.max(), np.float32)
+    scaled = term.log_weight - sigma.astype(np.float32)[term.columns]
+    peak = scaled.max(axis=1) + row
+    if not per_channel:
+        peak = np.broadcast_to(peak.max(), peak.shape)
     if gradient is None:
-        log_step = peak[:, 0].astype(np.float64)
-        return float(np.sum(np.exp(2 * (log_step - row)) * term.row_gain * received)) / _SCALE
-    share = np.exp(np.float32(SHARPNESS) * (scaled - peak))
-    mass = share.sum(axis=1, keepdims=True, dtype=np.float64)
+        return float(np.sum(np.exp(2 * (peak - row)) * term.row_gain * received)) / _SCALE
+    # Only weights near the peak weigh in the soft maximum: few, so the exponentials are cheap.
+    near = np.flatnonzero(scaled > (peak - row - _REACH).astype(np.float32)[:, None])
+    near_row = near // inputs
+    share = np.exp(SHARPNESS * (scaled.ravel()[near] + row[near_row] - peak[near_row]))
+    mass = np.bincount(near_row, share, len(row))
     if not per_channel:
         mass = np.broadcast_to(mass.sum(), mass.shape)
-    log_step = peak[:, 0] + np.log(mass[:, 0]) / SHARPNESS
-    share = share / mass
-    row_noise = np.exp(2 * (log_step - row)) * term.row_gain * received / _SCALE
+    row_noise = np.exp(2 * (peak - row + np.log(mass) / SHARPNESS)) * term.row_gain * received
+    row_noise /= _SCALE
     total = float(row_noise.sum())
-    pull = row_noise[:, None] * share if per_channel else total * share
-    np.add.at(gradient, term.rows, 2 * (pull.sum(axis=1) - row_noise))
-    gradient -= 2 * np.bincount(term.columns.ravel(), pull.ravel(), len(gradient))
+    pull = share / mass[near_row] * (row_noise[near_row] if per_channel else total)
+    np.add.at(gradient, term.rows, 2 * (np.bincount(near_row, pull, len(row)) - row_noise))
+    np.add.at(gradient, term.columns.ravel()[near], -2 * pull)
     per_group = (row_noise / np.maximum(received, 1e-300)).reshape(groups, -1).sum(axis=1)
     np.add.at(gradient, term.column_variables.ravel(), (2 * per_group[:, None] * power).ravel())
     return total
 
 
+_REACH = 0.7
+"""Distance from the peak, in log magnitude, beyond which e^(−SHARPNESS·distance) is nothing."""
+
 _SCALE = 12 * LEVELS**2
 
 
 def activation_noise(term: ActivationTerm, sigma: Floats, gradient: Floats | None) -> float:
-    """Noise of one activation; adds its derivative to `gradient`, and then uses the soft maximum."""
+    """Noise of one activation, with the same use of `gradient`."""
     values = sigma[term.variables]
     scaled = term.log_range + values
     peak = scaled.max()
@@ -169,12 +172,15 @@ def build_noise_model(
     for site in classes.linears:
         statistics = tensors.get(site.node.input(site.layout.data))
         weights.append(_weight_term(graph, site, lookup, gains, statistics))
-    for tensor, site in {s.node.input(s.layout.data): s for s in classes.linears}.items():
-        statistics = tensors.get(tensor)
-        if statistics is not None and np.any(lookup[site.input_ids]):
-            bound = _channels(statistics, np.maximum(-statistics.minimum, statistics.maximum), site)
-            gain = gains.at_input[site.node.name]
-            activations.append(ActivationTerm(tensor, _log(bound), lookup[site.input_ids], gain))
+    readers: dict[str, list[LinearSite]] = {}
+    for site in classes.linears:
+        readers.setdefault(site.node.input(site.layout.data), []).append(site)
+    for tensor, sites in readers.items():
+        statistics, variables = tensors.get(tensor), lookup[sites[0].input_ids]
+        if statistics is not None and np.any(variables):
+            bound = _channels(np.maximum(-statistics.minimum, statistics.maximum), sites[0])
+            gain = np.sum([gains.at_input[site.node.name] for site in sites], axis=0)
+            activations.append(ActivationTerm(tensor, _log(bound), variables, gain))
     return NoiseModel(
         1 + max([0, *variable_of.values()]), tuple(weights), tuple(activations), per_channel
     )
@@ -259,7 +265,7 @@ def _input_power(statistics: TensorStatistics | None, site: LinearSite) -> Float
     """E[x²] of each input channel; 1 without a calibration, and never quite 0."""
     if statistics is None:
         return np.ones(site.layout.inputs)
-    power = _channels(statistics, statistics.mean_square, site)
+    power = _channels(statistics.mean_square, site)
     return np.maximum(power, 1e-6 * max(float(power.max(initial=0.0)), 1e-24))
 
 
@@ -287,7 +293,7 @@ def _canonical(graph: Graph, site: LinearSite) -> NDArray[np.float32]:
     return site.layout.to_canonical(weight)
 
 
-def _channels(statistics: TensorStatistics, values: Floats, site: LinearSite) -> Floats:
+def _channels(values: Floats, site: LinearSite) -> Floats:
     """A statistic of each input channel; a tensor counted as a whole gives all the same."""
     size = site.layout.inputs
     result: Floats = (

@@ -69,7 +69,7 @@ def _power(values: NDArray[Any]) -> float:
 def random_feeds(model: Model, *, batches: int = 2, seed: int = 0) -> list[Feeds]:
     """Normal inputs for a model without data; axes of unknown size get size 2."""
     generator = np.random.default_rng(seed)
-    feeds = []
+    feeds: list[Feeds] = []
     for _ in range(batches):
         feed = {}
         for spec in model.inputs:

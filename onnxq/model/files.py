@@ -95,7 +95,7 @@ def _read_external(tensor: TensorProto, entries: dict[str, str], folder: Path, p
     if not location:
         raise ModelError(f"{where} name no file")
     target = folder / location
-    if os.path.isabs(location) or folder not in target.resolve().parents:
+    if Path(location).is_absolute() or folder not in target.resolve().parents:
         raise ModelError(f"{where} lie outside the model's folder: {location!r}")
     try:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
@@ -122,12 +122,10 @@ def _byte_size(tensor: TensorProto) -> int:
     count = 1
     for size in tensor.dims:
         count *= size
-    bits = {
-        TensorProto.UINT4: 4, TensorProto.INT4: 4, TensorProto.FLOAT4E2M1: 4,
-    }.get(tensor.data_type)  # fmt: skip
-    if bits:
-        return (count * bits + 7) // 8
-    return count * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    if tensor.data_type in {TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1}:
+        return (count + 1) // 2
+    itemsize: int = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return count * itemsize
 
 
 def _check(proto: ModelProto, path: Path) -> None:

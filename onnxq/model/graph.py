@@ -8,7 +8,6 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
@@ -64,9 +63,7 @@ class Graph:
         self.producers: Mapping[str, Node] = MappingProxyType(
             {name: node for node in self.nodes for name in node.outputs if name}
         )
-        self._captured = frozenset(
-            name for node in proto.node for name in names_in_subgraphs(node)
-        )
+        self._captured = frozenset(name for node in proto.node for name in names_in_subgraphs(node))
 
     @cached_property
     def uses(self) -> Mapping[str, tuple[Use, ...]]:
@@ -82,7 +79,7 @@ class Graph:
         return self.uses.get(name, ())
 
     def is_exposed(self, name: str) -> bool:
-        """Whether something outside the main graph's nodes reads the tensor: a caller, a subgraph."""
+        """Whether a caller or a subgraph reads the tensor, besides the main graph's nodes."""
         return name in self.outputs or name in self._captured
 
     def is_constant(self, name: str) -> bool:

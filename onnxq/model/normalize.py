@@ -1,8 +1,9 @@
 """Bring a model to the one form that every later stage reads.
 
 Afterwards each node has a name of its own, the operator set is recent enough for per-channel Q/DQ,
-values known before run time are initializers, and batch norms are folded into the weighted
-operator before them: W' = W·γ/√(σ²+ε), b' = (b − μ)·γ/√(σ²+ε) + β.
+values known before run time are initializers, zero pads are part of the convolution behind them,
+and batch norms are folded into the weighted operator before them: W' = W·γ/√(σ²+ε),
+b' = (b − μ)·γ/√(σ²+ε) + β.
 """
 
 from __future__ import annotations
@@ -47,12 +48,14 @@ class Normalization:
 
     Attributes:
         folded_batch_norms: batch norm node → weighted node that absorbed it.
+        folded_pads: Pad node → convolution that now pads by itself.
         folded_constants: nodes replaced by their value.
         raised_from: the file's operator set, where it was raised; else 0.
         renamed: number of nodes that had no name or shared one.
     """
 
     folded_batch_norms: dict[str, str]
+    folded_pads: dict[str, str]
     folded_constants: int
     raised_from: int
     renamed: int
@@ -69,14 +72,16 @@ def normalize(model: Model) -> tuple[Model, Normalization]:
         model = _raise_opset(model)
     model, renamed = _name_nodes(model)
     model, folded_constants = _fold_constants(model)
+    model = _fold_factors(model)
     model, folded = _fold_batch_norms(model)
-    return infer_shapes(model), Normalization(folded, folded_constants, raised_from, renamed)
+    model, pads = _fold_pads(model)
+    return infer_shapes(model), Normalization(folded, pads, folded_constants, raised_from, renamed)
 
 
 def _raise_opset(model: Model) -> Model:
     try:
         proto = onnx.version_converter.convert_version(model.proto, LOWEST_OPSET)
-    except Exception as error:  # the converter raises RuntimeError and its own C++ exceptions
+    except Exception as error:  # noqa: BLE001 - the converter raises RuntimeError and its own C++ exceptions
         raise ModelError(
             f"{model.name}: opset {model.opset} cannot be raised to {LOWEST_OPSET}: "
             f"{' '.join(str(error).split())[:200]}",
@@ -241,6 +246,50 @@ def _with_values(model: Model, folded: set[int], values: dict[str, Array]) -> Mo
     return Model(proto, model.source)
 
 
+# --- factors of Gemm -------------------------------------------------------------------------
+
+
+def _fold_factors(model: Model) -> Model:
+    """Multiply alpha into the weight and beta into the bias, and make the bias a vector.
+
+    Integer kernels take a bias in steps of input scale × weight scale and know neither factor.
+    """
+    graph = Graph(model)
+    values: dict[tuple[str, int], Array] = {}
+    for node in graph.nodes:
+        row = operator_of(node)
+        if row is not None and row.scale is ScaleRule.LINEAR:
+            values |= _without_factors(graph, node)
+    if not values:
+        return model
+
+    def change(gs_graph: Any) -> None:
+        nodes = {node.name: node for node in gs_graph.nodes}
+        for (name, position), value in values.items():
+            nodes[name].inputs[position] = constant(f"{name}.{position}.folded", value)
+            nodes[name].attrs.pop("alpha" if position == 1 else "beta", None)
+
+    return edit(model, change)
+
+
+def _without_factors(graph: Graph, node: Node) -> dict[tuple[str, int], Array]:
+    """(node, input position) → the constant that needs no factor, for those that have one."""
+    layout = weight_layout(graph, node)
+    if isinstance(layout, str):
+        return {}
+    values: dict[tuple[str, int], Array] = {}
+    weight, bias = graph.constant(layout.weight), graph.constant(layout.bias)
+    alpha, beta = (node.attributes.get(key, 1.0) for key in ("alpha", "beta"))
+    if weight is not None and alpha != 1:
+        values[node.name, 1] = (weight * np.float64(alpha)).astype(np.float32)
+    if bias is not None:
+        vector = layout.bias_vector(bias)
+        plain = bias if vector is None else vector
+        if beta != 1 or plain.shape != bias.shape:
+            values[node.name, 2] = (plain * np.float64(beta)).astype(np.float32)
+    return values
+
+
 # --- batch norms -----------------------------------------------------------------------------
 
 
@@ -270,9 +319,6 @@ def _fold_batch_norms(model: Model) -> tuple[Model, dict[str, str]]:
             ]
             weighted.outputs = list(batch_norm.outputs)
             batch_norm.outputs = []
-            for name, value in (("alpha", 1.0), ("beta", 1.0)):
-                if name in weighted.attrs:
-                    weighted.attrs[name] = value
 
     edited = edit(model, change)
     return edited, {fold.batch_norm.name: fold.weighted.name for fold in folds}
@@ -301,14 +347,59 @@ def _fold_of(graph: Graph, batch_norm: Node) -> _Fold | None:
         return None
     gamma, beta, mean, variance = (np.asarray(p, np.float64) for p in parameters)
     gain = gamma / np.sqrt(variance + batch_norm.attributes.get("epsilon", 1e-5))
-    alpha = weighted.attributes.get("alpha", 1.0)
-    beta_gemm = weighted.attributes.get("beta", 1.0)
-    folded = layout.to_canonical(weight.astype(np.float64)) * alpha * gain[:, None, None]
-    full_bias = np.broadcast_to(bias, bias.shape if bias.ndim > 1 else (layout.outputs,))
-    if full_bias.ndim > 1 and full_bias.shape != (1, layout.outputs):
+    vector = layout.bias_vector(bias)
+    if vector is None:
         return None
-    shift = (full_bias.reshape(-1) * beta_gemm - mean) * gain + beta
+    folded = layout.to_canonical(weight.astype(np.float64)) * gain[:, None, None]
+    shift = (vector - mean) * gain + beta
     return _Fold(
         weighted, batch_norm, layout,
         layout.from_canonical(folded).astype(np.float32), shift.astype(np.float32),
     )  # fmt: skip
+
+
+# --- pads ------------------------------------------------------------------------------------
+
+
+def _fold_pads(model: Model) -> tuple[Model, dict[str, str]]:
+    """Let a convolution do the zero padding before it: one kernel less, in float and in int8."""
+    graph = Graph(model)
+    folds = {
+        node.name: (use.node.name, pads)
+        for node in graph.nodes
+        for use in graph.consumers(node.output)[:1]
+        if (pads := _foldable_pads(graph, node, use.node)) is not None and use.position == 0
+    }
+    if not folds:
+        return model, {}
+
+    def change(gs_graph: Any) -> None:
+        nodes = {node.name: node for node in gs_graph.nodes}
+        for pad, (conv, pads) in folds.items():
+            nodes[conv].inputs[0] = nodes[pad].inputs[0]
+            nodes[conv].attrs["pads"] = pads
+            nodes[conv].attrs.pop("auto_pad", None)
+            nodes[pad].outputs = []
+
+    return edit(model, change), {pad: conv for pad, (conv, _) in folds.items()}
+
+
+def _foldable_pads(graph: Graph, pad: Node, conv: Node) -> list[int] | None:
+    """The convolution's pads once it does the Pad's work; None where it cannot."""
+    row, consumer, rank = operator_of(pad), operator_of(conv), graph.rank(pad.input(0))
+    if row is None or row.op_type != "Pad" or consumer is None or rank is None:
+        return None
+    # ConvTranspose crops by its pads, so only Conv will do.
+    if consumer.op_type != "Conv" or len(graph.consumers(pad.output)) > 1:
+        return None
+    axes = row.mixed_axes(graph, pad, rank)
+    automatic = conv.attributes.get("auto_pad", b"NOTSET") not in {b"NOTSET", b"VALID"}
+    constant_mode = pad.attributes.get("mode", b"constant") == b"constant"
+    if isinstance(axes, str) or automatic or not constant_mode or graph.is_exposed(pad.output):
+        return None
+    amounts = graph.constant(pad.input(1))
+    if amounts is None or pad.input(3) or min(axes, default=2) < 2 or amounts.min() < 0:
+        return None
+    added = [*amounts[2:rank].tolist(), *amounts[rank + 2 :].tolist()]
+    existing = conv.attributes.get("pads", [0] * len(added))
+    return [int(a + b) for a, b in zip(existing, added, strict=True)]

@@ -146,7 +146,7 @@ def _matmul(graph: Graph, node: Node) -> WeightLayout | str:
         return "its weight is a vector"
     return WeightLayout(
         node.input(1), "", 0, 1, shape, 1, input_axis=-1, output_axis=-1,
-        channel_axis=len(shape) - 1, output_last=True,
+        channel_axis=len(shape) - 1, output_last=True, takes_bias=False,
     )  # fmt: skip
 
 

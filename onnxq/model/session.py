@@ -70,7 +70,7 @@ def open_session(
         providers = [("CUDAExecutionProvider", CUDA_OPTIONS)]
     try:
         session = ort.InferenceSession(_source(model), options, providers=providers)
-    except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class of their own
         raise ModelError(f"ONNX Runtime refuses the model: {_reason(error)}") from None
     if provider == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
         raise ProviderError(
@@ -124,7 +124,7 @@ def run(
     """Run once; errors of ONNX Runtime become `ModelError`."""
     try:
         result: list[Array] = session.run(names, dict(feeds))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         raise ModelError(f"the model failed to run: {_reason(error)}") from None
     return result
 

@@ -31,7 +31,9 @@ class WeightLayout:
         channel_axis: axis of the stored weight that DequantizeLinear calls its axis when the
             weight is quantized per output channel (for ConvTranspose each index serves one
             output of every group).
-        stored: axes of the stored weight in the order (outputs, inputs, taps...).
+        transposed, output_last: how the weight is stored: (inputs, outputs of one group, taps…) or
+            (taps…, inputs, outputs) instead of (outputs, inputs of one group, taps…).
+        takes_bias: whether the operator has an input for one.
     """
 
     weight: str
@@ -45,6 +47,7 @@ class WeightLayout:
     channel_axis: int
     transposed: bool = False
     output_last: bool = False
+    takes_bias: bool = True
 
     @property
     def outputs(self) -> int:
@@ -86,6 +89,12 @@ class WeightLayout:
         else:
             stored = weight
         return np.ascontiguousarray(stored.reshape(self.shape))
+
+    def bias_vector(self, bias: Array) -> Array | None:
+        """The bias as (outputs,); None for a Gemm's that differs from row to row."""
+        if bias.ndim > 1 and bias.size != bias.shape[-1]:
+            return None
+        return np.broadcast_to(bias.ravel(), (self.outputs,))
 
     def input_index(self) -> Array:
         """(outputs, inputs per group): which input channel W[o, j] multiplies."""

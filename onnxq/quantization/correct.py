@@ -67,13 +67,13 @@ def correct_biases(
             wanted, got = exact.compute(node.output), quantized.compute(node.output)
             advance(1)
             bias = graph.constant(layout.bias) if layout.bias else np.zeros((), np.float32)
-            # MatMul has no bias input; one that varies over rows is not a bias.
-            if len(node.inputs) + 1 < 3 or bias is None or bias.size not in {1, layout.outputs}:
+            vector = None if bias is None else layout.bias_vector(bias)
+            if vector is None or not layout.takes_bias:
                 continue
             shift, record = _measure(node.name, wanted, got, layout.output_axis)
             records.append(record)
             if record.accepted:
-                biases[node.name] = (bias.ravel() + shift).astype(np.float32)
+                biases[node.name] = (vector + shift).astype(np.float32)
                 quantized.replace(node.output, got + _along(shift, got.ndim, layout.output_axis))
     return biases, tuple(records)
 

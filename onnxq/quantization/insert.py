@@ -127,7 +127,8 @@ class _Writer:
             return
         while len(target.inputs) < 3:
             target.inputs.append(variable(""))
-        if not integer or bias.size != layout.outputs:
+        vector = layout.bias_vector(bias)
+        if not integer or vector is None:
             if name in self._biases:
                 target.inputs[2] = constant(f"{name}.bias_corrected", bias.astype(np.float32))
             return
@@ -137,7 +138,7 @@ class _Writer:
         zero = np.zeros(scale.shape, np.int32)
         axis = None if scale.ndim == 0 else 0
         limit = float(2**31 - 1)
-        steps = np.clip(np.rint(bias.ravel() / scale.astype(np.float64)), -limit, limit)
+        steps = np.clip(np.rint(vector / scale.astype(np.float64)), -limit, limit)
         target.inputs[2] = _dequantize(
             gs_graph, f"{name}.bias", steps.astype(np.int32), Parameters(scale, zero, axis)
         )

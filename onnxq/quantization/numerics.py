@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 SMALLEST_SCALE = 2.0**-100
-"""Scale of tensors that are all zero; its reciprocal and its products stay finite."""
+"""Its reciprocal and its products stay finite."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,18 @@ class Parameters:
 def activation_parameters(
     low: float, high: float, *, dtype: str, symmetric: bool, power_of_two: bool = False
 ) -> Parameters:
-    """Per-tensor parameters that cover [low, high] and hold zero exactly."""
+    """Per-tensor parameters that cover [low, high] and hold zero exactly.
+
+    A tensor that is all zero gets the range of 1: kernels refuse scales far from their inputs', and
+    a bias must still fit int32.
+    """
     info = np.iinfo(dtype)
     low, high = min(low, 0.0), max(high, 0.0)
     if symmetric:
         steps, span = 127.0, max(-low, high)
     else:
         steps, span = float(info.max - info.min), high - low
+    span = span or 1.0
     scale = max(span / steps, SMALLEST_SCALE)
     if power_of_two:
         scale = 2.0 ** math.ceil(math.log2(scale) - 1e-9)
@@ -71,8 +76,10 @@ def weight_parameters(
     """Symmetric int8 parameters in [−127, 127] from the largest magnitudes to cover.
 
     Args:
-        magnitude: (channels,) for per-channel parameters on `axis`, or (1,) per tensor.
+        magnitude: (channels,) for per-channel parameters on `axis`, or (1,) per tensor. Channels
+            that are all zero get the scale of the widest, so that their bias fits int32.
     """
+    magnitude = np.where(magnitude > 0, magnitude, magnitude.max(initial=0.0) or 1.0)
     scale = np.maximum(magnitude / 127.0, SMALLEST_SCALE)
     if power_of_two:
         scale = np.exp2(np.ceil(np.log2(scale) - 1e-9))

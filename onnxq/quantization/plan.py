@@ -123,7 +123,7 @@ def plan_quantization(
     groups = _shared_groups(graph, nodes, tensors)
     activations = _activation_parameters(calibration, groups, target, options)
     weights = {
-        node.name: plan_weight(graph, node, options)
+        node.name: plan_weight(graph, node, options, activations if target.integer_bias else {})
         for node in graph.nodes
         if isinstance(nodes[node.name], Quantized) and _is_weighted(node)
     }
@@ -261,6 +261,29 @@ def _place_all(
     graph: Graph, target: Target, nodes: _Nodes, calibrated: set[str]
 ) -> tuple[_Nodes, _Readers, set[str]]:
     """Q/DQ around everything with an integer kernel."""
+    int8 = _decide_all(graph, target, nodes, calibrated)
+    readers: _Readers = set()
+    for node in graph.nodes:
+        status = nodes[node.name]
+        row = operator_of(node)
+        if row is None or isinstance(status, Float) or status.fused_into:
+            continue
+        readers |= {
+            (node.name, position)
+            for position, name in enumerate(node.inputs)
+            if name in row.data_of(node) and graph.constant(name) is None
+        }
+    quantized = {_tensor(graph, reader) for reader in readers} | {
+        name for name in int8 if not _may_stay_float(graph, name, target)
+    }
+    # Every reader of such a tensor reads its dequantized value, else the kernel keeps two outputs.
+    for name in quantized:
+        readers |= {(use.node.name, use.position) for use in graph.consumers(name)}
+    return nodes, readers, quantized
+
+
+def _decide_all(graph: Graph, target: Target, nodes: _Nodes, calibrated: set[str]) -> set[str]:
+    """Settle which nodes compute in integers; returns the tensors their kernels write."""
     int8: set[str] = set()
     for node in graph.nodes:
         row = operator_of(node)
@@ -285,24 +308,7 @@ def _place_all(
             int8.update(node.outputs)
         else:
             nodes[node.name] = Float(f"target {target.name} runs {node.op_type} in float here")
-    readers: _Readers = set()
-    for node in graph.nodes:
-        status = nodes[node.name]
-        row = operator_of(node)
-        if row is None or isinstance(status, Float) or status.fused_into:
-            continue
-        readers |= {
-            (node.name, position)
-            for position, name in enumerate(node.inputs)
-            if name in row.data_of(node) and graph.constant(name) is None
-        }
-    quantized = {_tensor(graph, reader) for reader in readers} | {
-        name for name in int8 if not _may_stay_float(graph, name, target)
-    }
-    # Every reader of such a tensor reads its dequantized value, else the kernel keeps two outputs.
-    for name in quantized:
-        readers |= {(use.node.name, use.position) for use in graph.consumers(name)}
-    return nodes, readers, quantized
+    return int8
 
 
 def _may_stay_float(graph: Graph, name: str, target: Target) -> bool:
@@ -389,16 +395,36 @@ def _pooled(statistics: Sequence[TensorStatistics]) -> TensorStatistics:
     return result
 
 
-def plan_weight(graph: Graph, node: Node, options: QuantizationOptions) -> Parameters:
-    """Scales of one weight, from its largest magnitudes."""
+LARGEST_BIAS = 2.0**30
+"""Steps of an int32 bias; the other half of its range is for the correction to come."""
+
+
+def plan_weight(
+    graph: Graph,
+    node: Node,
+    options: QuantizationOptions,
+    activations: Mapping[str, Own | Shared],
+) -> Parameters:
+    """Scales of one weight, from its largest magnitudes.
+
+    Args:
+        activations: where the bias will be int32 in steps of input scale × weight scale, the
+            parameters of the input: the weight scale is then wide enough for the bias to fit.
+    """
     layout = weight_layout(graph, node)
     assert isinstance(layout, WeightLayout)  # noqa: S101 - _eligible saw to it
     weight = np.abs(np.asarray(graph.constant(layout.weight), np.float64))
-    if not options.per_channel:
-        magnitude = weight.max(keepdims=True, initial=0.0).reshape(1)
-        return weight_parameters(magnitude, axis=None, power_of_two=options.power_of_two)
-    axis = layout.channel_axis
-    others = tuple(a for a in range(weight.ndim) if a != axis)
-    return weight_parameters(
-        weight.max(axis=others, initial=0.0), axis=axis, power_of_two=options.power_of_two
-    )
+    others = tuple(a for a in range(weight.ndim) if a != layout.channel_axis)
+    magnitude = weight.max(axis=others, initial=0.0)
+    source, bias = activations.get(node.input(layout.data)), graph.constant(layout.bias)
+    vector = None if bias is None else layout.bias_vector(bias)
+    if source is not None and vector is not None:
+        scale = np.abs(vector) / (LARGEST_BIAS * float(source.parameters.scale))
+        # A ConvTranspose's channel serves one output of every group.
+        needed = 127 * scale.reshape(-1, len(magnitude)).max(axis=0)
+        magnitude = np.where(magnitude > 0, np.maximum(magnitude, needed), 0.0)
+    if options.per_channel:
+        axis = layout.channel_axis
+        return weight_parameters(magnitude, axis=axis, power_of_two=options.power_of_two)
+    largest = magnitude.max(keepdims=True, initial=0.0)
+    return weight_parameters(largest, axis=None, power_of_two=options.power_of_two)

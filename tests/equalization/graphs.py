@@ -16,9 +16,9 @@ class Builder:
     `shapes` holds the sizes after the batch axis.
     """
 
-    def __init__(self, seed=0, *, opset=17, batch="N"):
+    def __init__(self, seed=0, *, opset=17, batch="N", spread=3):
         self.rng = np.random.default_rng(seed)
-        self.opset, self.batch = opset, batch
+        self.opset, self.batch, self.spread = opset, batch, spread
         self.nodes, self.inputs, self.initializers = [], [], []
         self.shapes, self.count = {}, 0
 
@@ -52,7 +52,7 @@ class Builder:
         """Values whose channels differ in size, as those of a badly trained layer."""
         values = self.rng.standard_normal(shape) * scale
         if len(shape) > 1:
-            spread = np.exp2(self.rng.uniform(-3, 3, (shape[0],) + (1,) * (len(shape) - 1)))
+            spread = np.exp2(self.rng.uniform(-self.spread, self.spread, (shape[0],) + (1,) * (len(shape) - 1)))
             values = values * spread
         return values.astype(np.float32)
 
@@ -440,9 +440,9 @@ def _steps(shape):
 
 
 @st.composite
-def random_protos(draw, max_steps=12):
+def random_protos(draw, max_steps=12, spread=3):
     """A model as a file would hold it: batch norms unfolded, Constant nodes, mid-chain outputs."""
-    builder = Builder(draw(st.integers(0, 2**16)), batch=draw(st.sampled_from(["N", 2])))
+    builder = Builder(draw(st.integers(0, 2**16)), batch=draw(st.sampled_from(["N", 2])), spread=spread)
     g = Growth(draw, builder)
     c = draw(st.sampled_from([2, 3, 4, 16]))
     g.tensors.append(_conv(g, builder.input(c, 4, 4)))
@@ -465,9 +465,9 @@ def random_protos(draw, max_steps=12):
 
 
 @st.composite
-def random_models(draw, max_steps=12):
+def random_models(draw, max_steps=12, spread=3):
     """The same, normalized."""
-    return normalize(Model(draw(random_protos(max_steps))))[0]
+    return normalize(Model(draw(random_protos(max_steps, spread))))[0]
 
 
 def random_feeds(model, seed=0, batch=2):

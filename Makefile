@@ -1,0 +1,47 @@
+# The README's commands. Each target sets up what it needs in .venv.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+WORK   ?= demo
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-fast lint types format bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+venv: $(VENV)/.installed ## create the virtual environment
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	touch $@
+
+demo: venv ## quantize the two networks of testdata/ and print what int8 costs
+	ONNXQ=$(BIN)/onnxq WORK=$(WORK) scripts/demo.sh
+
+test: venv ## run all the tests
+	$(BIN)/python -m pytest
+
+test-fast: venv ## run the tests that take less than a few seconds each
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: venv ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv ## check types
+	$(BIN)/mypy
+
+format: venv ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: venv ## measure accuracy, time and memory on testdata/
+	$(BIN)/python benchmarks/steps.py testdata/mobilenetv2.onnx \
+	  --calibration testdata/fashion-mnist/calibration --test testdata/fashion-mnist/test \
+	  --preprocess 'unit,color=gray,mean=0.5,std=0.5'
+
+clean: ## remove everything the other targets made
+	rm -rf $(VENV) $(WORK) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
