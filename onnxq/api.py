@@ -20,6 +20,7 @@ from onnxq.equalization import equalize as equalization_stage
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.derive import derive_calibration
 from onnxq.equalization.equalize import Equalization, EqualizationOptions
+from onnxq.equalization.noise import input_gains
 from onnxq.equalization.prove import Feeds, compare_outputs, random_feeds
 from onnxq.errors import DataError, UsageError
 from onnxq.model import files as model_files
@@ -29,7 +30,7 @@ from onnxq.model.normalize import Normalization, normalize
 from onnxq.model.operators import operator_of
 from onnxq.progress import SILENT, Progress
 from onnxq.quantization.correct import BiasCorrection, correct_biases
-from onnxq.quantization.details import METADATA_KEY, details_json
+from onnxq.quantization.details import METADATA_KEY, details_json, recorded_preprocessing
 from onnxq.quantization.insert import insert
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan, plan_quantization
 from onnxq.quantization.targets import Target, target_named
@@ -417,7 +418,9 @@ def _attempt(request: _Request, relu6: str | None, reason: str) -> tuple[Model, 
         equalized, record = equalization_stage.equalize(model, calibration, feeds, options)
         equalized = model_files.infer_shapes(equalized)
         calibration, _ = derive_calibration(calibration, record.octaves)
-    plan = plan_quantization(Graph(equalized), calibration, request.target, request.options)
+    graph = Graph(equalized)
+    gains = input_gains(graph, find_classes(graph), calibration)
+    plan = plan_quantization(graph, calibration, request.target, request.options, gains)
     biases: dict[str, NDArray[np.float32]] = {}
     corrections: tuple[BiasCorrection, ...] = ()
     if request.correct and samples is not None:
@@ -497,6 +500,8 @@ def validate(
         quantized = [quantized]
     models = [as_model(model) for model in quantized]
     source = as_source(data, float_model, preprocess=preprocess, samples=samples)
+    for model in models:
+        _check_preprocessing(recorded_preprocessing(model), source, model.name)
     if metrics is None:
         metrics = [name for name in ("top1", "sqnr", "cosine")
                    if source.has_labels or not METRICS[name].needs_labels]  # fmt: skip

@@ -1,7 +1,6 @@
-"""Shared by all tests: hypothesis profiles. ONNXQ_GRAPHS sets the number of random graphs."""
+"""Shared by all tests: the hypothesis profile."""
 
-import os
-
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -15,14 +14,7 @@ settings.register_profile(
 )
 settings.load_profile("ci")
 
-DEFAULT_GRAPHS = 150
-GRAPHS = int(os.environ.get("ONNXQ_GRAPHS", DEFAULT_GRAPHS))
-"""150 by default, 500 in CI; `ONNXQ_GRAPHS=20000 pytest tests/equalization/test_random_graphs.py`
-is the slow run."""
-
 
 @pytest.fixture
 def rng():
-    import numpy as np
-
     return np.random.default_rng(0)

@@ -1,12 +1,14 @@
 """Range estimators: from a histogram to the interval that int8 will cover.
 
 All of them read the same calibration file and none sees the data again. The functions take a
-histogram row of `bins` and return (low, high) with low ≤ 0 ≤ high.
+`Distribution` and return (low, high) with low ≤ 0 ≤ high.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -28,41 +30,68 @@ _CANDIDATES = np.linspace(0.3, 1.0, 141)
 """Shares of the largest magnitude that mse and entropy try."""
 
 
-def estimate(statistics: TensorStatistics, method: str, *, levels: int, symmetric: bool) -> Range:
-    """The range of one tensor.
+@dataclass(frozen=True)
+class Distribution:
+    """A weighted histogram: bin values, half-widths and weights, and the exact extremes."""
+
+    values: Floats
+    half: Floats
+    counts: Floats
+    low: float
+    high: float
+
+
+def distribution(
+    parts: Sequence[tuple[TensorStatistics, NDArray[np.float64] | None]],
+) -> Distribution:
+    """Pool tensors that will share a range.
 
     Args:
-        statistics: of the tensor.
+        parts: statistics, and how much an error in each channel matters (channels,), None for
+            all alike.
+    """
+    top = max(statistics.top for statistics, _ in parts)
+    edges = bins.edges(top)
+    center, width = (edges[:-1] + edges[1:]) / 2, np.diff(edges) / 2
+    counts = np.zeros(1 + 2 * len(center))
+    for statistics, gain in parts:
+        if gain is None or len(gain) != statistics.channels or not gain.any():
+            row = statistics.pooled.astype(np.float64)
+        else:
+            row = gain @ statistics.counts * (len(gain) / gain.sum())
+        counts += bins.regrow(row[None, :], statistics.top, top)[0]
+    used = counts > 0
+    return Distribution(
+        np.concatenate([[0.0], center, -center])[used],
+        np.concatenate([[0.0], width, width])[used], counts[used],
+        min(0.0, *(s.low for s, _ in parts)), max(0.0, *(s.high for s, _ in parts)),
+    )  # fmt: skip
+
+
+def estimate(data: Distribution, method: str, *, levels: int, symmetric: bool) -> Range:
+    """The range of a tensor, or of several that share one.
+
+    Args:
+        data: their values.
         method: a key of `ESTIMATORS`.
         levels: number of quantization levels, 255 for symmetric int8 and 256 else.
         symmetric: whether the interval will be centred on zero.
     """
-    low, high = min(statistics.low, 0.0), max(statistics.high, 0.0)
+    low, high = data.low, data.high
     if symmetric:
         bound = max(-low, high)
         low, high = (-bound, bound)
-    if high == low or statistics.count == 0:
+    if not low < high or not math.isfinite(high - low):
         return 0.0, 0.0
-    return ESTIMATORS[method](statistics, (low, high), levels)
+    return ESTIMATORS[method](data, (low, high), levels)
 
 
-def _signed(statistics: TensorStatistics) -> tuple[Floats, Floats, Floats]:
-    """Value, half-width and count of every occupied bin, zero's first."""
-    edges = bins.edges(statistics.top)
-    center = (edges[:-1] + edges[1:]) / 2
-    values = np.concatenate([[0.0], center, -center])
-    half = np.concatenate([[0.0], np.diff(edges) / 2, np.diff(edges) / 2])
-    row = statistics.pooled
-    used = row > 0
-    return values[used], half[used], row[used].astype(np.float64)
-
-
-def _minmax(_statistics: TensorStatistics, bounds: Range, _levels: int) -> Range:
+def _minmax(_data: Distribution, bounds: Range, _levels: int) -> Range:
     return bounds
 
 
-def _percentile(statistics: TensorStatistics, bounds: Range, _levels: int) -> Range:
-    values, half, counts = _signed(statistics)
+def _percentile(data: Distribution, bounds: Range, _levels: int) -> Range:
+    values, half, counts = data.values, data.half, data.counts
     low, high = bounds
     tail = counts.sum() * (1 - PERCENTILE / 100)
     if -low == high:
@@ -71,8 +100,8 @@ def _percentile(statistics: TensorStatistics, bounds: Range, _levels: int) -> Ra
         kept = outer[: _kept(counts[order], tail)].max()
         return -min(kept, high), min(kept, high)
     order = np.argsort(values)
-    above = values[order][: _kept(counts[order], tail)].max()
-    below = values[order][::-1][: _kept(counts[order][::-1], tail)].min()
+    above = (values + half)[order][: _kept(counts[order], tail)].max()
+    below = (values - half)[order][::-1][: _kept(counts[order][::-1], tail)].min()
     return max(min(below, 0.0), low), min(max(above, 0.0), high)
 
 
@@ -103,18 +132,18 @@ def _search(bounds: Range, loss: Callable[[Range], float]) -> Range:
     return min(((low * s, best[1]) for s in _CANDIDATES[::-1]), key=loss)
 
 
-def _mse(statistics: TensorStatistics, bounds: Range, levels: int) -> Range:
-    values, _, counts = _signed(statistics)
+def _mse(data: Distribution, bounds: Range, levels: int) -> Range:
+    values, counts = data.values, data.counts
     return _search(bounds, lambda candidate: noise(values, counts, candidate, levels))
 
 
-def _entropy(statistics: TensorStatistics, bounds: Range, levels: int) -> Range:
+def _entropy(data: Distribution, bounds: Range, levels: int) -> Range:
     """Least Kullback–Leibler divergence on 2,048 linear bins (Migacz, GTC 2017).
 
     Unlike its common form, the reference distribution keeps the clipped mass in its outer bins
     and every candidate is compared on the same bins.
     """
-    values, half, counts = _signed(statistics)
+    values, half, counts = data.values, data.half, data.counts
     low, high = bounds
     reference = _linear_histogram(values, half, counts, bounds)
     centers = low + (np.arange(ENTROPY_BINS) + 0.5) * (high - low) / ENTROPY_BINS
@@ -155,6 +184,6 @@ def _linear_histogram(values: Floats, half: Floats, counts: Floats, bounds: Rang
     return np.diff(cumulative)
 
 
-ESTIMATORS: Mapping[str, Callable[[TensorStatistics, Range, int], Range]] = MappingProxyType(
+ESTIMATORS: Mapping[str, Callable[[Distribution, Range, int], Range]] = MappingProxyType(
     {"minmax": _minmax, "percentile": _percentile, "entropy": _entropy, "mse": _mse}
 )

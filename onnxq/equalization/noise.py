@@ -186,6 +186,18 @@ def build_noise_model(
     )
 
 
+def input_gains(
+    graph: Graph, classes: ScaleClasses, calibration: Calibration
+) -> dict[str, Floats]:
+    """Tensor → how much an error in each of its channels matters where weights read it."""
+    gains = _sensitivities(graph, classes, calibration.tensors)
+    result: dict[str, Floats] = {}
+    for site in classes.linears:
+        tensor = site.node.input(site.layout.data)
+        result[tensor] = result.get(tensor, 0.0) + gains.at_input[site.node.name]
+    return result
+
+
 @dataclass(frozen=True)
 class _Sensitivities:
     """G of each weighted node's outputs and inputs, relative to the power of its output.

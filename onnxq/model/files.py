@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -92,7 +93,7 @@ def _load_external_data(proto: ModelProto, path: Path) -> None:
 def _read_external(tensor: TensorProto, entries: dict[str, str], folder: Path, path: Path) -> None:
     where = f"{path}: external data of tensor {tensor.name!r}"
     location = entries.get("location", "")
-    if not location:
+    if not location or "\0" in location:
         raise ModelError(f"{where} name no file")
     target = folder / location
     if Path(location).is_absolute() or folder not in target.resolve().parents:
@@ -105,6 +106,8 @@ def _read_external(tensor: TensorProto, entries: dict[str, str], folder: Path, p
         raise ModelError(f"{where} are missing: no file {location!r} beside the model")
     available = target.stat().st_size - offset
     expected = _byte_size(tensor)
+    if expected is None:
+        raise ModelError(f"{where} have a type or shape that cannot be stored outside the model")
     length = expected if length < 0 else length
     if offset < 0 or length != expected or length > available:
         raise ModelError(
@@ -115,13 +118,15 @@ def _read_external(tensor: TensorProto, entries: dict[str, str], folder: Path, p
         stream.seek(offset)
         tensor.raw_data = stream.read(length)
     tensor.ClearField("external_data")
-    tensor.data_location = TensorProto.DEFAULT
+    tensor.ClearField("data_location")
 
 
-def _byte_size(tensor: TensorProto) -> int:
-    count = 1
-    for size in tensor.dims:
-        count *= size
+def _byte_size(tensor: TensorProto) -> int | None:
+    """Bytes of the tensor's raw data; None for types and shapes that have none."""
+    stored = set(TensorProto.DataType.values()) - {TensorProto.UNDEFINED, TensorProto.STRING}
+    if tensor.data_type not in stored or any(size < 0 for size in tensor.dims):
+        return None
+    count = math.prod(tensor.dims)
     if tensor.data_type in {TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1}:
         return (count + 1) // 2
     itemsize: int = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize

@@ -98,17 +98,24 @@ _RESIZE_WITH_MODES = 11
 def _keep_old_resize(proto: ModelProto) -> None:
     """Say how Upsample and Resize-10 found their samples; the converter forgets to.
 
-    They map x_out / scale and round down, newer defaults differ.
+    They read position x / scale, rounded down where they enlarge and, in ONNX Runtime, up where
+    they shrink; newer defaults differ.
     """
-    for node in proto.graph.node:
-        if node.op_type == "Resize" and not node.domain:
-            given = {attribute.name for attribute in node.attribute}
-            for key, value in (
-                ("coordinate_transformation_mode", "asymmetric"),
-                ("nearest_mode", "floor"),
-            ):
-                if key not in given:
-                    node.attribute.append(onnx.helper.make_attribute(key, value))
+    graph = Graph(Model(proto))
+    for index, node in enumerate(proto.graph.node):
+        if node.op_type != "Resize" or node.domain:
+            continue
+        scales = graph.constant(graph.nodes[index].input(2))
+        shrinks = scales is not None and bool(np.any(scales < 1))
+        if shrinks and np.any(scales > 1):
+            raise ModelError(f"Resize {node.name!r} shrinks one axis and enlarges another")
+        given = {attribute.name for attribute in node.attribute}
+        for key, value in (
+            ("coordinate_transformation_mode", "asymmetric"),
+            ("nearest_mode", "ceil" if shrinks else "floor"),
+        ):
+            if key not in given:
+                node.attribute.append(onnx.helper.make_attribute(key, value))
 
 
 def _name_nodes(model: Model) -> tuple[Model, int]:
@@ -303,6 +310,16 @@ class _Fold:
 
 
 def _fold_batch_norms(model: Model) -> tuple[Model, dict[str, str]]:
+    """Fold until none is left: of two in a row the second follows the weighted node only then."""
+    folded: dict[str, str] = {}
+    while True:
+        model, more = _fold_batch_norms_once(model)
+        folded |= more
+        if not more:
+            return model, folded
+
+
+def _fold_batch_norms_once(model: Model) -> tuple[Model, dict[str, str]]:
     graph = Graph(model)
     folds = [fold for node in graph.nodes if (fold := _fold_of(graph, node)) is not None]
     if not folds:
@@ -319,6 +336,8 @@ def _fold_batch_norms(model: Model) -> tuple[Model, dict[str, str]]:
             ]
             weighted.outputs = list(batch_norm.outputs)
             batch_norm.outputs = []
+            # Without a bias its factor was idle; now it would scale the folded one.
+            weighted.attrs.pop("beta", None)
 
     edited = edit(model, change)
     return edited, {fold.batch_norm.name: fold.weighted.name for fold in folds}

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs  # noqa: TID251
 from onnx import ModelProto
+from onnx_graphsurgeon.logger import G_LOGGER  # noqa: TID251
 
 from onnxq.errors import ModelError
 from onnxq.model.graph import names_in_subgraphs
@@ -34,15 +35,16 @@ def edit(model: Model, change: Change, *, opset: int = 0) -> Model:
     Raises:
         ModelError: the edited graph is no valid model.
     """
-    source = ModelProto()
-    source.CopyFrom(model.proto)
-    graph = gs.import_onnx(source)
-    old = list(graph.tensors().values())
-    change(graph)
-    graph.cleanup(remove_unused_node_outputs=False).toposort()
-    captured = {name for node in model.proto.graph.node for name in names_in_subgraphs(node)}
-    _rename_new(graph, old, captured)
-    result = gs.export_onnx(graph, do_type_check=False)
+    # Graphsurgeon's logger prints to stdout, which belongs to the command line.
+    with G_LOGGER.suppress():
+        graph = _import(model)
+        old = list(graph.tensors().values())
+        change(graph)
+        # First the names: graphsurgeon takes tensors of one name for the same when it sorts.
+        captured = {name for node in model.proto.graph.node for name in names_in_subgraphs(node)}
+        _rename_new(graph, old, captured)
+        graph.cleanup(remove_unused_node_outputs=False).toposort()
+        result = _export(graph)
 
     proto = ModelProto()
     proto.CopyFrom(model.proto)
@@ -66,6 +68,27 @@ def edit(model: Model, change: Change, *, opset: int = 0) -> Model:
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(f"the rewritten graph is not valid: {error}") from error
     return Model(proto, model.source)
+
+
+def _import(model: Model) -> gs.Graph:
+    """The graph in graphsurgeon's form; raises `ModelError` for what that form cannot hold."""
+    source = ModelProto()
+    source.CopyFrom(model.proto)
+    for node in source.graph.node:
+        for attribute in node.attribute:
+            if attribute.type in {onnx.AttributeProto.TYPE_PROTO, onnx.AttributeProto.TYPE_PROTOS}:
+                raise ModelError(f"node {node.name!r} has a type as attribute {attribute.name!r}")
+    try:
+        return gs.import_onnx(source)
+    except Exception as error:  # it fails with whatever its own code raises
+        raise ModelError(f"the graph has a form onnxq cannot rewrite: {error}") from error
+
+
+def _export(graph: gs.Graph) -> ModelProto:
+    try:
+        return gs.export_onnx(graph, do_type_check=False)
+    except Exception as error:
+        raise ModelError(f"the graph has a form onnxq cannot rewrite: {error}") from error
 
 
 def _rename_new(graph: gs.Graph, old: Sequence[gs.Tensor], captured: set[str]) -> None:

@@ -72,6 +72,7 @@ def details_json(result: QuantizationResult, calibration: Calibration) -> str:
         "target": plan.target.name,
         "options": plan.options,
         "folded_batch_norms": result.normalization.folded_batch_norms,
+        "folded_pads": result.normalization.folded_pads,
         "fused": {
             name: status.fused_into
             for name, status in plan.nodes.items()
@@ -130,6 +131,13 @@ def details(model: Model) -> Details:
         bool(quantized), record.get("target", ""), tuple(layers), tuple(learnables), float_nodes,
         record,
     )  # fmt: skip
+
+
+def recorded_preprocessing(model: Model) -> str:
+    """Canonical text of the preprocessing the model was calibrated with; "" where unknown."""
+    calibration = _record(model).get("calibration")
+    text = calibration.get("preprocessing") if isinstance(calibration, dict) else ""
+    return text if isinstance(text, str) else ""
 
 
 def _record(model: Model) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from onnxq.calibration.ranges import estimate
-from onnxq.calibration.statistics import Calibration, TensorStatistics
+from onnxq.calibration.ranges import distribution, estimate
+from onnxq.calibration.statistics import Calibration
 from onnxq.errors import UsageError
 from onnxq.model.graph import Graph, Node
 from onnxq.model.operators import Int8Rule, kernel_output, operator_of, weight_layout
@@ -20,6 +21,9 @@ from onnxq.quantization.numerics import (
     weight_parameters,
 )
 from onnxq.quantization.targets import Placement, Target
+
+LARGEST_BIAS = 2.0**30
+"""Steps of an int32 bias; the other half of its range is for the correction to come."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +105,18 @@ class QuantizationPlan:
 
 
 def plan_quantization(
-    graph: Graph, calibration: Calibration, target: Target, options: QuantizationOptions
+    graph: Graph,
+    calibration: Calibration,
+    target: Target,
+    options: QuantizationOptions,
+    gains: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> QuantizationPlan:
     """Decide what becomes int8.
 
     Args:
         graph: of the normalized (and perhaps equalized) model.
         calibration: of exactly that model.
+        gains: tensor → how much an error in each channel matters at its readers (channels,).
 
     Raises:
         UsageError: a regular expression is invalid or matches no node.
@@ -121,7 +130,8 @@ def plan_quantization(
     else:
         nodes, readers, tensors = _place_all(graph, target, nodes, set(calibration.tensors))
     groups = _shared_groups(graph, nodes, tensors)
-    activations = _activation_parameters(calibration, groups, target, options)
+    activations = _activation_parameters(calibration, groups, target, options, gains or {})
+    activations = _widen_pooled(graph, activations, options)
     weights = {
         node.name: plan_weight(graph, node, options, activations if target.integer_bias else {})
         for node in graph.nodes
@@ -170,7 +180,8 @@ def _eligible(
     row = operator_of(node)
     if row is None:
         return Float(f"{node.op_type} has no row in the operator table")
-    if selected[node.name]:
+    # A fused activation goes where its host goes, whatever its own name.
+    if selected[node.name] and not row.fuses:
         return Float(selected[node.name])
     if row.int8 is Int8Rule.FLOAT:
         return Float(f"{node.op_type} has no int8 form")
@@ -360,6 +371,7 @@ def _activation_parameters(
     groups: Mapping[str, str],
     target: Target,
     options: QuantizationOptions,
+    gains: Mapping[str, NDArray[np.float64]],
 ) -> Mapping[str, Own | Shared]:
     members: dict[str, list[str]] = {}
     for name, leader in groups.items():
@@ -367,9 +379,9 @@ def _activation_parameters(
     result: dict[str, Own | Shared] = {}
     for names in members.values():
         known = [name for name in names if name in calibration.tensors]
-        statistics = _pooled([calibration.tensors[name] for name in known])
+        data = distribution([(calibration.tensors[name], gains.get(name)) for name in known])
         low, high = estimate(
-            statistics, options.ranges, levels=target.levels, symmetric=target.symmetric
+            data, options.ranges, levels=target.levels, symmetric=target.symmetric
         )
         parameters = activation_parameters(
             low, high, dtype=target.activation, symmetric=target.symmetric,
@@ -380,23 +392,37 @@ def _activation_parameters(
     return result
 
 
-def _pooled(statistics: Sequence[TensorStatistics]) -> TensorStatistics:
-    """Several tensors' statistics as one channel."""
-    flat = [
-        replace(
-            s, axis=None, minimum=s.minimum.min(keepdims=True),
-            maximum=s.maximum.max(keepdims=True), counts=s.pooled[None, :],
-        )
-        for s in statistics
-    ]  # fmt: skip
-    result = flat[0]
-    for other in flat[1:]:
-        result = result.merge(other)
+FINEST_MEAN = 255.0
+"""Input over output scale above which integer pooling kernels refuse to run."""
+
+
+def _widen_pooled(
+    graph: Graph, activations: Mapping[str, Own | Shared], options: QuantizationOptions
+) -> Mapping[str, Own | Shared]:
+    """Coarsen outputs of pooling that are far below the step of what is pooled."""
+    result = dict(activations)
+    for node in graph.nodes:
+        row = operator_of(node)
+        source, pooled = result.get(node.input(0)), result.get(node.output)
+        if row is None or row.int8 is not Int8Rule.OWN or source is None or pooled is None:
+            continue
+        if not row.mixed_axes(graph, node, graph.rank(node.input(0)) or 0):
+            continue
+        ratio = float(source.parameters.scale) / FINEST_MEAN / float(pooled.parameters.scale)
+        if ratio <= 1:
+            continue
+        low, high = pooled.parameters.range
+        wider = activation_parameters(
+            low * ratio, high * ratio, dtype=pooled.parameters.dtype,
+            symmetric=not pooled.parameters.zero_point, power_of_two=options.power_of_two,
+        )  # fmt: skip
+        leader = pooled.shares_with if isinstance(pooled, Shared) else node.output
+        for name, entry in activations.items():
+            if name == leader:
+                result[name] = Own(wider)
+            elif isinstance(entry, Shared) and entry.shares_with == leader:
+                result[name] = Shared(wider, leader)
     return result
-
-
-LARGEST_BIAS = 2.0**30
-"""Steps of an int32 bias; the other half of its range is for the correction to come."""
 
 
 def plan_weight(

@@ -1,5 +1,6 @@
 """Build small models: `Builder` by hand, `random_models` by hypothesis out of the operator table."""
 
+import os
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,6 +9,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
+
+GRAPHS = int(os.environ.get("ONNXQ_GRAPHS", "150"))
+"""Random graphs a test draws at most: 150 by default, 500 in CI, 20000 in the slow run."""
 
 
 class Builder:
@@ -52,7 +56,9 @@ class Builder:
         """Values whose channels differ in size, as those of a badly trained layer."""
         values = self.rng.standard_normal(shape) * scale
         if len(shape) > 1:
-            spread = np.exp2(self.rng.uniform(-self.spread, self.spread, (shape[0],) + (1,) * (len(shape) - 1)))
+            spread = np.exp2(
+                self.rng.uniform(-self.spread, self.spread, (shape[0],) + (1,) * (len(shape) - 1))
+            )
             values = values * spread
         return values.astype(np.float32)
 
@@ -130,9 +136,7 @@ class Builder:
     # --- the model -----------------------------------------------------------------------------
 
     def proto(self, *outputs):
-        infos = [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs
-        ]
+        infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
         graph = helper.make_graph(
             self.nodes, "test", self.inputs, infos, initializer=self.initializers
         )
@@ -184,7 +188,9 @@ def _conv(g, x):
     shape = (out, c // group, k, k)
     same = [t.name for t in b.initializers if tuple(t.dims) == shape]
     weight = g.pick(None, *same[-1:])
-    return b.conv(x, out, k, group=group, bias=g.pick(True, False), stride=g.pick(1, 2), weight=weight)
+    return b.conv(
+        x, out, k, group=group, bias=g.pick(True, False), stride=g.pick(1, 2), weight=weight
+    )
 
 
 def _depthwise(g, x):
@@ -245,7 +251,11 @@ def _with_constant(g, x):
 
 
 def _same_space(g, x):
-    return [t for t in g.tensors if len(g.shape(t)) == len(g.shape(x)) and g.shape(t)[1:] == g.shape(x)[1:]]
+    return [
+        t
+        for t in g.tensors
+        if len(g.shape(t)) == len(g.shape(x)) and g.shape(t)[1:] == g.shape(x)[1:]
+    ]
 
 
 def _concat(g, x):
@@ -442,7 +452,9 @@ def _steps(shape):
 @st.composite
 def random_protos(draw, max_steps=12, spread=3):
     """A model as a file would hold it: batch norms unfolded, Constant nodes, mid-chain outputs."""
-    builder = Builder(draw(st.integers(0, 2**16)), batch=draw(st.sampled_from(["N", 2])), spread=spread)
+    builder = Builder(
+        draw(st.integers(0, 2**16)), batch=draw(st.sampled_from(["N", 2])), spread=spread
+    )
     g = Growth(draw, builder)
     c = draw(st.sampled_from([2, 3, 4, 16]))
     g.tensors.append(_conv(g, builder.input(c, 4, 4)))

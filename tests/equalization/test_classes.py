@@ -4,7 +4,6 @@ Each model is also scaled by random powers of two, which must not change a bit o
 """
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnxq.equalization.apply import apply_scales
@@ -108,9 +107,7 @@ def test_an_overridable_weight_is_a_barrier(b):
     second = b.conv(first, 4, name="second")
     proto = b.proto(b.head(second))
     weight = next(n for n in proto.graph.node if n.name == "second").input[1]
-    proto.graph.input.append(
-        helper.make_tensor_value_info(weight, TensorProto.FLOAT, [4, 4, 1, 1])
-    )
+    proto.graph.input.append(helper.make_tensor_value_info(weight, TensorProto.FLOAT, [4, 4, 1, 1]))
     model, _ = normalize(Model(proto))
     classes = assert_exact(model)
     assert pinned(classes, first)
@@ -153,9 +150,7 @@ def test_concat_in_space_ties(b):
 
 def test_split_and_slice(b):
     x = b.conv(b.input(3, 4, 4), 6)
-    first, second = b.op(
-        "Split", x, b.ints(2, 4), outputs=2, shapes=[(2, 4, 4), (4, 4, 4)], axis=1
-    )
+    first, second = b.op("Split", x, b.ints(2, 4), outputs=2, shapes=[(2, 4, 4), (4, 4, 4)], axis=1)
     part = b.op("Slice", second, b.ints(3), b.ints(-9), b.ints(1), b.ints(-2), shape=(2, 4, 4))
     classes = check(b, b.head(first), b.head(part))
     assert np.array_equal(ids(classes, first), ids(classes, x)[:2])

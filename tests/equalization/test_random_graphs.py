@@ -4,12 +4,11 @@
 """
 
 import pytest
-from conftest import GRAPHS
 from hypothesis import given, settings
 from onnxq.equalization.equalize import equalize
 
 from equalization.check import same_outputs, scale_randomly
-from equalization.graphs import random_feeds, random_models
+from equalization.graphs import GRAPHS, random_feeds, random_models
 
 
 @settings(max_examples=GRAPHS)

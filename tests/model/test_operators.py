@@ -62,7 +62,11 @@ def random(*shape):
 NORM = at(_1=random(6), _2=random(6))
 BATCH_NORM = at(_1=random(6), _2=random(6), _3=random(6), _4=np.abs(random(6)) + scalar(0.5))
 POOL = {"kernel_shape": [3, 3], "pads": [1, 0, 1, 1], "strides": [2, 1]}
-PAIR = [Case(IMAGE, IMAGE), Case(IMAGE, constants=at(_1=random(6, 1, 1))), Case(IMAGE, (2, 6, 1, 1))]
+PAIR = [
+    Case(IMAGE, IMAGE),
+    Case(IMAGE, constants=at(_1=random(6, 1, 1))),
+    Case(IMAGE, (2, 6, 1, 1)),
+]
 MANY = [*PAIR, Case(IMAGE, IMAGE, IMAGE)]
 
 

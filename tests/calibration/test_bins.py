@@ -1,0 +1,156 @@
+"""Fixed bins: every float32 has one, histograms add and shift without error."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from onnxq.calibration import bins
+from onnxq.calibration.accumulate import Accumulator
+
+LARGEST = float(np.finfo(np.float32).max)
+SPECIAL = [0.0, -0.0, LARGEST, -LARGEST, 1e-45, -1e-45, 1.1754944e-38, 2.0**-32, -(2.0**-32), 1.0]
+
+finite = st.one_of(
+    st.sampled_from(SPECIAL),
+    st.floats(width=32, allow_nan=False, allow_infinity=False),
+    st.floats(-10, 10, width=32),
+)
+arrays = hnp.arrays(
+    np.float32, hnp.array_shapes(min_dims=3, max_dims=3, max_side=5), elements=finite
+)
+
+
+def statistics(values, axis=None):
+    accumulator = Accumulator(axis)
+    accumulator.add(np.asarray(values, np.float32))
+    return accumulator.finish()
+
+
+def column_edges(column, top):
+    """Interval of magnitudes and the sign of a histogram column."""
+    edges, width = bins.edges(top), bins.magnitude_bins(top)
+    if column == 0:
+        return 0.0, 2.0**bins.FLOOR, 0
+    index = (column - 1) % width
+    return edges[index], edges[index + 1], -1 if column > width else 1
+
+
+@given(finite)
+def test_a_value_lies_between_the_edges_of_its_bin(value):
+    value = np.float32(value)
+    top = bins.top_of(abs(float(value)))
+    column = bins.lookup_table(top)[bins.high_half(value.reshape(1))[0]]
+    low, high, sign = column_edges(column, top)
+    assert low <= abs(float(value)) < high
+    if sign:
+        assert np.sign(value) == sign
+
+
+@pytest.mark.parametrize("top", [bins.FLOOR + 1, 0, 3, bins.CEILING])
+def test_edges_ascend_and_meet_the_window(top):
+    edges = bins.edges(top)
+    assert len(edges) == bins.magnitude_bins(top) + 1
+    assert edges[0] == 2.0**bins.FLOOR
+    assert edges[-1] == 2.0**top
+    assert np.all(np.diff(edges) > 0)
+    assert np.all(edges[1:] / edges[:-1] <= 1 + 1 / bins.BINS_PER_OCTAVE)
+
+
+def test_at_least_32_bins_an_octave():
+    assert bins.BINS_PER_OCTAVE >= 32
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -np.nan])
+def test_what_is_not_finite_has_a_column_of_its_own(value):
+    table = bins.lookup_table(4)
+    column = table[bins.high_half(np.array([value], np.float32))[0]]
+    assert column == 1 + 2 * bins.magnitude_bins(4)
+    found = statistics([value, 1.0])
+    assert found.not_finite == 1
+    assert found.count == 1
+    assert (found.low, found.high) == (1.0, 1.0)
+
+
+@given(arrays, st.sampled_from([None, 0, 1, 2]))
+def test_every_value_is_counted_once(values, axis):
+    found = statistics(values, axis)
+    assert found.count == values.size
+    assert found.not_finite == 0
+    moved = values.reshape(1, -1) if axis is None else np.moveaxis(values, axis, 0)
+    rows = moved.reshape(len(moved), -1)
+    assert np.array_equal(found.minimum, rows.min(axis=1))
+    assert np.array_equal(found.maximum, rows.max(axis=1))
+    assert np.array_equal(found.counts.sum(axis=1), np.full(len(rows), rows.shape[1]))
+    for row, counts in zip(rows, found.counts, strict=True):
+        for column in np.flatnonzero(counts):
+            low, high, sign = column_edges(column, found.top)
+            inside = (np.abs(row.astype(np.float64)) >= low) & (
+                np.abs(row.astype(np.float64)) < high
+            )
+            if sign:
+                inside &= np.sign(row) == sign
+            assert counts[column] == inside.sum()
+
+
+@given(st.lists(arrays, min_size=1, max_size=4), st.randoms(use_true_random=False))
+def test_neither_order_nor_batches_matter(parts, shuffler):
+    """One pass, the batches in any order, and merged parts: the same bits."""
+    flat = [part.ravel() for part in parts]
+    whole = statistics(np.concatenate(flat))
+    shuffler.shuffle(flat)
+    accumulator = Accumulator(None)
+    for part in flat:
+        accumulator.add(part)
+    merged = statistics(flat[0])
+    for part in flat[1:]:
+        merged = statistics(part).merge(merged)
+    for other in (accumulator.finish(), merged):
+        assert other.top == whole.top
+        for name in ("minimum", "maximum", "counts"):
+            assert np.array_equal(getattr(other, name), getattr(whole, name))
+
+
+@given(
+    hnp.arrays(np.float32, (4, 6), elements=st.floats(-100, 100, width=32)),
+    st.lists(st.integers(-6, 6), min_size=6, max_size=6),
+)
+def test_scaling_by_powers_of_two_shifts_the_histogram(values, octaves):
+    values[np.abs(values) < 2.0**-20] = 0
+    octaves = np.array(octaves)
+    shifted = statistics(values, 1).scaled(octaves)
+    fresh = statistics(values * np.exp2(octaves).astype(np.float32), 1)
+    assert np.array_equal(shifted.minimum, fresh.minimum)
+    assert np.array_equal(shifted.maximum, fresh.maximum)
+    top = max(shifted.top, fresh.top)
+    assert np.array_equal(
+        bins.regrow(shifted.counts, shifted.top, top), bins.regrow(fresh.counts, fresh.top, top)
+    )
+
+
+@given(hnp.arrays(np.float32, 50, elements=st.floats(-1e3, 1e3, width=32)))
+def test_moments_are_close(values):
+    values[np.abs(values) < 1e-6] = 0
+    found = statistics(values)
+    exact = values.astype(np.float64)
+    assert (
+        abs(found.mean_square[0] - np.square(exact).mean())
+        <= 0.04 * np.square(exact).mean() + 1e-12
+    )
+    assert abs(found.mean[0] - exact.mean()) <= 0.02 * np.abs(exact).mean() + 1e-12
+
+
+def test_memory_does_not_grow_with_the_samples():
+    accumulator = Accumulator(None)
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        accumulator.add(rng.standard_normal(100_000).astype(np.float32))
+        assert sum(part.nbytes for part in accumulator._buffer) < 16 << 20
+    assert accumulator.finish().count == 40_000_000
+
+
+def test_nothing_seen_is_nothing_known():
+    assert Accumulator(1).finish() is None
+    accumulator = Accumulator(1)
+    assert accumulator.add(np.zeros((0, 3), np.float32))
+    assert accumulator.finish() is None

@@ -1,0 +1,320 @@
+"""The documentation tells the truth: links, commands, generated parts, examples, JSON fields."""
+
+import importlib.util
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import click
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import TensorProto, helper, numpy_helper
+from onnxq import errors
+from onnxq.cli import run, validate
+from onnxq.cli.group import COMMANDS
+from onnxq.cli.group import onnxq as command_line
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
+IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+SHELLS = {"sh", "bash", "console", "shell", "make", "yaml"}
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=IDS)
+
+
+def load_generator() -> ModuleType:
+    """scripts/generate_docs.py as a module; scripts/ is no package."""
+    spec = importlib.util.spec_from_file_location(
+        "generate_docs", ROOT / "scripts" / "generate_docs.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def code_blocks(text: str) -> Iterator[tuple[str, str]]:
+    """(language, content) of every fenced block."""
+    for match in re.finditer(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        yield match[1], match[2]
+
+
+def without_code(text: str) -> str:
+    return re.sub(
+        r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    )
+
+
+# --- links -----------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors GitHub gives the page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+@every_page
+def test_relative_links_resolve(page: Path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text(encoding="utf-8"))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        if anchor and linked.suffix == ".md":
+            assert anchor in anchors(linked), target
+
+
+@every_page
+def test_pictures_are_wellformed_and_titled(page: Path):
+    for name in re.findall(r"\]\(([^)\s]+\.svg)\)", page.read_text(encoding="utf-8")):
+        root = ET.fromstring((page.parent / name).read_text(encoding="utf-8"))
+        assert root.tag.endswith("svg")
+        assert root.find("{http://www.w3.org/2000/svg}title") is not None
+
+
+# --- generated parts -------------------------------------------------------------------------
+
+
+def test_generated_parts_are_current():
+    generator = load_generator()
+    stale = [
+        name
+        for page, name in zip(PAGES, IDS, strict=True)
+        if generator.regenerate(text := page.read_text(encoding="utf-8")) != text
+    ]
+    assert not stale, "run python scripts/generate_docs.py"
+
+
+def test_every_command_has_its_help_and_heading():
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    for name in COMMANDS:
+        assert f"\n## onnxq {name}\n" in text
+        assert f"<!-- generated: help {name} -->" in text
+
+
+# --- commands --------------------------------------------------------------------------------
+
+
+def command_lines(text: str) -> Iterator[list[str]]:
+    """The words after `onnxq` wherever a shell block calls it."""
+    for language, block in code_blocks(text):
+        if language not in SHELLS:
+            continue
+        joined = re.sub(r"\\\n\s*", " ", block)
+        # Variables of Actions, Make and the shell stand for some number.
+        joined = re.sub(r"\$\{\{[^}]*\}\}|\$\([A-Z]+\)|\$\{?[A-Za-z_]\w*\}?", "1", joined)
+        for call in re.finditer(r"(?:^|[\s/;&|])onnxq +([^\n]*)", joined):
+            words = shlex.split(re.split(r"\s(?:[|;>]|&&|# )", call[1])[0])
+            if words and not call.group(0).lstrip().startswith("#"):
+                yield words
+
+
+def check_command(words: list[str]) -> None:
+    """Parse as click would, without running anything."""
+    if words[0].startswith("-"):
+        assert words[0] in {"--help", "-h", "--version"}, words
+        return
+    assert words[0] in COMMANDS, words
+    command = command_line.get_command(click.Context(command_line), words[0])
+    assert command is not None
+    try:
+        command.make_context(f"onnxq {words[0]}", words[1:], obj=None)
+    except click.exceptions.Exit:
+        return
+    except click.ClickException as error:
+        pytest.fail(f"onnxq {shlex.join(words)}: {error.format_message()}")
+
+
+@every_page
+def test_commands_in_blocks_parse(page: Path):
+    text = page.read_text(encoding="utf-8")
+    # $(DATA) of the Makefile recipe holds two options.
+    for words in command_lines(text.replace("$(DATA)", "--data images/ --preprocess imagenet")):
+        check_command(words)
+
+
+@every_page
+def test_commands_named_inline_exist(page: Path):
+    text = re.sub(
+        r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+    for span in re.findall(r"`onnxq ([^`]+)`", text):
+        name, *rest = span.split()
+        if name.startswith("-") or name.isupper():
+            continue
+        assert name in COMMANDS, span
+        command = command_line.get_command(click.Context(command_line), name)
+        known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help", "-h"}
+        assert {word for word in rest if word.startswith("-")} <= known, span
+
+
+# --- Python ----------------------------------------------------------------------------------
+
+
+def tiny_model() -> onnx.ModelProto:
+    """Conv + ReLU6, depthwise Conv + ReLU6, Conv, pooling, Gemm: 3×8×8 images, 4 classes."""
+    generator = np.random.default_rng(0)
+
+    def weight(name: str, *shape: int) -> TensorProto:
+        return numpy_helper.from_array(generator.standard_normal(shape).astype(np.float32), name)
+
+    weights = [weight("w1", 8, 3, 3, 3), weight("w2", 8, 1, 3, 3), weight("w3", 8, 8, 1, 1),
+               weight("w4", 4, 8), weight("b4", 4),
+               numpy_helper.from_array(np.float32(0), "zero"),
+               numpy_helper.from_array(np.float32(6), "six")]  # fmt: skip
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["x", "w1"], ["c1"], "stem", pads=[1, 1, 1, 1]),
+        node("Clip", ["c1", "zero", "six"], ["r1"], "relu1"),
+        node("Conv", ["r1", "w2"], ["c2"], "depthwise", pads=[1, 1, 1, 1], group=8),
+        node("Clip", ["c2", "zero", "six"], ["r2"], "relu2"),
+        node("Conv", ["r2", "w3"], ["c3"], "project"),
+        node("GlobalAveragePool", ["c3"], ["p"], "pool"),
+        node("Flatten", ["p"], ["f"], "flatten"),
+        node("Gemm", ["f", "w4", "b4"], ["y"], "classifier", transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes, "tiny",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])], weights,
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where examples run: model.onnx, images/ of four classes, data.npz with labels."""
+    generator = np.random.default_rng(0)
+    onnx.save(tiny_model(), tmp_path / "model.onnx")
+    for number in range(16):
+        target = tmp_path / "images" / f"{number % 4}_class"
+        target.mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(target / f"{number}.png")
+    x = generator.standard_normal((72, 3, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x, labels=np.arange(72) % 4)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "page",
+    [p for p in PAGES if "```python\n" in p.read_text(encoding="utf-8")],
+    ids=lambda page: page.name,
+)
+def test_python_examples_run(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]):
+    text = page.read_text(encoding="utf-8")
+    names: dict[str, Any] = {"__name__": "example"}
+    for language, block in code_blocks(text):
+        if language == "python":
+            line = text[: text.index(block)].count("\n")
+            exec(compile("\n" * line + block, str(page), "exec"), names)
+    capsys.readouterr()
+
+
+# --- JSON ------------------------------------------------------------------------------------
+
+BY_NAME = {"not_finite", "folded_batch_norms", "folded_pads", "metrics"}
+"""Fields whose keys are names of nodes, tensors or metrics."""
+
+WHOLE = {
+    "quantize": {"normalization", "equalization"},
+    "inspect": {"record"},
+}
+"""Fields that the page describes elsewhere, or in words."""
+
+OFTEN_EMPTY = {
+    "not_finite.NAME",
+    "normalization.folded_batch_norms.NAME",
+    "normalization.folded_pads.NAME",
+    "rolled_back[]",
+    "options.include[]",
+    "options.exclude[]",
+    "barriers[].node",
+    "float_nodes[].node",
+}
+
+
+def fields(value: Any, whole: set[str], path: str = "") -> set[str]:
+    """The paths of a document's leaves, as the page writes them."""
+    name = path.rpartition(".")[2]
+    if path in whole:
+        return {path}
+    if isinstance(value, dict) and name in BY_NAME:
+        found = {p for each in value.values() for p in fields(each, whole, f"{path}.NAME")}
+        return found or {f"{path}.NAME"}
+    if isinstance(value, dict):
+        prefix = f"{path}." if path else ""
+        return {p for key, each in value.items() for p in fields(each, whole, prefix + key)}
+    if isinstance(value, list):
+        return {p for each in value for p in inside(each, whole, f"{path}[]")} or {f"{path}[]"}
+    return {path}
+
+
+def inside(value: Any, whole: set[str], path: str) -> set[str]:
+    """The same for an element of a list; pairs such as [1, 4] are one leaf."""
+    return fields(value, whole, path) if isinstance(value, dict) else {path}
+
+
+def documented(command: str) -> set[str]:
+    """The fields in the table of the command's section."""
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    section = text.split(f"\n## onnxq {command}\n")[1].split("\n## ")[0]
+    table = section.split("| field | meaning |\n")[1]
+    return {
+        field
+        for line in table.splitlines()[1:]
+        if line.startswith("|")
+        for field in re.findall(r"`([^`]+)`", line.split("|")[1])
+    }
+
+
+def document(*arguments: str) -> dict[str, Any]:
+    result = CliRunner().invoke(command_line, [*arguments, "--json", "-q"])
+    assert result.exit_code == 0, result.stderr
+    found: dict[str, Any] = json.loads(result.stdout)
+    assert (found.pop("schema"), found.pop("version")) == (f"onnxq/{arguments[0]}", 1)
+    return found
+
+
+def test_json_fields_are_documented(folder: Path):
+    calls = {
+        "calibrate": ("calibrate", "model.onnx", "--data", "data.npz", "-o", "model.calib"),
+        "merge": ("merge", "model.calib", "-o", "whole.calib"),
+        "equalize": ("equalize", "model.onnx", "--data", "data.npz", "-o", "equalized.onnx"),
+        "quantize": ("quantize", "model.onnx", "--data", "data.npz", "-o", "model.int8.onnx"),
+        "validate": ("validate", "model.onnx", "model.int8.onnx", "--data", "data.npz",
+                     "--max-drop", "100"),
+        "inspect": ("inspect", "model.int8.onnx"),
+        "doctor": ("doctor",),
+    }  # fmt: skip
+    assert set(calls) == set(COMMANDS)
+    for command, call in calls.items():
+        found = fields(document(*call), WHOLE.get(command, set()))
+        told = documented(command)
+        assert found <= told, f"{command}: not documented"
+        assert told <= found | OFTEN_EMPTY, f"{command}: documented but not there"
+
+
+def test_exit_codes_are_documented():
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    table = text.split("## Exit codes")[1].split("\n## ")[0]
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
+    raised = {
+        each.exit_code
+        for each in vars(errors).values()
+        if isinstance(each, type) and issubclass(each, errors.OnnxqError)
+    }
+    others = {0, validate.GATE_FAILED, run.USAGE, run.BUG, run.INTERRUPTED, run.BROKEN_PIPE}
+    assert raised | others == codes

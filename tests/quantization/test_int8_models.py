@@ -1,0 +1,432 @@
+"""Plans and QDQ models: on random graphs and on each weighted operator, for both targets."""
+
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from hypothesis import given, settings
+from onnxq.api import calibrate
+from onnxq.calibration.ranges import ESTIMATORS
+from onnxq.errors import UsageError
+from onnxq.model.graph import Graph
+from onnxq.model.operators import Int8Rule, operator_of, weight_layout
+from onnxq.quantization.correct import correct_biases
+from onnxq.quantization.insert import insert
+from onnxq.quantization.numerics import dequantize, quantize_weight
+from onnxq.quantization.plan import (
+    Float,
+    Own,
+    QuantizationOptions,
+    Quantized,
+    Shared,
+    plan_quantization,
+)
+from onnxq.quantization.targets import TARGETS
+
+from equalization.check import outputs
+from equalization.graphs import GRAPHS, Builder, random_feeds, random_models
+
+INTEGER_KERNELS = {"QLinearConv", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat"}
+OPTIONS = QuantizationOptions(ranges="minmax")
+
+targets = pytest.mark.parametrize("target", TARGETS)
+
+
+def sqnr(exact, other):
+    noise = np.square(exact - other, dtype=np.float64).sum()
+    if noise == 0:
+        return np.inf
+    return 10 * np.log10(max(np.square(exact, dtype=np.float64).sum(), 1e-30) / noise)
+
+
+def prepare(model, target, options=OPTIONS, samples=16):
+    feeds = random_feeds(model, batch=samples)
+    calibration = calibrate(model, feeds, batch_size=samples)
+    return feeds, plan_quantization(Graph(model), calibration, TARGETS[target], options)
+
+
+def optimized(model, folder):
+    """The graph that ONNX Runtime's CPU provider runs."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    ort.InferenceSession(
+        model.proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return onnx.load(folder / "optimized.onnx").graph
+
+
+def integer_nodes(model, folder):
+    """Names of the nodes that became integer kernels (layout passes append to a name)."""
+    nodes = optimized(model, folder).node
+    return [
+        re.sub(r"_(nhwc|token_\d+|quant.*)$", "", n.name)
+        for n in nodes
+        if n.op_type in INTEGER_KERNELS
+    ]
+
+
+def network():
+    """Every weighted operator, residuals, squeeze-and-excite, pooling, concat, several heads."""
+    b = Builder(5, spread=1)
+    x = b.op("Relu", b.conv(b.input(3, 8, 8), 8, 3, name="stem"))
+    y = b.clip(b.conv(x, 8, 3, group=8, name="depthwise"))
+    y = b.conv(y, 8, bias=False, name="pointwise")
+    x = b.op("Relu", b.op("Add", y, x))
+    gate = b.op("GlobalAveragePool", x, shape=(8, 1, 1))
+    gate = b.op("Sigmoid", b.conv(gate, 8, name="gate"))
+    x = b.op("Mul", x, gate)
+    up = b.conv_transpose(x, 8, group=2, name="up")
+    up = b.op("MaxPool", up, kernel_shape=[2, 2], strides=[2, 2], shape=(8, 8, 8))
+    x = b.op("Concat", x, up, axis=1, shape=(16, 8, 8))
+    x = b.op("Flatten", b.op("GlobalAveragePool", x, shape=(16, 1, 1)), shape=(16,))
+    y = b.op("Relu", b.gemm(x, 8, trans_b=0, bias="scalar", alpha=0.5, beta=2.0, name="gemm"))
+    z = b.op("Add", b.matmul(x, 8, name="matmul"), b.const(b.random(8)))
+    return b.model(b.gemm(y, 4, name="head"), b.op("Relu", z))
+
+
+# --- the plan ----------------------------------------------------------------------------------
+
+
+@targets
+def test_every_node_is_int8_or_has_a_reason(target):
+    model = network()
+    _, plan = prepare(model, target)
+    assert set(plan.nodes) == {node.name for node in Graph(model).nodes}
+    for status in plan.nodes.values():
+        assert isinstance(status, (Quantized, Float))
+        assert not isinstance(status, Float) or status.reason
+    expected = {"stem", "depthwise", "pointwise", "gate", "gemm", "matmul", "head"}
+    assert set(plan.weights) == expected | ({"up"} if target == "gpu" else set())
+    if target == "cpu":
+        assert plan.nodes["up"] == Float("target cpu has no integer ConvTranspose")
+
+
+def test_float_needs_a_reason():
+    with pytest.raises(ValueError, match="needs a reason"):
+        Float("")
+
+
+@targets
+def test_shared_tensors_share_their_parameters(target):
+    model = network()
+    _, plan = prepare(model, target)
+    graph = Graph(model)
+    shared = [entry for entry in plan.activations.values() if isinstance(entry, Shared)]
+    assert shared
+    for entry in shared:
+        leader = plan.activations[entry.shares_with]
+        assert isinstance(leader, Own)
+        assert leader.parameters is entry.parameters
+    for node in graph.nodes:
+        row = operator_of(node)
+        if row.int8 is not Int8Rule.SHARED or isinstance(plan.nodes[node.name], Float):
+            continue
+        names = [n for n in (*row.data_of(node), *node.outputs) if n in plan.activations]
+        assert len({float(plan.activations[n].parameters.scale) for n in names}) <= 1
+
+
+@targets
+def test_include_and_exclude(target):
+    model = network()
+    only = QuantizationOptions(ranges="minmax", include=("^stem$", "^gemm"), exclude=("gemm",))
+    _, plan = prepare(model, target, only)
+    assert set(plan.weights) == {"stem"}
+    assert plan.nodes["gemm"] == Float("--exclude matches it")
+    relu = next(node.name for node in Graph(model).nodes if node.op_type == "Relu")
+    assert plan.nodes[relu] == Quantized(fused_into="stem")
+    assert plan.nodes["head"] == Float("no --include matches it")
+    onnx.checker.check_model(insert(model, plan).proto)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"include": ("no such layer",)}, "matches no node"),
+        ({"exclude": ("(",)}, "is no regular expression"),
+    ],
+)
+def test_expressions_that_make_no_sense(options, message):
+    with pytest.raises(UsageError, match=message):
+        prepare(network(), "gpu", QuantizationOptions(**options))
+
+
+@targets
+def test_zero_points_and_types(target):
+    _, plan = prepare(network(), target)
+    for entry in plan.activations.values():
+        assert entry.parameters.dtype == plan.target.activation
+        if plan.target.symmetric:
+            assert int(entry.parameters.zero_point) == 0
+    for parameters in plan.weights.values():
+        assert parameters.dtype == "int8"
+        assert not parameters.zero_point.any()
+
+
+@targets
+def test_power_of_two_scales(target):
+    _, plan = prepare(network(), target, QuantizationOptions(ranges="minmax", power_of_two=True))
+    scales = [e.parameters.scale.ravel() for e in plan.activations.values()]
+    scales += [p.scale.ravel() for p in plan.weights.values()]
+    assert np.all(np.frexp(np.concatenate(scales))[0] == 0.5)
+
+
+# --- weights -----------------------------------------------------------------------------------
+
+
+def single(op_type):
+    b = Builder(2)
+    if op_type == "Conv":
+        return b.model(b.conv(b.input(6, 4, 4), 4, 3, group=2, name="node"))
+    if op_type == "ConvTranspose":
+        return b.model(b.conv_transpose(b.input(6, 4, 4), 4, group=2, name="node"))
+    if op_type == "MatMul":
+        return b.model(b.matmul(b.input(5, 6), 4, name="node"))
+    return b.model(b.gemm(b.input(6), 4, trans_b=int(op_type[-1]), name="node"))
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize(
+    ("op_type", "axis", "channels"),
+    [("Conv", 0, 4), ("ConvTranspose", 1, 2), ("Gemm transB=1", 0, 4), ("Gemm transB=0", 1, 4),
+     ("MatMul", 1, 4)],
+)  # fmt: skip
+def test_weights_are_int8_along_their_channels(op_type, axis, channels, per_channel):
+    model = single(op_type)
+    options = QuantizationOptions(ranges="minmax", per_channel=per_channel)
+    _, plan = prepare(model, "gpu", options)
+    parameters = plan.weights["node"]
+    assert parameters.axis == (axis if per_channel else None)
+    assert parameters.scale.shape == ((channels,) if per_channel else ())
+    quantized = Graph(insert(model, plan))
+    producer = quantized.producers[quantized.by_name["node"].input(1)]
+    integers = quantized.constant(producer.input(0))
+    assert producer.op_type == "DequantizeLinear"
+    assert producer.attributes.get("axis") == parameters.axis
+    assert integers.dtype == np.int8
+    assert integers.min() >= -127
+    layout = weight_layout(Graph(model), Graph(model).by_name["node"])
+    weight = Graph(model).constant(layout.weight)
+    assert np.array_equal(integers, quantize_weight(weight, parameters))
+    others = tuple(a for a in range(weight.ndim) if a != axis or not per_channel)
+    assert np.all(np.abs(integers).max(axis=others) == 127)
+    error = np.abs(dequantize(integers, parameters) - weight)
+    limit = parameters.scale.reshape(
+        [-1 if a == parameters.axis else 1 for a in range(weight.ndim)]
+    )
+    assert np.all(error <= limit * 0.5001)
+
+
+@targets
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_dead_channels_keep_their_bias(target, per_channel):
+    """Rows of zeros, and an input that is zero throughout, leave the bias as the only output."""
+    b = Builder(2, spread=1)
+    x = b.op("Relu", b.conv(b.input(3, 4, 4), 4, name="dead"))
+    model = b.model(b.gemm(b.op("Flatten", x, shape=(64,)), 3, name="head"))
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    for tensor in proto.graph.initializer:
+        value = onnx.numpy_helper.to_array(tensor).copy()
+        if value.shape == (4, 3, 1, 1):
+            value[2] = 0
+        elif value.shape == (4,):
+            value[:] = (-100, -100, 0.7, -100)
+        elif value.shape == (3, 64):
+            value[0] = 0
+        tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    model = type(model)(proto)
+    options = QuantizationOptions(ranges="minmax", per_channel=per_channel)
+    feeds, plan = prepare(model, target, options)
+    quantized = insert(model, plan)
+    for optimize in (True, False):
+        (a,), (c,) = (outputs(m, feeds, optimize=optimize) for m in (model, quantized))
+        assert sqnr(a, c) > 30
+
+
+def test_a_layer_whose_input_is_dead_still_runs():
+    b = Builder(2)
+    x = b.conv(b.input(3, 4, 4), 4)
+    x = b.op("Relu", b.op("Sub", x, b.const(np.float32(1000))))
+    model = b.model(b.head(b.op("Relu", b.conv(x, 4))))
+    for target in TARGETS:
+        feeds, plan = prepare(model, target)
+        quantized = insert(model, plan)
+        for optimize in (True, False):
+            (a,), (c,) = (outputs(m, feeds, optimize=optimize) for m in (model, quantized))
+            assert sqnr(a, c) > 25
+
+
+def test_a_bias_far_larger_than_its_weights_fits_int32():
+    """Issue 24815 of ONNX Runtime: steps of input scale × weight scale overflow."""
+    b = Builder(2, spread=0)
+    weight = b.random(4, 3, 1, 1) * np.float32(1e-9)
+    conv = b.op(
+        "Conv", b.input(3, 4, 4), b.const(weight), b.const(np.array([5, -3, 2, 1], np.float32)),
+        shape=(4, 4, 4), name="conv",
+    )  # fmt: skip
+    model = b.model(conv)
+    feeds, plan = prepare(model, "cpu")
+    (a,), (c,) = (outputs(m, feeds, optimize=False) for m in (model, insert(model, plan)))
+    assert np.abs(a - c).max() < 0.03
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (4, 4)])
+def test_a_bias_that_differs_from_row_to_row_is_no_bias_of_columns(shape):
+    b = Builder(2, batch=4, spread=1)
+    x = b.input(6)
+    y = b.op("Gemm", x, b.const(b.random(6, 4)), b.const(b.random(*shape)), shape=(4,), name="gemm")
+    model = b.model(y)
+    feeds = random_feeds(model)
+    calibration = calibrate(model, feeds)
+    for target in TARGETS.values():
+        plan = plan_quantization(Graph(model), calibration, target, OPTIONS)
+        (a,), (c,) = (outputs(m, feeds, optimize=False) for m in (model, insert(model, plan)))
+        assert sqnr(a, c) > 30
+
+
+# --- models ------------------------------------------------------------------------------------
+
+
+@targets
+@pytest.mark.parametrize("ranges", ESTIMATORS)
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_the_network_in_int8(target, ranges, per_channel):
+    model = network()
+    options = QuantizationOptions(ranges=ranges, per_channel=per_channel)
+    feeds, plan = prepare(model, target, options, samples=64)
+    quantized = insert(model, plan)
+    onnx.checker.check_model(quantized.proto, full_check=True)
+    exact = outputs(model, feeds, optimize=False)
+    for optimize in (False, True):
+        for a, c in zip(exact, outputs(quantized, feeds, optimize=optimize), strict=True):
+            assert sqnr(a, c) > 20
+
+
+def test_on_the_cpu_every_planned_weight_has_an_integer_kernel(tmp_path):
+    model = network()
+    _, plan = prepare(model, "cpu")
+    assert sorted(integer_nodes(insert(model, plan), tmp_path)) == sorted(plan.weights)
+
+
+@pytest.mark.parametrize("bias", ["vector", "row", "scalar", None])
+@pytest.mark.parametrize("beta", [1.0, 2.0])
+def test_each_gemm_becomes_an_integer_kernel(bias, beta, tmp_path):
+    b = Builder(spread=1)
+    model = b.model(b.head(b.op("Relu", b.gemm(b.input(6), 5, bias=bias, alpha=0.3, beta=beta))))
+    feeds, plan = prepare(model, "cpu")
+    quantized = insert(model, plan)
+    assert sorted(integer_nodes(quantized, tmp_path)) == sorted(plan.weights)
+    (a,), (c,) = (outputs(m, feeds, optimize=True) for m in (model, quantized))
+    assert sqnr(a, c) > 30
+
+
+def test_gpu_models_keep_float_biases_and_have_no_int32():
+    quantized = insert(network(), prepare(network(), "gpu")[1])
+    kinds = {tensor.data_type for tensor in quantized.proto.graph.initializer}
+    assert onnx.TensorProto.INT32 not in kinds
+    assert onnx.TensorProto.UINT8 not in kinds
+
+
+@targets
+@settings(max_examples=max(GRAPHS // 3, 1))
+@given(random_models(spread=1))
+def test_random_graphs_stay_close(target, model):
+    feeds, plan = prepare(model, target)
+    quantized = insert(model, plan)
+    onnx.checker.check_model(quantized.proto)
+    exact = outputs(model, feeds, optimize=False)
+    unfused = outputs(quantized, feeds, optimize=False)
+    fused = outputs(quantized, feeds, optimize=True)
+    for a, c, d in zip(exact, unfused, fused, strict=True):
+        # An output of one small value may lie below the step of what it is computed from.
+        assert sqnr(a, c) > 5
+        assert sqnr(c, d) > 25
+
+
+@settings(max_examples=max(GRAPHS // 5, 1))
+@given(random_models(spread=1))
+def test_random_graphs_run_on_integer_kernels(model):
+    _, plan = prepare(model, "cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        found = integer_nodes(insert(model, plan), Path(folder))
+    assert set(plan.weights) <= set(found)
+
+
+# --- bias correction ---------------------------------------------------------------------------
+
+
+def errors(model, plan, feeds, biases):
+    quantized = insert(model, plan, biases=biases, integer_bias=False)
+    pairs = zip(*(outputs(m, feeds, optimize=False) for m in (model, quantized)), strict=True)
+    return sum(float(np.square(a - c, dtype=np.float64).sum()) for a, c in pairs)
+
+
+def uneven():
+    """Rows of very different size, which per-tensor weights round coarsely."""
+    b = Builder(3, spread=3)
+    x = b.op("Relu", b.conv(b.input(3, 8, 8), 16, 3, name="stem"))
+    x = b.op("Relu", b.conv(x, 16, 3, group=16, bias=False, name="depthwise"))
+    x = b.op("Relu", b.conv(x, 8, name="pointwise"))
+    return b.model(b.head(x))
+
+
+@targets
+def test_bias_correction_lowers_the_error_or_declines(target):
+    model = uneven()
+    options = QuantizationOptions(ranges="minmax", per_channel=False)
+    feeds, plan = prepare(model, target, options, samples=128)
+    biases, records = correct_biases(model, plan, feeds)
+    assert {record.node for record in records} == set(plan.weights)
+    accepted = {record.node for record in records if record.accepted}
+    assert set(biases) == accepted
+    assert accepted
+    for record in records:
+        assert record.accepted == (record.error_after < record.error_before)
+    fresh = {"x": random_feeds(model, seed=9, batch=128)["x"]}
+    assert errors(model, plan, fresh, biases) < errors(model, plan, fresh, {})
+    onnx.checker.check_model(insert(model, plan, biases=biases).proto)
+
+
+@targets
+def test_a_matmul_has_no_bias_to_correct(target):
+    model = network()
+    feeds, plan = prepare(model, target)
+    biases, records = correct_biases(model, plan, feeds)
+    assert "matmul" in plan.weights
+    assert "matmul" not in {record.node for record in records} | set(biases)
+    onnx.checker.check_model(insert(model, plan, biases=biases).proto)
+
+
+@targets
+def test_a_perfect_layer_is_not_corrected(target):
+    """Weights and inputs on the grid leave no error, so there is nothing to accept."""
+    b = Builder()
+    weight = b.const(np.array([[127, -64], [3, 127]], np.float32).reshape(2, 2, 1, 1))
+    model = b.model(b.op("Conv", b.input(2, 2, 2), weight, shape=(2, 2, 2), name="conv"))
+    rng = np.random.default_rng(0)
+    x = rng.integers(-127, 128, (32, 2, 2, 2)).astype(np.float32)
+    x[0, 0] = 127
+    x[0, 1] = -127 if target == "gpu" else -128
+    calibration = calibrate(model, {"x": x})
+    plan = plan_quantization(Graph(model), calibration, TARGETS[target], OPTIONS)
+    biases, (record,) = correct_biases(model, plan, {"x": x})
+    if target == "gpu":
+        assert record.error_before == 0
+        assert not record.accepted
+        assert not biases
+
+
+@targets
+@settings(max_examples=max(GRAPHS // 10, 1))
+@given(random_models(spread=1))
+def test_corrected_random_graphs_are_valid(target, model):
+    feeds, plan = prepare(model, target)
+    biases, _ = correct_biases(model, plan, feeds)
+    quantized = insert(model, plan, biases=biases)
+    onnx.checker.check_model(quantized.proto)
+    outputs(quantized, feeds, optimize=True)
