@@ -61,6 +61,7 @@ def _header(calibration: Calibration) -> dict[str, Any]:
         "onnxq": onnxq.__version__,
         "model": calibration.provenance.model,
         "preprocessing": calibration.provenance.preprocessing,
+        "batch_size": calibration.provenance.batch_size,
         "bins": calibration.provenance.schema,
         "data": calibration.data,
         "note": calibration.note,
@@ -102,9 +103,12 @@ def load(path: Path) -> Calibration:
             f"{path}: not a calibration file, or a damaged one ({type(error).__name__})",
             hint="run onnxq calibrate again",
         ) from None
+    provenance = Provenance(
+        header["model"], header["preprocessing"], header["batch_size"], header["bins"]
+    )
     return Calibration(
-        Provenance(header["model"], header["preprocessing"], header["bins"]), header["data"],
-        header["note"], header["samples"], tuple((i, n) for i, n in header["shards"]), tensors,
+        provenance, header["data"], header["note"], header["samples"],
+        tuple((i, n) for i, n in header["shards"]), tensors,
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ def merge(parts: Sequence[Calibration]) -> Calibration:
         for label, a, b in (
             ("models", first.provenance.model, part.provenance.model),
             ("preprocessing", first.provenance.preprocessing, part.provenance.preprocessing),
+            ("batch sizes", first.provenance.batch_size, part.provenance.batch_size),
             ("bins", first.provenance.schema, part.provenance.schema),
             ("data", first.data, part.data),
         ):

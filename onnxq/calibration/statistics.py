@@ -63,13 +63,15 @@ class TensorStatistics:
     @property
     def variance(self) -> NDArray[np.float64]:
         """Variance of each channel (channels,)."""
-        return np.maximum(self.mean_square - self.mean**2, 0.0)
+        result: NDArray[np.float64] = np.maximum(self.mean_square - self.mean**2, 0.0)
+        return result
 
     def share_of(self, value: float) -> NDArray[np.float64]:
         """Share of each channel's values that fall into the bin of `value` ≥ 0 (channels,)."""
         half_word = int(np.float32(value).view(np.uint32)) >> 16
         column = bins.lookup_table(self.top)[half_word]
-        return self.counts[:, column] / np.maximum(self.counts.sum(axis=1), 1)
+        share: NDArray[np.float64] = self.counts[:, column] / np.maximum(self.counts.sum(axis=1), 1)
+        return share
 
     def _moment(self, power: int) -> NDArray[np.float64]:
         edges = bins.edges(self.top)
@@ -120,11 +122,13 @@ class Provenance:
     Attributes:
         model: fingerprint of the model.
         preprocessing: canonical text of the image preprocessing, "" for arrays.
+        batch_size: samples in a batch, which decides what a shard holds.
         schema: names the bins.
     """
 
     model: str
     preprocessing: str
+    batch_size: int
     schema: str = bins.SCHEMA
 
 

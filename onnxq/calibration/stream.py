@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnxq.calibration.accumulate import Accumulator
 from onnxq.calibration.statistics import Calibration, Provenance
+from onnxq.data.gather import is_held_out
 from onnxq.data.source import DataSource
 from onnxq.errors import DataError
 from onnxq.model.model import Model
@@ -67,14 +68,9 @@ def observe(
     found = {name: accumulators[name].finish() for name in sorted(accumulators)}
     preprocessing = str(source.preprocessing) if source.preprocessing else ""
     return Calibration(
-        Provenance(fingerprint, preprocessing), source.fingerprint, source.note, samples,
-        (shard,), {name: value for name, value in found.items() if value is not None},
+        Provenance(fingerprint, preprocessing, batch_size), source.fingerprint, source.note,
+        samples, (shard,), {name: value for name, value in found.items() if value is not None},
     )  # fmt: skip
-
-
-def is_held_out(batch_number: int, hold_out: int) -> bool:
-    """Whether the batch is one of those that `observe` leaves out."""
-    return hold_out > 0 and batch_number % hold_out == hold_out - 1
 
 
 def _refuse(source: DataSource, name: str, values: NDArray[Any], start: int) -> None:

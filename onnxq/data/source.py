@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.errors import ModelError, UsageError
+from onnxq.errors import DataError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from onnxq.data.preprocess import Preprocessing
@@ -120,8 +120,14 @@ def spans(
     """The half-open index ranges of the batches of samples `start` to `stop` out of `count`."""
     if batch_size < 1:
         raise UsageError(f"the batch size must be at least 1, not {batch_size}")
-    size = fixed_batch(inputs) or batch_size
+    fixed = fixed_batch(inputs)
+    size = fixed or batch_size
     first, last, _ = slice(start, stop).indices(count)
+    if fixed and (last - first) % fixed:
+        raise DataError(
+            f"{last - first} samples do not fill batches of {fixed}, which the model's input fixes",
+            hint="give a multiple of it, or export the model with a dynamic batch",
+        )
     return [(begin, min(begin + size, last)) for begin in range(first, last, size)]
 
 

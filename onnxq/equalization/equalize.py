@@ -234,7 +234,7 @@ def _roll_back(
 
     def passes(groups: Sequence[_Group]) -> bool:
         model, _ = apply_scales(graph, classes, _only(exponents, groups))
-        return accepted(compare_outputs(graph.model, model, feeds[:1]), options)
+        return accepted(compare_outputs(graph.model, model, feeds), options)
 
     def failing(groups: Sequence[_Group]) -> list[_Group]:
         if not groups or passes(groups):

@@ -106,8 +106,9 @@ def _keep_old_resize(proto: ModelProto) -> None:
         if node.op_type != "Resize" or node.domain:
             continue
         scales = graph.constant(graph.nodes[index].input(2))
-        shrinks = scales is not None and bool(np.any(scales < 1))
-        if shrinks and np.any(scales > 1):
+        factors = np.ones(1) if scales is None else scales
+        shrinks = bool(np.any(factors < 1))
+        if shrinks and np.any(factors > 1):
             raise ModelError(f"Resize {node.name!r} shrinks one axis and enlarges another")
         given = {attribute.name for attribute in node.attribute}
         for key, value in (

@@ -221,7 +221,7 @@ def _resized_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | str:
 
 
 def _copies_samples(node: Node) -> bool:
-    return node.attributes.get("mode", b"nearest") == b"nearest"
+    return bool(node.attributes.get("mode", b"nearest") == b"nearest")
 
 
 def _lp_pooled_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | str:
@@ -264,7 +264,8 @@ _S, _I = ScaleRule, Int8Rule
 _ROWS = (
     # weighted
     Operator("Conv", _S.LINEAR, _I.WEIGHTED, layout=_conv, mixed_axes=_spatial_axes),
-    Operator("ConvTranspose", _S.LINEAR, _I.WEIGHTED, layout=_conv_transpose, mixed_axes=_spatial_axes),
+    Operator("ConvTranspose", _S.LINEAR, _I.WEIGHTED, layout=_conv_transpose,
+             mixed_axes=_spatial_axes),
     Operator("Gemm", _S.LINEAR, _I.WEIGHTED, layout=_gemm),
     Operator("MatMul", _S.LINEAR, _I.WEIGHTED, layout=_matmul),
     # normalization
@@ -310,7 +311,8 @@ _ROWS = (
     Operator("ReduceL2", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
     # padding and resizing
     Operator("Pad", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_padded_axes),
-    Operator("Resize", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_resized_axes, keeps_int8=_copies_samples),
+    Operator("Resize", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_resized_axes,
+             keeps_int8=_copies_samples),
     # data movement
     Operator("Identity", _S.HOMOGENEOUS, _I.SHARED),
     Operator("Dropout", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_dropout),

@@ -86,9 +86,10 @@ def _import(model: Model) -> gs.Graph:
 
 def _export(graph: gs.Graph) -> ModelProto:
     try:
-        return gs.export_onnx(graph, do_type_check=False)
+        result: ModelProto = gs.export_onnx(graph, do_type_check=False)
     except Exception as error:
         raise ModelError(f"the graph has a form onnxq cannot rewrite: {error}") from error
+    return result
 
 
 def _rename_new(graph: gs.Graph, old: Sequence[gs.Tensor], captured: set[str]) -> None:

@@ -8,7 +8,7 @@ not measured on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ class BiasCorrection:
 def correct_biases(
     model: Model,
     plan: QuantizationPlan,
-    feeds: Mapping[str, Array],
+    batches: Sequence[Mapping[str, Array]],
     *,
     weights: Mapping[str, NDArray[np.int8]] | None = None,
     progress: Progress = SILENT,
@@ -49,14 +49,14 @@ def correct_biases(
 
     Args:
         model: the float model the plan was made for.
-        feeds: samples, all in memory; half of them measure, the other half decide.
+        batches: samples, all in memory; half of them measure, the other half decide.
 
     Returns:
         Node → new float bias (outputs,), and a record of every layer.
     """
     graph = Graph(model)
-    exact = SegmentRunner(model, feeds)
-    quantized = SegmentRunner(insert(model, plan, weights=weights, integer_bias=False), feeds)
+    exact = SegmentRunner(model, batches)
+    quantized = SegmentRunner(insert(model, plan, weights=weights, integer_bias=False), batches)
     biases: dict[str, NDArray[np.float32]] = {}
     records = []
     nodes = [node for node in graph.nodes if node.name in plan.weights]
@@ -70,11 +70,13 @@ def correct_biases(
             vector = None if bias is None else layout.bias_vector(bias)
             if vector is None or not layout.takes_bias:
                 continue
-            shift, record = _measure(node.name, wanted, got, layout.output_axis)
+            errors = [a - b for a, b in zip(wanted, got, strict=True)]
+            shift, record = _measure(node.name, errors, layout.output_axis)
             records.append(record)
             if record.accepted:
                 biases[node.name] = (vector + shift).astype(np.float32)
-                quantized.replace(node.output, got + _along(shift, got.ndim, layout.output_axis))
+                step = _along(shift, got[0].ndim, layout.output_axis)
+                quantized.replace(node.output, [values + step for values in got])
     return biases, tuple(records)
 
 
@@ -85,9 +87,9 @@ def _along(values: Array, rank: int, axis: int) -> Array:
 
 
 def _measure(
-    name: str, wanted: Array, got: Array, axis: int
+    name: str, errors: Sequence[Array], axis: int
 ) -> tuple[NDArray[np.float64], BiasCorrection]:
-    error = wanted - got
+    error = np.concatenate(errors)
     others = tuple(a for a in range(error.ndim) if a != axis % error.ndim)
     shift: NDArray[np.float64] = error.mean(axis=others, dtype=np.float64)
     if len(error) < 2:

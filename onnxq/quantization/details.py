@@ -22,7 +22,7 @@ from onnxq.quantization.plan import Float
 from onnxq.records import to_plain
 
 if TYPE_CHECKING:
-    from onnxq.api import QuantizationResult
+    from onnxq.quantization.quantize import QuantizationResult
 
 METADATA_KEY = "onnxq.quantization"
 

@@ -380,9 +380,7 @@ def _activation_parameters(
     for names in members.values():
         known = [name for name in names if name in calibration.tensors]
         data = distribution([(calibration.tensors[name], gains.get(name)) for name in known])
-        low, high = estimate(
-            data, options.ranges, levels=target.levels, symmetric=target.symmetric
-        )
+        low, high = estimate(data, options.ranges, levels=target.levels, symmetric=target.symmetric)
         parameters = activation_parameters(
             low, high, dtype=target.activation, symmetric=target.symmetric,
             power_of_two=options.power_of_two,

@@ -5,7 +5,7 @@ Each node runs once: the cost of visiting every layer is about that of one infer
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -20,31 +20,33 @@ Array = NDArray[Any]
 
 
 class SegmentRunner:
-    """Holds the live tensors of one model over one batch of samples.
+    """Holds the live tensors of one model over some batches of samples.
 
     Args:
         model: the model; its main graph is in topological order.
-        feeds: values of its inputs.
+        batches: values of its inputs, batch by batch.
     """
 
-    def __init__(self, model: Model, feeds: Mapping[str, Array]) -> None:
+    def __init__(self, model: Model, batches: Sequence[Mapping[str, Array]]) -> None:
         self._graph = Graph(model)
         self._model = model
         self._initializers = {t.name: t for t in model.proto.graph.initializer}
-        self._live: dict[str, Array] = dict(feeds)
+        self._live: dict[str, list[Array]] = {
+            name: [batch[name] for batch in batches] for name in (batches[0] if batches else {})
+        }
         self._pending: dict[int, Node] = {node.index: node for node in self._graph.nodes}
 
-    def compute(self, tensor: str) -> Array:
-        """Run what `tensor` still needs and return its value."""
+    def compute(self, tensor: str) -> list[Array]:
+        """Run what `tensor` still needs and return its value in each batch."""
         if tensor not in self._live:
             self._run(self._needed(tensor), tensor)
         value = self._live[tensor]
         self._forget()
         return value
 
-    def replace(self, tensor: str, value: Array) -> None:
-        """Let everything that runs later see `value` instead."""
-        self._live[tensor] = value
+    def replace(self, tensor: str, values: list[Array]) -> None:
+        """Let everything that runs later see `values` instead."""
+        self._live[tensor] = values
 
     def _needed(self, tensor: str) -> list[Node]:
         """Pending nodes that the tensor depends on, in topological order."""
@@ -73,22 +75,26 @@ class SegmentRunner:
             )
         ]
         read = {name for node in nodes for name in node.inputs if name}
-        feeds = {name: self._live[name] for name in sorted(read) if name in self._live}
-        part = self._part(nodes, feeds, wanted, read)
-        results = run(open_session(part, optimize=False), wanted, feeds)
-        self._live.update(zip(wanted, results, strict=True))
+        fed = [name for name in sorted(read) if name in self._live]
+        session = open_session(self._part(nodes, fed, wanted, read), optimize=False)
+        count = len(next(iter(self._live.values()), []))
+        results = [
+            run(session, wanted, {name: self._live[name][i] for name in fed}) for i in range(count)
+        ]
+        for index, name in enumerate(wanted):
+            self._live[name] = [result[index] for result in results]
         for index in inside:
             self._pending.pop(index, None)
 
     def _part(
-        self, nodes: list[Node], feeds: Mapping[str, Array], wanted: list[str], read: set[str]
+        self, nodes: list[Node], fed: list[str], wanted: list[str], read: set[str]
     ) -> ModelProto:
         proto = self._model.proto
         inputs = [
             onnx.helper.make_tensor_value_info(
                 name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim
             )
-            for name, value in feeds.items()
+            for name, value in ((name, self._live[name][0]) for name in fed)
         ]
         part = ModelProto(ir_version=proto.ir_version)
         part.opset_import.extend(proto.opset_import)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from onnxq.api import QuantizationResult
+    from onnxq.quantization.quantize import QuantizationResult
     from onnxq.model.model import Model
 
 

@@ -1,0 +1,50 @@
+"""Take some samples of a source into memory, and hold others out to measure on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from onnxq.data.source import Array, DataSource, fixed_batch
+from onnxq.model.model import TensorSpec
+
+BATCH_SIZE = 8
+"""Samples run at once, where the caller does not say and the model does not fix it."""
+
+
+def is_held_out(batch_number: int, hold_out: int) -> bool:
+    """Whether a batch belongs to the samples held out; every `hold_out`-th one, none for 0."""
+    return hold_out > 0 and batch_number % hold_out == hold_out - 1
+
+
+def gather(
+    source: DataSource,
+    inputs: Sequence[TensorSpec],
+    count: int,
+    *,
+    hold_out: int = 0,
+    held: bool = False,
+) -> list[Mapping[str, Array]]:
+    """Up to `count` samples spread evenly over the source, in batches that fit the model.
+
+    Args:
+        hold_out: every so many-th batch is held out, see `is_held_out`; with `held` only
+            samples of those are taken, without it only the others'.
+    """
+    fixed = fixed_batch(inputs)
+    wanted = 1 if fixed else max(1, math.ceil((source.count or count) / count))
+    batches: list[Mapping[str, Array]] = []
+    taken = position = 0
+    for number, batch in enumerate(source.batches(BATCH_SIZE)):
+        if is_held_out(number, hold_out) != held:
+            continue
+        rows = [i for i in range(len(batch)) if held or (position + i) % wanted == 0]
+        position += len(batch)
+        if not fixed:
+            rows = rows[: count - taken]
+        if rows:
+            batches.append({name: values[rows] for name, values in batch.feeds.items()})
+        taken += len(rows)
+        if taken >= count:
+            break
+    return batches
