@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxq.model.graph import Graph, Node
+from onnxq.model.graph import Graph, Node, names_in_subgraphs
 from onnxq.model.model import Model
 from onnxq.model.session import open_session, run
 
@@ -35,6 +35,15 @@ class SegmentRunner:
             name: [batch[name] for batch in batches] for name in (batches[0] if batches else {})
         }
         self._pending: dict[int, Node] = {node.index: node for node in self._graph.nodes}
+        # What each node reads, in the bodies of its If, Loop or Scan too; and who reads a tensor.
+        self._reads: list[set[str]] = [
+            {name for name in node.inputs if name} | names_in_subgraphs(proto)
+            for node, proto in zip(self._graph.nodes, model.proto.graph.node, strict=True)
+        ]
+        self._readers: dict[str, set[int]] = {}
+        for index, names in enumerate(self._reads):
+            for name in names:
+                self._readers.setdefault(name, set()).add(index)
 
     def compute(self, tensor: str) -> list[Array]:
         """Run what `tensor` still needs and return its value in each batch."""
@@ -58,7 +67,7 @@ class SegmentRunner:
             if name in self._live or producer is None or producer.index in found:
                 continue
             found[producer.index] = producer
-            stack.extend(producer.inputs)
+            stack.extend(self._reads[producer.index])
         return [found[index] for index in sorted(found)]
 
     def _run(self, nodes: list[Node], tensor: str) -> None:
@@ -69,12 +78,9 @@ class SegmentRunner:
             name
             for name in produced
             if name == tensor
-            or any(
-                use.node.index not in inside and use.node.index in self._pending
-                for use in self._graph.consumers(name)
-            )
+            or any(i not in inside and i in self._pending for i in self._readers.get(name, ()))
         ]
-        read = {name for node in nodes for name in node.inputs if name}
+        read = set().union(*(self._reads[index] for index in inside))
         fed = [name for name in sorted(read) if name in self._live]
         session = open_session(self._part(nodes, fed, wanted, read), optimize=False)
         count = len(next(iter(self._live.values()), []))
@@ -110,5 +116,5 @@ class SegmentRunner:
     def _forget(self) -> None:
         """Drop values that no pending node reads."""
         for name in list(self._live):
-            if not any(use.node.index in self._pending for use in self._graph.consumers(name)):
+            if not any(index in self._pending for index in self._readers.get(name, ())):
                 del self._live[name]

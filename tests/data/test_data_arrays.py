@@ -119,7 +119,12 @@ def test_fixed_batch_is_forced():
     assert fixed_batch([X]) is None
     assert fixed_batch([X, fixed]) == 2
     assert fixed_batch([spec(shape=None)]) is None
-    assert [len(b) for b in open_data(ROWS[:5], [fixed]).batches(64)] == [2, 2, 1]
+    assert [len(b) for b in open_data(ROWS[:4], [fixed]).batches(64)] == [2, 2]
+
+
+def test_samples_that_do_not_fill_a_fixed_batch_are_refused():
+    with pytest.raises(DataError, match="5 samples do not fill batches of 2"):
+        list(open_data(ROWS[:5], [spec(shape=(2, 3, 4))]).batches(64))
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,8 @@ def test_other_floats(dtype):
 
 
 def test_fixed_batch():
-    source = open_data("random:5", [spec(shape=(2, 3))])
-    assert [len(b) for b in source.batches(64)] == [2, 2, 1]
+    source = open_data("random:6", [spec(shape=(2, 3))])
+    assert [len(b) for b in source.batches(64)] == [2, 2, 2]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from onnxq.api import calibrate
 from onnxq.calibration.ranges import ESTIMATORS
 from onnxq.errors import UsageError
+from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
+from onnxq.model.model import Model
 from onnxq.model.operators import Int8Rule, operator_of, weight_layout
 from onnxq.quantization.correct import correct_biases
 from onnxq.quantization.insert import insert
@@ -339,13 +341,14 @@ def test_random_graphs_stay_close(target, model):
     feeds, plan = prepare(model, target)
     quantized = insert(model, plan)
     onnx.checker.check_model(quantized.proto)
+    largest = max(np.abs(e.parameters.range).max() for e in plan.activations.values())
     exact = outputs(model, feeds, optimize=False)
     unfused = outputs(quantized, feeds, optimize=False)
     fused = outputs(quantized, feeds, optimize=True)
     for a, c, d in zip(exact, unfused, fused, strict=True):
-        # An output of one small value may lie below the step of what it is computed from.
-        assert sqnr(a, c) > 5
-        assert sqnr(c, d) > 25
+        # What is far smaller than the tensor it is computed from may lie below its step.
+        assert sqnr(a, c) > 5 or np.abs(a - c).max() < 0.02 * largest
+        assert sqnr(c, d) > 25 or np.abs(c - d).max() < 0.02 * largest
 
 
 @settings(max_examples=max(GRAPHS // 5, 1))
@@ -380,7 +383,7 @@ def test_bias_correction_lowers_the_error_or_declines(target):
     model = uneven()
     options = QuantizationOptions(ranges="minmax", per_channel=False)
     feeds, plan = prepare(model, target, options, samples=128)
-    biases, records = correct_biases(model, plan, feeds)
+    biases, records = correct_biases(model, plan, [feeds])
     assert {record.node for record in records} == set(plan.weights)
     accepted = {record.node for record in records if record.accepted}
     assert set(biases) == accepted
@@ -396,7 +399,7 @@ def test_bias_correction_lowers_the_error_or_declines(target):
 def test_a_matmul_has_no_bias_to_correct(target):
     model = network()
     feeds, plan = prepare(model, target)
-    biases, records = correct_biases(model, plan, feeds)
+    biases, records = correct_biases(model, plan, [feeds])
     assert "matmul" in plan.weights
     assert "matmul" not in {record.node for record in records} | set(biases)
     onnx.checker.check_model(insert(model, plan, biases=biases).proto)
@@ -414,7 +417,7 @@ def test_a_perfect_layer_is_not_corrected(target):
     x[0, 1] = -127 if target == "gpu" else -128
     calibration = calibrate(model, {"x": x})
     plan = plan_quantization(Graph(model), calibration, TARGETS[target], OPTIONS)
-    biases, (record,) = correct_biases(model, plan, {"x": x})
+    biases, (record,) = correct_biases(model, plan, [{"x": x}])
     if target == "gpu":
         assert record.error_before == 0
         assert not record.accepted
@@ -426,7 +429,43 @@ def test_a_perfect_layer_is_not_corrected(target):
 @given(random_models(spread=1))
 def test_corrected_random_graphs_are_valid(target, model):
     feeds, plan = prepare(model, target)
-    biases, _ = correct_biases(model, plan, feeds)
+    biases, _ = correct_biases(model, plan, [feeds])
     quantized = insert(model, plan, biases=biases)
     onnx.checker.check_model(quantized.proto)
     outputs(quantized, feeds, optimize=True)
+
+
+@targets
+def test_what_a_subgraph_reads_is_at_hand_while_biases_are_corrected(target):
+    b = Builder(3, spread=1)
+    x = b.input(3, 4, 4)
+    conv = b.conv(x, 4, name="conv")
+    condition = b.op(
+        "Greater", b.op("ReduceMax", x, keepdims=0, shape=()), b.const(np.float32(0)), shape=()
+    )
+    shift = b.const(b.random(4, 1, 1), "shift")
+    branches = [
+        onnx.helper.make_graph(
+            [onnx.helper.make_node(op, [conv, shift], [f"{op}_out"], name=op)],
+            op,
+            [],
+            [onnx.helper.make_tensor_value_info(f"{op}_out", onnx.TensorProto.FLOAT, None)],
+        )
+        for op in ("Add", "Sub")
+    ]
+    y = b.op("If", condition, shape=(4, 4, 4), then_branch=branches[0], else_branch=branches[1])
+    last = b.op("Add", b.conv(y, 4, name="last"), conv)
+    model = infer_shapes(Model(b.proto(last)))
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    proto.graph.value_info.append(
+        onnx.helper.make_tensor_value_info(y, onnx.TensorProto.FLOAT, ["N", 4, 4, 4])
+    )
+    model = Model(proto)
+    feeds, plan = prepare(model, target)
+    assert set(plan.weights) == {"conv", "last"}
+    biases, _ = correct_biases(model, plan, [feeds])
+    (a,), (c,) = (
+        outputs(m, feeds, optimize=False) for m in (model, insert(model, plan, biases=biases))
+    )
+    assert sqnr(a, c) > 25
