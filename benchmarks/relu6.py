@@ -71,10 +71,10 @@ def main() -> None:
         print("            equalize  float    float     int8      int8    float time")
         print("mode         seconds  top-1 %  SQNR dB   top-1 %   SQNR dB / original")
         for (mode, seconds, changed, quantized), ratio in zip(rows, ratios, strict=True):
-            float_sqnr = changed["sqnr"]["value"]
+            sqnr = changed["sqnr"]["value"]
             print(
                 f"{mode:12s} {seconds:7.1f} {changed['top1']['value']:8.2f} "
-                f"{float_sqnr if isinstance(float_sqnr, str) else format(float_sqnr, '.1f'):>8} "
+                f"{sqnr if isinstance(sqnr, str) else format(sqnr, '.1f'):>8} "
                 f"{quantized['top1']['value']:9.2f} {quantized['sqnr']['value']:9.2f} {ratio:10.2f}",
                 flush=True,
             )

@@ -75,7 +75,9 @@ def main() -> None:
         for target in options.targets.split(","):
             for number, (label, flags) in enumerate(VARIANTS):
                 path = str(work / f"{target}{number}.onnx")
-                cost = run("quantize", options.model, *images, "-o", path, "--target", target, *flags)
+                cost = run(
+                    "quantize", options.model, *images, "-o", path, "--target", target, *flags
+                )
                 found = run("validate", options.model, path, *test, "--json",
                             "--execution", options.execution)  # fmt: skip
                 rows = json.loads(found.output)["rows"]

@@ -85,7 +85,9 @@ def _follow_at(
         if sizes is None:
             return "its shape is unknown"
         # The pattern may know a size that shape inference does not.
-        sizes = [max(pair) for pair in zip(sizes, pattern.shape, strict=True)]
+        sizes = [
+            known if known > 1 else size for known, size in zip(pattern.shape, sizes, strict=True)
+        ]
         if math.prod(sizes) > MOVE_LIMIT:
             return "its tensor is too large to follow"
         feeds[name] = np.ascontiguousarray(np.broadcast_to(pattern, sizes))

@@ -26,6 +26,13 @@ def random_exponents(classes, seed=0, *, limit=3):
     return {int(root): float(value) for root, value in zip(classes.free, drawn, strict=True)}
 
 
+def same_kernels(a, b):
+    """Whether both run the same operators; a per-channel Min instead of a Clip may change what
+    ONNX Runtime fuses and how it lays out what follows, and so the order of its sums."""
+    first, second = (sorted(node.op_type for node in m.proto.graph.node) for m in (a, b))
+    return first == second
+
+
 def scale_randomly(model, seed=0):
     """(scaled model, kernels added, classes)."""
     graph = Graph(model)
@@ -40,9 +47,9 @@ def assert_exact(model, seeds=(0, 1), *, optimized=True):
     Also after ONNX Runtime's optimizations, unless that is not `optimized` alike.
     """
     for seed in seeds:
-        scaled, added, classes = scale_randomly(model, seed)
+        scaled, _, classes = scale_randomly(model, seed)
         feeds = random_feeds(model, seed)
         assert same_outputs(model, scaled, feeds, optimize=False)
-        if optimized and added == 0:
+        if optimized and same_kernels(model, scaled):
             assert same_outputs(model, scaled, feeds, optimize=True)
     return classes
