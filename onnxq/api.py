@@ -107,7 +107,7 @@ def tensors_to_observe(graph: Graph) -> dict[str, int | None]:
         producer = graph.producers.get(name)
         if row and row.fuses and producer is not None and not graph.is_exposed(name):
             continue
-        if uses or name in graph.outputs:
+        if uses or graph.is_exposed(name):
             found[name] = classes.channel_axis(name)
     return found
 

@@ -87,10 +87,7 @@ def load(path: Path) -> Calibration:
         with zipfile.ZipFile(path) as archive:
             header = json.loads(archive.read("header.json"))
             _check_header(header, path)
-            tensors = {
-                entry["name"]: _read_tensor(archive, number, entry)
-                for number, entry in enumerate(header["tensors"])
-            }
+            return _read(archive, header)
     except FileNotFoundError:
         raise DataError(f"{path}: no such calibration file") from None
     except OSError as error:
@@ -103,6 +100,13 @@ def load(path: Path) -> Calibration:
             f"{path}: not a calibration file, or a damaged one ({type(error).__name__})",
             hint="run onnxq calibrate again",
         ) from None
+
+
+def _read(archive: zipfile.ZipFile, header: Any) -> Calibration:
+    tensors = {
+        entry["name"]: _read_tensor(archive, number, entry)
+        for number, entry in enumerate(header["tensors"])
+    }
     provenance = Provenance(
         header["model"], header["preprocessing"], header["batch_size"], header["bins"]
     )

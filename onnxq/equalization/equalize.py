@@ -16,7 +16,7 @@ from onnxq.equalization.classes import Barrier, ScaleClasses, find_classes, scal
 from onnxq.equalization.clips import ClipRecord, Variables, choose_variables
 from onnxq.equalization.noise import NoiseModel, build_noise_model
 from onnxq.equalization.prove import REAL_TOLERANCE, Feeds, Proof, compare_outputs
-from onnxq.equalization.solve import Solution, exponents_of, solve
+from onnxq.equalization.solve import exponents_of, solve
 from onnxq.equalization.union import DisjointSets
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
@@ -125,8 +125,7 @@ def equalize(
     noise = build_noise_model(
         graph, classes, variables.of, calibration, per_channel=options.per_channel
     )
-    solution = solve(noise, variables.bounds, real=options.real_scales)
-    solution = _reset_useless(noise, solution, numbers)
+    solution = solve(noise, variables.bounds, groups=numbers, real=options.real_scales)
     exponents = exponents_of(variables.of, solution)
     scaled, added = apply_scales(graph, classes, exponents)
     proof = compare_outputs(model, scaled, feeds)
@@ -203,20 +202,6 @@ def _groups(classes: ScaleClasses, variables: Variables) -> tuple[_Group, ...]:
         )
         for member, entry in found.items()
     )  # fmt: skip
-
-
-def _reset_useless(noise: NoiseModel, solution: Solution, groups: _Numbered) -> Solution:
-    """Leave alone each class whose scales do not lower the expected noise."""
-    exponents, after = solution.exponents, solution.after
-    for numbers in groups:
-        trial = exponents.copy()
-        trial[list(numbers)] = 0.0
-        if np.array_equal(trial, exponents):
-            continue
-        noise_without = noise.evaluate(trial * math.log(2))
-        if noise_without.sum() <= after.sum():
-            exponents, after = trial, noise_without
-    return Solution(exponents, solution.before, after)
 
 
 _Numbered = Sequence[Sequence[int]]

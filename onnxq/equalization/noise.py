@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ Indices = NDArray[np.int64]
 LEVELS = 127.0
 SHARPNESS = 24.0
 """Exponent p of the p-norm that stands for the maximum while descending."""
+
+SILENT = 1e-4
+"""Least power of a channel, as a share of what the weights before it suggest."""
 
 _EMPTY = -80.0
 """Log magnitude that stands for zero weights and silent channels."""
@@ -55,6 +58,16 @@ class WeightTerm:
     column_power: Floats
     column_variables: Indices
 
+    def shifted(self, sigma: Floats) -> WeightTerm:
+        """The term of the weight once it has taken the scales e^σ."""
+        step = sigma[self.rows][:, None] - sigma[self.columns]
+        return replace(
+            self,
+            log_weight=self.log_weight + step.astype(np.float32),
+            row_gain=self.row_gain * np.exp(-2 * sigma[self.rows]),
+            column_power=self.column_power * np.exp(2 * sigma[self.column_variables]),
+        )
+
 
 @dataclass(frozen=True)
 class ActivationTerm:
@@ -65,6 +78,11 @@ class ActivationTerm:
     variables: Indices
     gain: Floats
 
+    def shifted(self, sigma: Floats) -> ActivationTerm:
+        """The term of the activation once it has taken the scales e^σ."""
+        step = sigma[self.variables]
+        return replace(self, log_range=self.log_range + step, gain=self.gain * np.exp(-2 * step))
+
 
 @dataclass(frozen=True)
 class NoiseModel:
@@ -74,6 +92,14 @@ class NoiseModel:
     weights: tuple[WeightTerm, ...]
     activations: tuple[ActivationTerm, ...]
     per_channel: bool
+
+    def shifted(self, sigma: Floats) -> NoiseModel:
+        """The same noise as a function of the scales still to come, after e^σ."""
+        return replace(
+            self,
+            weights=tuple(term.shifted(sigma) for term in self.weights),
+            activations=tuple(term.shifted(sigma) for term in self.activations),
+        )
 
     def evaluate(self, sigma: Floats) -> Floats:
         """Noise of every term (weights, then activations) with hard maxima; (terms,)."""
@@ -167,11 +193,12 @@ def build_noise_model(
     for root, variable in variable_of.items():
         lookup[root] = variable
     tensors = calibration.tensors if calibration else {}
-    gains = _sensitivities(graph, classes, tensors)
-    weights, activations = [], []
-    for site in classes.linears:
-        statistics = tensors.get(site.node.input(site.layout.data))
-        weights.append(_weight_term(graph, site, lookup, gains, statistics))
+    powers = _input_powers(graph, classes, tensors)
+    gains = _sensitivities(graph, classes, tensors, powers)
+    weights = [
+        _weight_term(graph, site, lookup, gains, powers[site.node.name]) for site in classes.linears
+    ]
+    activations = []
     readers: dict[str, list[LinearSite]] = {}
     for site in classes.linears:
         readers.setdefault(site.node.input(site.layout.data), []).append(site)
@@ -179,6 +206,7 @@ def build_noise_model(
         statistics, variables = tensors.get(tensor), lookup[sites[0].input_ids]
         if statistics is not None and np.any(variables):
             bound = _channels(np.maximum(-statistics.minimum, statistics.maximum), sites[0])
+            bound = np.maximum(bound, np.sqrt(SILENT * powers[sites[0].node.name]))
             gain = np.sum([gains.at_input[site.node.name] for site in sites], axis=0)
             activations.append(ActivationTerm(tensor, _log(bound), variables, gain))
     return NoiseModel(
@@ -186,11 +214,10 @@ def build_noise_model(
     )
 
 
-def input_gains(
-    graph: Graph, classes: ScaleClasses, calibration: Calibration
-) -> dict[str, Floats]:
+def input_gains(graph: Graph, classes: ScaleClasses, calibration: Calibration) -> dict[str, Floats]:
     """Tensor → how much an error in each of its channels matters where weights read it."""
-    gains = _sensitivities(graph, classes, calibration.tensors)
+    powers = _input_powers(graph, classes, calibration.tensors)
+    gains = _sensitivities(graph, classes, calibration.tensors, powers)
     result: dict[str, Floats] = {}
     for site in classes.linears:
         tensor = site.node.input(site.layout.data)
@@ -211,7 +238,10 @@ class _Sensitivities:
 
 
 def _sensitivities(
-    graph: Graph, classes: ScaleClasses, tensors: Mapping[str, TensorStatistics]
+    graph: Graph,
+    classes: ScaleClasses,
+    tensors: Mapping[str, TensorStatistics],
+    powers: Mapping[str, Floats],
 ) -> _Sensitivities:
     """Carry squared weights backwards, class by class (mean-field: noises are independent)."""
     by_class: dict[int, float] = {}
@@ -227,7 +257,8 @@ def _sensitivities(
             site.layout.input_index().ravel(), (squared * outputs[:, None]).ravel(),
             site.layout.inputs,
         )  # fmt: skip
-        signal = max(_signal(graph, site, tensors, squared, outputs), 1e-30)
+        expected = (squared * powers[site.node.name][site.layout.input_index()]).sum(axis=1)
+        signal = max(_signal(graph, site, tensors, expected, outputs), 1e-30)
         at_output[site.node.name] = np.maximum(outputs / signal, 1e-30)
         at_input[site.node.name] = received / signal
         passed = received * _alive(graph, site, tensors)
@@ -241,7 +272,7 @@ def _signal(
     graph: Graph,
     site: LinearSite,
     tensors: Mapping[str, TensorStatistics],
-    squared: Floats,
+    expected: Floats,
     gain: Floats,
 ) -> float:
     """Power of the node's output, weighted by the sensitivity of its channels.
@@ -252,8 +283,7 @@ def _signal(
     statistics = tensors.get(kernel_output(graph, site.node))
     if statistics is not None and statistics.channels == site.layout.outputs:
         return float(gain @ statistics.variance)
-    power = _input_power(tensors.get(site.node.input(site.layout.data)), site)
-    return float(gain @ (squared * power[site.layout.input_index()]).sum(axis=1))
+    return float(gain @ expected)
 
 
 def _alive(graph: Graph, site: LinearSite, tensors: Mapping[str, TensorStatistics]) -> Floats:
@@ -273,12 +303,43 @@ def _alive(graph: Graph, site: LinearSite, tensors: Mapping[str, TensorStatistic
     return np.clip(alive, 1e-3, 1.0)
 
 
-def _input_power(statistics: TensorStatistics | None, site: LinearSite) -> Floats:
-    """E[x²] of each input channel; 1 without a calibration, and never quite 0."""
-    if statistics is None:
-        return np.ones(site.layout.inputs)
-    power = _channels(statistics.mean_square, site)
-    return np.maximum(power, 1e-6 * max(float(power.max(initial=0.0)), 1e-24))
+def _input_powers(
+    graph: Graph, classes: ScaleClasses, tensors: Mapping[str, TensorStatistics]
+) -> dict[str, Floats]:
+    """Weighted node → E[x²] of its input channels, measured, or carried forward through weights.
+
+    What the weights alone suggest, with inputs of power 1, also bounds the measured power from
+    below: a channel that was silent during calibration may wake. Either follows the scales of
+    the graph exactly, so an equalized model has the same noise as before.
+    """
+    by_class: dict[int, float] = {}
+
+    def note(ids: Indices, power: Floats) -> None:
+        for root, value in zip(ids.ravel().tolist(), power.ravel().tolist(), strict=True):
+            if root:
+                by_class[root] = max(value, by_class.get(root, 0.0))
+
+    for constant_site in classes.constants:
+        value = graph.constant(constant_site.node.inputs[constant_site.position])
+        if value is not None and not constant_site.inverse:
+            pattern = constant_site.pattern
+            note(*np.broadcast_arrays(pattern, np.square(value.astype(np.float64))))
+    powers: dict[str, Floats] = {}
+    for site in classes.linears:
+        prior = np.array([by_class.get(int(i), 1.0) if i else 1.0 for i in site.input_ids])
+        statistics = tensors.get(site.node.input(site.layout.data))
+        if statistics is None:
+            power = prior
+        else:
+            power = np.maximum(_channels(statistics.mean_square, site), SILENT * prior)
+        powers[site.node.name] = power
+        squared = np.square(_canonical(graph, site)).sum(axis=2)
+        output = (squared * power[site.layout.input_index()]).sum(axis=1)
+        bias = graph.constant(site.layout.bias)
+        if bias is not None and bias.size in {1, site.layout.outputs}:
+            output = output + np.square(bias.ravel().astype(np.float64))
+        note(site.output_ids, output)
+    return powers
 
 
 def _weight_term(
@@ -286,11 +347,11 @@ def _weight_term(
     site: LinearSite,
     lookup: Indices,
     gains: _Sensitivities,
-    statistics: TensorStatistics | None,
+    power: Floats,
 ) -> WeightTerm:
     layout = site.layout
     magnitude = np.abs(_canonical(graph, site)).max(axis=2)
-    power = _input_power(statistics, site).reshape(layout.groups, -1) * layout.taps
+    power = power.reshape(layout.groups, -1) * layout.taps
     variables = lookup[site.input_ids]
     return WeightTerm(
         site.node.name, _log(magnitude).astype(np.float32), lookup[site.output_ids],

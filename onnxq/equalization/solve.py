@@ -6,7 +6,7 @@ Everything here is in octaves' logarithms: a variable is log s, an exponent is l
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,10 @@ FIRST_STEP = 0.25
 RIDGE = 1e-4
 """Pull towards s = 1, for the directions in which the noise does not change."""
 
+ROUNDS = 8
+LEAST_GAIN = 0.1
+"""dB of expected SQNR that another round must bring."""
+
 LIMIT = 16.0
 """Largest |log₂ s|: far more than any trained network needs, far less than float32 holds."""
 
@@ -33,6 +37,10 @@ class UpperBounds:
 
     variables: NDArray[np.int64]
     slack: Floats
+
+    def shifted(self, sigma: Floats) -> UpperBounds:
+        """The room left after the scales e^σ."""
+        return UpperBounds(self.variables, self.slack - sigma[self.variables])
 
     def clamp(self, sigma: Floats) -> Floats:
         """The nearest point that satisfies the bounds."""
@@ -65,27 +73,60 @@ class Solution:
         return 10 * math.log10(self.before.sum() / after) if after > 0 else 0.0
 
 
-def solve(model: NoiseModel, bounds: UpperBounds = NO_BOUNDS, *, real: bool = False) -> Solution:
+def solve(
+    model: NoiseModel,
+    bounds: UpperBounds = NO_BOUNDS,
+    *,
+    groups: Sequence[Sequence[int]] = (),
+    real: bool = False,
+) -> Solution:
     """Minimize the expected noise.
+
+    Each round starts where the one before ended and must gain `LEAST_GAIN`, so that solving an
+    equalized model again changes nothing.
 
     Args:
         model: the objective.
         bounds: upper limits of variables.
+        groups: variables of each scale class; a class that does not help is left alone.
         real: keep real exponents instead of whole ones.
 
     Returns:
         Exponents that are never worse than leaving everything alone.
     """
-    before = model.evaluate(np.zeros(model.variables))
+    before = after = model.evaluate(np.zeros(model.variables))
+    exponents = np.zeros(model.variables)
+    for _ in range(ROUNDS):
+        reached = exponents * math.log(2)
+        step = _round(model.shifted(reached), bounds.shifted(reached), groups, real=real)
+        if step.gain < LEAST_GAIN or np.abs(exponents + step.exponents).max() > LIMIT:
+            break
+        exponents, after = exponents + step.exponents, step.after
+    return Solution(exponents, before, after)
+
+
+def _round(
+    model: NoiseModel, bounds: UpperBounds, groups: Sequence[Sequence[int]], *, real: bool
+) -> Solution:
+    """Descend once, round, and leave alone what does not help."""
+    nothing = np.zeros(model.variables)
+    before = model.evaluate(nothing)
     if model.variables == 1 or before.sum() == 0:
-        return Solution(np.zeros(model.variables), before, before)
-    sigma = _descend(model, bounds)
-    exponents = np.clip(sigma / math.log(2), -LIMIT, LIMIT)
+        return Solution(nothing, before, before)
+    exponents = np.clip(_descend(model, bounds) / math.log(2), -LIMIT, LIMIT)
     if not real:
         exponents = bounds.clamp_exponents(np.rint(exponents))
     after = model.evaluate(exponents * math.log(2))
+    for group in groups:
+        trial = exponents.copy()
+        trial[list(group)] = 0.0
+        if np.array_equal(trial, exponents):
+            continue
+        without = model.evaluate(trial * math.log(2))
+        if without.sum() <= after.sum():
+            exponents, after = trial, without
     if after.sum() >= before.sum():
-        return Solution(np.zeros(model.variables), before, before)
+        return Solution(nothing, before, before)
     return Solution(exponents, before, after)
 
 

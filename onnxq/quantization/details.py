@@ -111,14 +111,13 @@ def details(model: Model) -> Details:
     quantized = [node for node in graph.nodes if _integer_weight(graph, node) is not None]
     learnables: list[Learnable] = []
     layers: list[str] = []
-    folded = {weighted: norm for norm, weighted in record.get("folded_batch_norms", {}).items()}
-    fused: dict[str, list[str]] = {}
-    for name, host in record.get("fused", {}).items():
-        fused.setdefault(host, []).append(name)
+    inside: dict[str, list[str]] = {}
+    for kind in ("folded_batch_norms", "fused"):
+        for name, host in record.get(kind, {}).items():
+            inside.setdefault(host, []).append(name)
     for node in quantized:
         layers.append(node.name)
-        layers += [folded[node.name]] if node.name in folded else []
-        layers += fused.get(node.name, [])
+        layers += inside.get(node.name, [])
         learnables += _learnables(graph, node)
     float_nodes = dict(record.get("float", {}))
     if not record:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from onnxq.quantization.quantize import QuantizationResult
     from onnxq.model.model import Model
+    from onnxq.quantization.quantize import QuantizationResult
 
 
 def summary(result: QuantizationResult) -> Iterator[str]:
