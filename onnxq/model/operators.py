@@ -363,3 +363,18 @@ def kernel_output(graph: Graph, node: Node) -> str:
         name = uses[0].node.output
         uses = graph.consumers(name)
     return name
+
+
+def fused_bounds(graph: Graph, node: Node) -> tuple[float, float]:
+    """Interval to which the activations fused behind the node limit its output; ±∞ for none."""
+    low, high = -math.inf, math.inf
+    name, last = node.output, kernel_output(graph, node)
+    while name != last:
+        activation = graph.consumers(name)[0].node
+        row = operator_of(activation)
+        clip = row is not None and row.scale is ScaleRule.CLIP
+        bounds = clip_bounds(graph, activation) if clip else (0.0, math.inf)
+        if bounds is not None:
+            low, high = max(low, bounds[0]), min(high, bounds[1])
+        name = activation.output
+    return low, high

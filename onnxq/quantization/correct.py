@@ -2,12 +2,13 @@
 
 For each weighted node in topological order, with everything before it quantized and corrected,
 δ = E[y_float − y_int8] over samples and positions is added to the bias (Nagel et al., 2019, §4.2,
-with measured means). A layer is corrected only if that lowers its error on samples that δ was
-not measured on.
+with measured means). A layer is corrected only if that lowers its error, behind the activation
+fused to it, on samples that δ was not measured on.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
-from onnxq.model.operators import weight_layout
+from onnxq.model.operators import fused_bounds, weight_layout
 from onnxq.model.weights import WeightLayout
 from onnxq.progress import SILENT, Progress
 from onnxq.quantization.insert import insert
@@ -70,8 +71,10 @@ def correct_biases(
             vector = None if bias is None else layout.bias_vector(bias)
             if vector is None or not layout.takes_bias:
                 continue
-            errors = [a - b for a, b in zip(wanted, got, strict=True)]
-            shift, record = _measure(node.name, errors, layout.output_axis)
+            shift, record = _measure(
+                node.name, np.concatenate(wanted), np.concatenate(got), layout.output_axis,
+                fused_bounds(graph, node),
+            )  # fmt: skip
             records.append(record)
             if record.accepted:
                 biases[node.name] = (vector + shift).astype(np.float32)
@@ -87,15 +90,16 @@ def _along(values: Array, rank: int, axis: int) -> Array:
 
 
 def _measure(
-    name: str, errors: Sequence[Array], axis: int
+    name: str, wanted: Array, got: Array, axis: int, bounds: tuple[float, float]
 ) -> tuple[NDArray[np.float64], BiasCorrection]:
-    error = np.concatenate(errors)
+    """The shift of each channel, and whether it helps behind the activation that follows."""
+    error = wanted - got
     others = tuple(a for a in range(error.ndim) if a != axis % error.ndim)
     shift: NDArray[np.float64] = error.mean(axis=others, dtype=np.float64)
     if len(error) < 2:
-        return shift, BiasCorrection(name, True, 0.0, 0.0)
-    from_even = error[::2].mean(axis=others, dtype=np.float64)
-    held_out = error[1::2]
-    before = float(np.square(held_out, dtype=np.float64).mean())
-    after = float(np.square(held_out - _along(from_even, error.ndim, axis)).mean())
+        return shift, BiasCorrection(name, False, math.nan, math.nan)
+    trial = got[1::2] + _along(error[::2].mean(axis=others), error.ndim, axis)
+    exact = np.clip(wanted[1::2], *bounds)
+    before = float(np.square(exact - np.clip(got[1::2], *bounds)).mean(dtype=np.float64))
+    after = float(np.square(exact - np.clip(trial, *bounds)).mean(dtype=np.float64))
     return shift, BiasCorrection(name, after < before, before, after)
