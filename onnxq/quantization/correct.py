@@ -2,8 +2,8 @@
 
 For each weighted node in topological order, with everything before it quantized and corrected,
 δ = E[y_float − y_int8] over samples and positions is added to the bias (Nagel et al., 2019, §4.2,
-with measured means). A layer is corrected only if that lowers its error, behind the activation
-fused to it, on samples that δ was not measured on.
+with measured means). A channel is corrected only if that lowers its error, behind the activation
+fused to the node, on samples that δ was not measured on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class BiasCorrection:
-    """What was done to one layer: its mean squared error before and after, held-out samples."""
+    """What was done to one layer: its mean squared error before and after, on held-out samples."""
 
     node: str
     accepted: bool
@@ -100,6 +100,10 @@ def _measure(
         return shift, BiasCorrection(name, False, math.nan, math.nan)
     trial = got[1::2] + _along(error[::2].mean(axis=others), error.ndim, axis)
     exact = np.clip(wanted[1::2], *bounds)
-    before = float(np.square(exact - np.clip(got[1::2], *bounds)).mean(dtype=np.float64))
-    after = float(np.square(exact - np.clip(trial, *bounds)).mean(dtype=np.float64))
-    return shift, BiasCorrection(name, after < before, before, after)
+    before = np.square(exact - np.clip(got[1::2], *bounds)).mean(axis=others, dtype=np.float64)
+    after = np.square(exact - np.clip(trial, *bounds)).mean(axis=others, dtype=np.float64)
+    helps = after < before
+    kept = np.where(helps, after, before)
+    return np.where(helps, shift, 0.0), BiasCorrection(
+        name, bool(helps.any()), float(before.mean()), float(kept.mean())
+    )
