@@ -75,7 +75,8 @@ def main() -> None:
             print(
                 f"{mode:12s} {seconds:7.1f} {changed['top1']['value']:8.2f} "
                 f"{sqnr if isinstance(sqnr, str) else format(sqnr, '.1f'):>8} "
-                f"{quantized['top1']['value']:9.2f} {quantized['sqnr']['value']:9.2f} {ratio:10.2f}",
+                f"{quantized['top1']['value']:9.2f} {quantized['sqnr']['value']:9.2f} "
+                f"{ratio:10.2f}",
                 flush=True,
             )
 

@@ -1,11 +1,11 @@
 """onnxq turns float ONNX models into int8 ones that keep their accuracy.
 
-    import onnxq
+import onnxq
 
-    model = onnxq.load("model.onnx")
-    int8, record = onnxq.quantize(model, "images/", preprocess="imagenet")
-    onnxq.save(int8, "model.int8.onnx")
-    print(onnxq.validate(model, int8, "test/", preprocess="imagenet").rows)
+model = onnxq.load("model.onnx")
+int8, record = onnxq.quantize(model, "images/", preprocess="imagenet")
+onnxq.save(int8, "model.int8.onnx")
+print(onnxq.validate(model, int8, "test/", preprocess="imagenet").rows)
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from onnxq.api import calibrate, emulate, equalize, load, quantize, save, validate
+    from onnxq.model.model import Model
 
-__all__ = ["calibrate", "emulate", "equalize", "load", "quantize", "save", "validate"]
+__all__ = ["Model", "calibrate", "emulate", "equalize", "load", "quantize", "save", "validate"]
 
 
 def __getattr__(name: str) -> Any:

@@ -44,10 +44,10 @@ Data = PathLike | Array | Mapping[str, Array] | DataSource
 PROOF_SAMPLES = 16
 """Samples on which equalization proves that the float outputs stay the same."""
 
-CORRECTION_SAMPLES = 256
-"""Samples on which biases are corrected; more bring less than 0.1 dB on the reference case."""
+CORRECTION_SAMPLES = 128
+"""Samples on which biases are corrected; more bring little and cost memory."""
 
-MEMORY_FOR_SAMPLES = 1 << 29
+MEMORY_FOR_SAMPLES = 1 << 28
 """Bytes that one activation of all correction samples may take."""
 
 MEASURED_SAMPLES = 64

@@ -1,0 +1,42 @@
+"""The folders follow the data: a package imports only from those before it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "onnxq"
+ORDER = ("errors", "records", "progress", "model", "data", "calibration", "equalization",
+         "quantization", "validation", "api", "report", "cli")  # fmt: skip
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py")
+
+
+def place(module: str) -> int:
+    """Position of a module's top folder in the order; the package itself may be imported by all."""
+    parts = module.split(".")
+    return ORDER.index(parts[1]) if len(parts) > 1 else -1
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("onnxq"):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= set(names) if node.module == "onnxq" else {node.module}
+        elif isinstance(node, ast.Import):
+            found |= {a.name for a in node.names if a.name.startswith("onnxq")}
+    return {name for name in found if name != "onnxq.__version__"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    top = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if top == "__init__":
+        return
+    later = {name for name in imported(path) if place(name) > ORDER.index(top)}
+    assert not later, f"{path} imports {later}, which come after it"
+
+
+def test_only_rewrite_imports_graphsurgeon():
+    users = {p.name for p in FILES if "import onnx_graphsurgeon" in p.read_text(encoding="utf-8")}
+    assert users == {"rewrite.py"}
