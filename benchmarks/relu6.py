@@ -61,7 +61,7 @@ def main() -> None:
         for mode in MODES:
             equalized, int8 = work / f"{mode}.onnx", work / f"{mode}.int8.onnx"
             cost = run("equalize", options.model, "-o", str(equalized), "--relu6", mode,
-                       "--calibration", str(work / "model.calib"), *images, "--json")  # fmt: skip
+                       "--calibration", str(work / "model.calib"), "--json")  # fmt: skip
             run("quantize", str(equalized), "-o", str(int8), *images, "--weights", "per-tensor",
                 "--no-equalize")  # fmt: skip
             found = run("validate", options.model, str(equalized), str(int8), *test, "--json")
