@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -188,7 +189,11 @@ def test_interrupted_in_a_real_process(case: Case):
         "import os, signal\ndef score(*_):\n    os.kill(os.getpid(), signal.SIGINT)\n    return [0]\n"
     )
     metric = f"{case.folder / 'mine.py'}:score"
-    result = process("validate", case.model, "--data", case.data, "--metric", metric)
+    # A test run in the background of a script is born deaf to SIGINT, and its children with it.
+    result = process(
+        "validate", case.model, "--data", case.data, "--metric", metric,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     assert result.returncode == 130
     assert result.stderr == "interrupted\n"
 

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxq.equalization.classes import find_classes
@@ -285,8 +286,13 @@ def test_every_case_has_a_row():
     assert set(CASES) == set(OPERATORS)
 
 
+OLD_RUNTIME = tuple(int(part) for part in ort.__version__.split(".")[:2]) < (1, 24)
+
+
 @cases(ScaleRule.HOMOGENEOUS)
 def test_homogeneous(op_type, case, rng):
+    if OLD_RUNTIME and "noop_with_empty_axes" in str(case):
+        pytest.skip("ONNX Runtime before 1.24 does not run noop_with_empty_axes")
     fixture = Fixture(op_type, case)
     feeds = fixture.feeds()
     x = feeds["x0"]
