@@ -20,8 +20,6 @@ from onnxq.equalization.classes import ClipSite, ScaleClasses
 from onnxq.equalization.solve import UpperBounds
 from onnxq.errors import UsageError
 
-MODES = ("auto", "tie", "per-channel", "relu", "skip")
-
 
 @dataclass(frozen=True)
 class ClipRecord:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import DTypeLike
-from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx import ModelProto, ValueInfoProto
 
 Dimension = int | str | None
 """A known size, a named size such as "batch", or nothing known."""
@@ -113,6 +113,3 @@ def with_metadata(model: Model, entries: dict[str, str]) -> Model:
     merged = model.metadata | entries
     onnx.helper.set_model_props(proto, dict(sorted(merged.items())))
     return Model(proto, model.source)
-
-
-FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16})

@@ -61,13 +61,6 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class Derived:
-    """An int32 bias, whose scale is that of the input times that of the weight."""
-
-    source: str
-
-
-@dataclass(frozen=True)
 class Float:
     """Stays in float, for a reason."""
 
