@@ -3,6 +3,7 @@
 import numpy as np
 from onnxq.equalization.apply import apply_scales
 from onnxq.equalization.classes import find_classes
+from onnxq.errors import ModelError
 from onnxq.model.graph import Graph
 from onnxq.model.session import exact_equal, open_session, run
 
@@ -11,6 +12,15 @@ from equalization.graphs import random_feeds
 
 def outputs(model, feeds, *, optimize):
     return run(open_session(model, optimize=optimize, threads=1), None, feeds)
+
+
+def runnable(model):
+    """Whether ONNX Runtime runs the model; 1.23 breaks some by its own fusions."""
+    try:
+        outputs(model, random_feeds(model), optimize=True)
+    except ModelError:
+        return False
+    return True
 
 
 def same_outputs(a, b, feeds, *, optimize):
