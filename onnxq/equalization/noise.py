@@ -248,10 +248,8 @@ def _sensitivities(
     at_output: dict[str, Floats] = {}
     at_input: dict[str, Floats] = {}
     for site in reversed(classes.linears):
-        default = 1.0 if not by_class else float(np.mean(list(by_class.values())))
-        outputs = np.array(
-            [by_class.get(int(i), default) if i else default for i in site.output_ids]
-        )
+        # Pinned channels count 1: anything taken from the classes would move with their scales.
+        outputs = np.array([by_class.get(int(i), 1.0) if i else 1.0 for i in site.output_ids])
         squared = np.square(_canonical(graph, site)).sum(axis=2)
         received = np.bincount(
             site.layout.input_index().ravel(), (squared * outputs[:, None]).ravel(),
