@@ -1,6 +1,6 @@
 """Random graphs out of the operator table: scales never change a bit of the float outputs.
 
-150 graphs by default; ONNXQ_GRAPHS=500 in CI, ONNXQ_GRAPHS=20000 in the slow run (about 15 minutes).
+150 graphs by default; ONNXQ_GRAPHS=20000 in the slow run (about 15 minutes).
 """
 
 import pytest
