@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnxq.calibration.statistics import Calibration, TensorStatistics
 from onnxq.equalization.classes import LinearSite, ScaleClasses
 from onnxq.model.graph import Graph
-from onnxq.model.operators import clip_bounds, kernel_output
+from onnxq.model.operators import ScaleRule, clip_bounds, kernel_output, operator_of
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -295,7 +295,9 @@ def _alive(graph: Graph, site: LinearSite, tensors: Mapping[str, TensorStatistic
         return np.ones(site.layout.inputs)
     alive = 1 - statistics.share_of(0.0)
     producer = graph.producers.get(data)
-    bounds = clip_bounds(graph, producer) if producer and producer.op_type == "Clip" else None
+    row = operator_of(producer) if producer else None
+    clips = row is not None and row.scale is ScaleRule.CLIP
+    bounds = clip_bounds(graph, producer) if producer and clips else None
     if bounds and math.isfinite(bounds[1]) and bounds[1] > 0:
         alive = alive - statistics.share_of(bounds[1])
     return np.clip(alive, 1e-3, 1.0)
