@@ -230,7 +230,7 @@ class _Finder:
     def _linear(self, row: Operator, node: Node) -> str:
         layout = row.layout(self.graph, node) if row.layout else "it has no weight"
         if isinstance(layout, str):
-            return self._contract(node) if row.op_type == "MatMul" else layout
+            return self._contract(node) if row.contracts else layout
         data = node.input(layout.data)
         if not self._is_activation(data):
             return "its input has an unknown rank"
@@ -266,7 +266,7 @@ class _Finder:
             return "both operands carry scales"
         return ""
 
-    def _affine(self, _row: Operator, node: Node) -> str:
+    def _affine(self, row: Operator, node: Node) -> str:
         """Output scale and bias give any s; the input is pinned because of ε."""
         scale = self.graph.constant(node.input(1))
         bias = self.graph.constant(node.input(2))
@@ -276,7 +276,7 @@ class _Finder:
         data = node.input(0)
         self._pin(data)
         self.barriers.append(Barrier(node.name, node.op_type, data, "its ε pins the input"))
-        trailing = "axis" in node.attributes or node.op_type.startswith("Layer")
+        trailing = row.trailing
         ids = self.sets.fresh(scale.size).reshape(scale.shape)
         if trailing:
             pattern = ids.reshape((1,) * (rank - ids.ndim) + ids.shape)
@@ -373,11 +373,11 @@ class _Finder:
         )
         return ""
 
-    def _product(self, _row: Operator, node: Node) -> str:
+    def _product(self, row: Operator, node: Node) -> str:
         """s_out = s_a · s_b with one of them pinned; a divisor is pinned always."""
         a, b = node.inputs
         rank = self.graph.rank(node.output)
-        divides = node.op_type == "Div"
+        divides = row.divides
         carriers = [n for n in (a, b) if self.graph.constant(n) is None]
         if rank is None or any(not self._is_activation(n) for n in carriers):
             return "an operand has an unknown rank"

@@ -80,6 +80,9 @@ class Operator:
         mixed_axes: axes (of the data input of the given rank) along which the operator combines
             elements, so that their scales must agree; or the reason no scale passes this node.
         data_inputs: positions that carry activations; None means all. The rest are parameters.
+        contracts: multiplies two activation matrices where no operand is a constant weight.
+        divides: its second operand is a divisor.
+        trailing: its scale and bias lie along the last axes, not along axis 1.
         fuses: runs inside the weighted operator before it, on every target.
         bounds: fixed range of the output, where the function has one.
         keeps_int8: whether a node's attributes leave it the int8 rule; without it the node stays
@@ -93,6 +96,9 @@ class Operator:
     mixed_axes: AxesOf = _no_axes
     data_inputs: tuple[int, ...] | None = (0,)
     fuses: bool = False
+    contracts: bool = False
+    divides: bool = False
+    trailing: bool = False
     bounds: tuple[float, float] | None = None
     keeps_int8: Callable[[Node], bool] = _always
 
@@ -267,11 +273,11 @@ _ROWS = (
     Operator("ConvTranspose", _S.LINEAR, _I.WEIGHTED, layout=_conv_transpose,
              mixed_axes=_spatial_axes),
     Operator("Gemm", _S.LINEAR, _I.WEIGHTED, layout=_gemm),
-    Operator("MatMul", _S.LINEAR, _I.WEIGHTED, layout=_matmul),
+    Operator("MatMul", _S.LINEAR, _I.WEIGHTED, layout=_matmul, contracts=True),
     # normalization
     Operator("BatchNormalization", _S.BATCH_NORM, _I.FLOAT),
     Operator("InstanceNormalization", _S.AFFINE, _I.FLOAT),
-    Operator("LayerNormalization", _S.AFFINE, _I.FLOAT),
+    Operator("LayerNormalization", _S.AFFINE, _I.FLOAT, trailing=True),
     # activations
     Operator("Relu", _S.HOMOGENEOUS, _I.OWN, fuses=True),
     Operator("LeakyRelu", _S.HOMOGENEOUS, _I.OWN),
@@ -296,7 +302,7 @@ _ROWS = (
     Operator("Min", _S.TIE, _I.FLOAT, data_inputs=None),
     Operator("Where", _S.TIE, _I.FLOAT, data_inputs=(1, 2)),
     Operator("Mul", _S.PRODUCT, _I.OWN, data_inputs=None),
-    Operator("Div", _S.PRODUCT, _I.FLOAT, data_inputs=None),
+    Operator("Div", _S.PRODUCT, _I.FLOAT, data_inputs=None, divides=True),
     # pooling and reduction
     Operator("MaxPool", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_spatial_axes),
     Operator("AveragePool", _S.HOMOGENEOUS, _I.OWN, mixed_axes=_spatial_axes),
