@@ -66,11 +66,16 @@ class TensorStatistics:
         result: NDArray[np.float64] = np.maximum(self.mean_square - self.mean**2, 0.0)
         return result
 
-    def share_of(self, value: float) -> NDArray[np.float64]:
-        """Share of each channel's values that fall into the bin of `value` ≥ 0 (channels,)."""
-        half_word = int(np.float32(value).view(np.uint32)) >> 16
-        column = bins.lookup_table(self.top)[half_word]
-        share: NDArray[np.float64] = self.counts[:, column] / np.maximum(self.counts.sum(axis=1), 1)
+    def share_of(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Share of each channel's values that fall into the bin of `values` ≥ 0.
+
+        Args:
+            values: one for each channel (channels,), or (1,) for all; float32 numbers.
+        """
+        half_words = values.astype(np.float32).view(np.uint32) >> 16
+        columns = np.broadcast_to(bins.lookup_table(self.top)[half_words], (self.channels,))
+        found = np.take_along_axis(self.counts, columns[:, None], axis=1)[:, 0]
+        share: NDArray[np.float64] = found / np.maximum(self.counts.sum(axis=1), 1)
         return share
 
     def _moment(self, power: int) -> NDArray[np.float64]:

@@ -12,15 +12,28 @@ from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.equalization.apply import apply_scales
+from onnxq.equalization.canonical import canonical_exponents
 from onnxq.equalization.classes import Barrier, ScaleClasses, find_classes, scales_of
 from onnxq.equalization.clips import ClipRecord, Variables, choose_variables
+from onnxq.equalization.intervals import Interval, intervals
 from onnxq.equalization.noise import NoiseModel, build_noise_model
-from onnxq.equalization.prove import REAL_TOLERANCE, Feeds, Proof, compare_outputs
-from onnxq.equalization.solve import exponents_of, solve
+from onnxq.equalization.prove import (
+    REAL_TOLERANCE,
+    Feeds,
+    Proof,
+    Reference,
+    compare_outputs,
+    run_reference,
+)
+from onnxq.equalization.solve import Solution, UpperBounds, decibels, exponents_of, solve
 from onnxq.equalization.union import DisjointSets
+from onnxq.errors import UsageError
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.operators import weight_layout
+
+KERNEL_WORTH = 1.0
+"""dB of expected SQNR for which extra kernels are worth their time."""
 
 
 @dataclass(frozen=True)
@@ -118,39 +131,115 @@ def equalize(
     options = options or EqualizationOptions()
     graph = Graph(model)
     classes = find_classes(graph, clips_pass=options.relu6 != "skip")
-    variables = choose_variables(classes, calibration, options.relu6)
-    classes = replace(classes, clips=variables.sites)
-    groups = _groups(classes, variables)
-    numbers = [[variables.of[root] for root in group.roots] for group in groups]
-    noise = build_noise_model(
-        graph, classes, variables.of, calibration, per_channel=options.per_channel
-    )
-    solution = solve(noise, variables.bounds, groups=numbers, real=options.real_scales)
-    exponents = exponents_of(variables.of, solution)
+    choice = _choose(graph, classes, calibration, options)
+    classes = replace(classes, clips=choice.variables.sites)
+    exponents = exponents_of(choice.variables.of, choice.solution.change)
     scaled, added = apply_scales(graph, classes, exponents)
-    proof = compare_outputs(model, scaled, feeds)
+    reference = run_reference(model, feeds)
+    proof = compare_outputs(reference, scaled)
     rolled_back: tuple[str, ...] = ()
     if not accepted(proof, options):
-        exponents, rolled_back = _roll_back(graph, classes, groups, exponents, feeds, options)
+        exponents, rolled_back = _roll_back(
+            graph, classes, choice.groups, exponents, reference, options
+        )
         scaled, added = apply_scales(graph, classes, exponents)
-        proof = compare_outputs(model, scaled, feeds)
+        proof = compare_outputs(reference, scaled)
     if not accepted(proof, options):
         # Classes that pass one by one can still fail together: then none is scaled.
-        rolled_back, exponents = tuple(group.tensors[0] for group in groups), {}
+        rolled_back, exponents = tuple(group.tensors[0] for group in choice.groups), {}
         scaled, added = model, 0
-        proof = compare_outputs(model, scaled, feeds)
-    final = np.zeros(noise.variables)
+        proof = compare_outputs(reference, scaled)
+    final = choice.solution.start.copy()
     for root, value in exponents.items():
-        final[variables.of[root]] = value
-    after = noise.evaluate(final * math.log(2)).sum()
+        final[choice.variables.of[root]] += value
+    after = choice.noise.evaluate(final * math.log(2)).sum()
     record = Equalization(
-        options, _class_records(graph, Graph(scaled), groups, numbers, noise, final),
-        classes.barriers, variables.clips,
-        10 * math.log10(solution.before.sum() / after) if after > 0 else 0.0,
-        proof, added, rolled_back,
+        options, _class_records(graph, Graph(scaled), choice, final),
+        classes.barriers, choice.variables.clips,
+        decibels(choice.solution.before.sum(), after), proof, added, rolled_back,
         {name: np.log2(scales_of(p, exponents)) for name, p in classes.patterns.items()},
     )  # fmt: skip
     return scaled, record
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Scales that the solver chose under one treatment of the saturating Clips."""
+
+    variables: Variables
+    groups: tuple[_Group, ...]
+    noise: NoiseModel
+    solution: Solution
+
+    @property
+    def numbers(self) -> list[list[int]]:
+        """The variables of each group."""
+        return [[self.variables.of[root] for root in group.roots] for group in self.groups]
+
+
+def _choose(
+    graph: Graph,
+    classes: ScaleClasses,
+    calibration: Calibration | None,
+    options: EqualizationOptions,
+) -> _Choice:
+    """Solve with the treatment of saturating Clips asked for.
+
+    `auto` takes ties that intervals prove, which cost nothing at run time, if a bound for each
+    channel would bring less than `KERNEL_WORTH`.
+    """
+    measured = (
+        {name: Interval(s.minimum.astype(np.float64), s.maximum.astype(np.float64))
+         for name, s in calibration.tensors.items()}
+        if calibration else {}
+    )  # fmt: skip
+    if options.relu6 in {"tie", "relu"}:
+        if calibration is None:
+            raise UsageError(
+                f"--relu6 {options.relu6} needs to know what saturates",
+                hint="give --calibration or --data",
+            )
+        variables = choose_variables(classes, measured, options.relu6)
+        return _solve(graph, classes, calibration, options, variables)
+    variables = choose_variables(classes, measured, "per-channel")
+    exact = _solve(graph, classes, calibration, options, variables)
+    if options.relu6 != "auto" or not classes.clips or not exact.solution.change.any():
+        return exact
+    variables = choose_variables(classes, intervals(graph, classes), "proven")
+    proven = _solve(graph, classes, calibration, options, variables)
+    worth = decibels(proven.solution.after.sum(), exact.solution.after.sum())
+    return proven if worth < KERNEL_WORTH else exact
+
+
+def _solve(
+    graph: Graph,
+    classes: ScaleClasses,
+    calibration: Calibration | None,
+    options: EqualizationOptions,
+    variables: Variables,
+) -> _Choice:
+    """Solve in canonical coordinates."""
+    pinned = frozenset(classes.free.tolist()) - variables.of.keys()
+    canonical = canonical_exponents(graph, classes, calibration, pinned)
+    # What only zeros make has no scale worth choosing.
+    free = [root for root in variables.of if root in canonical]
+    of = {root: number for number, root in enumerate(free, start=1)}
+    variables = replace(variables, of=of)
+    start = np.zeros(1 + len(of))
+    for root, number in of.items():
+        start[number] = -canonical[root]
+    limited = [root for root in variables.limits if root in of]
+    numbers = np.array([of[root] for root in limited], np.int64)
+    slack = np.array([variables.limits[root] for root in limited], np.float64)
+    bounds = UpperBounds(numbers, slack + start[numbers] * math.log(2))
+    noise = build_noise_model(
+        graph, classes, of, calibration, {root: canonical[root] for root in free},
+        per_channel=options.per_channel,
+    )  # fmt: skip
+    groups = _groups(classes, variables)
+    members = [[of[root] for root in group.roots] for group in groups]
+    solution = solve(noise, start, bounds, groups=members, real=options.real_scales)
+    return _Choice(variables, groups, noise, solution)
 
 
 def accepted(proof: Proof, options: EqualizationOptions) -> bool:
@@ -209,22 +298,19 @@ def _groups(classes: ScaleClasses, variables: Variables) -> tuple[_Group, ...]:
     )  # fmt: skip
 
 
-_Numbered = Sequence[Sequence[int]]
-
-
 def _roll_back(
     graph: Graph,
     classes: ScaleClasses,
     groups: Sequence[_Group],
     exponents: Mapping[int, float],
-    feeds: Sequence[Feeds],
+    reference: Reference,
     options: EqualizationOptions,
 ) -> tuple[dict[int, float], tuple[str, ...]]:
     """Find the classes that fail the proof by halving, and leave them out."""
 
     def passes(groups: Sequence[_Group]) -> bool:
         model, _ = apply_scales(graph, classes, _only(exponents, groups))
-        return accepted(compare_outputs(graph.model, model, feeds), options)
+        return accepted(compare_outputs(reference, model), options)
 
     def failing(groups: Sequence[_Group]) -> list[_Group]:
         if not groups or passes(groups):
@@ -247,27 +333,25 @@ def _only(exponents: Mapping[int, float], groups: Sequence[_Group]) -> dict[int,
 
 
 def _class_records(
-    graph: Graph,
-    scaled: Graph,
-    groups: Sequence[_Group],
-    numbers: _Numbered,
-    noise: NoiseModel,
-    exponents: NDArray[np.float64],
+    graph: Graph, scaled: Graph, choice: _Choice, final: NDArray[np.float64]
 ) -> tuple[ClassRecord, ...]:
+    """What each class took: its gain is that of the terms it touches, over the whole noise."""
+    noise, start = choice.noise, choice.solution.start
+    total = noise.evaluate(final * math.log(2)).sum()
+    touched = noise.terms_of(choice.numbers)
     records = []
-    after = noise.evaluate(exponents * math.log(2)).sum()
-    for group, variables in zip(groups, numbers, strict=True):
-        values = exponents[list(variables)]
-        trial = exponents.copy()
-        trial[list(variables)] = 0.0
-        without = noise.evaluate(trial * math.log(2)).sum()
+    for group, variables, terms in zip(choice.groups, choice.numbers, touched, strict=True):
+        change = (final - start)[variables]
+        without = final.copy()
+        without[variables] = start[variables]
+        left, moved = (noise.evaluate(e * math.log(2), terms).sum() for e in (without, final))
         records.append(
             ClassRecord(
                 group.tensors, group.producers, group.consumers, len(variables),
-                int(np.count_nonzero(values)), (float(values.min()), float(values.max())),
+                int(np.count_nonzero(change)), (float(change.min()), float(change.max())),
                 max((weight_spread(graph, name) for name in group.producers), default=1.0),
                 max((weight_spread(scaled, name) for name in group.producers), default=1.0),
-                10 * math.log10(without / after) if after > 0 and without > 0 else 0.0,
+                decibels(total - moved + left, total),
             )
         )  # fmt: skip
     return tuple(records)

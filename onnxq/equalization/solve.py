@@ -1,6 +1,7 @@
 """Choose the scales: descend the convex noise objective, then round to powers of two.
 
-Everything here is in octaves' logarithms: a variable is log s, an exponent is log₂ s.
+σ is a natural logarithm of a scale, an exponent its log₂. Both count from the canonical form of
+the model (`canonical`), so the outcome does not depend on how the model is scaled now.
 """
 
 from __future__ import annotations
@@ -13,22 +14,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.equalization.noise import NoiseModel
+from onnxq.equalization.objective import Objective
 
 Floats = NDArray[np.float64]
 
-STEPS = 240
-FIRST_STEP = 0.25
+STEPS = 120
+FIRST_STEP = 0.5
 """Length of the first step in log s; it decays to a hundredth of that."""
 
-RIDGE = 1e-4
-"""Pull towards s = 1, for the directions in which the noise does not change."""
+GATHERED = 8
+"""Steps for which the weights near the peak are gathered."""
 
-ROUNDS = 8
-LEAST_GAIN = 0.1
-"""dB of expected SQNR that another round must bring."""
+OFFSETS = 8
+"""Offsets tried in rounding: multiples of 1/8 of an octave."""
+
+RIDGE = 1e-4
+"""Pull towards the canonical form, for the directions in which the noise does not change."""
+
+LEAST_GAIN = 0.01
+"""dB of expected SQNR below which nothing is scaled."""
 
 LIMIT = 16.0
-"""Largest |log₂ s|: far more than any trained network needs, far less than float32 holds."""
+"""Largest |log₂ s|: far more than any trained network needs, far less than float32 holds. It
+also bounds by how much an activation that has no calibration can grow."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +45,6 @@ class UpperBounds:
 
     variables: NDArray[np.int64]
     slack: Floats
-
-    def shifted(self, sigma: Floats) -> UpperBounds:
-        """The room left after the scales e^σ."""
-        return UpperBounds(self.variables, self.slack - sigma[self.variables])
 
     def clamp(self, sigma: Floats) -> Floats:
         """The nearest point that satisfies the bounds."""
@@ -60,8 +64,14 @@ NO_BOUNDS = UpperBounds(np.zeros(0, np.int64), np.zeros(0))
 
 @dataclass(frozen=True)
 class Solution:
-    """Exponents of the variables and the noise of every term before and after."""
+    """Where the scales were and where they go.
 
+    Attributes:
+        start, exponents: log₂ s of each variable, now and once equalized.
+        before, after: noise of every term at both.
+    """
+
+    start: Floats
     exponents: Floats
     before: Floats
     after: Floats
@@ -69,12 +79,22 @@ class Solution:
     @property
     def gain(self) -> float:
         """Expected gain in SQNR, dB."""
-        after = self.after.sum()
-        return 10 * math.log10(self.before.sum() / after) if after > 0 else 0.0
+        return decibels(self.before.sum(), self.after.sum())
+
+    @property
+    def change(self) -> Floats:
+        """log₂ of the factor each variable takes."""
+        return self.exponents - self.start
+
+
+def decibels(before: float, after: float) -> float:
+    """How far the noise `after` lies below the noise `before`; 0 where there is none."""
+    return 10 * math.log10(before / after) if after > 0 and before > 0 else 0.0
 
 
 def solve(
     model: NoiseModel,
+    start: Floats,
     bounds: UpperBounds = NO_BOUNDS,
     *,
     groups: Sequence[Sequence[int]] = (),
@@ -82,61 +102,39 @@ def solve(
 ) -> Solution:
     """Minimize the expected noise.
 
-    Each round starts where the one before ended and must gain `LEAST_GAIN`, so that solving an
-    equalized model again changes nothing.
-
     Args:
-        model: the objective.
+        model: the objective, in canonical coordinates.
+        start: log₂ s of each variable as the model is now; satisfies the bounds.
         bounds: upper limits of variables.
-        groups: variables of each scale class; a class that does not help is left alone.
+        groups: variables of each scale class; a class that does not help is left where it is.
         real: keep real exponents instead of whole ones.
 
     Returns:
-        Exponents that are never worse than leaving everything alone.
+        Exponents that are never worse than leaving everything as it is.
     """
-    before = after = model.evaluate(np.zeros(model.variables))
-    exponents = np.zeros(model.variables)
-    for _ in range(ROUNDS):
-        reached = exponents * math.log(2)
-        step = _round(model.shifted(reached), bounds.shifted(reached), groups, real=real)
-        if step.gain < LEAST_GAIN or np.abs(exponents + step.exponents).max() > LIMIT:
-            break
-        exponents, after = exponents + step.exponents, step.after
-    return Solution(exponents, before, after)
-
-
-def _round(
-    model: NoiseModel, bounds: UpperBounds, groups: Sequence[Sequence[int]], *, real: bool
-) -> Solution:
-    """Descend once, round, and leave alone what does not help."""
-    nothing = np.zeros(model.variables)
-    before = model.evaluate(nothing)
+    before = model.evaluate(start * math.log(2))
+    nothing = Solution(start, start, before, before)
     if model.variables == 1 or before.sum() == 0:
-        return Solution(nothing, before, before)
+        return nothing
     exponents = np.clip(_descend(model, bounds) / math.log(2), -LIMIT, LIMIT)
     if not real:
-        exponents = bounds.clamp_exponents(np.rint(exponents))
-    after = model.evaluate(exponents * math.log(2))
-    for group in groups:
-        trial = exponents.copy()
-        trial[list(group)] = 0.0
-        if np.array_equal(trial, exponents):
-            continue
-        without = model.evaluate(trial * math.log(2))
-        if without.sum() <= after.sum():
-            exponents, after = trial, without
-    if after.sum() >= before.sum():
-        return Solution(nothing, before, before)
-    return Solution(exponents, before, after)
+        exponents = _round(model, bounds, exponents, groups)
+    exponents = _leave_alone(model, start, exponents, groups)
+    solution = Solution(start, exponents, before, model.evaluate(exponents * math.log(2)))
+    return solution if solution.gain >= LEAST_GAIN else nothing
 
 
 def _descend(model: NoiseModel, bounds: UpperBounds) -> Floats:
-    """Adam on the log of the objective, from s = 1, keeping the best point."""
-    sigma = np.zeros(model.variables)
+    """Adam on the log of the objective, from the canonical form, keeping the best point."""
+    objective = Objective(model)
+    sigma = bounds.clamp(np.zeros(model.variables))
     first, second = np.zeros_like(sigma), np.zeros_like(sigma)
     best, best_value = sigma, math.inf
+    entries = objective.gather(sigma)
     for step in range(STEPS):
-        value, gradient = model.gradient(sigma)
+        if step % GATHERED == 0:
+            entries = objective.gather(sigma)
+        value, gradient = objective.gradient(sigma, entries)
         if value < best_value:
             best, best_value = sigma, value
         gradient = gradient / value + RIDGE * sigma
@@ -151,10 +149,46 @@ def _descend(model: NoiseModel, bounds: UpperBounds) -> Floats:
     return best
 
 
-def exponents_of(variable_of: Mapping[int, int], solution: Solution) -> dict[int, float]:
-    """Class root → log₂ s, for scales other than 1."""
+def _round(
+    model: NoiseModel, bounds: UpperBounds, exponents: Floats, groups: Sequence[Sequence[int]]
+) -> Floats:
+    """Whole exponents: each class is rounded with the offset that suits its weights best.
+
+    A weight's step is that of its widest row, so it matters where between two whole numbers the
+    rows of one tensor are parted.
+    """
+    rounded = bounds.clamp_exponents(np.rint(exponents))
+    for group, terms in zip(groups, model.terms_of(groups), strict=True):
+        members = list(group)
+        trials = []
+        for offset in np.arange(OFFSETS) / OFFSETS:
+            trial = rounded.copy()
+            trial[members] = np.floor(exponents[members] + offset)
+            trial = bounds.clamp_exponents(trial)
+            trials.append((model.evaluate(trial * math.log(2), terms).sum(), trial))
+        rounded = min(trials, key=lambda pair: pair[0])[1]
+    return rounded
+
+
+def _leave_alone(
+    model: NoiseModel, start: Floats, exponents: Floats, groups: Sequence[Sequence[int]]
+) -> Floats:
+    """Put the classes back whose own scales do not lower the noise of the terms they touch."""
+    for group, terms in zip(groups, model.terms_of(groups), strict=True):
+        trial = exponents.copy()
+        trial[list(group)] = start[list(group)]
+        if np.array_equal(trial, exponents):
+            continue
+        moved, left = (model.evaluate(e * math.log(2), terms).sum() for e in (exponents, trial))
+        if decibels(left, moved) < LEAST_GAIN / 10:
+            exponents = trial
+    return exponents
+
+
+def exponents_of(variable_of: Mapping[int, int], change: Floats) -> dict[int, float]:
+    """Class root → log₂ of its factor, for factors other than 1."""
     return {
-        root: float(solution.exponents[variable])
+        root: float(change[variable])
         for root, variable in variable_of.items()
-        if solution.exponents[variable] != 0
+        if change[variable] != 0
     }

@@ -14,6 +14,10 @@ import enum
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from onnxq.model.graph import Graph, Node
 from onnxq.model.weights import WeightLayout
@@ -84,7 +88,9 @@ class Operator:
         divides: its second operand is a divisor.
         trailing: its scale and bias lie along the last axes, not along axis 1.
         fuses: runs inside the weighted operator before it, on every target.
+        limits: keeps the smaller, or the larger, of its operands: with a constant one, a bound.
         bounds: fixed range of the output, where the function has one.
+        averages: each output lies between the smallest and the largest of its inputs and zero.
         keeps_int8: whether a node's attributes leave it the int8 rule; without it the node stays
             in float.
     """
@@ -96,10 +102,12 @@ class Operator:
     mixed_axes: AxesOf = _no_axes
     data_inputs: tuple[int, ...] | None = (0,)
     fuses: bool = False
+    limits: bool = False
     contracts: bool = False
     divides: bool = False
     trailing: bool = False
     bounds: tuple[float, float] | None = None
+    averages: bool = False
     keeps_int8: Callable[[Node], bool] = _always
 
     def data_of(self, node: Node) -> tuple[str, ...]:
@@ -279,7 +287,7 @@ _ROWS = (
     Operator("InstanceNormalization", _S.AFFINE, _I.FLOAT),
     Operator("LayerNormalization", _S.AFFINE, _I.FLOAT, trailing=True),
     # activations
-    Operator("Relu", _S.HOMOGENEOUS, _I.OWN, fuses=True),
+    Operator("Relu", _S.HOMOGENEOUS, _I.OWN, fuses=True, averages=True),
     Operator("LeakyRelu", _S.HOMOGENEOUS, _I.OWN),
     Operator("PRelu", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_prelu),
     Operator("Clip", _S.CLIP, _I.OWN, fuses=True),
@@ -298,17 +306,19 @@ _ROWS = (
     Operator("Sub", _S.TIE, _I.FLOAT, data_inputs=None),
     Operator("Sum", _S.TIE, _I.FLOAT, data_inputs=None),
     Operator("Mean", _S.TIE, _I.FLOAT, data_inputs=None),
-    Operator("Max", _S.TIE, _I.FLOAT, data_inputs=None),
-    Operator("Min", _S.TIE, _I.FLOAT, data_inputs=None),
+    Operator("Max", _S.TIE, _I.FLOAT, data_inputs=None, limits=True),
+    Operator("Min", _S.TIE, _I.FLOAT, data_inputs=None, limits=True),
     Operator("Where", _S.TIE, _I.FLOAT, data_inputs=(1, 2)),
     Operator("Mul", _S.PRODUCT, _I.OWN, data_inputs=None),
     Operator("Div", _S.PRODUCT, _I.FLOAT, data_inputs=None, divides=True),
     # pooling and reduction
-    Operator("MaxPool", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_spatial_axes),
-    Operator("AveragePool", _S.HOMOGENEOUS, _I.OWN, mixed_axes=_spatial_axes),
+    Operator("MaxPool", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_spatial_axes, averages=True),
+    Operator("AveragePool", _S.HOMOGENEOUS, _I.OWN, mixed_axes=_spatial_axes, averages=True),
     Operator("LpPool", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_lp_pooled_axes),
-    Operator("GlobalAveragePool", _S.HOMOGENEOUS, _I.OWN, mixed_axes=_spatial_axes),
-    Operator("GlobalMaxPool", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_spatial_axes),
+    Operator("GlobalAveragePool", _S.HOMOGENEOUS, _I.OWN, mixed_axes=_spatial_axes,
+             averages=True),
+    Operator("GlobalMaxPool", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_spatial_axes,
+             averages=True),
     Operator("ReduceMean", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
     Operator("ReduceSum", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
     Operator("ReduceMax", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
@@ -316,12 +326,12 @@ _ROWS = (
     Operator("ReduceL1", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
     Operator("ReduceL2", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
     # padding and resizing
-    Operator("Pad", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_padded_axes),
+    Operator("Pad", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_padded_axes, averages=True),
     Operator("Resize", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_resized_axes,
              keeps_int8=_copies_samples),
     # data movement
-    Operator("Identity", _S.HOMOGENEOUS, _I.SHARED),
-    Operator("Dropout", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_dropout),
+    Operator("Identity", _S.HOMOGENEOUS, _I.SHARED, averages=True),
+    Operator("Dropout", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_dropout, averages=True),
     Operator("Concat", _S.MOVE, _I.SHARED, data_inputs=None),
     Operator("Split", _S.MOVE, _I.SHARED),
     Operator("Slice", _S.MOVE, _I.SHARED),
@@ -369,6 +379,38 @@ def kernel_output(graph: Graph, node: Node) -> str:
         name = uses[0].node.output
         uses = graph.consumers(name)
     return name
+
+
+def saturated_output(graph: Graph, node: Node) -> str:
+    """The same once constant bounds behind it, one for each channel, have been applied too."""
+    name = kernel_output(graph, node)
+    uses = graph.consumers(name)
+    while len(uses) == 1 and not graph.is_exposed(name) and _bound(graph, uses[0].node) is not None:
+        name = uses[0].node.output
+        uses = graph.consumers(name)
+    return name
+
+
+def _bound(graph: Graph, node: Node) -> NDArray[Any] | None:
+    """The constant operand of a Min or Max of two; None for any other node."""
+    row = operator_of(node)
+    if row is None or not row.limits or len(node.inputs) != 2:
+        return None
+    found = [value for name in node.inputs if (value := graph.constant(name)) is not None]
+    return found[0] if len(found) == 1 else None
+
+
+def saturation(graph: Graph, node: Node) -> NDArray[Any] | None:
+    """Value at which the node's output stops following its input, from below; None for none.
+
+    Returns:
+        One number (1,), or an array that broadcasts to the output.
+    """
+    row = operator_of(node)
+    if row is not None and row.scale is ScaleRule.CLIP:
+        bounds = clip_bounds(graph, node)
+        return None if bounds is None or math.isinf(bounds[1]) else np.array([bounds[1]])
+    return _bound(graph, node)
 
 
 def fused_bounds(graph: Graph, node: Node) -> tuple[float, float]:

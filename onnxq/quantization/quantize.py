@@ -11,9 +11,14 @@ from numpy.typing import NDArray
 from onnxq.calibration.statistics import Calibration
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.derive import derive_calibration
-from onnxq.equalization.equalize import Equalization, EqualizationOptions, equalize
-from onnxq.equalization.noise import input_gains
-from onnxq.equalization.prove import Feeds, compare_outputs, random_feeds
+from onnxq.equalization.equalize import (
+    KERNEL_WORTH,
+    Equalization,
+    EqualizationOptions,
+    equalize,
+)
+from onnxq.equalization.prove import Feeds, compare_outputs, random_feeds, run_reference
+from onnxq.equalization.sensitivity import input_gains
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
@@ -26,9 +31,6 @@ from onnxq.quantization.targets import Target
 
 PROOF_BATCHES = 2
 """Batches of the samples in memory on which equalization is proved."""
-
-KERNEL_WORTH = 1.0
-"""dB of SQNR for which extra kernels are worth their time."""
 
 TIE_MARGIN = 15.0
 """A tied Clip is used only if the float change is this many dB below the int8 noise."""
@@ -140,8 +142,8 @@ def _attempt(request: Request, relu6: str | None, reason: str) -> tuple[Model, Q
     float_sqnr = int8_sqnr = math.nan
     if samples is not None and samples.held_out:
         held_out = samples.held_out
-        float_sqnr = compare_outputs(model, equalized, held_out, levels=(True,)).sqnr
-        int8_sqnr = compare_outputs(model, quantized, held_out, levels=(False,)).sqnr
+        float_sqnr = compare_outputs(run_reference(model, held_out, levels=(True,)), equalized).sqnr
+        int8_sqnr = compare_outputs(run_reference(model, held_out, levels=(False,)), quantized).sqnr
     return quantized, QuantizationResult(
         request.normalization, record, reason, float_sqnr, int8_sqnr, plan, corrections
     )

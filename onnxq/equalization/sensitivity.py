@@ -1,0 +1,194 @@
+"""How much power each channel carries, and how much an error in it matters.
+
+Powers run forwards and sensitivities backwards through squared weights, class by class: noises are
+taken as independent (mean field). Both follow the scales of the graph exactly, so models that
+differ by powers of two only have the same noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.calibration.statistics import Calibration, TensorStatistics
+from onnxq.equalization.classes import LinearSite, ScaleClasses, scales_of
+from onnxq.model.graph import Graph
+from onnxq.model.operators import saturated_output, saturation
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+SILENT = 1e-4
+"""Least power of a channel, as a share of what the weights before it suggest."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A graph and its calibration, seen as if its classes had taken the scales 2^exponents."""
+
+    graph: Graph
+    classes: ScaleClasses
+    tensors: Mapping[str, TensorStatistics]
+    exponents: Mapping[int, float]
+
+    def scales(self, ids: Indices) -> Floats:
+        return scales_of(ids, self.exponents)
+
+    def weight(self, site: LinearSite) -> Floats:
+        """|W| as (outputs, inputs per group, taps), scaled."""
+        weight = self.graph.constant(site.layout.weight)
+        assert weight is not None  # noqa: S101 - find_classes took only constant weights
+        ratio = (
+            self.scales(site.output_ids)[:, None]
+            / self.scales(site.input_ids)[site.layout.input_index()]
+        )
+        result: Floats = np.abs(site.layout.to_canonical(weight)).astype(np.float64)
+        result *= ratio[:, :, None]
+        return result
+
+    def bias(self, site: LinearSite) -> Floats | None:
+        """The bias (outputs,), scaled; None where there is none or it differs from row to row."""
+        bias = self.graph.constant(site.layout.bias)
+        if bias is None or bias.size not in {1, site.layout.outputs}:
+            return None
+        result: Floats = bias.ravel().astype(np.float64) * self.scales(site.output_ids)
+        return result
+
+    def input_statistics(self, site: LinearSite) -> TensorStatistics | None:
+        return self.tensors.get(site.node.input(site.layout.data))
+
+
+@dataclass(frozen=True)
+class Sensitivities:
+    """G of each weighted node's outputs and inputs, relative to the power of its output.
+
+    So the noise of each layer counts against its own signal: products of many layers' squared
+    weights order the channels of one layer well, but say little about how layers compare.
+    """
+
+    at_output: Mapping[str, Floats]
+    at_input: Mapping[str, Floats]
+
+
+def input_gains(graph: Graph, classes: ScaleClasses, calibration: Calibration) -> dict[str, Floats]:
+    """Tensor → how much an error in each of its channels matters where weights read it."""
+    frame = Frame(graph, classes, calibration.tensors, {})
+    gains = sensitivities(frame, input_powers(frame))
+    result: dict[str, Floats] = {}
+    for site in classes.linears:
+        tensor = site.node.input(site.layout.data)
+        result[tensor] = result.get(tensor, 0.0) + gains.at_input[site.node.name]
+    return result
+
+
+def sensitivities(frame: Frame, powers: Mapping[str, Floats]) -> Sensitivities:
+    """Carry squared weights backwards.
+
+    Args:
+        powers: of `input_powers`.
+    """
+    by_class: dict[int, float] = {}
+    at_output: dict[str, Floats] = {}
+    at_input: dict[str, Floats] = {}
+    for site in reversed(frame.classes.linears):
+        # Pinned channels count 1: anything taken from the classes would move with their scales.
+        outputs = np.array([by_class.get(int(i), 1.0) if i else 1.0 for i in site.output_ids])
+        squared = np.square(frame.weight(site)).sum(axis=2)
+        received = np.bincount(
+            site.layout.input_index().ravel(), (squared * outputs[:, None]).ravel(),
+            site.layout.inputs,
+        )  # fmt: skip
+        expected = (squared * powers[site.node.name][site.layout.input_index()]).sum(axis=1)
+        signal = max(_signal(frame, site, expected, outputs), 1e-30)
+        at_output[site.node.name] = np.maximum(outputs / signal, 1e-200)
+        at_input[site.node.name] = received / signal
+        passed = received * _alive(frame, site)
+        for root, value in zip(site.input_ids.tolist(), passed.tolist(), strict=True):
+            if root:
+                by_class[root] = by_class.get(root, 0.0) + value
+    return Sensitivities(at_output, at_input)
+
+
+def _signal(frame: Frame, site: LinearSite, expected: Floats, gain: Floats) -> float:
+    """Power of the node's output, weighted by the sensitivity of its channels.
+
+    Measured after the activation where there is a calibration: neighbouring pixels are alike, so
+    a high-pass filter's output is far weaker than its weights and inputs suggest.
+    """
+    statistics = frame.tensors.get(saturated_output(frame.graph, site.node))
+    if statistics is not None and statistics.channels == site.layout.outputs:
+        return float(gain @ (statistics.variance * frame.scales(site.output_ids) ** 2))
+    return float(gain @ expected)
+
+
+def _alive(frame: Frame, site: LinearSite) -> Floats:
+    """Share of each input channel's values that let the noise of what came before through.
+
+    A value at zero behind a Relu, or at the bound of a Clip, passes none.
+    """
+    statistics = frame.input_statistics(site)
+    if statistics is None or statistics.channels != site.layout.inputs:
+        return np.ones(site.layout.inputs)
+    alive = 1 - statistics.share_of(np.zeros(1))
+    producer = frame.graph.producers.get(site.node.input(site.layout.data))
+    bound = saturation(frame.graph, producer) if producer else None
+    if bound is not None and bound.size in {1, statistics.channels} and np.all(bound > 0):
+        alive = alive - statistics.share_of(bound.ravel())
+    return np.clip(alive, 1e-3, 1.0)
+
+
+def input_powers(frame: Frame) -> dict[str, Floats]:
+    """Weighted node → E[x²] of its input channels, measured, or carried forward through weights.
+
+    What the weights alone suggest, with inputs of power 1, also bounds the measured power from
+    below: a channel that was silent during calibration may wake.
+    """
+    by_class: dict[int, float] = {}
+
+    def note(ids: Indices, power: Floats) -> None:
+        for root, value in zip(ids.ravel().tolist(), power.ravel().tolist(), strict=True):
+            if root:
+                by_class[root] = max(value, by_class.get(root, 0.0))
+
+    for constant in frame.classes.constants:
+        value = frame.graph.constant(constant.node.inputs[constant.position])
+        if value is not None and not constant.inverse:
+            scaled = value.astype(np.float64) * frame.scales(constant.pattern)
+            note(*np.broadcast_arrays(constant.pattern, np.square(scaled)))
+    powers: dict[str, Floats] = {}
+    for site in frame.classes.linears:
+        prior = np.array([by_class.get(int(i), 1.0) if i else 1.0 for i in site.input_ids])
+        statistics = frame.input_statistics(site)
+        if statistics is None:
+            power = prior
+        else:
+            measured = channels(statistics.mean_square, site) * frame.scales(site.input_ids) ** 2
+            power = np.maximum(measured, SILENT * prior)
+        powers[site.node.name] = power
+        squared = np.square(frame.weight(site)).sum(axis=2)
+        output = (squared * power[site.layout.input_index()]).sum(axis=1)
+        bias = frame.bias(site)
+        note(site.output_ids, output if bias is None else output + np.square(bias))
+    return powers
+
+
+def channels(values: Floats, site: LinearSite) -> Floats:
+    """A statistic of each input channel; a tensor counted as a whole gives all the same."""
+    size = site.layout.inputs
+    result: Floats = (
+        np.broadcast_to(values, (size,))
+        if len(values) in {1, size}
+        else np.full(size, values.max())
+    )
+    return result.astype(np.float64)
+
+
+def snap(values: Floats) -> Floats:
+    """Positive values on a grid of 2^−30 in the logarithm: the same bits whatever the order in
+    which they were summed; values of 0 stay.
+    """
+    logarithm = np.log(np.maximum(values, 1e-300))
+    return np.where(values > 0, np.exp(np.rint(logarithm * 2**30) / 2**30), 0.0)
