@@ -61,6 +61,21 @@ class Int8Rule(enum.Enum):
     """Stays in float."""
 
 
+class OffsetRule(enum.Enum):
+    """What happens to a constant c added to an operator's input, alike at every position."""
+
+    ABSORBS = "absorbs"
+    """Weighted: the bias takes W·c, if no padding is read beside the input."""
+    KEEPS = "keeps"
+    """f(x + c) = f(x) + c."""
+    ADDS = "adds"
+    """The offsets of the operands add up."""
+    LIMITS = "limits"
+    """Bounds move along: f(x + c) with bounds + c is f(x) + c."""
+    STOPS = "stops"
+    """No such rule."""
+
+
 LayoutOf = Callable[[Graph, Node], "WeightLayout | str"]
 AxesOf = Callable[[Graph, Node, int], "tuple[int, ...] | str"]
 
@@ -90,6 +105,7 @@ class Operator:
         fuses: runs inside the weighted operator before it, on every target.
         limits: keeps the smaller, or the larger, of its operands: with a constant one, a bound.
         bounds: fixed range of the output, where the function has one.
+        offset: see `OffsetRule`; where `offset_rule` finds padding in the way, it stops.
         averages: each output lies between the smallest and the largest of its inputs and zero.
         keeps_int8: whether a node's attributes leave it the int8 rule; without it the node stays
             in float.
@@ -108,6 +124,7 @@ class Operator:
     trailing: bool = False
     bounds: tuple[float, float] | None = None
     averages: bool = False
+    offset: OffsetRule = OffsetRule.STOPS
     keeps_int8: Callable[[Node], bool] = _always
 
     def data_of(self, node: Node) -> tuple[str, ...]:
@@ -273,24 +290,25 @@ def clip_bounds(graph: Graph, node: Node) -> tuple[float, float] | None:
 
 # --- the table -------------------------------------------------------------------------------
 
-_S, _I = ScaleRule, Int8Rule
+_S, _I, _O = ScaleRule, Int8Rule, OffsetRule
 
 _ROWS = (
     # weighted
-    Operator("Conv", _S.LINEAR, _I.WEIGHTED, layout=_conv, mixed_axes=_spatial_axes),
+    Operator("Conv", _S.LINEAR, _I.WEIGHTED, layout=_conv,
+             mixed_axes=_spatial_axes, offset=_O.ABSORBS),
     Operator("ConvTranspose", _S.LINEAR, _I.WEIGHTED, layout=_conv_transpose,
              mixed_axes=_spatial_axes),
-    Operator("Gemm", _S.LINEAR, _I.WEIGHTED, layout=_gemm),
+    Operator("Gemm", _S.LINEAR, _I.WEIGHTED, layout=_gemm, offset=_O.ABSORBS),
     Operator("MatMul", _S.LINEAR, _I.WEIGHTED, layout=_matmul, contracts=True),
     # normalization
     Operator("BatchNormalization", _S.BATCH_NORM, _I.FLOAT),
     Operator("InstanceNormalization", _S.AFFINE, _I.FLOAT),
     Operator("LayerNormalization", _S.AFFINE, _I.FLOAT, trailing=True),
     # activations
-    Operator("Relu", _S.HOMOGENEOUS, _I.OWN, fuses=True, averages=True),
+    Operator("Relu", _S.HOMOGENEOUS, _I.OWN, fuses=True, averages=True, offset=_O.LIMITS),
     Operator("LeakyRelu", _S.HOMOGENEOUS, _I.OWN),
     Operator("PRelu", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_prelu),
-    Operator("Clip", _S.CLIP, _I.OWN, fuses=True),
+    Operator("Clip", _S.CLIP, _I.OWN, fuses=True, offset=_O.LIMITS),
     Operator("Sigmoid", _S.BARRIER, _I.OWN, bounds=(0.0, 1.0)),
     Operator("HardSigmoid", _S.BARRIER, _I.FLOAT, bounds=(0.0, 1.0)),
     Operator("HardSwish", _S.BARRIER, _I.FLOAT),
@@ -302,27 +320,29 @@ _ROWS = (
     Operator("Abs", _S.HOMOGENEOUS, _I.FLOAT),
     Operator("Neg", _S.HOMOGENEOUS, _I.FLOAT),
     # elementwise with several operands
-    Operator("Add", _S.TIE, _I.OWN, data_inputs=None),
+    Operator("Add", _S.TIE, _I.OWN, data_inputs=None, offset=_O.ADDS),
     Operator("Sub", _S.TIE, _I.FLOAT, data_inputs=None),
-    Operator("Sum", _S.TIE, _I.FLOAT, data_inputs=None),
+    Operator("Sum", _S.TIE, _I.FLOAT, data_inputs=None, offset=_O.ADDS),
     Operator("Mean", _S.TIE, _I.FLOAT, data_inputs=None),
-    Operator("Max", _S.TIE, _I.FLOAT, data_inputs=None, limits=True),
-    Operator("Min", _S.TIE, _I.FLOAT, data_inputs=None, limits=True),
+    Operator("Max", _S.TIE, _I.FLOAT, data_inputs=None, limits=True, offset=_O.LIMITS),
+    Operator("Min", _S.TIE, _I.FLOAT, data_inputs=None, limits=True, offset=_O.LIMITS),
     Operator("Where", _S.TIE, _I.FLOAT, data_inputs=(1, 2)),
     Operator("Mul", _S.PRODUCT, _I.OWN, data_inputs=None),
     Operator("Div", _S.PRODUCT, _I.FLOAT, data_inputs=None, divides=True),
     # pooling and reduction
-    Operator("MaxPool", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_spatial_axes, averages=True),
-    Operator("AveragePool", _S.HOMOGENEOUS, _I.OWN, mixed_axes=_spatial_axes, averages=True),
+    Operator("MaxPool", _S.HOMOGENEOUS, _I.SHARED,
+             mixed_axes=_spatial_axes, averages=True, offset=_O.KEEPS),
+    Operator("AveragePool", _S.HOMOGENEOUS, _I.OWN,
+             mixed_axes=_spatial_axes, averages=True, offset=_O.KEEPS),
     Operator("LpPool", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_lp_pooled_axes),
     Operator("GlobalAveragePool", _S.HOMOGENEOUS, _I.OWN, mixed_axes=_spatial_axes,
-             averages=True),
+             averages=True, offset=_O.KEEPS),
     Operator("GlobalMaxPool", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_spatial_axes,
-             averages=True),
-    Operator("ReduceMean", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
+             averages=True, offset=_O.KEEPS),
+    Operator("ReduceMean", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes, offset=_O.KEEPS),
     Operator("ReduceSum", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
-    Operator("ReduceMax", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
-    Operator("ReduceMin", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
+    Operator("ReduceMax", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes, offset=_O.KEEPS),
+    Operator("ReduceMin", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes, offset=_O.KEEPS),
     Operator("ReduceL1", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
     Operator("ReduceL2", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
     # padding and resizing
@@ -330,20 +350,21 @@ _ROWS = (
     Operator("Resize", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_resized_axes,
              keeps_int8=_copies_samples),
     # data movement
-    Operator("Identity", _S.HOMOGENEOUS, _I.SHARED, averages=True),
-    Operator("Dropout", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_dropout, averages=True),
+    Operator("Identity", _S.HOMOGENEOUS, _I.SHARED, averages=True, offset=_O.KEEPS),
+    Operator("Dropout", _S.HOMOGENEOUS, _I.SHARED,
+             mixed_axes=_dropout, averages=True, offset=_O.KEEPS),
     Operator("Concat", _S.MOVE, _I.SHARED, data_inputs=None),
-    Operator("Split", _S.MOVE, _I.SHARED),
-    Operator("Slice", _S.MOVE, _I.SHARED),
-    Operator("Gather", _S.MOVE, _I.SHARED),
-    Operator("Flatten", _S.MOVE, _I.SHARED),
-    Operator("Reshape", _S.MOVE, _I.SHARED),
-    Operator("Transpose", _S.MOVE, _I.SHARED),
-    Operator("Squeeze", _S.MOVE, _I.SHARED),
-    Operator("Unsqueeze", _S.MOVE, _I.SHARED),
-    Operator("Expand", _S.MOVE, _I.SHARED),
-    Operator("DepthToSpace", _S.MOVE, _I.SHARED),
-    Operator("SpaceToDepth", _S.MOVE, _I.SHARED),
+    Operator("Split", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("Slice", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("Gather", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("Flatten", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("Reshape", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("Transpose", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("Squeeze", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("Unsqueeze", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("Expand", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("DepthToSpace", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("SpaceToDepth", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
     # the values do not matter
     Operator("Shape", _S.OBSERVE, _I.FLOAT),
     Operator("Size", _S.OBSERVE, _I.FLOAT),
@@ -358,6 +379,17 @@ def operator_of(node: Node) -> Operator | None:
     if row is None or row.keeps_int8(node):
         return row
     return replace(row, int8=Int8Rule.FLOAT)
+
+
+def offset_rule(node: Node) -> OffsetRule:
+    """What the node does with a constant added to its input."""
+    row = operator_of(node)
+    if row is None:
+        return OffsetRule.STOPS
+    pads = any(node.attributes.get("pads", ())) or b"SAME" in node.attributes.get("auto_pad", b"")
+    # Only what pads with zeros is in the way: MaxPool ignores its border.
+    zeros = row.offset is OffsetRule.ABSORBS or (row.averages and row.int8 is Int8Rule.OWN)
+    return OffsetRule.STOPS if pads and zeros else row.offset
 
 
 def weight_layout(graph: Graph, node: Node) -> WeightLayout | str:
