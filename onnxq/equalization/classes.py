@@ -240,6 +240,8 @@ class _Finder:
 
     def _apply(self, row: Operator, node: Node) -> str:
         if any(not self.graph.is_float(name) for name in node.outputs if name):
+            if row.scale is ScaleRule.INVARIANT:
+                return self._invariant(row, node)
             return "" if row.scale is ScaleRule.OBSERVE else self._non_float(row, node)
         rule = {
             ScaleRule.LINEAR: self._linear,
@@ -250,6 +252,7 @@ class _Finder:
             ScaleRule.TIE: self._tie,
             ScaleRule.PRODUCT: self._product,
             ScaleRule.MOVE: self._move,
+            ScaleRule.INVARIANT: self._invariant,
         }.get(row.scale)
         return rule(row, node) if rule else f"{node.op_type} is not homogeneous"
 
@@ -303,10 +306,11 @@ class _Finder:
         rank = self.graph.rank(node.output)
         if scale is None or rank is None or (node.input(2) and bias is None):
             return "its scale or bias is not a constant"
-        data = node.input(0)
+        data, trailing = node.input(0), row.trailing
+        if not trailing and (self.graph.shape(node.output) or ())[1:2] != (scale.size,):
+            return "its scale is not one for each channel"
         self._pin(data)
         self.barriers.append(Barrier(node.name, node.op_type, data, "its ε pins the input"))
-        trailing = row.trailing
         ids = self.sets.fresh(scale.size).reshape(scale.shape)
         if trailing:
             pattern = ids.reshape((1,) * (rank - ids.ndim) + ids.shape)
@@ -352,6 +356,17 @@ class _Finder:
         if pattern.ndim != out_rank:
             return "its output has an unknown rank"
         self.patterns[node.output] = pattern
+        return ""
+
+    def _invariant(self, row: Operator, node: Node) -> str:
+        data = node.input(0)
+        if not self._is_activation(data):
+            return "its input has an unknown rank"
+        axes = row.mixed_axes(self.graph, node, self.patterns[data].ndim)
+        if isinstance(axes, str):
+            return axes
+        self._tie_axes(data, axes)
+        self._pin_output(node.output)
         return ""
 
     def _clip(self, _row: Operator, node: Node) -> str:

@@ -122,7 +122,7 @@ def solve(
     exponents = np.clip(_descend(model, bounds) / math.log(2), -LIMIT, LIMIT)
     if not real:
         exponents = _round(model, bounds, exponents, groups)
-    exponents = _stay_near(model, start, exponents, groups)
+    exponents = _stay_near(model, bounds, start, exponents, groups)
     solution = Solution(start, exponents, before, model.evaluate(exponents * math.log(2)))
     return solution if solution.gain >= LEAST_GAIN else nothing
 
@@ -174,7 +174,11 @@ def _round(
 
 
 def _stay_near(
-    model: NoiseModel, start: Floats, exponents: Floats, groups: Sequence[Sequence[int]]
+    model: NoiseModel,
+    bounds: UpperBounds,
+    start: Floats,
+    exponents: Floats,
+    groups: Sequence[Sequence[int]],
 ) -> Floats:
     """Move the classes no further than their noise asks for.
 
@@ -186,6 +190,7 @@ def _stay_near(
         for offset in (np.median(exponents[members] - start[members]), None):
             trial = exponents.copy()
             trial[members] = start[members] if offset is None else trial[members] - np.rint(offset)
+            trial = bounds.clamp_exponents(trial)
             if np.array_equal(trial, exponents):
                 continue
             moved, near = (model.evaluate(e * math.log(2), terms).sum() for e in (exponents, trial))

@@ -42,6 +42,8 @@ class ScaleRule(enum.Enum):
     """s_out = s_a · s_b: a constant passes the other's scale, of two activations one is pinned."""
     MOVE = "move"
     """Elements move unchanged; scales move with them."""
+    INVARIANT = "invariant"
+    """f(s·x) = f(x) along every axis the operator does not compare: no scale comes out."""
     OBSERVE = "observe"
     """The values do not matter (Shape, Size): no constraint."""
     BARRIER = "barrier"
@@ -208,6 +210,10 @@ def _reduced_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | str:
     return tuple(sorted(axis % rank for axis in axes))
 
 
+def _compared_axis(_graph: Graph, node: Node, rank: int) -> tuple[int, ...]:
+    return (node.attributes.get("axis", 0) % rank,)
+
+
 def _padded_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | str:
     pads = graph.constant(node.input(1))
     if pads is None:
@@ -303,7 +309,9 @@ _ROWS = (
     # normalization
     Operator("BatchNormalization", _S.BATCH_NORM, _I.FLOAT),
     Operator("InstanceNormalization", _S.AFFINE, _I.FLOAT),
+    Operator("GroupNormalization", _S.AFFINE, _I.FLOAT),
     Operator("LayerNormalization", _S.AFFINE, _I.FLOAT, trailing=True),
+    Operator("RMSNormalization", _S.AFFINE, _I.FLOAT, trailing=True),
     # activations
     Operator("Relu", _S.HOMOGENEOUS, _I.OWN, fuses=True, averages=True, offset=_O.LIMITS),
     Operator("LeakyRelu", _S.HOMOGENEOUS, _I.OWN),
@@ -365,7 +373,10 @@ _ROWS = (
     Operator("Expand", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
     Operator("DepthToSpace", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
     Operator("SpaceToDepth", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
-    # the values do not matter
+    # the scale, or the value, does not matter
+    Operator("Sign", _S.INVARIANT, _I.FLOAT),
+    Operator("ArgMax", _S.INVARIANT, _I.FLOAT, mixed_axes=_compared_axis),
+    Operator("ArgMin", _S.INVARIANT, _I.FLOAT, mixed_axes=_compared_axis),
     Operator("Shape", _S.OBSERVE, _I.FLOAT),
     Operator("Size", _S.OBSERVE, _I.FLOAT),
 )  # fmt: skip
