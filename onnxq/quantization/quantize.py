@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from onnxq.progress import Progress
 from onnxq.quantization.correct import BiasCorrection, correct_biases
 from onnxq.quantization.insert import insert
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan, plan_quantization
+from onnxq.quantization.search import Search
 from onnxq.quantization.targets import Target
 
 PROOF_BATCHES = 2
@@ -32,6 +34,14 @@ KERNEL_WORTH = 1.0
 
 TIE_MARGIN = 15.0
 """A tied Clip is used only if the float change is this many dB below the int8 noise."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The float model as it was quantized, and its calibration: what another plan starts from."""
+
+    model: Model
+    calibration: Calibration
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,8 @@ class QuantizationResult:
         int8_sqnr: quantized against float model, dB on the same samples.
         plan: every node and tensor.
         corrections: what bias correction did to each layer.
+        prepared: the equalized float model and its calibration.
+        search: what the search for layers to keep in float did; None where none was asked for.
     """
 
     normalization: Normalization
@@ -56,6 +68,8 @@ class QuantizationResult:
     int8_sqnr: float
     plan: QuantizationPlan
     corrections: tuple[BiasCorrection, ...]
+    prepared: Prepared
+    search: Search | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +86,12 @@ class Samples:
 
 @dataclass(frozen=True)
 class Request:
-    """What to quantize, how, and with what."""
+    """What to quantize, how, and with what.
+
+    Attributes:
+        again: an earlier result for the same request; its equalization is used as it is.
+        keep: node → why it stays in float.
+    """
 
     model: Model
     normalization: Normalization
@@ -83,6 +102,8 @@ class Request:
     equalize: bool
     correct: bool
     progress: Progress
+    again: QuantizationResult | None = None
+    keep: Mapping[str, str] = field(default_factory=dict)
 
 
 def quantize(request: Request) -> tuple[Model, QuantizationResult]:
@@ -91,6 +112,8 @@ def quantize(request: Request) -> tuple[Model, QuantizationResult]:
     A tie costs no kernel but is exact on the calibration data only, so it is used where the
     change of the float model on samples it never saw stays `TIE_MARGIN` dB below the int8 noise.
     """
+    if request.again is not None:
+        return _attempt(request, None, request.again.relu6_reason)
     if not request.equalize:
         return _attempt(request, None, "")
     exact = "per-channel" if request.target.symmetric else "skip"
@@ -119,7 +142,10 @@ def _attempt(request: Request, relu6: str | None, reason: str) -> tuple[Model, Q
     """Equalize (unless `relu6` is None), plan, correct, insert, measure."""
     model, calibration, samples = request.model, request.calibration, request.samples
     equalized, record = model, None
-    if relu6 is not None:
+    if request.again is not None:
+        equalized, record = request.again.prepared.model, request.again.equalization
+        calibration = request.again.prepared.calibration
+    elif relu6 is not None:
         options = EqualizationOptions(relu6=relu6, per_channel=request.options.per_channel)
         feeds: list[Feeds] = (
             random_feeds(model) if samples is None else samples.correction[:PROOF_BATCHES]
@@ -129,7 +155,9 @@ def _attempt(request: Request, relu6: str | None, reason: str) -> tuple[Model, Q
         calibration, _ = derive_calibration(calibration, record.octaves)
     graph = Graph(equalized)
     gains = input_gains(graph, find_classes(graph), calibration)
-    plan = plan_quantization(graph, calibration, request.target, request.options, gains)
+    plan = plan_quantization(
+        graph, calibration, request.target, request.options, gains, keep=request.keep
+    )
     biases: dict[str, NDArray[np.float32]] = {}
     corrections: tuple[BiasCorrection, ...] = ()
     if request.correct and samples is not None:
@@ -143,5 +171,6 @@ def _attempt(request: Request, relu6: str | None, reason: str) -> tuple[Model, Q
         float_sqnr = compare_outputs(model, equalized, held_out, levels=(True,)).sqnr
         int8_sqnr = compare_outputs(model, quantized, held_out, levels=(False,)).sqnr
     return quantized, QuantizationResult(
-        request.normalization, record, reason, float_sqnr, int8_sqnr, plan, corrections
-    )
+        request.normalization, record, reason, float_sqnr, int8_sqnr, plan, corrections,
+        Prepared(equalized, calibration),
+    )  # fmt: skip

@@ -324,8 +324,8 @@ KEYS = {
     "equalize": "model output normalization calibration_samples options classes clips barriers "
     "expected_gain_db proof kernels_added rolled_back",
     "quantize": "model output target options normalization equalization relu6_reason "
-    "float_sqnr_db int8_sqnr_db bias_corrections nodes",
-    "validate": "passed samples note rows gates",
+    "float_sqnr_db int8_sqnr_db bias_corrections search nodes",
+    "validate": "passed samples note rows gates layers",
     "inspect": "model opset size_bytes inputs outputs is_quantized target quantized_layers "
     "quantized_layer_count learnables float_nodes record",
     "doctor": "findings",
