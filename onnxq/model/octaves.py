@@ -27,7 +27,7 @@ def recorded_octaves(model: Model) -> dict[str, NDArray[np.float64]]:
     try:
         entries = json.loads(model.metadata.get(METADATA_KEY, "[]"))
         return {tensor: _unpack(entry) for entry in entries for tensor in entry["tensors"]}
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return {}
 
 

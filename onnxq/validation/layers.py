@@ -43,7 +43,7 @@ Feeds = Mapping[str, Array]
 PROBES = 64
 """Samples, spread over the data, on which each layer's effect on the output is measured."""
 
-MEMORY_FOR_TENSORS = 1 << 28
+MEMORY_FOR_TENSORS = 1 << 24
 """Bytes that the paired tensors of one batch may take."""
 
 TOO_LOUD = 10.0

@@ -22,7 +22,13 @@ from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
 from onnxq.model.normalize import LOWEST_OPSET, normalize
 from onnxq.model.octaves import recorded_octaves
-from onnxq.model.operators import Int8Rule, ScaleRule, clip_bounds, operator_of
+from onnxq.model.operators import (
+    Int8Rule,
+    ScaleRule,
+    clip_bounds,
+    kernel_output,
+    operator_of,
+)
 from onnxq.validation.twin import DEQUANTIZE, QUANTIZE, float_twin, is_qdq
 
 Array = NDArray[Any]
@@ -215,7 +221,8 @@ def _unmatched(
     for node in graphs.quantized.nodes:
         if node.name in names or not _is_quantized(graphs, node):
             continue
-        why = refused.get(node.output) or _difference(graphs, node.output)
+        written = kernel_output(graphs.twin, graphs.twin.by_name[node.name])
+        why = refused.get(written) or _difference(graphs, written)
         why = why or "its output only passes on int8 or is dropped"
         where = covered.get(node.name)
         where = f"; it counts within {where!r}" if where else ""
