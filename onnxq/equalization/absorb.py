@@ -360,6 +360,20 @@ def _move_bounds(graph: Graph, target: Any, offset: float) -> None:
         target.inputs[position] = constant(f"{name}.{position}.absorbed", moved)
 
 
+def broadcastable(model: Model, calibration: Calibration, plan: Absorption) -> dict[str, Floats]:
+    """Tensor → its offset, with the tensor's rank where it differs from channel to channel."""
+    graph = Graph(model)
+    found = {}
+    for name, offset in plan.offsets.items():
+        axis = calibration.tensors[name].axis if name in calibration.tensors else None
+        rank = graph.rank(name)
+        if len(offset) == 1:
+            found[name] = offset.reshape(())
+        elif axis is not None and rank is not None:
+            found[name] = offset.reshape([-1 if a == axis % rank else 1 for a in range(rank)])
+    return found
+
+
 def derive_shifted(calibration: Calibration, plan: Absorption) -> Calibration:
     """The calibration of the centered model."""
     tensors = {

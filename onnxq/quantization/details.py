@@ -96,6 +96,7 @@ def details_json(result: QuantizationResult, calibration: Calibration) -> str:
         else {},
         "int8_sqnr_db": result.int8_sqnr,
         "biases_corrected": sum(record.accepted for record in result.corrections),
+        "search": result.search,
         "calibration": {
             "samples": calibration.samples,
             "data": calibration.data,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from onnxq.progress import Progress
 from onnxq.quantization.correct import BiasCorrection, correct_biases
 from onnxq.quantization.insert import insert
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan, plan_quantization
+from onnxq.quantization.search import Search
 from onnxq.quantization.targets import Target
 
 PROOF_BATCHES = 2
@@ -35,6 +37,21 @@ PROOF_BATCHES = 2
 
 TIE_MARGIN = 15.0
 """A tied Clip is used only if the float change is this many dB below the int8 noise."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What another plan starts from.
+
+    Attributes:
+        model: the float model as it was quantized, equalized and centered.
+        calibration: of exactly that model.
+        gains: tensor → how much an error in each channel matters at its readers (channels,).
+    """
+
+    model: Model
+    calibration: Calibration
+    gains: Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,8 @@ class QuantizationResult:
         int8_sqnr: quantized against float model, dB on the same samples.
         plan: every node and tensor.
         corrections: what bias correction did to each layer.
+        prepared: the equalized float model and its calibration.
+        search: what the search for layers to keep in float did; None where none was asked for.
     """
 
     normalization: Normalization
@@ -60,6 +79,8 @@ class QuantizationResult:
     int8_sqnr: float
     plan: QuantizationPlan
     corrections: tuple[BiasCorrection, ...]
+    prepared: Prepared
+    search: Search | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +97,12 @@ class Samples:
 
 @dataclass(frozen=True)
 class Request:
-    """What to quantize, how, and with what."""
+    """What to quantize, how, and with what.
+
+    Attributes:
+        again: an earlier result for the same request; its equalization is used as it is.
+        keep: node → why it stays in float.
+    """
 
     model: Model
     normalization: Normalization
@@ -88,6 +114,8 @@ class Request:
     absorb: bool
     correct: bool
     progress: Progress
+    again: QuantizationResult | None = None
+    keep: Mapping[str, str] = field(default_factory=dict)
 
 
 def quantize(request: Request) -> tuple[Model, QuantizationResult]:
@@ -96,6 +124,8 @@ def quantize(request: Request) -> tuple[Model, QuantizationResult]:
     A tie costs no kernel but is exact on the calibration data only, so it is used where the
     change of the float model on samples it never saw stays `TIE_MARGIN` dB below the int8 noise.
     """
+    if request.again is not None:
+        return _attempt(request, None, request.again.relu6_reason)
     if not request.equalize:
         return _attempt(request, None, "")
     exact = "per-channel" if request.target.symmetric else "skip"
@@ -124,7 +154,10 @@ def _attempt(request: Request, relu6: str | None, reason: str) -> tuple[Model, Q
     """Equalize (unless `relu6` is None), plan, correct, insert, measure."""
     model, calibration, samples = request.model, request.calibration, request.samples
     equalized, record = model, None
-    if relu6 is not None:
+    if request.again is not None:
+        equalized, record = request.again.prepared.model, request.again.equalization
+        calibration = request.again.prepared.calibration
+    elif relu6 is not None:
         options = EqualizationOptions(relu6=relu6, per_channel=request.options.per_channel)
         feeds: list[Feeds] = (
             random_feeds(model) if samples is None else samples.correction[:PROOF_BATCHES]
@@ -133,15 +166,20 @@ def _attempt(request: Request, relu6: str | None, reason: str) -> tuple[Model, Q
         equalized = infer_shapes(equalized)
         calibration, _ = derive_calibration(calibration, record.octaves)
     graph = Graph(equalized)
-    gains = input_gains(graph, find_classes(graph), calibration)
-    absorption = None
-    if relu6 is not None and request.absorb and request.target.symmetric:
+    if request.again is not None:
+        gains = request.again.prepared.gains
+    else:
+        gains = input_gains(graph, find_classes(graph), calibration)
+    absorption = request.again.absorption if request.again else None
+    if request.again is None and relu6 is not None and request.absorb and request.target.symmetric:
         absorption = plan_absorption(graph, calibration, gains, request.options.ranges)
         equalized = absorb(equalized, absorption)
         calibration = derive_shifted(calibration, absorption)
         graph = Graph(equalized)
     fixed = absorption.ranges if absorption else {}
-    plan = plan_quantization(graph, calibration, request.target, request.options, gains, fixed)
+    plan = plan_quantization(
+        graph, calibration, request.target, request.options, gains, fixed=fixed, keep=request.keep
+    )
     biases: dict[str, NDArray[np.float32]] = {}
     corrections: tuple[BiasCorrection, ...] = ()
     if request.correct and samples is not None:
@@ -155,5 +193,6 @@ def _attempt(request: Request, relu6: str | None, reason: str) -> tuple[Model, Q
         float_sqnr = compare_outputs(run_reference(model, held_out, levels=(True,)), equalized).sqnr
         int8_sqnr = compare_outputs(run_reference(model, held_out, levels=(False,)), quantized).sqnr
     return quantized, QuantizationResult(
-        request.normalization, record, absorption, reason, float_sqnr, int8_sqnr, plan, corrections
-    )
+        request.normalization, record, absorption, reason, float_sqnr, int8_sqnr, plan,
+        corrections, Prepared(equalized, calibration, gains),
+    )  # fmt: skip

@@ -1,0 +1,91 @@
+"""How a model's tensors follow from those of the model it was made from, as it records itself.
+
+Equalization multiplies channel c of an activation by s_c and bias absorption subtracts o_c, without
+changing the outputs: y = s·x − o. Whoever compares such a tensor with the original's must undo that
+first, so log₂ s and o travel in the metadata of the model and of every model made from it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.model.model import Model, with_metadata
+
+METADATA_KEY = "onnxq.octaves"
+OFFSETS_KEY = "onnxq.offsets"
+
+Octaves = Mapping[str, NDArray[np.float64]]
+"""Tensor → log₂ s, broadcastable to the tensor; a tensor without scales is absent."""
+
+
+def recorded_octaves(model: Model) -> dict[str, NDArray[np.float64]]:
+    """The scales the model records, relative to the model it was made from; {} for none."""
+    try:
+        entries = json.loads(model.metadata.get(METADATA_KEY, "[]"))
+        return {tensor: _unpack(entry) for entry in entries for tensor in entry["tensors"]}
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return {}
+
+
+def with_octaves(model: Model, octaves: Octaves) -> Model:
+    """The model with `octaves` added to the scales it records already."""
+    total = recorded_octaves(model)
+    for tensor, values in octaves.items():
+        total[tensor] = total.get(tensor, np.zeros(())) + values
+    groups: dict[str, list[str]] = {}
+    for tensor in sorted(total):
+        if np.any(total[tensor]):
+            groups.setdefault(json.dumps(_pack(total[tensor])), []).append(tensor)
+    entries = [{"tensors": names} | json.loads(packed) for packed, names in groups.items()]
+    text = json.dumps(entries, separators=(",", ":"))
+    if not entries and METADATA_KEY not in model.metadata:
+        return model
+    return with_metadata(model, {METADATA_KEY: text})
+
+
+def recorded_offsets(model: Model) -> dict[str, NDArray[np.float64]]:
+    """Tensor → o, broadcastable to it; {} for none."""
+    try:
+        entries = json.loads(model.metadata.get(OFFSETS_KEY, "{}"))
+        return {tensor: np.asarray(values, np.float64) for tensor, values in entries.items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def with_offsets(
+    model: Model, octaves: Octaves, offsets: Mapping[str, NDArray[np.float64]]
+) -> Model:
+    """The model with scales added to those it records, and then offsets: y = s·(s₀·x − o₀) − o."""
+    total = {
+        tensor: values * np.exp2(octaves.get(tensor, np.zeros(())))
+        for tensor, values in recorded_offsets(model).items()
+    }
+    for tensor, values in offsets.items():
+        total[tensor] = total.get(tensor, np.zeros(())) + values
+    model = with_octaves(model, octaves)
+    if not total:
+        return model
+    entries = {tensor: total[tensor].tolist() for tensor in sorted(total)}
+    return with_metadata(model, {OFFSETS_KEY: json.dumps(entries, separators=(",", ":"))})
+
+
+def _pack(values: NDArray[np.float64]) -> dict[str, Any]:
+    """Few channels carry a scale, so only those are written: flat index → log₂ s."""
+    flat = values.ravel()
+    scaled = {
+        str(index): int(flat[index]) if flat[index].is_integer() else float(flat[index])
+        for index in np.flatnonzero(flat)
+    }
+    return {"shape": list(values.shape), "scaled": scaled}
+
+
+def _unpack(entry: dict[str, Any]) -> NDArray[np.float64]:
+    values = np.zeros(entry["shape"], np.float64)
+    for index, octave in entry["scaled"].items():
+        values.flat[int(index)] = octave
+    return values
