@@ -164,7 +164,7 @@ def calibrate(
     )  # fmt: skip
 
 
-def _as_calibration(calibration: Calibration | PathLike, model: Model) -> Calibration:
+def as_calibration(calibration: Calibration | PathLike, model: Model) -> Calibration:
     """Load if need be; refuse the calibration of another model."""
     named = "the calibration"
     if not isinstance(calibration, Calibration):
@@ -227,7 +227,7 @@ def equalize(
         raise UsageError("preprocessing needs data", hint="give --data")
     source = as_source(data, model, preprocess=preprocess) if data is not None else None
     if calibration is not None:
-        calibration = _as_calibration(calibration, model)
+        calibration = as_calibration(calibration, model)
         _check_preprocessing(calibration.provenance.preprocessing, source, "the calibration")
     elif source is not None:
         calibration = observe(
@@ -323,7 +323,7 @@ def quantize(
         raise UsageError("preprocessing and a number of samples need data", hint="give --data")
     hold_out = HOLD_OUT if source and (source.count or 0) >= HOLD_OUT * BATCH_SIZE else 0
     if calibration is not None:
-        calibration = _as_calibration(calibration, model)
+        calibration = as_calibration(calibration, model)
         _check_preprocessing(calibration.provenance.preprocessing, source, "the calibration")
         unseen = source is not None and calibration.data != source.fingerprint
     else:

@@ -86,6 +86,20 @@ def choice(name: str, values: tuple[str, ...], help_text: str, *, default: str) 
     )
 
 
+def max_drop_option() -> Decorator:
+    return click.option(
+        "--max-drop", type=float, metavar="X",
+        help="Fail if a quantized model's metric falls more than X below the float "
+        "one's, in its unit; for sqnr, if the error is above X % of the outputs.",
+    )  # fmt: skip
+
+
+def min_accuracy_option() -> Decorator:
+    return click.option(
+        "--min-accuracy", type=float, metavar="X", help="Fail if any model's metric is below X."
+    )
+
+
 def absorb_option(*, default: bool, extra: str) -> Decorator:
     return click.option(
         "--absorb-bias/--no-absorb-bias", default=default, show_default=True,

@@ -27,12 +27,8 @@ if TYPE_CHECKING:
 @click.option("--execution", "executions", multiple=True, default=("emulate",), show_default=True,
               type=click.Choice(("emulate", "cpu", "cuda")),
               help="How quantized models run; repeatable.")  # fmt: skip
-@click.option("--max-drop", type=float, metavar="X",
-              help="Fail if a quantized model's metric falls more than X below the float "
-              "one's, in its unit; for sqnr, if the error is above X % of the outputs."
-              )  # fmt: skip
-@click.option("--min-accuracy", type=float, metavar="X",
-              help="Fail if any model's metric is below X.")  # fmt: skip
+@options.max_drop_option()
+@options.min_accuracy_option()
 @click.option("--layers", is_flag=True,
               help="Rank each quantized model's layers by their share of its output error."
               )  # fmt: skip

@@ -74,6 +74,28 @@ def with_offsets(
     return with_metadata(model, {OFFSETS_KEY: json.dumps(entries, separators=(",", ":"))})
 
 
+def relation(
+    ours: Model, theirs: Model
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
+    """How tensors y of `theirs` follow from x of `ours`, of one origin: y = 2^octaves·x − offset.
+
+    Returns:
+        The octaves and the offsets of the tensors where they are not all 0.
+    """
+    zero = np.zeros(())
+    before, after = recorded_octaves(ours), recorded_octaves(theirs)
+    octaves = {
+        name: after.get(name, zero) - before.get(name, zero) for name in sorted({*before, *after})
+    }
+    octaves = {name: values for name, values in octaves.items() if np.any(values)}
+    given, taken = recorded_offsets(ours), recorded_offsets(theirs)
+    offsets = {
+        name: taken.get(name, zero) - np.exp2(octaves.get(name, zero)) * given.get(name, zero)
+        for name in sorted({*given, *taken})
+    }
+    return octaves, {name: values for name, values in offsets.items() if np.any(values)}
+
+
 def _pack(values: NDArray[np.float64]) -> dict[str, Any]:
     """Few channels carry a scale, so only those are written: flat index → log₂ s."""
     flat = values.ravel()
