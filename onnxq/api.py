@@ -51,6 +51,7 @@ from onnxq.quantization.search import (
     search,
 )
 from onnxq.quantization.targets import target_named
+from onnxq.shown import Shown
 from onnxq.validation.compare import Row, compare
 from onnxq.validation.execute import runner
 from onnxq.validation.gates import Gate, check_gates
@@ -181,8 +182,8 @@ def as_calibration(calibration: Calibration | PathLike, model: Model) -> Calibra
 # --- equalize --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class EqualizationResult:
+@dataclass(frozen=True, repr=False)
+class EqualizationResult(Shown):
     """What `equalize` did.
 
     Attributes:
@@ -444,8 +445,8 @@ def emulate(
     }
 
 
-@dataclass(frozen=True)
-class Validation:
+@dataclass(frozen=True, repr=False)
+class Validation(Shown):
     """Metrics by model and execution, the float model first, and the gates.
 
     Attributes:

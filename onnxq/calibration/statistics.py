@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnxq.calibration import bins
 from onnxq.errors import DataError
+from onnxq.shown import Shown
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,8 @@ class Provenance:
     schema: str = bins.SCHEMA
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, repr=False)
+class Calibration(Shown):
     """Statistics of one model's activations over one data set.
 
     Attributes:
@@ -180,6 +181,3 @@ class Calibration:
     samples: int
     shards: tuple[tuple[int, int], ...]
     tensors: Mapping[str, TensorStatistics]
-
-    def __repr__(self) -> str:
-        return f"Calibration({self.samples} samples, {len(self.tensors)} tensors)"

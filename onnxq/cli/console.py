@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from rich import box
 from rich import console as rich_console
+from rich.cells import cell_len
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -45,12 +46,15 @@ def draw(content: Table, stream: TextIO) -> None:
     console = Console(stream)
     fold = stream.isatty()
     drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in content.columns:
+    for number, column in enumerate(content.columns):
+        # Numbers stay whole; what gives way in a narrow terminal are names, reasons and headers.
+        whole = max((_widest(row[number]) for row in content.rows), default=0)
         drawn.add_column(
             Text(column.header),
             justify="right" if column.numeric else "left",
-            no_wrap=column.numeric or not fold,
+            no_wrap=not fold,
             overflow="fold",
+            min_width=whole if column.numeric else None,
         )
     for row in content.rows:
         drawn.add_row(*(Text(cell) for cell in row))
@@ -61,6 +65,10 @@ def draw(content: Table, stream: TextIO) -> None:
         unlimited = console.options.update(width=1 << 20)
         console.width = max(PIPE_WIDTH, console.measure(drawn, options=unlimited).maximum)
     console.print(drawn)
+
+
+def _widest(cell: str) -> int:
+    return max((cell_len(line) for line in cell.splitlines()), default=0)
 
 
 class _Steps(MofNCompleteColumn):

@@ -31,6 +31,7 @@ from onnxq.quantization.insert import insert
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan, plan_quantization
 from onnxq.quantization.search import Search
 from onnxq.quantization.targets import Target
+from onnxq.shown import Shown
 
 PROOF_BATCHES = 2
 """Batches of the samples in memory on which equalization is proved."""
@@ -54,8 +55,8 @@ class Prepared:
     gains: Mapping[str, NDArray[np.float64]]
 
 
-@dataclass(frozen=True)
-class QuantizationResult:
+@dataclass(frozen=True, repr=False)
+class QuantizationResult(Shown):
     """What `quantize` did.
 
     Attributes:

@@ -173,7 +173,7 @@ def _scales(subject: Subject, name: str) -> str:
         return f"no scale can enter: {'; '.join(stops) or 'it is pinned'}"
     free = len(set(pattern.ravel().tolist()) - {0})
     what = f"{count(free, 'scale')} free"
-    if subject.quantized is None and "equalization" not in subject.record:
+    if subject.quantized is None and not subject.octaves:
         return f"{what}; onnxq equalize chooses them"
     if subject.record.get("equalization", 0) is None:
         return f"{what}; quantized with --no-equalize"
