@@ -88,11 +88,9 @@ def relation(
         name: after.get(name, zero) - before.get(name, zero) for name in sorted({*before, *after})
     }
     octaves = {name: values for name, values in octaves.items() if np.any(values)}
-    given, taken = recorded_offsets(ours), recorded_offsets(theirs)
-    offsets = {
-        name: taken.get(name, zero) - np.exp2(octaves.get(name, zero)) * given.get(name, zero)
-        for name in sorted({*given, *taken})
-    }
+    offsets = recorded_offsets(theirs)
+    for name, given in recorded_offsets(ours).items():
+        offsets[name] = offsets.get(name, zero) - np.exp2(octaves.get(name, zero)) * given
     return octaves, {name: values for name, values in offsets.items() if np.any(values)}
 
 

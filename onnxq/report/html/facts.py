@@ -247,9 +247,11 @@ def _weights(
     if before is not None and before.shape != after.shape:
         before = None
     channels = len(after)
-    picked = np.unique(np.linspace(0, channels - 1, min(channels, most)).round().astype(int))
     largest_after = np.abs(after).max(axis=1)
     largest = None if before is None else np.abs(before).max(axis=1)
+    # From the narrowest to the widest, both of them included: what is uneven shows.
+    ranks = np.unique(np.linspace(0, channels - 1, min(channels, most)).round().astype(int))
+    picked = np.argsort(largest_after if largest is None else largest, kind="stable")[ranks]
     changed = False
     if largest is not None and largest.max(initial=0.0) > 0:
         # Rounding moves the widest weight of a channel by half a step; a scale by an octave.
