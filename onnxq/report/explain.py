@@ -177,8 +177,9 @@ def _scales(subject: Subject, name: str) -> str:
         return f"{what}; onnxq equalize chooses them"
     if subject.record.get("equalization", 0) is None:
         return f"{what}; quantized with --no-equalize"
-    rolled = subject.record.get("equalization", {}).get("rolled_back", ())
-    if name in rolled:
+    rolled = set((subject.record.get("equalization") or {}).get("rolled_back", ()))
+    family = [each["tensors"] for each in _recorded(subject, "classes") if name in each["tensors"]]
+    if rolled & {name, *(tensors[0] for tensors in family)}:
         return f"{what}, but rolled back: with them the proof failed"
     return f"{what}, all left at 1: others would not lower the expected noise"
 
