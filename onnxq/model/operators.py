@@ -39,7 +39,8 @@ class ScaleRule(enum.Enum):
     TIE = "tie"
     """Elementwise among operands that must all carry the same s; constants are multiplied by s."""
     PRODUCT = "product"
-    """s_out = s_a · s_b: a constant passes the other's scale, of two activations one is pinned."""
+    """s_out = s_a · s_b: a constant passes the other's scale, or one for each channel takes it and
+    gives any; of two activations one is pinned."""
     MOVE = "move"
     """Elements move unchanged; scales move with them."""
     INVARIANT = "invariant"
