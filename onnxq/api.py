@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +27,34 @@ from onnxq.model import files as model_files
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model, with_metadata
 from onnxq.model.normalize import Normalization, normalize
+from onnxq.model.octaves import with_octaves, with_offsets
 from onnxq.model.operators import operator_of
 from onnxq.progress import SILENT, Progress
 from onnxq.quantization import quantize as quantization_stage
 from onnxq.quantization.details import METADATA_KEY, details_json, recorded_preprocessing
-from onnxq.quantization.plan import QuantizationOptions
+from onnxq.quantization.plan import QuantizationOptions, check_patterns
 from onnxq.quantization.quantize import QuantizationResult, Request, Samples
+from onnxq.quantization.search import (
+    MAX_MINUTES,
+    MAX_TRIALS,
+    Bounds,
+    Candidate,
+    Criterion,
+    Measurement,
+    Trial,
+    search,
+)
 from onnxq.quantization.targets import target_named
 from onnxq.validation.compare import Row, compare
 from onnxq.validation.execute import runner
 from onnxq.validation.gates import Gate, check_gates
+from onnxq.validation.layers import LayerReport, measure_layers
 from onnxq.validation.metrics import METRICS, metric_named
 
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
 Data = PathLike | Array | Mapping[str, Array] | DataSource
+Made = tuple[Model, QuantizationResult]
 
 PROOF_SAMPLES = 16
 """Samples on which equalization proves that the float outputs stay the same."""
@@ -60,6 +73,9 @@ RANGES = "mse"
 
 HOLD_OUT = 8
 """Every so many-th batch of calibration data is held out to measure on."""
+
+RANKING_SAMPLES = 32
+"""Samples on which the search for layers to keep in float ranks them."""
 
 
 def load(path: PathLike) -> Model:
@@ -219,6 +235,7 @@ def equalize(
     options = EqualizationOptions(real_scales=scales == "real", relu6=relu6)
     feeds = _proof_feeds(normalized, source)
     result, record = equalization_stage.equalize(normalized, calibration, feeds, options)
+    result = with_octaves(result, record.octaves)
     absorption, change = None, record.proof
     if absorb_bias and calibration is not None:
         scaled = derive_calibration(calibration, record.octaves)[0]
@@ -228,7 +245,7 @@ def equalize(
             reason = f"the float outputs would change by {-change.sqnr:.1f} dB"
             absorption, change = rolled_back(absorption, reason), record.proof
         else:
-            result = centered
+            result = with_offsets(centered, absorption.broadcastable(Graph(centered)))
     return result, EqualizationResult(normalization, record, absorption, change, calibration)
 
 
@@ -257,6 +274,10 @@ def quantize(
     bias_correction: bool = True,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    max_drop: float | None = None,
+    validate_data: Data | None = None,
+    max_trials: int = MAX_TRIALS,
+    max_minutes: float = MAX_MINUTES,
     progress: Progress = SILENT,
 ) -> tuple[Model, QuantizationResult]:
     """Turn a float model into an int8 QDQ model.
@@ -266,13 +287,20 @@ def quantize(
         calibration: a calibration of this model, instead of running one.
         absorb_bias: center activations, if equalized and the target's zero points are all 0.
         target, weights, ranges, scale, include, exclude: as on the command line.
+        max_drop: keep layers in float until the first metric `validate` computes on
+            `validate_data` (top1 where they have labels, else sqnr) falls no further than this;
+            `QuantizationResult.search.passed` says whether it does.
+        max_trials, max_minutes: where that search gives up; it then returns its best model.
 
     Raises:
-        UsageError: neither data nor calibration, or an unknown option value.
+        UsageError: neither data nor calibration, an unknown option value, a regular expression
+            that matches no node, or only one of `max_drop` and `validate_data`.
         DataError: the data do not fit, or the calibration is of another model.
     """
     if data is None and calibration is None:
         raise UsageError("quantize needs data", hint="give --data or --calibration")
+    if (max_drop is None) != (validate_data is None):
+        raise UsageError("--max-drop and --validate-data need each other")
     model = as_model(model)
     options = QuantizationOptions(
         per_channel=weights == "per-channel", ranges=ranges, power_of_two=scale == "power-of-two",
@@ -280,6 +308,7 @@ def quantize(
     )  # fmt: skip
     chosen = target_named(target)
     normalized, normalization = normalize(model)
+    check_patterns(Graph(normalized), options)
     source = None
     if data is not None:
         source = as_source(data, model, preprocess=preprocess, samples=samples)
@@ -305,7 +334,64 @@ def quantize(
         bias_correction, progress,
     )  # fmt: skip
     quantized, result = quantization_stage.quantize(request)
+    if max_drop is not None and validate_data is not None:
+        checked = as_source(validate_data, model, preprocess=preprocess)
+        _check_preprocessing(calibration.provenance.preprocessing, checked, "the calibration")
+        quantized, result = _keep_in_float(
+            model, request, quantized, result, checked, max_drop,
+            Bounds(max_trials, max_minutes), progress,
+        )  # fmt: skip
+    if result.equalization is not None:
+        quantized = with_octaves(quantized, result.equalization.octaves)
+    if result.absorption is not None:
+        offsets = result.absorption.broadcastable(Graph(result.prepared.model))
+        quantized = with_offsets(quantized, offsets)
     return with_metadata(quantized, {METADATA_KEY: details_json(result, calibration)}), result
+
+
+def _keep_in_float(
+    model: Model,
+    request: Request,
+    quantized: Model,
+    result: QuantizationResult,
+    source: DataSource,
+    max_drop: float,
+    bounds: Bounds,
+    progress: Progress,
+) -> tuple[Model, QuantizationResult]:
+    """Search for the layers to keep in float; `result` is that of all in int8."""
+
+    def measure(trial: Model) -> Validation:
+        return validate(model, trial, source, max_drop=max_drop, progress=progress)
+
+    def tried(made: Made, validation: Validation) -> Trial[Made]:
+        gate, row = validation.gates[0], validation.rows[1]
+        return Trial(made, Measurement(next(iter(row.values.values())), gate.value, gate.passed))
+
+    def attempt(keep: Mapping[str, str]) -> Trial[Made]:
+        made = quantization_stage.quantize(replace(request, again=result, keep=keep))
+        return tried(made, measure(made[0]))
+
+    def rank() -> list[Candidate]:
+        report = measure_layers(
+            result.prepared.model, quantized, source, probes=RANKING_SAMPLES, whole=False,
+            progress=progress,
+        )  # fmt: skip
+        return [
+            Candidate(layer.name, layer.share, layer.name in result.plan.weights)
+            for layer in report.layers
+            if layer.name in result.plan.weights or layer.op_type in request.target.residual
+        ]
+
+    first = measure(quantized)
+    (metric, value), gate = next(iter(first.rows[0].values.items())), first.gates[0]
+    criterion = Criterion(
+        metric, first.rows[0].units[metric], value, max_drop, gate.unit, first.samples
+    )
+    (best, record), found = search(
+        criterion, tried((quantized, result), first), rank, attempt, bounds
+    )
+    return best, replace(record, search=found)
 
 
 def _samples(
@@ -357,13 +443,15 @@ class Validation:
     """Metrics by model and execution, the float model first, and the gates.
 
     Attributes:
-        notes: what a reader must know of the data.
+        note: what a reader must know of the data.
+        layers: the layers of each quantized model, where they were asked for.
     """
 
     rows: tuple[Row, ...]
     gates: tuple[Gate, ...]
     samples: int
     note: str
+    layers: tuple[LayerReport, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -381,6 +469,7 @@ def validate(
     executions: Sequence[str] = ("emulate",),
     max_drop: float | None = None,
     min_accuracy: float | None = None,
+    layers: bool = False,
     batch_size: int = BATCH_SIZE,
     progress: Progress = SILENT,
 ) -> Validation:
@@ -389,6 +478,8 @@ def validate(
     Args:
         metrics: names or `file.py:function`; by default top1 where the data have labels, and
             sqnr and cosine. Gates look at the first.
+        max_drop, min_accuracy: see `onnxq.validation.gates`.
+        layers: measure each layer of each quantized model, too.
     """
     float_model = as_model(float_model)
     if isinstance(quantized, (Model, str, os.PathLike)):
@@ -400,9 +491,17 @@ def validate(
     if metrics is None:
         metrics = [name for name in ("top1", "sqnr", "cosine")
                    if source.has_labels or not METRICS[name].needs_labels]  # fmt: skip
+    chosen = [metric_named(name) for name in metrics]
+    relative = min_accuracy is not None and not chosen[0].needs_labels
+    if not models and (max_drop is not None or relative):
+        raise UsageError("the gates have nothing to check", hint="name a quantized model")
     rows, count = compare(
-        float_model, models, source, metrics=[metric_named(name) for name in metrics],
-        executions=executions, batch_size=batch_size, progress=progress,
+        float_model, models, source, metrics=chosen, executions=executions,
+        batch_size=batch_size, progress=progress,
     )  # fmt: skip
-    gates = check_gates(rows, max_drop=max_drop, min_accuracy=min_accuracy)
-    return Validation(rows, gates, count, source.note)
+    gates = check_gates(rows, chosen[0], max_drop=max_drop, min_accuracy=min_accuracy)
+    reports = [
+        measure_layers(float_model, m, source, batch_size=batch_size, progress=progress)
+        for m in (models if layers else ())
+    ]
+    return Validation(rows, gates, count, source.note, tuple(reports))

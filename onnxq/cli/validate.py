@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxq.cli import options
+from onnxq.cli.run import GATE_FAILED
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from onnxq.cli.terminal import Terminal
-
-GATE_FAILED = 1
 
 
 @click.command()
@@ -29,10 +28,14 @@ GATE_FAILED = 1
               type=click.Choice(("emulate", "cpu", "cuda")),
               help="How quantized models run; repeatable.")  # fmt: skip
 @click.option("--max-drop", type=float, metavar="X",
-              help="Fail if a quantized model's metric falls more than X below the float one's, "
-              "in the metric's unit.")  # fmt: skip
+              help="Fail if a quantized model's metric falls more than X below the float "
+              "one's, in its unit; for sqnr, if the error is above X % of the outputs."
+              )  # fmt: skip
 @click.option("--min-accuracy", type=float, metavar="X",
               help="Fail if any model's metric is below X.")  # fmt: skip
+@click.option("--layers", is_flag=True,
+              help="Rank each quantized model's layers by their share of its output error."
+              )  # fmt: skip
 @options.common
 def validate(
     *,
@@ -45,6 +48,7 @@ def validate(
     executions: tuple[str, ...],
     max_drop: float | None,
     min_accuracy: float | None,
+    layers: bool,
     terminal: Terminal,
 ) -> int:
     """Compare int8 models with the float one.
@@ -52,29 +56,28 @@ def validate(
     All of them run over the same samples. Exit code 1 says that a gate failed.
     """
     from onnxq import api
-    from onnxq.errors import UsageError
+    from onnxq.report import layers as layer_report
     from onnxq.report import validation as report
     from onnxq.report.table import count
-    from onnxq.validation.metrics import metric_named
 
-    first = metric_named(metrics[0]) if metrics else None
     reference = api.load(float_model)
     source = api.as_source(data, reference, preprocess=preprocess, samples=samples)
-    gated = max_drop is not None or min_accuracy is not None
-    if gated and not (first.needs_labels if first else source.has_labels):
-        raise UsageError(
-            "--max-drop and --min-accuracy need a first metric that compares with labels",
-            hint="give data with labels and put --metric top1 first",
-        )
     result = api.validate(
         reference, quantized, source, metrics=metrics or None, executions=executions,
-        max_drop=max_drop, min_accuracy=min_accuracy, progress=terminal.progress,
+        max_drop=max_drop, min_accuracy=min_accuracy, layers=layers, progress=terminal.progress,
     )  # fmt: skip
     paths = [float_model, *(path for path in quantized for _ in executions)]
     terminal.table(report.metric_table(result, paths))
     terminal.table(report.gate_table(result))
+    for path, each in zip(quantized, result.layers, strict=False):
+        for text in layer_report.summary(path, each):
+            terminal.line(text)
+        for table in layer_report.tables(each, whole=terminal.verbose):
+            terminal.table(table)
+        if each.warning:
+            terminal.note(f"{path}: {each.warning}")
     terminal.note(count(result.samples, "sample") + (f", {result.note}" if result.note else ""))
-    terminal.document("validate", report.document(result, paths))
+    terminal.document("validate", report.document(result, paths, quantized))
     for gate in result.gates:
         if not gate.passed:
             terminal.note(report.verdict(gate))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from onnxq.report import layers
 from onnxq.report.table import Table, decibels, number, table
 
 if TYPE_CHECKING:
@@ -71,8 +72,16 @@ def _with_unit(value: float, gate: Gate) -> str:
     return f"{number(value)} {gate.unit}".rstrip()
 
 
-def document(result: Validation, paths: Sequence[Path]) -> dict[str, Any]:
-    """The document of `onnxq validate --json`."""
+def document(
+    result: Validation, paths: Sequence[Path], quantized: Sequence[Path]
+) -> dict[str, Any]:
+    """The document of `onnxq validate --json`.
+
+    Args:
+        result: the validation.
+        paths: the model file of each row.
+        quantized: the quantized models' files.
+    """
     return {
         "passed": result.passed,
         "samples": result.samples,
@@ -88,4 +97,8 @@ def document(result: Validation, paths: Sequence[Path]) -> dict[str, Any]:
             for row, path in zip(result.rows, paths, strict=True)
         ],
         "gates": result.gates,
+        "layers": [
+            layers.document(path, each)
+            for path, each in zip(quantized, result.layers, strict=False)
+        ],
     }  # fmt: skip

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 from onnxq import errors
-from onnxq.cli import run, validate
+from onnxq.cli import run
 from onnxq.cli.group import COMMANDS
 from onnxq.cli.group import onnxq as command_line
 from PIL import Image
@@ -293,9 +293,10 @@ def test_json_fields_are_documented(folder: Path):
         "calibrate": ("calibrate", "model.onnx", "--data", "data.npz", "-o", "model.calib"),
         "merge": ("merge", "model.calib", "-o", "whole.calib"),
         "equalize": ("equalize", "model.onnx", "--data", "data.npz", "-o", "equalized.onnx"),
-        "quantize": ("quantize", "model.onnx", "--data", "data.npz", "-o", "model.int8.onnx"),
+        "quantize": ("quantize", "model.onnx", "--data", "data.npz", "-o", "model.int8.onnx",
+                     "--max-drop", "100", "--validate-data", "data.npz"),
         "validate": ("validate", "model.onnx", "model.int8.onnx", "--data", "data.npz",
-                     "--max-drop", "100"),
+                     "--max-drop", "100", "--layers"),
         "inspect": ("inspect", "model.int8.onnx"),
         "doctor": ("doctor",),
     }  # fmt: skip
@@ -316,5 +317,5 @@ def test_exit_codes_are_documented():
         for each in vars(errors).values()
         if isinstance(each, type) and issubclass(each, errors.OnnxqError)
     }
-    others = {0, validate.GATE_FAILED, run.USAGE, run.BUG, run.INTERRUPTED, run.BROKEN_PIPE}
+    others = {0, run.GATE_FAILED, run.USAGE, run.BUG, run.INTERRUPTED, run.BROKEN_PIPE}
     assert raised | others == codes
