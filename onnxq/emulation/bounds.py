@@ -54,19 +54,13 @@ def reach(weight: Array, interval: tuple[int, int], bias: Array | None = None) -
         interval: smallest and largest x; it contains 0.
         bias: integers, (outputs,).
     """
-    low, high = _sums(weight, interval)
-    lowest, highest = low.sum(axis=1), high.sum(axis=1)
+    positive = np.maximum(weight, 0).sum(axis=1, dtype=np.int64)
+    negative = np.minimum(weight, 0).sum(axis=1, dtype=np.int64)
+    low = positive * interval[0] + negative * interval[1]
+    high = positive * interval[1] + negative * interval[0]
     if bias is not None:
-        lowest = lowest + np.minimum(bias, 0)
-        highest = highest + np.maximum(bias, 0)
-    return Reach(float(lowest.min(initial=0)), float(highest.max(initial=0)))
-
-
-def _sums(weight: Array, interval: tuple[int, int]) -> tuple[Array, Array]:
-    """Smallest and largest value of each term, at most 0 and at least 0, as int64."""
-    weight = weight.astype(np.int64)
-    ends = weight * interval[0], weight * interval[1]
-    return np.minimum(*ends), np.maximum(*ends)
+        low, high = low + np.minimum(bias, 0), high + np.maximum(bias, 0)
+    return Reach(float(low.min(initial=0)), float(high.max(initial=0)))
 
 
 def product_reach(count: float, first: tuple[int, int], second: tuple[int, int]) -> Reach:
@@ -76,19 +70,27 @@ def product_reach(count: float, first: tuple[int, int], second: tuple[int, int])
     return Reach(count * low if low else 0.0, count * high if high else 0.0)
 
 
-def exact_parts(weight: Array, interval: tuple[int, int]) -> Iterator[slice]:
+def exact_parts(weight: Array, interval: tuple[int, int]) -> Iterator[tuple[int, int]]:
     """Cut the terms into the fewest runs whose sums float32 holds exactly.
 
     Args:
         weight: integers, (outputs, terms).
         interval: as in `reach`.
+
+    Yields:
+        (start, stop) of each run.
     """
-    low, high = _sums(weight, interval)
-    start, terms = 0, weight.shape[1]
-    while start < terms:
-        lowest, highest = low[:, start:].cumsum(axis=1), high[:, start:].cumsum(axis=1)
-        magnitude = np.maximum(-lowest, highest).max(axis=0, initial=0)
-        stop = start + int(np.searchsorted(magnitude, EXACT_FLOAT32, side="right"))
-        stop = max(stop, start + 1)
-        yield slice(start, stop)
-        start = stop
+    terms = weight.shape[1]
+    if reach(weight, interval).fits_float32:
+        yield 0, terms
+        return
+    start = 0
+    low = high = np.zeros(len(weight), np.int64)
+    for term in range(terms):
+        ends = [weight[:, term].astype(np.int64) * end for end in interval]
+        lowest, highest = np.minimum(*ends), np.maximum(*ends)
+        low, high = low + lowest, high + highest
+        if max(-low.min(), high.max()) > EXACT_FLOAT32:
+            yield start, term
+            start, low, high = term, lowest, highest
+    yield start, terms

@@ -59,13 +59,28 @@ class Requantization:
 
 
 @dataclass(frozen=True)
+class WeightPart:
+    """Some terms of a weight; the others are zero or left out.
+
+    Attributes:
+        integers: the weight less its zero point as float32, in stored layout.
+        channels: first and last but one of the input channels it reads; None for all.
+        axis: their axis in the data, counted from the end where negative.
+    """
+
+    integers: NDArray[np.float32]
+    channels: tuple[int, int] | None
+    axis: int
+
+
+@dataclass(frozen=True)
 class Accumulation:
     """A weighted node, or a MatMul of two activations: Σ w·x + b in int32.
 
     Attributes:
         data: the activations; the second one stands in for a weight.
-        weights: integers less their zero point as float32, in stored layout. They add up to the
-            weight, and each alone has sums that float32 holds; empty for two activations.
+        parts: the weight, cut so that float32 holds the sums of each part; empty for two
+            activations.
         step: value of one step of the sum, float32, () or (outputs,): data scale × weight scale.
         axis: channel axis of the output, counted from the end where negative.
         bias: int32 (outputs,), added to the sum; None where there is none.
@@ -76,7 +91,7 @@ class Accumulation:
     """
 
     data: tuple[Quantization, ...]
-    weights: tuple[NDArray[np.float32], ...]
+    parts: tuple[WeightPart, ...]
     step: NDArray[np.float32]
     axis: int
     bias: NDArray[np.int32] | None
@@ -248,15 +263,34 @@ def _weighted(
         # A ConvTranspose's channel serves one output of every group.
         step = np.tile(step, layout.outputs // step.size)
     bias, float_bias = _biases(graph, layout, step)
-    parts = []
-    for part in exact_parts(flat, data.interval):
-        masked = np.zeros(flat.shape, np.float32)
-        masked[:, part] = flat[:, part]
-        parts.append(layout.from_canonical(masked.reshape(integers.shape)))
+    parts = tuple(_part(layout, integers, run) for run in exact_parts(flat, data.interval))
     return Accumulation(
-        (data,), tuple(parts), step, layout.output_axis, bias, float_bias,
+        (data,), parts, step, layout.output_axis, bias, float_bias,
         reach(flat, data.interval, bias),
         _requantization_or_none(graph, node) if float_bias is None else None,
+    )  # fmt: skip
+
+
+def _part(layout: WeightLayout, integers: Array, terms: tuple[int, int]) -> WeightPart:
+    """The terms of a run, and of the inputs only those they read.
+
+    Args:
+        layout: of the whole weight.
+        integers: the whole weight, (outputs, inputs per group, taps).
+        terms: start and stop among inputs × taps.
+    """
+    outputs, inputs, taps = integers.shape
+    first, last = 0, inputs
+    if layout.groups == 1:
+        first, last = terms[0] // taps, -(-terms[1] // taps)
+    piece = np.zeros((outputs, (last - first) * taps), np.float32)
+    inside = slice(terms[0] - first * taps, terms[1] - first * taps)
+    piece[:, inside] = integers.reshape(outputs, -1)[:, slice(*terms)]
+    whole = (first, last) == (0, inputs)
+    stored = layout if whole else layout.of_inputs(last - first)
+    return WeightPart(
+        stored.from_canonical(piece.reshape(outputs, last - first, taps)),
+        None if whole else (first, last), layout.input_axis,
     )  # fmt: skip
 
 

@@ -47,7 +47,9 @@ def write_machine(model: Model, plan: Mapping[str, Status]) -> tuple[Model, Mapp
         may leave int32 the tensor that counts how many did (int64, ()).
     """
     writer = _Writer(Graph(model))
-    return edit(model, lambda gs_graph: writer.write(gs_graph, plan)), writer.counters
+    machine = edit(model, lambda gs_graph: writer.write(gs_graph, plan))
+    # `edit` gives new tensors names that are free.
+    return machine, {name: tensor.name for name, tensor in writer.counters.items()}
 
 
 class _Writer:
@@ -55,7 +57,7 @@ class _Writer:
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self.counters: dict[str, str] = {}
+        self.counters: dict[str, Any] = {}
         self._shifted: dict[str, Any] = {}
 
     def write(self, gs_graph: Any, plan: Mapping[str, Status]) -> None:
@@ -142,7 +144,7 @@ class _Writer:
         count = self._add("ReduceSum", f"{name}/overflows", [either], np.int64, keepdims=0)
         count.shape = ()
         self._gs_graph.outputs.append(count)
-        self.counters[name] = count.name
+        self.counters[name] = count
         return self._cast(f"{name}/wrapped", total, _INT32)
 
     # --- sums of products ----------------------------------------------------------------------
@@ -153,7 +155,7 @@ class _Writer:
         proved = entry.reach.fits_int32
         whole = _INT32 if proved else _INT64
         bias = entry.bias
-        with_bias = bias is not None and len(entry.weights) == 1 and entry.reach.fits_float32
+        with_bias = bias is not None and len(entry.parts) == 1 and entry.reach.fits_float32
         total = None
         extra = []
         if with_bias and bias is not None:
@@ -165,7 +167,7 @@ class _Writer:
             total = part if total is None else self._add("Add", f"{label}_all", [total, part])
         if bias is not None and not with_bias:
             steps = bias.astype(np.int32 if proved else np.int64)
-            steps = steps.reshape(-1, *[1] * max(entry.weights[0].ndim - 2, 0))
+            steps = steps.reshape(-1, *[1] * max(entry.parts[0].integers.ndim - 2, 0))
             inputs = [total, constant(f"{name}/bias", steps)]
             total = self._add("Add", f"{name}/with_bias", inputs)
         return total if proved else self._wrapped(name, total)
@@ -173,10 +175,21 @@ class _Writer:
     def _operands(self, name: str, entry: Accumulation) -> Iterable[list[Any]]:
         """Operands of each sum whose integers its float type holds."""
         data = [self._integers(quantization) for quantization in entry.data]
-        if entry.weights:
-            for number, weight in enumerate(entry.weights):
-                yield [*data, constant(f"{name}/weight{number}", weight)]
-        elif entry.reach.largest <= EXACT_FLOAT32:
+        for number, part in enumerate(entry.parts):
+            read = data[0]
+            if part.channels is not None:
+                label = f"{name}/data{number}"
+                limits = (np.array([value], np.int64) for value in (*part.channels, part.axis))
+                names = ("start", "stop", "axis")
+                ends = (
+                    constant(f"{label}_{key}", value)
+                    for key, value in zip(names, limits, strict=True)
+                )
+                read = self._add("Slice", label, [read, *ends])
+            yield [read, constant(f"{name}/weight{number}", part.integers)]
+        if entry.parts:
+            return
+        if entry.reach.largest <= EXACT_FLOAT32:
             yield data
         else:
             yield [self._cast(f"{name}/wide{i}", each, _DOUBLE) for i, each in enumerate(data)]
