@@ -81,11 +81,10 @@ class Accumulation:
         data: the activations; the second one stands in for a weight.
         parts: the weight, cut so that float32 holds the sums of each part; empty for two
             activations.
-        step: value of one step of the sum, float32, () or (outputs,): data scale × weight scale.
-        axis: channel axis of the output, counted from the end where negative.
-        bias: int32 (outputs,), added to the sum; None where there is none.
-        float_bias: float32, added after the sum is dequantized, shaped to the output's last axes;
-            None where there is none.
+        step: value of one step of the sum, float32: data scale × weight scale.
+        bias: int32, added to the sum; None where there is none.
+        float_bias: float32, added after the sum is dequantized; None where there is none.
+            All three are shaped to broadcast along the output's last axes.
         reach: where the sum, bias included, can get; from the weights.
         requantization: None where the result is a float tensor.
     """
@@ -93,7 +92,6 @@ class Accumulation:
     data: tuple[Quantization, ...]
     parts: tuple[WeightPart, ...]
     step: NDArray[np.float32]
-    axis: int
     bias: NDArray[np.int32] | None
     float_bias: NDArray[np.float32] | None
     reach: Reach
@@ -261,12 +259,12 @@ def _weighted(
     step = np.asarray(data.parameters.scale * weight.parameters.scale, np.float32)
     if step.ndim:
         # A ConvTranspose's channel serves one output of every group.
-        step = np.tile(step, layout.outputs // step.size)
+        step = _trailing(layout, np.tile(step, layout.outputs // step.size))
     bias, float_bias = _biases(graph, layout, step)
     parts = tuple(_part(layout, integers, run) for run in exact_parts(flat, data.interval))
     return Accumulation(
-        (data,), parts, step, layout.output_axis, bias, float_bias,
-        reach(flat, data.interval, bias),
+        (data,), parts, step, bias, float_bias,
+        reach(flat, data.interval, None if bias is None else bias.ravel()),
         _requantization_or_none(graph, node) if float_bias is None else None,
     )  # fmt: skip
 
@@ -312,11 +310,14 @@ def _biases(
         raise NotInteger("its bias is computed at run time")
     vector = _bias_in_steps(graph, layout, step)
     if vector is not None:
-        return vector, None
-    real = value.astype(np.float32)
-    if len(layout.shape) > 2:
-        real = real.reshape(-1, *[1] * (len(layout.shape) - 2))
-    return None, real
+        return _trailing(layout, vector), None
+    return None, _trailing(layout, value.astype(np.float32))
+
+
+def _trailing(layout: WeightLayout, values: Array) -> Array:
+    """A value for each output, shaped to broadcast along the last axes of the node's output."""
+    spatial = 0 if layout.output_last else len(layout.shape) - 2
+    return values.reshape(-1, *[1] * spatial) if spatial else values
 
 
 def _bias_in_steps(
@@ -331,7 +332,7 @@ def _bias_in_steps(
     if integers is None or zero.dtype != np.int32 or zero.any():
         return None
     vector = layout.bias_vector(integers)
-    ratio = found.parameters.scale / step.astype(np.float64)
+    ratio = found.parameters.scale / step.ravel().astype(np.float64)
     if vector is None or not (np.abs(ratio - 1) <= SAME_SCALE).all():
         return None
     return vector.astype(np.int32)
@@ -345,7 +346,7 @@ def _contraction(graph: QdqGraph, node: Node) -> Accumulation:
     terms = next((float(size) for size in sizes if isinstance(size, int)), math.inf)
     step = np.asarray(first.parameters.scale * second.parameters.scale, np.float32)
     return Accumulation(
-        (first, second), (), step, -1, None, None,
+        (first, second), (), step, None, None,
         product_reach(terms, first.interval, second.interval),
         _requantization_or_none(graph, node),
     )  # fmt: skip
@@ -389,13 +390,12 @@ def _window(graph: QdqGraph, node: Node) -> tuple[Mapping[str, Any], bool]:
     pads = list(given.get("pads", [0] * 2 * axes))
     automatic = given.get("auto_pad", b"NOTSET") not in {b"NOTSET", b"VALID"}
     if given.get("ceil_mode", 0):
-        before, after = graph.shape(node.input(0)), graph.shape(node.output)
-        sizes = [size for shape in (before, after) for size in (shape or ())[2:]]
+        sizes = [s for s in (graph.shape(node.input(0)) or ())[2:] if isinstance(s, int)]
         if automatic or given.get("count_include_pad", 0):
             raise NotInteger("it counts pads and rounds its size up")
-        if len(sizes) != 2 * axes or not all(isinstance(size, int) for size in sizes):
+        if len(sizes) != axes:
             raise NotInteger("it rounds a size up that is known at run time only")
-        pads = _pads_for_ceil(given, pads, [int(size or 0) for size in sizes])
+        pads = _pads_for_ceil(given, pads, sizes)
         attributes["pads"] = pads
     return attributes, automatic or any(pads)
 
@@ -406,13 +406,17 @@ def _pads_for_ceil(attributes: Mapping[str, Any], pads: list[int], sizes: list[i
     Args:
         attributes: of the pooling node.
         pads: its pads, all begins and then all ends.
-        sizes: of its input and then of its output, along the pooled axes.
+        sizes: of its input along the pooled axes.
     """
-    axes, result = len(sizes) // 2, list(pads)
-    for axis, size in enumerate(attributes["kernel_shape"]):
+    axes, result = len(sizes), list(pads)
+    for axis, size in enumerate(sizes):
         stride, dilation = (attributes.get(k, [1] * axes)[axis] for k in ("strides", "dilations"))
-        reached = (sizes[axes + axis] - 1) * stride + (size - 1) * dilation + 1
-        result[axes + axis] += max(reached - (sizes[axis] + pads[axis] + pads[axes + axis]), 0)
+        reached = (attributes["kernel_shape"][axis] - 1) * dilation + 1
+        steps = math.ceil((size + pads[axis] + pads[axes + axis] - reached) / stride)
+        if steps * stride >= size + pads[axis]:
+            steps -= 1  # A window that would begin in the pads behind is none.
+        missing = steps * stride + reached - (size + pads[axis] + pads[axes + axis])
+        result[axes + axis] += max(missing, 0)
     return result
 
 

@@ -79,8 +79,8 @@ class _Writer:
             if requantization is None:
                 self._dequantize(name, entry, total, result)
                 return
-            real = self._rescale(name, total, entry.step / requantization.to.parameters.scale,
-                                 entry.axis)  # fmt: skip
+            factor = entry.step / requantization.to.parameters.scale
+            real = self._rescale(name, total, factor)
         elif isinstance(entry, Product):
             real = self._product(name, entry)
         else:
@@ -111,12 +111,13 @@ class _Writer:
             self._shifted[name] = self._add("DequantizeLinear", label, inputs)
         return self._shifted[name]
 
-    def _rescale(self, name: str, total: Any, factor: Array, axis: int = 0) -> Any:
-        """float32(total) · float32(factor), total in int32."""
-        factor = np.asarray(factor, np.float32)
-        attributes = {"axis": axis} if factor.ndim else {}
-        inputs = [total, constant(f"{name}/factor", factor)]
-        return self._add("DequantizeLinear", f"{name}/rescaled", inputs, **attributes)
+    def _rescale(self, name: str, total: Any, factor: Any) -> Any:
+        """float32(total) · factor; the factor is a tensor or constant."""
+        if isinstance(factor, (np.ndarray, np.floating)):
+            factor = constant(f"{name}/factor", np.asarray(factor, np.float32))
+        # Not a DequantizeLinear: ONNX Runtime 1.23 moves that of an int32 to where none can be.
+        real = self._cast(f"{name}/sum_real", total, _FLOAT)
+        return self._add("Mul", f"{name}/rescaled", [real, factor])
 
     def _round(self, name: str, requantization: Requantization, real: Any, result: Any) -> None:
         """The one rounding: half to even, saturated, limited by the fused activations."""
@@ -159,7 +160,7 @@ class _Writer:
         total = None
         extra = []
         if with_bias and bias is not None:
-            extra = [constant(f"{name}/bias", bias.astype(np.float32))]
+            extra = [constant(f"{name}/bias", bias.ravel().astype(np.float32))]
         for number, operands in enumerate(self._operands(name, entry)):
             label = f"{name}/sum{number}"
             part = self._add(source.op_type, label, [*operands, *extra], **source.attributes)
@@ -167,7 +168,6 @@ class _Writer:
             total = part if total is None else self._add("Add", f"{label}_all", [total, part])
         if bias is not None and not with_bias:
             steps = bias.astype(np.int32 if proved else np.int64)
-            steps = steps.reshape(-1, *[1] * max(entry.parts[0].integers.ndim - 2, 0))
             inputs = [total, constant(f"{name}/bias", steps)]
             total = self._add("Add", f"{name}/with_bias", inputs)
         return total if proved else self._wrapped(name, total)
@@ -196,7 +196,7 @@ class _Writer:
 
     def _dequantize(self, name: str, entry: Accumulation, total: Any, result: Any) -> None:
         """float32(sum) · step + float bias, in the type of the float tensor."""
-        real = self._rescale(name, total, entry.step, entry.axis)
+        real = self._rescale(name, total, entry.step)
         if entry.float_bias is not None:
             bias = constant(f"{name}/bias", entry.float_bias)
             real = self._add("Add", f"{name}/biased", [real, bias])
@@ -234,8 +234,7 @@ class _Writer:
         steps = constant(f"{name}/to", to)
         steps = self._add("Mul", f"{name}/steps", [steps, self._count(name, data, entry)])
         factor = self._add("Div", f"{name}/factor", [constant(f"{name}/from", scale), steps])
-        return self._add("Mul", f"{name}/rescaled", [self._cast(f"{name}/sum_real", total, _FLOAT),
-                                                     factor])  # fmt: skip
+        return self._rescale(name, total, factor)
 
     def _count(self, name: str, data: Any, entry: Average) -> Any:
         """How many values each average has, as float32."""
