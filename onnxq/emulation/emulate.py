@@ -54,8 +54,12 @@ class Emulator:
         return outputs, overflows
 
 
-def emulator(model: Model) -> Emulator:
+def emulator(model: Model, *, threads: int = 0) -> Emulator:
     """Build the integer machine; a model without Q/DQ runs in float.
+
+    Args:
+        model: a QDQ model, whoever wrote it.
+        threads: as in `open_session`.
 
     Raises:
         ModelError: the model cannot be rewritten or ONNX Runtime refuses it.
@@ -65,7 +69,7 @@ def emulator(model: Model) -> Emulator:
     machine, counters = write_machine(source, plan)
     outputs = tuple(spec.name for spec in model.outputs)
     proto = with_outputs(machine, [*outputs, *counters.values()])
-    session = open_session(proto, keep_qdq=True)
+    session = open_session(proto, keep_qdq=True, threads=threads)
     return Emulator(source, machine, plan, counters, session, outputs)
 
 

@@ -294,6 +294,7 @@ def test_json_fields_are_documented(folder: Path):
         "merge": ("merge", "model.calib", "-o", "whole.calib"),
         "equalize": ("equalize", "model.onnx", "--data", "data.npz", "-o", "equalized.onnx"),
         "quantize": ("quantize", "model.onnx", "--data", "data.npz", "-o", "model.int8.onnx"),
+        "emulate": ("emulate", "model.int8.onnx", "--data", "data.npz", "-o", "outputs.npz"),
         "validate": ("validate", "model.onnx", "model.int8.onnx", "--data", "data.npz",
                      "--max-drop", "100"),
         "inspect": ("inspect", "model.int8.onnx"),
