@@ -172,7 +172,8 @@ def _open(part: onnx.ModelProto) -> tuple[ort.InferenceSession, tuple[str, ...]]
     with tempfile.TemporaryDirectory() as folder:
         for keep_qdq in (False, True):
             path = Path(folder) / f"optimized{keep_qdq}.onnx"
-            session = open_session(part, optimized=path, keep_qdq=keep_qdq)
+            # One thread: many small sessions would spin against each other.
+            session = open_session(part, threads=1, optimized=path, keep_qdq=keep_qdq)
             found = dict.fromkeys(n.op_type for n in onnx.load(path).graph.node)
             kernels = tuple(name for name in found if name not in _PLAIN)
             if _integer(kernels):

@@ -6,8 +6,11 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnxq.emulation.emulate import emulator
+from onnxq.emulation.qdq import is_quantize
 from onnxq.model.files import infer_shapes
+from onnxq.model.graph import Graph
 from onnxq.model.model import Model
+from onnxq.model.session import open_session, run, with_outputs
 
 INTEGERS = {"int8": TensorProto.INT8, "uint8": TensorProto.UINT8}
 
@@ -98,6 +101,21 @@ def reference(nodes, initializers, feeds, output):
     )  # fmt: skip
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return ReferenceEvaluator(proto).run(None, feeds)[0]
+
+
+def integer_tensors(machine, feeds):
+    """Every integer tensor of a machine: name → (by ONNX Runtime, by onnx's evaluator)."""
+    graph = Graph(machine)
+    names = [node.output for node in graph.nodes if is_quantize(node)]
+    proto = with_outputs(machine, names)
+    for value, name in zip(proto.graph.output, names, strict=True):
+        value.CopyFrom(helper.make_tensor_value_info(name, graph.elem_type(name), None))
+    # The evaluator of onnx 1.23 has no DequantizeLinear of sets 13 to 18.
+    for entry in proto.opset_import:
+        entry.version = max(entry.version, 19)
+    ours = run(open_session(with_outputs(machine, names), keep_qdq=True), names, feeds)
+    theirs = ReferenceEvaluator(proto).run(names, dict(feeds))
+    return dict(zip(names, zip(ours, theirs, strict=True), strict=True))
 
 
 # --- the arithmetic, in int64 ----------------------------------------------------------------
