@@ -82,6 +82,11 @@ class QdqGraph(Graph):
             self._through[name] = self._look_through(name)
         return self._through[name]
 
+    def is_float(self, name: str) -> bool:
+        """Also of a constant that `constant` dequantizes to float32 from float16 scales."""
+        value = None if super().is_float(name) else self.constant(name)
+        return super().is_float(name) if value is None else bool(value.dtype == np.float32)
+
     def _look_through(self, name: str) -> Array | None:
         producer = self.producers.get(name)
         if producer is None or not (is_quantize(producer) or is_dequantize(producer)):

@@ -487,6 +487,34 @@ def test_a_bias_in_other_steps_is_a_float_bias():
     np.testing.assert_array_equal(found, sums.astype(np.float32) * step + real)
 
 
+def test_float16_results_are_rounded_last():
+    """A model whose rest is float16: scales, bias and results are float16, sums are not."""
+    rng = np.random.default_rng(0)
+    layer = Layer()
+    w = rng.integers(-127, 128, (4, 4, 3, 3)).astype(np.int8)
+    half = [layer.const(f"{name}_scale", np.float16(0.0123)) for name in ("x", "w")]
+    real = layer.operand(X, (2, 4, 5, 5))
+    layer.nodes.clear()
+    zero = layer.const("x_zero", np.uint8(3))
+    layer.op("DequantizeLinear", ["x0", half[0], zero], real)
+    layer.op(
+        "DequantizeLinear", [layer.const("w", w), half[1], layer.const("wz", np.int8(0))], "wr"
+    )
+    bias = rng.standard_normal(4).astype(np.float16)
+    result = layer.op("Conv", [real, "wr", layer.const("b", bias)], "layer", pads=[1] * 4)
+    layer.outputs.append(helper.make_tensor_value_info(result, TensorProto.FLOAT16, None))
+    data = rng.integers(0, 256, (2, 4, 5, 5)).astype(np.uint8)
+    found, plan, _ = emulate(layer.model(opset=21), data)
+    assert isinstance(plan["layer"], Accumulation)
+    sums = convolution(
+        data.astype(np.int64) - 3, w.astype(np.int64), strides=[1, 1], pads=[1] * 4,
+        dilations=[1, 1],
+    )  # fmt: skip
+    step = np.float32(np.float16(0.0123)) * np.float32(np.float16(0.0123))
+    expected = sums.astype(np.float32) * step + bias.astype(np.float32).reshape(-1, 1, 1)
+    np.testing.assert_array_equal(found, expected.astype(np.float16), strict=True)
+
+
 def test_weights_behind_quantize_and_dequantize_are_integers_too():
     """How NNCF and PyTorch's exporter write weights: Q/DQ on a float constant."""
     rng = np.random.default_rng(0)
