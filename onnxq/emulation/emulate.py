@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.data.source import DataSource
-from onnxq.emulation.plan import Status, plan_emulation
+from onnxq.emulation.layers import Status
+from onnxq.emulation.plan import plan_emulation
 from onnxq.emulation.qdq import QdqGraph
 from onnxq.emulation.write import write_machine
 from onnxq.errors import DataError

@@ -1,7 +1,7 @@
 """Write the integer machine as a model that ONNX Runtime's CPU provider runs at speed.
 
 Sums of products run in float32 kernels on integer values, which is exact where the plan says so and
-ten times faster than ConvInteger for depthwise convolutions (benchmarks/emulation.py). Each sum
+4 to 18 times faster than ConvInteger for depthwise convolutions (benchmarks/emulation.py). Each sum
 becomes an int32 tensor of its own before it is rescaled, so no optimizer can fold the scale into
 the weight.
 """
@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxq.emulation.bounds import EXACT_FLOAT32, LARGEST_INT32
-from onnxq.emulation.plan import (
+from onnxq.emulation.layers import (
     Accumulation,
     Average,
     Integer,

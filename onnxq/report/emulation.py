@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from onnxq.emulation.plan import Accumulation, AsWritten, Fused, Integer
+from onnxq.emulation.layers import Accumulation, AsWritten, Fused, Integer
 from onnxq.quantization.plan import Float
 from onnxq.report.table import Table, count, table
 

@@ -9,7 +9,7 @@ from onnxq.api import calibrate
 from onnxq.cli.machine import DOT_PRODUCTS, cpu_flags
 from onnxq.emulation.agreement import SATURATES, agreement
 from onnxq.emulation.emulate import emulator
-from onnxq.emulation.plan import Accumulation, AsWritten, Average, Fused, Product
+from onnxq.emulation.layers import Accumulation, AsWritten, Average, Fused, Product
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model

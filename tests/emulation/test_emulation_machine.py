@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from onnxq.emulation.plan import Accumulation, AsWritten, Average, Fused, Product
+from onnxq.emulation.layers import Accumulation, AsWritten, Average, Fused, Product
 from onnxq.quantization.plan import Float
 
 from emulation.qdq_models import (

@@ -9,7 +9,7 @@ from onnxq.api import as_source
 from onnxq.data.gather import gather
 from onnxq.emulation.agreement import SATURATES, agreement
 from onnxq.emulation.emulate import emulator
-from onnxq.emulation.plan import Accumulation
+from onnxq.emulation.layers import Accumulation
 
 from emulation.qdq_models import integer_tensors
 
