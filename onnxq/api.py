@@ -16,6 +16,8 @@ from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import observe
 from onnxq.data import DataSource, Preprocessing, open_data
 from onnxq.data.gather import BATCH_SIZE, gather
+from onnxq.emulation import emulate as emulation_stage
+from onnxq.emulation.emulate import Emulation
 from onnxq.equalization import equalize as equalization_stage
 from onnxq.equalization.absorb import LARGEST_CHANGE, Absorption, center, rolled_back
 from onnxq.equalization.classes import find_classes
@@ -46,7 +48,6 @@ from onnxq.quantization.search import (
 )
 from onnxq.quantization.targets import target_named
 from onnxq.validation.compare import Row, compare
-from onnxq.validation.execute import runner
 from onnxq.validation.gates import Gate, check_gates
 from onnxq.validation.layers import LayerReport, measure_layers
 from onnxq.validation.metrics import METRICS, metric_named
@@ -425,17 +426,24 @@ def _check_preprocessing(expected: str, source: DataSource | None, what: str) ->
 
 
 def emulate(
-    model: Model | PathLike, data: Data, *, batch_size: int = BATCH_SIZE
-) -> dict[str, Array]:
-    """Outputs of a QDQ model under emulation, by name, for all samples."""
+    model: Model | PathLike,
+    data: Data,
+    *,
+    preprocess: str | Preprocessing | None = None,
+    samples: int | None = None,
+    batch_size: int = BATCH_SIZE,
+    progress: Progress = SILENT,
+) -> Emulation:
+    """Compute what an int8 machine computes for a QDQ model: exact sums, one rounding.
+
+    Returns:
+        Outputs by name for all samples, with the record: what ran in integers, what in float and
+        why, and which sums left int32.
+    """
     model = as_model(model)
-    source = as_source(data, model)
-    run_model = runner(model, "emulate")
-    parts = [run_model(batch.feeds) for batch in source.batches(batch_size)]
-    return {
-        spec.name: np.concatenate([part[index] for part in parts])
-        for index, spec in enumerate(model.outputs)
-    }
+    source = as_source(data, model, preprocess=preprocess, samples=samples)
+    _check_preprocessing(recorded_preprocessing(model), source, model.name)
+    return emulation_stage.emulate(model, source, batch_size=batch_size, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -295,6 +295,7 @@ def test_json_fields_are_documented(folder: Path):
         "equalize": ("equalize", "model.onnx", "--data", "data.npz", "-o", "equalized.onnx"),
         "quantize": ("quantize", "model.onnx", "--data", "data.npz", "-o", "model.int8.onnx",
                      "--max-drop", "100", "--validate-data", "data.npz"),
+        "emulate": ("emulate", "model.int8.onnx", "--data", "data.npz", "-o", "outputs.npz"),
         "validate": ("validate", "model.onnx", "model.int8.onnx", "--data", "data.npz",
                      "--max-drop", "100", "--layers"),
         "inspect": ("inspect", "model.int8.onnx"),
