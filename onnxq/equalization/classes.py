@@ -392,9 +392,31 @@ class _Finder:
             reason = "of two factors one must keep its scale"
             self.barriers.append(Barrier(node.name, node.op_type, pinned, reason))
             free.remove(pinned)
+        if not free and not divides and self._gain(node):
+            return ""
         source = self.patterns[free[0] if free else carriers[0]]
         self.patterns[node.output] = source.reshape((1,) * (rank - source.ndim) + source.shape)
         return ""
+
+    def _gain(self, node: Node) -> bool:
+        """Fresh scales behind the constant factor of a pinned tensor, as behind a norm's γ.
+
+        False where no constant varies along exactly one axis, of known size.
+        """
+        shape = self.graph.shape(node.output) or ()
+        for position, name in enumerate(node.inputs):
+            value = self.graph.constant(name)
+            if value is None or value.size < 2:
+                continue
+            padded = (1,) * (len(shape) - value.ndim) + value.shape
+            axis = int(np.argmax(padded))
+            if padded[axis] != value.size or shape[axis] != value.size:
+                return False
+            ids = self.sets.fresh(value.size)
+            self.patterns[node.output] = along_axis(ids, len(shape), axis)
+            self.constants.append(ConstantSite(node, position, ids.reshape(value.shape)))
+            return True
+        return False
 
     def _move(self, row: Operator, node: Node) -> str:
         data = set(row.data_of(node))

@@ -39,7 +39,8 @@ class ScaleRule(enum.Enum):
     TIE = "tie"
     """Elementwise among operands that must all carry the same s; constants are multiplied by s."""
     PRODUCT = "product"
-    """s_out = s_a · s_b: a constant passes the other's scale, of two activations one is pinned."""
+    """s_out = s_a · s_b: of two activations one is pinned; a constant passes the other's scale, or
+    gives any s to a pinned one if it has a value for each channel."""
     MOVE = "move"
     """Elements move unchanged; scales move with them."""
     OBSERVE = "observe"
@@ -84,6 +85,8 @@ class Operator:
         mixed_axes: axes (of the data input of the given rank) along which the operator combines
             elements, so that their scales must agree; or the reason no scale passes this node.
         data_inputs: positions that carry activations; None means all. The rest are parameters.
+        with_bias: the operator that multiplies matrices as this one does and takes a bias besides.
+        adds: its output is the sum of its operands.
         contracts: multiplies two activation matrices where no operand is a constant weight.
         divides: its second operand is a divisor.
         trailing: its scale and bias lie along the last axes, not along axis 1.
@@ -103,6 +106,8 @@ class Operator:
     data_inputs: tuple[int, ...] | None = (0,)
     fuses: bool = False
     limits: bool = False
+    with_bias: str = ""
+    adds: bool = False
     contracts: bool = False
     divides: bool = False
     trailing: bool = False
@@ -281,7 +286,7 @@ _ROWS = (
     Operator("ConvTranspose", _S.LINEAR, _I.WEIGHTED, layout=_conv_transpose,
              mixed_axes=_spatial_axes),
     Operator("Gemm", _S.LINEAR, _I.WEIGHTED, layout=_gemm),
-    Operator("MatMul", _S.LINEAR, _I.WEIGHTED, layout=_matmul, contracts=True),
+    Operator("MatMul", _S.LINEAR, _I.WEIGHTED, layout=_matmul, contracts=True, with_bias="Gemm"),
     # normalization
     Operator("BatchNormalization", _S.BATCH_NORM, _I.FLOAT),
     Operator("InstanceNormalization", _S.AFFINE, _I.FLOAT),
@@ -302,7 +307,7 @@ _ROWS = (
     Operator("Abs", _S.HOMOGENEOUS, _I.FLOAT),
     Operator("Neg", _S.HOMOGENEOUS, _I.FLOAT),
     # elementwise with several operands
-    Operator("Add", _S.TIE, _I.OWN, data_inputs=None),
+    Operator("Add", _S.TIE, _I.OWN, data_inputs=None, adds=True),
     Operator("Sub", _S.TIE, _I.FLOAT, data_inputs=None),
     Operator("Sum", _S.TIE, _I.FLOAT, data_inputs=None),
     Operator("Mean", _S.TIE, _I.FLOAT, data_inputs=None),

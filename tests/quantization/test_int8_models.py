@@ -82,6 +82,7 @@ def network():
     gate = b.op("GlobalAveragePool", x, shape=(8, 1, 1))
     gate = b.op("Sigmoid", b.conv(gate, 8, name="gate"))
     x = b.op("Mul", x, gate)
+    x = b.op("MaxPool", x, kernel_shape=[3, 3], pads=[1] * 4, shape=(8, 8, 8))
     up = b.conv_transpose(x, 8, group=2, name="up")
     up = b.op("MaxPool", up, kernel_shape=[2, 2], strides=[2, 2], shape=(8, 8, 8))
     x = b.op("Concat", x, up, axis=1, shape=(16, 8, 8))
