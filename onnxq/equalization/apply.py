@@ -59,6 +59,9 @@ def _new_constants(
         if old is None:
             old = graph.constant(constant_site.node.inputs[constant_site.position])
         assert old is not None  # noqa: S101 - only constants become sites
+        # No more axes than needed: ONNX Runtime's fusions look for a bias of one.
+        while scales.ndim > old.ndim and scales.shape[0] == 1:
+            scales = scales[0]
         factor = 1 / scales if constant_site.inverse else scales
         values[key] = (old * factor).astype(old.dtype)
     return values
