@@ -1,9 +1,9 @@
 """Bring a model to the one form that every later stage reads.
 
 Afterwards each node has a name of its own, the operator set is recent enough for per-channel Q/DQ,
-values known before run time are initializers, zero pads are part of the convolution behind them,
-constants added to what a matrix product or convolution computes are its bias, and batch norms are
-folded into the weighted operator before them: W' = W·γ/√(σ²+ε),
+values known before run time are initializers, so are the shapes of Reshapes, zero pads are part of
+the convolution behind them, constants added to what a matrix product or convolution computes are
+its bias, and batch norms are folded into the weighted operator before them: W' = W·γ/√(σ²+ε),
 b' = (b − μ)·γ/√(σ²+ε) + β.
 """
 
@@ -26,6 +26,7 @@ from onnxq.model.model import Model
 from onnxq.model.operators import Int8Rule, ScaleRule, operator_of, weight_layout
 from onnxq.model.rewrite import constant, edit
 from onnxq.model.session import open_session, run
+from onnxq.model.shapes import fix_reshapes
 
 if TYPE_CHECKING:
     from onnxq.model.weights import WeightLayout
@@ -76,6 +77,7 @@ def normalize(model: Model) -> tuple[Model, Normalization]:
         model = _raise_opset(model)
     model, renamed = _name_nodes(model)
     model, folded_constants = _fold_constants(model)
+    model = fix_reshapes(model)
     model, joined = join_biases(model)
     model = _fold_factors(model)
     model, folded = _fold_batch_norms(model)

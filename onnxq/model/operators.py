@@ -87,6 +87,7 @@ class Operator:
         data_inputs: positions that carry activations; None means all. The rest are parameters.
         with_bias: the operator that multiplies matrices as this one does and takes a bias besides.
         adds: its output is the sum of its operands.
+        reshapes: its second input is the shape of its output.
         contracts: multiplies two activation matrices where no operand is a constant weight.
         divides: its second operand is a divisor.
         trailing: its scale and bias lie along the last axes, not along axis 1.
@@ -108,6 +109,7 @@ class Operator:
     limits: bool = False
     with_bias: str = ""
     adds: bool = False
+    reshapes: bool = False
     contracts: bool = False
     divides: bool = False
     trailing: bool = False
@@ -342,7 +344,7 @@ _ROWS = (
     Operator("Slice", _S.MOVE, _I.SHARED),
     Operator("Gather", _S.MOVE, _I.SHARED),
     Operator("Flatten", _S.MOVE, _I.SHARED),
-    Operator("Reshape", _S.MOVE, _I.SHARED),
+    Operator("Reshape", _S.MOVE, _I.SHARED, reshapes=True),
     Operator("Transpose", _S.MOVE, _I.SHARED),
     Operator("Squeeze", _S.MOVE, _I.SHARED),
     Operator("Unsqueeze", _S.MOVE, _I.SHARED),
