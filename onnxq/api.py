@@ -17,9 +17,11 @@ from onnxq.calibration.stream import observe
 from onnxq.data import DataSource, Preprocessing, open_data
 from onnxq.data.gather import BATCH_SIZE, gather
 from onnxq.equalization import equalize as equalization_stage
+from onnxq.equalization.absorb import LARGEST_CHANGE, Absorption, center, rolled_back
 from onnxq.equalization.classes import find_classes
+from onnxq.equalization.derive import derive_calibration
 from onnxq.equalization.equalize import Equalization, EqualizationOptions
-from onnxq.equalization.prove import Feeds, random_feeds
+from onnxq.equalization.prove import Feeds, Proof, compare_outputs, random_feeds, run_reference
 from onnxq.errors import DataError, UsageError
 from onnxq.model import files as model_files
 from onnxq.model.graph import Graph
@@ -52,6 +54,9 @@ MEMORY_FOR_SAMPLES = 1 << 28
 
 MEASURED_SAMPLES = 64
 """Held-out samples on which variants of the quantized model are compared."""
+
+RANGES = "mse"
+"""The default estimator of ranges."""
 
 HOLD_OUT = 8
 """Every so many-th batch of calibration data is held out to measure on."""
@@ -161,11 +166,16 @@ class EqualizationResult:
     Attributes:
         normalization: batch norms folded, constants computed.
         equalization: scales, proof, classes and barriers.
+        absorption: activations centered; None where it was not asked for.
+        change: the outputs of the written model against those before; with absorption they agree
+            up to float rounding.
         calibration: the one used, None for weights only.
     """
 
     normalization: Normalization
     equalization: Equalization
+    absorption: Absorption | None
+    change: Proof
     calibration: Calibration | None
 
 
@@ -177,9 +187,14 @@ def equalize(
     preprocess: str | Preprocessing | None = None,
     scales: str = "power-of-two",
     relu6: str = "auto",
+    absorb_bias: bool = False,
     progress: Progress = SILENT,
 ) -> tuple[Model, EqualizationResult]:
     """Scale weights across layers without changing what the model computes.
+
+    Args:
+        absorb_bias: center activations too, which is exact up to float rounding; needs a
+            calibration or data.
 
     Returns:
         The equalized float model and the record, with the proof that its outputs are the same.
@@ -197,11 +212,24 @@ def equalize(
             normalized, source, tensors_to_observe(Graph(normalized)),
             batch_size=BATCH_SIZE, fingerprint=model.fingerprint, progress=progress,
         )  # fmt: skip
+    if absorb_bias and calibration is None:
+        raise UsageError(
+            "absorbing biases needs to know the activations", hint="give --calibration or --data"
+        )
     options = EqualizationOptions(real_scales=scales == "real", relu6=relu6)
-    result, record = equalization_stage.equalize(
-        normalized, calibration, _proof_feeds(normalized, source), options
-    )
-    return result, EqualizationResult(normalization, record, calibration)
+    feeds = _proof_feeds(normalized, source)
+    result, record = equalization_stage.equalize(normalized, calibration, feeds, options)
+    absorption, change = None, record.proof
+    if absorb_bias and calibration is not None:
+        scaled = derive_calibration(calibration, record.octaves)[0]
+        centered, absorption = center(result, scaled, RANGES)
+        change = compare_outputs(run_reference(normalized, feeds), centered)
+        if -change.sqnr > LARGEST_CHANGE:
+            reason = f"the float outputs would change by {-change.sqnr:.1f} dB"
+            absorption, change = rolled_back(absorption, reason), record.proof
+        else:
+            result = centered
+    return result, EqualizationResult(normalization, record, absorption, change, calibration)
 
 
 def _proof_feeds(model: Model, source: DataSource | None) -> list[Feeds]:
@@ -223,7 +251,8 @@ def quantize(
     target: str = "gpu",
     weights: str = "per-channel",
     equalize: bool = True,
-    ranges: str = "mse",
+    ranges: str = RANGES,
+    absorb_bias: bool = True,
     scale: str = "float",
     bias_correction: bool = True,
     include: Sequence[str] = (),
@@ -235,6 +264,7 @@ def quantize(
     Args:
         data: calibration samples; with `calibration` they only correct biases and measure.
         calibration: a calibration of this model, instead of running one.
+        absorb_bias: center activations, if equalized and the target's zero points are all 0.
         target, weights, ranges, scale, include, exclude: as on the command line.
 
     Raises:
@@ -271,7 +301,7 @@ def quantize(
         _samples(source, normalized, calibration, hold_out, unseen=unseen) if source else None
     )
     request = Request(
-        normalized, normalization, calibration, in_memory, chosen, options, equalize,
+        normalized, normalization, calibration, in_memory, chosen, options, equalize, absorb_bias,
         bias_correction, progress,
     )  # fmt: skip
     quantized, result = quantization_stage.quantize(request)

@@ -113,6 +113,30 @@ class TensorStatistics:
             self, minimum=self.minimum * gain, maximum=self.maximum * gain, counts=counts, top=top
         )
 
+    def shifted(self, offset: NDArray[np.float64]) -> TensorStatistics:
+        """Statistics of the tensor with offset[c] subtracted from channel c.
+
+        Extremes are exact; each bin moves as a whole, by its center, so counts are exact to the
+        width of the bins they come from.
+
+        Args:
+            offset: (channels,), or (1,) for one offset for the whole tensor.
+        """
+        offset = np.broadcast_to(offset, (self.channels,))
+        edges = bins.edges(self.top)
+        center = (edges[:-1] + edges[1:]) / 2
+        values = np.concatenate([[0.0], center, -center])[None, :] - offset[:, None]
+        minimum, maximum = (
+            (extreme - offset).astype(np.float32) for extreme in (self.minimum, self.maximum)
+        )
+        moved = np.clip(values, minimum[:, None], maximum[:, None]).astype(np.float32)
+        top = bins.top_of(float(max(np.abs(minimum).max(), np.abs(maximum).max())))
+        columns = bins.lookup_table(top)[bins.high_half(moved)]
+        counts = np.zeros((self.channels, 1 + 2 * bins.magnitude_bins(top)), np.int64)
+        for row, column, found in zip(counts, columns, self.counts, strict=True):
+            np.add.at(row, column, found)
+        return replace(self, minimum=minimum, maximum=maximum, counts=counts, top=top)
+
     @cached_property
     def pooled(self) -> NDArray[np.int64]:
         """The whole tensor's histogram row."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
                 default="power-of-two")  # fmt: skip
 @options.choice("--relu6", ("auto", "tie", "per-channel", "relu", "skip"),
                 "How a scale passes a saturating Clip such as ReLU6.", default="auto")  # fmt: skip
+@options.absorb_option(default=False, extra="; exact up to float rounding")
 @click.option("--explain", is_flag=True, help="List every class, Clip and barrier with its reason.")
 @options.common
 def equalize(
@@ -36,6 +37,7 @@ def equalize(
     preprocess: str | None,
     scales: str,
     relu6: str,
+    absorb_bias: bool,
     explain: bool,
     terminal: Terminal,
 ) -> None:
@@ -53,14 +55,19 @@ def equalize(
     with terminal.progress.track("equalize", None):
         equalized, result = api.equalize(
             loaded, calibration=calibration, data=data, preprocess=preprocess, scales=scales,
-            relu6=relu6, progress=terminal.progress,
+            relu6=relu6, absorb_bias=absorb_bias, progress=terminal.progress,
         )  # fmt: skip
     api.save(equalized, output)
     record = result.equalization
-    for text in report.summary(record):
+    lines, tables = [*report.summary(record)], [*report.tables(record)]
+    if result.absorption is not None:
+        lines.append(report.absorption_summary(result.absorption))
+        lines.append(f"after that: {report.proof_text(result.change)}")
+        tables += report.absorption_tables(result.absorption)
+    for text in lines:
         terminal.line(text)
     if explain or terminal.verbose:
-        for content in report.tables(record):
+        for content in tables:
             terminal.table(content)
     terminal.note(f"wrote {output}")
     terminal.document("equalize", report.document(loaded, result, output))

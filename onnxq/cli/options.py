@@ -86,6 +86,13 @@ def choice(name: str, values: tuple[str, ...], help_text: str, *, default: str) 
     )
 
 
+def absorb_option(*, default: bool, extra: str) -> Decorator:
+    return click.option(
+        "--absorb-bias/--no-absorb-bias", default=default, show_default=True,
+        help=f"Center activations by shifting biases{extra}.",
+    )  # fmt: skip
+
+
 def check_output(output: Path | None, *inputs: Path | str | None) -> None:
     """Fail before the long work where its result has no place, or would destroy an input."""
     if output is None:

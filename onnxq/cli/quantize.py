@@ -41,6 +41,7 @@ def check_patterns(
                 default="per-channel")  # fmt: skip
 @click.option("--equalize/--no-equalize", default=True, show_default=True,
               help="Equalize across layers first.")  # fmt: skip
+@options.absorb_option(default=True, extra=", if equalized and zero points are 0")
 @options.choice("--ranges", ("minmax", "percentile", "entropy", "mse"),
                 "How activation ranges are chosen.", default="mse")  # fmt: skip
 @options.choice("--scale", ("float", "power-of-two"), "Scales of activations and weights.",
@@ -64,6 +65,7 @@ def quantize(
     target: str,
     weights: str,
     equalize: bool,
+    absorb_bias: bool,
     ranges: str,
     scale: str,
     bias_correction: bool,
@@ -89,9 +91,9 @@ def quantize(
     with terminal.progress.track("quantize", None):
         quantized, result = api.quantize(
             loaded, data, calibration=calibration, preprocess=preprocess, samples=samples,
-            target=target, weights=weights, equalize=equalize, ranges=ranges, scale=scale,
-            bias_correction=bias_correction, include=include, exclude=exclude,
-            progress=terminal.progress,
+            target=target, weights=weights, equalize=equalize, absorb_bias=absorb_bias,
+            ranges=ranges, scale=scale, bias_correction=bias_correction, include=include,
+            exclude=exclude, progress=terminal.progress,
         )  # fmt: skip
     if output is not None and not dry_run:
         api.save(quantized, output)

@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.equalization.classes import ClipSite, LinearSite, ScaleClasses, scales_of
+from onnxq.equalization.classes import (
+    ClipSite,
+    LinearSite,
+    ScaleClasses,
+    constant_scales,
+    scales_of,
+)
+from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.rewrite import constant, edit, node, variable
@@ -40,7 +47,8 @@ def apply_scales(graph: Graph, classes: ScaleClasses, exponents: Exponents) -> t
             _scale_clip(gs_graph, nodes[site.node.name], site, scales)
 
     added = sum(_kernels(site, scales) - 1 for site, scales in clips)
-    return edit(graph.model, change), added
+    scaled = edit(graph.model, change)
+    return (infer_shapes(scaled) if added else scaled), added
 
 
 def _new_constants(
@@ -51,19 +59,16 @@ def _new_constants(
     for site in classes.linears:
         values |= _scaled_weight(graph, site, exponents)
     for constant_site in classes.constants:
-        scales = scales_of(constant_site.pattern, exponents)
+        scales = constant_scales(constant_site, exponents)
         if np.all(scales == 1):
             continue
-        key = (constant_site.node.name, constant_site.position)
-        old = values.get(key)
-        if old is None:
-            old = graph.constant(constant_site.node.inputs[constant_site.position])
-        assert old is not None  # noqa: S101 - only constants become sites
+        node, position = constant_site.node, constant_site.position
+        value = graph.constant(node.inputs[position])
+        assert value is not None  # noqa: S101 - only constants become sites
         # No more axes than needed: ONNX Runtime's fusions look for a bias of one.
-        while scales.ndim > old.ndim and scales.shape[0] == 1:
+        while scales.ndim > value.ndim and scales.shape[0] == 1:
             scales = scales[0]
-        factor = 1 / scales if constant_site.inverse else scales
-        values[key] = (old * factor).astype(old.dtype)
+        values[node.name, position] = (value * scales).astype(value.dtype)
     return values
 
 

@@ -51,17 +51,13 @@ def canonical_exponents(
         np.concatenate([np.zeros(1, np.int64), *(site.pattern.ravel() for site in classes.clips)]),
         np.concatenate([np.zeros(1), *(_limit(site) for site in classes.clips)]),
     )
-    sites: list[LinearSite | ConstantSite] = [*classes.linears, *classes.constants]
-    inverses = {(s.node.name, s.position): s for s in classes.constants if s.inverse}
-    # In the order of the graph, so what a channel is made from has its scale already.
-    for site in sorted(sites, key=lambda s: s.node.index):
+    for site in classes.makers:
         if isinstance(site, LinearSite):
             ids, made = site.output_ids, _linear_power(graph, site, exponents, powers)
-        elif site.inverse:
-            continue
+        elif site.makes:
+            ids, made = _constant_power(graph, site, exponents)
         else:
-            divided = inverses.get((site.node.name, site.position))
-            ids, made = _constant_power(graph, site, divided, exponents)
+            continue
         for root, suggested in _largest(ids, made).items():
             power = measured.get(root, suggested)
             if root in pinned:
@@ -112,11 +108,11 @@ def _linear_power(
 
 
 def _constant_power(
-    graph: Graph, site: ConstantSite, divided: ConstantSite | None, exponents: dict[int, int]
+    graph: Graph, site: ConstantSite, exponents: dict[int, int]
 ) -> tuple[Ids, Floats]:
     value = _constant(graph, site.node.inputs[site.position])
-    if divided is not None:
-        value = value / scales_of(divided.pattern, exponents)
+    if site.divisor is not None:
+        value = value / scales_of(site.divisor, exponents)
     ids, made = np.broadcast_arrays(site.pattern, np.square(value))
     return ids, made
 

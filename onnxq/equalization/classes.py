@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,13 +42,16 @@ class LinearSite:
 class ConstantSite:
     """A constant input that must be multiplied by the scales of `pattern`.
 
-    `inverse` is True where it is divided by them instead (the γ of a batch norm's input).
+    It is divided by those of `divisor` (the γ of a batch norm, by the scales of its input). `makes`
+    is False where the constant does not make values of that scale but is held against them: a
+    bound, the mean of a batch norm.
     """
 
     node: Node
     position: int
     pattern: Pattern
-    inverse: bool = False
+    divisor: Pattern | None = None
+    makes: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,15 +79,24 @@ class ScaleClasses:
 
     Attributes:
         patterns: tensor → class ids, already reduced to roots; 0 is pinned.
-        linears, constants, clips: the places where scales enter the weights.
+        makers: the weighted nodes and constants that take the scales, in an order that only the
+            graph decides: what makes a tensor comes before what reads it.
+        clips: the bounds that move with them.
         barriers: why scales are pinned.
     """
 
     patterns: Mapping[str, Pattern]
-    linears: tuple[LinearSite, ...]
-    constants: tuple[ConstantSite, ...]
+    makers: tuple[LinearSite | ConstantSite, ...]
     clips: tuple[ClipSite, ...]
     barriers: tuple[Barrier, ...]
+
+    @cached_property
+    def linears(self) -> tuple[LinearSite, ...]:
+        return tuple(site for site in self.makers if isinstance(site, LinearSite))
+
+    @cached_property
+    def constants(self) -> tuple[ConstantSite, ...]:
+        return tuple(site for site in self.makers if isinstance(site, ConstantSite))
 
     @property
     def free(self) -> Ids:
@@ -99,6 +112,9 @@ class ScaleClasses:
             return None
         axes = [axis for axis, size in enumerate(pattern.shape) if size > 1]
         return axes[0] if len(axes) == 1 else None
+
+
+_MAKERS = frozenset({ScaleRule.LINEAR, ScaleRule.AFFINE, ScaleRule.BATCH_NORM})
 
 
 def find_classes(graph: Graph, *, clips_pass: bool = True) -> ScaleClasses:
@@ -123,6 +139,8 @@ class _Finder:
     constants: list[ConstantSite] = field(default_factory=list)
     clips: list[ClipSite] = field(default_factory=list)
     barriers: list[Barrier] = field(default_factory=list)
+    depths: dict[str, int] = field(default_factory=dict)
+    """Most nodes with parameters of their own on a way from an input to a tensor."""
 
     def find(self) -> ScaleClasses:
         for name in self.graph.inputs:
@@ -137,22 +155,34 @@ class _Finder:
             if reason:
                 self._stop(node, reason)
             self._pin_exposed(node)
+            self._note_depth(row, node)
         roots = self.sets.roots
+        makers: list[LinearSite | ConstantSite] = [*self.linears, *self.constants]
+        makers = [self._rooted(site) for site in sorted(makers, key=self._place)]
         return ScaleClasses(
             {name: roots(pattern) for name, pattern in self.patterns.items()},
-            tuple(
-                LinearSite(s.node, s.layout, roots(s.input_ids), roots(s.output_ids))
-                for s in self.linears
-            ),
-            tuple(
-                ConstantSite(s.node, s.position, roots(s.pattern), s.inverse)
-                for s in self.constants
-            ),
+            tuple(makers),
             tuple(ClipSite(s.node, s.bounds, roots(s.pattern)) for s in self.clips),
             tuple(self.barriers),
         )
 
+    def _rooted(self, site: LinearSite | ConstantSite) -> LinearSite | ConstantSite:
+        roots = self.sets.roots
+        if isinstance(site, LinearSite):
+            return replace(site, input_ids=roots(site.input_ids), output_ids=roots(site.output_ids))
+        divisor = None if site.divisor is None else roots(site.divisor)
+        return replace(site, pattern=roots(site.pattern), divisor=divisor)
+
     # --- helpers -----------------------------------------------------------------------------
+
+    def _place(self, site: LinearSite | ConstantSite) -> tuple[int, str]:
+        """Position in an order that does not depend on how independent nodes are listed."""
+        return self.depths.get(site.node.output, 0), site.node.name
+
+    def _note_depth(self, row: Operator | None, node: Node) -> None:
+        before = max((self.depths.get(name, 0) for name in node.inputs), default=0)
+        deeper = row is not None and row.scale in _MAKERS
+        self.depths.update((name, before + deeper) for name in node.outputs)
 
     def _is_activation(self, name: str) -> bool:
         return bool(name) and name in self.patterns
@@ -210,6 +240,8 @@ class _Finder:
 
     def _apply(self, row: Operator, node: Node) -> str:
         if any(not self.graph.is_float(name) for name in node.outputs if name):
+            if row.scale is ScaleRule.INVARIANT:
+                return self._invariant(row, node)
             return "" if row.scale is ScaleRule.OBSERVE else self._non_float(row, node)
         rule = {
             ScaleRule.LINEAR: self._linear,
@@ -220,6 +252,7 @@ class _Finder:
             ScaleRule.TIE: self._tie,
             ScaleRule.PRODUCT: self._product,
             ScaleRule.MOVE: self._move,
+            ScaleRule.INVARIANT: self._invariant,
         }.get(row.scale)
         return rule(row, node) if rule else f"{node.op_type} is not homogeneous"
 
@@ -273,10 +306,11 @@ class _Finder:
         rank = self.graph.rank(node.output)
         if scale is None or rank is None or (node.input(2) and bias is None):
             return "its scale or bias is not a constant"
-        data = node.input(0)
+        data, trailing = node.input(0), row.trailing
+        if not trailing and (self.graph.shape(node.output) or ())[1:2] != (scale.size,):
+            return "its scale is not one for each channel"
         self._pin(data)
         self.barriers.append(Barrier(node.name, node.op_type, data, "its ε pins the input"))
-        trailing = row.trailing
         ids = self.sets.fresh(scale.size).reshape(scale.shape)
         if trailing:
             pattern = ids.reshape((1,) * (rank - ids.ndim) + ids.shape)
@@ -301,10 +335,9 @@ class _Finder:
             return "its output has an unknown rank"
         # γ(s·x − s·μ)/√(σ²+ε)/s: the mean takes the input's scale, γ takes it away again.
         self.constants += [
-            ConstantSite(node, 1, output_ids),
-            ConstantSite(node, 1, input_ids, inverse=True),
+            ConstantSite(node, 1, output_ids, divisor=input_ids),
             ConstantSite(node, 2, output_ids),
-            ConstantSite(node, 3, input_ids),
+            ConstantSite(node, 3, input_ids, makes=False),
         ]
         return ""
 
@@ -323,6 +356,17 @@ class _Finder:
         if pattern.ndim != out_rank:
             return "its output has an unknown rank"
         self.patterns[node.output] = pattern
+        return ""
+
+    def _invariant(self, row: Operator, node: Node) -> str:
+        data = node.input(0)
+        if not self._is_activation(data):
+            return "its input has an unknown rank"
+        axes = row.mixed_axes(self.graph, node, self.patterns[data].ndim)
+        if isinstance(axes, str):
+            return axes
+        self._tie_axes(data, axes)
+        self._pin_output(node.output)
         return ""
 
     def _clip(self, _row: Operator, node: Node) -> str:
@@ -367,7 +411,7 @@ class _Finder:
             return "all its operands are constants"
         self.patterns[node.output] = pattern
         self.constants.extend(
-            ConstantSite(node, position, pattern)
+            ConstantSite(node, position, pattern, makes=not row.limits)
             for position in positions
             if self.graph.constant(node.inputs[position]) is not None
         )
@@ -431,6 +475,12 @@ class _Finder:
             return result
         self.patterns.update(zip((n for n in node.outputs if n), result, strict=False))
         return ""
+
+
+def constant_scales(site: ConstantSite, exponents: Mapping[int, float]) -> NDArray[np.float64]:
+    """What the constant is multiplied by, broadcastable to it."""
+    scales = scales_of(site.pattern, exponents)
+    return scales if site.divisor is None else scales / scales_of(site.divisor, exponents)
 
 
 def scales_of(pattern: NDArray[Any], exponents: Mapping[int, float]) -> NDArray[np.float64]:

@@ -25,10 +25,17 @@ ROUNDING = 1e-5
 
 @dataclass(frozen=True)
 class Interval:
-    """Lowest and highest value of each channel (channels,), or of all (1,)."""
+    """Lowest and highest value of each channel (channels,), or of all (1,).
+
+    Channels lie along the one axis on which the scales of the tensor vary.
+    """
 
     low: Floats
     high: Floats
+
+    def hull(self) -> Interval:
+        """One interval for all channels."""
+        return Interval(self.low.min(keepdims=True), self.high.max(keepdims=True))
 
     def with_zero(self) -> Interval:
         return Interval(np.minimum(self.low, 0.0), np.maximum(self.high, 0.0))
@@ -45,14 +52,23 @@ def intervals(graph: Graph, classes: ScaleClasses) -> Mapping[str, Interval]:
     found: dict[str, Interval] = {}
     sites = {site.node.name: site for site in classes.linears}
     for node in graph.nodes:
-        interval = _after(graph, node, sites.get(node.name), found)
-        if interval is not ANYTHING:
-            found[node.output] = interval
+        interval = _after(graph, classes, node, sites.get(node.name), found)
+        if interval is ANYTHING:
+            continue
+        rank, axis = graph.rank(node.output) or 1, classes.channel_axis(node.output)
+        site = sites.get(node.name)
+        along = axis if site is None else site.layout.output_axis % rank
+        # Where the scales of a tensor vary along another axis than its intervals, one holds all.
+        found[node.output] = interval if axis == along else interval.hull()
     return found
 
 
 def _after(
-    graph: Graph, node: Node, site: LinearSite | None, found: Mapping[str, Interval]
+    graph: Graph,
+    classes: ScaleClasses,
+    node: Node,
+    site: LinearSite | None,
+    found: Mapping[str, Interval],
 ) -> Interval:
     row = operator_of(node)
     if row is None:
@@ -61,7 +77,10 @@ def _after(
         return Interval(np.full(1, row.bounds[0]), np.full(1, row.bounds[1]))
     parts = [found.get(name, ANYTHING) for name in row.data_of(node)]
     if site is not None:
-        return _weighted(graph, site, parts[0].with_zero())
+        data = node.input(site.layout.data)
+        aligned = classes.channel_axis(data) == site.layout.input_axis % (graph.rank(data) or 1)
+        inputs = parts[0].with_zero()
+        return _weighted(graph, site, inputs if aligned else inputs.hull())
     if row.scale is ScaleRule.CLIP:
         bounds = clip_bounds(graph, node)
         return ANYTHING if bounds is None else parts[0].limited(*bounds)

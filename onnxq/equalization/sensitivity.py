@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration, TensorStatistics
-from onnxq.equalization.classes import LinearSite, ScaleClasses, scales_of
+from onnxq.equalization.classes import LinearSite, ScaleClasses, constant_scales, scales_of
 from onnxq.model.graph import Graph
 from onnxq.model.operators import saturated_output, saturation
 
@@ -155,8 +155,8 @@ def input_powers(frame: Frame) -> dict[str, Floats]:
 
     for constant in frame.classes.constants:
         value = frame.graph.constant(constant.node.inputs[constant.position])
-        if value is not None and not constant.inverse:
-            scaled = value.astype(np.float64) * frame.scales(constant.pattern)
+        if value is not None and constant.makes:
+            scaled = value.astype(np.float64) * constant_scales(constant, frame.exponents)
             note(*np.broadcast_arrays(constant.pattern, np.square(scaled)))
     powers: dict[str, Floats] = {}
     for site in frame.classes.linears:

@@ -34,6 +34,9 @@ RIDGE = 1e-4
 LEAST_GAIN = 0.01
 """dB of expected SQNR below which nothing is scaled."""
 
+SAME = 1e-6
+"""dB within which two noises are one."""
+
 LIMIT = 16.0
 """Largest |log₂ s|: far more than any trained network needs, far less than float32 holds. It
 also bounds by how much an activation that has no calibration can grow."""
@@ -119,7 +122,7 @@ def solve(
     exponents = np.clip(_descend(model, bounds) / math.log(2), -LIMIT, LIMIT)
     if not real:
         exponents = _round(model, bounds, exponents, groups)
-    exponents = _leave_alone(model, start, exponents, groups)
+    exponents = _stay_near(model, bounds, start, exponents, groups)
     solution = Solution(start, exponents, before, model.evaluate(exponents * math.log(2)))
     return solution if solution.gain >= LEAST_GAIN else nothing
 
@@ -170,18 +173,29 @@ def _round(
     return rounded
 
 
-def _leave_alone(
-    model: NoiseModel, start: Floats, exponents: Floats, groups: Sequence[Sequence[int]]
+def _stay_near(
+    model: NoiseModel,
+    bounds: UpperBounds,
+    start: Floats,
+    exponents: Floats,
+    groups: Sequence[Sequence[int]],
 ) -> Floats:
-    """Put the classes back whose own scales do not lower the noise of the terms they touch."""
+    """Move the classes no further than their noise asks for.
+
+    A factor common to a whole class often changes nothing: it is taken out. A class whose own
+    scales do not lower the noise of the terms they touch is put back.
+    """
     for group, terms in zip(groups, model.terms_of(groups), strict=True):
-        trial = exponents.copy()
-        trial[list(group)] = start[list(group)]
-        if np.array_equal(trial, exponents):
-            continue
-        moved, left = (model.evaluate(e * math.log(2), terms).sum() for e in (exponents, trial))
-        if decibels(left, moved) < LEAST_GAIN / 10:
-            exponents = trial
+        members = list(group)
+        for offset in (np.median(exponents[members] - start[members]), None):
+            trial = exponents.copy()
+            trial[members] = start[members] if offset is None else trial[members] - np.rint(offset)
+            trial = bounds.clamp_exponents(trial)
+            if np.array_equal(trial, exponents):
+                continue
+            moved, near = (model.evaluate(e * math.log(2), terms).sum() for e in (exponents, trial))
+            if decibels(near, moved) < (LEAST_GAIN / 10 if offset is None else SAME):
+                exponents = trial
     return exponents
 
 

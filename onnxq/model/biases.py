@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
-from onnxq.model.operators import Operator, operator_of, weight_layout
+from onnxq.model.operators import OffsetRule, Operator, operator_of, weight_layout
 from onnxq.model.rewrite import constant, edit
 from onnxq.model.weights import WeightLayout
 
@@ -60,7 +60,7 @@ def _addition(graph: Graph, node: Node) -> tuple[Node, int, Array] | None:
         return None
     add, rank = uses[0].node, graph.rank(node.output)
     row = operator_of(add)
-    if row is None or not row.adds or len(add.inputs) != 2:
+    if row is None or row.offset is not OffsetRule.ADDS or len(add.inputs) != 2:
         return None
     position = 1 - uses[0].position
     value = graph.constant(add.inputs[position])

@@ -43,6 +43,8 @@ class ScaleRule(enum.Enum):
     gives any s to a pinned one if it has a value for each channel."""
     MOVE = "move"
     """Elements move unchanged; scales move with them."""
+    INVARIANT = "invariant"
+    """f(s·x) = f(x) along every axis the operator does not compare: no scale comes out."""
     OBSERVE = "observe"
     """The values do not matter (Shape, Size): no constraint."""
     BARRIER = "barrier"
@@ -60,6 +62,21 @@ class Int8Rule(enum.Enum):
     """Passes int8 through: output and data inputs share one scale and zero point."""
     FLOAT = "float"
     """Stays in float."""
+
+
+class OffsetRule(enum.Enum):
+    """What happens to a constant c added to an operator's input, alike at every position."""
+
+    ABSORBS = "absorbs"
+    """Weighted: the bias takes W·c, if no padding is read beside the input."""
+    KEEPS = "keeps"
+    """f(x + c) = f(x) + c."""
+    ADDS = "adds"
+    """The offsets of the operands add up."""
+    LIMITS = "limits"
+    """Bounds move along: f(x + c) with bounds + c is f(x) + c."""
+    STOPS = "stops"
+    """No such rule."""
 
 
 LayoutOf = Callable[[Graph, Node], "WeightLayout | str"]
@@ -86,7 +103,6 @@ class Operator:
             elements, so that their scales must agree; or the reason no scale passes this node.
         data_inputs: positions that carry activations; None means all. The rest are parameters.
         with_bias: the operator that multiplies matrices as this one does and takes a bias besides.
-        adds: its output is the sum of its operands.
         reshapes: its second input is the shape of its output.
         contracts: multiplies two activation matrices where no operand is a constant weight.
         divides: its second operand is a divisor.
@@ -94,6 +110,7 @@ class Operator:
         fuses: runs inside the weighted operator before it, on every target.
         limits: keeps the smaller, or the larger, of its operands: with a constant one, a bound.
         bounds: fixed range of the output, where the function has one.
+        offset: see `OffsetRule`; where `offset_rule` finds padding in the way, it stops.
         averages: each output lies between the smallest and the largest of its inputs and zero.
         keeps_int8: whether a node's attributes leave it the int8 rule; without it the node stays
             in float.
@@ -108,13 +125,13 @@ class Operator:
     fuses: bool = False
     limits: bool = False
     with_bias: str = ""
-    adds: bool = False
     reshapes: bool = False
     contracts: bool = False
     divides: bool = False
     trailing: bool = False
     bounds: tuple[float, float] | None = None
     averages: bool = False
+    offset: OffsetRule = OffsetRule.STOPS
     keeps_int8: Callable[[Node], bool] = _always
 
     def data_of(self, node: Node) -> tuple[str, ...]:
@@ -196,6 +213,10 @@ def _reduced_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | str:
             return ()
         axes = range(rank)
     return tuple(sorted(axis % rank for axis in axes))
+
+
+def _compared_axis(_graph: Graph, node: Node, rank: int) -> tuple[int, ...]:
+    return (node.attributes.get("axis", 0) % rank,)
 
 
 def _padded_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | str:
@@ -280,24 +301,27 @@ def clip_bounds(graph: Graph, node: Node) -> tuple[float, float] | None:
 
 # --- the table -------------------------------------------------------------------------------
 
-_S, _I = ScaleRule, Int8Rule
+_S, _I, _O = ScaleRule, Int8Rule, OffsetRule
 
 _ROWS = (
     # weighted
-    Operator("Conv", _S.LINEAR, _I.WEIGHTED, layout=_conv, mixed_axes=_spatial_axes),
+    Operator("Conv", _S.LINEAR, _I.WEIGHTED, layout=_conv,
+             mixed_axes=_spatial_axes, offset=_O.ABSORBS),
     Operator("ConvTranspose", _S.LINEAR, _I.WEIGHTED, layout=_conv_transpose,
              mixed_axes=_spatial_axes),
-    Operator("Gemm", _S.LINEAR, _I.WEIGHTED, layout=_gemm),
+    Operator("Gemm", _S.LINEAR, _I.WEIGHTED, layout=_gemm, offset=_O.ABSORBS),
     Operator("MatMul", _S.LINEAR, _I.WEIGHTED, layout=_matmul, contracts=True, with_bias="Gemm"),
     # normalization
     Operator("BatchNormalization", _S.BATCH_NORM, _I.FLOAT),
     Operator("InstanceNormalization", _S.AFFINE, _I.FLOAT),
+    Operator("GroupNormalization", _S.AFFINE, _I.FLOAT),
     Operator("LayerNormalization", _S.AFFINE, _I.FLOAT, trailing=True),
+    Operator("RMSNormalization", _S.AFFINE, _I.FLOAT, trailing=True),
     # activations
-    Operator("Relu", _S.HOMOGENEOUS, _I.OWN, fuses=True, averages=True),
+    Operator("Relu", _S.HOMOGENEOUS, _I.OWN, fuses=True, averages=True, offset=_O.LIMITS),
     Operator("LeakyRelu", _S.HOMOGENEOUS, _I.OWN),
     Operator("PRelu", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_prelu),
-    Operator("Clip", _S.CLIP, _I.OWN, fuses=True),
+    Operator("Clip", _S.CLIP, _I.OWN, fuses=True, offset=_O.LIMITS),
     Operator("Sigmoid", _S.BARRIER, _I.OWN, bounds=(0.0, 1.0)),
     Operator("HardSigmoid", _S.BARRIER, _I.FLOAT, bounds=(0.0, 1.0)),
     Operator("HardSwish", _S.BARRIER, _I.FLOAT),
@@ -309,27 +333,29 @@ _ROWS = (
     Operator("Abs", _S.HOMOGENEOUS, _I.FLOAT),
     Operator("Neg", _S.HOMOGENEOUS, _I.FLOAT),
     # elementwise with several operands
-    Operator("Add", _S.TIE, _I.OWN, data_inputs=None, adds=True),
+    Operator("Add", _S.TIE, _I.OWN, data_inputs=None, offset=_O.ADDS),
     Operator("Sub", _S.TIE, _I.FLOAT, data_inputs=None),
-    Operator("Sum", _S.TIE, _I.FLOAT, data_inputs=None),
+    Operator("Sum", _S.TIE, _I.FLOAT, data_inputs=None, offset=_O.ADDS),
     Operator("Mean", _S.TIE, _I.FLOAT, data_inputs=None),
-    Operator("Max", _S.TIE, _I.FLOAT, data_inputs=None, limits=True),
-    Operator("Min", _S.TIE, _I.FLOAT, data_inputs=None, limits=True),
+    Operator("Max", _S.TIE, _I.FLOAT, data_inputs=None, limits=True, offset=_O.LIMITS),
+    Operator("Min", _S.TIE, _I.FLOAT, data_inputs=None, limits=True, offset=_O.LIMITS),
     Operator("Where", _S.TIE, _I.FLOAT, data_inputs=(1, 2)),
     Operator("Mul", _S.PRODUCT, _I.OWN, data_inputs=None),
     Operator("Div", _S.PRODUCT, _I.FLOAT, data_inputs=None, divides=True),
     # pooling and reduction
-    Operator("MaxPool", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_spatial_axes, averages=True),
-    Operator("AveragePool", _S.HOMOGENEOUS, _I.OWN, mixed_axes=_spatial_axes, averages=True),
+    Operator("MaxPool", _S.HOMOGENEOUS, _I.SHARED,
+             mixed_axes=_spatial_axes, averages=True, offset=_O.KEEPS),
+    Operator("AveragePool", _S.HOMOGENEOUS, _I.OWN,
+             mixed_axes=_spatial_axes, averages=True, offset=_O.KEEPS),
     Operator("LpPool", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_lp_pooled_axes),
     Operator("GlobalAveragePool", _S.HOMOGENEOUS, _I.OWN, mixed_axes=_spatial_axes,
-             averages=True),
+             averages=True, offset=_O.KEEPS),
     Operator("GlobalMaxPool", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_spatial_axes,
-             averages=True),
-    Operator("ReduceMean", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
+             averages=True, offset=_O.KEEPS),
+    Operator("ReduceMean", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes, offset=_O.KEEPS),
     Operator("ReduceSum", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
-    Operator("ReduceMax", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
-    Operator("ReduceMin", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
+    Operator("ReduceMax", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes, offset=_O.KEEPS),
+    Operator("ReduceMin", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes, offset=_O.KEEPS),
     Operator("ReduceL1", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
     Operator("ReduceL2", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
     # padding and resizing
@@ -337,21 +363,25 @@ _ROWS = (
     Operator("Resize", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_resized_axes,
              keeps_int8=_copies_samples),
     # data movement
-    Operator("Identity", _S.HOMOGENEOUS, _I.SHARED, averages=True),
-    Operator("Dropout", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_dropout, averages=True),
+    Operator("Identity", _S.HOMOGENEOUS, _I.SHARED, averages=True, offset=_O.KEEPS),
+    Operator("Dropout", _S.HOMOGENEOUS, _I.SHARED,
+             mixed_axes=_dropout, averages=True, offset=_O.KEEPS),
     Operator("Concat", _S.MOVE, _I.SHARED, data_inputs=None),
-    Operator("Split", _S.MOVE, _I.SHARED),
-    Operator("Slice", _S.MOVE, _I.SHARED),
-    Operator("Gather", _S.MOVE, _I.SHARED),
-    Operator("Flatten", _S.MOVE, _I.SHARED),
-    Operator("Reshape", _S.MOVE, _I.SHARED, reshapes=True),
-    Operator("Transpose", _S.MOVE, _I.SHARED),
-    Operator("Squeeze", _S.MOVE, _I.SHARED),
-    Operator("Unsqueeze", _S.MOVE, _I.SHARED),
-    Operator("Expand", _S.MOVE, _I.SHARED),
-    Operator("DepthToSpace", _S.MOVE, _I.SHARED),
-    Operator("SpaceToDepth", _S.MOVE, _I.SHARED),
-    # the values do not matter
+    Operator("Split", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("Slice", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("Gather", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("Flatten", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("Reshape", _S.MOVE, _I.SHARED, offset=_O.KEEPS, reshapes=True),
+    Operator("Transpose", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("Squeeze", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("Unsqueeze", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("Expand", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("DepthToSpace", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("SpaceToDepth", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    # the scale, or the value, does not matter
+    Operator("Sign", _S.INVARIANT, _I.FLOAT),
+    Operator("ArgMax", _S.INVARIANT, _I.FLOAT, mixed_axes=_compared_axis),
+    Operator("ArgMin", _S.INVARIANT, _I.FLOAT, mixed_axes=_compared_axis),
     Operator("Shape", _S.OBSERVE, _I.FLOAT),
     Operator("Size", _S.OBSERVE, _I.FLOAT),
 )  # fmt: skip
@@ -365,6 +395,17 @@ def operator_of(node: Node) -> Operator | None:
     if row is None or row.keeps_int8(node):
         return row
     return replace(row, int8=Int8Rule.FLOAT)
+
+
+def offset_rule(node: Node) -> OffsetRule:
+    """What the node does with a constant added to its input."""
+    row = operator_of(node)
+    if row is None:
+        return OffsetRule.STOPS
+    pads = any(node.attributes.get("pads", ())) or b"SAME" in node.attributes.get("auto_pad", b"")
+    # Only what pads with zeros is in the way: MaxPool ignores its border.
+    zeros = row.offset is OffsetRule.ABSORBS or (row.averages and row.int8 is Int8Rule.OWN)
+    return OffsetRule.STOPS if pads and zeros else row.offset
 
 
 def weight_layout(graph: Graph, node: Node) -> WeightLayout | str:

@@ -92,6 +92,9 @@ def details_json(result: QuantizationResult, calibration: Calibration) -> str:
             "kernels_added": equalization.kernels_added,
             "rolled_back": equalization.rolled_back,
         },
+        "centered": {shift.tensor: shift.offset for shift in result.absorption.shifts}
+        if result.absorption
+        else {},
         "int8_sqnr_db": result.int8_sqnr,
         "biases_corrected": sum(record.accepted for record in result.corrections),
         "calibration": {

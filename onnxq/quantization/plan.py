@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.calibration.ranges import distribution, estimate
+from onnxq.calibration.ranges import Range, distribution, estimate
 from onnxq.calibration.statistics import Calibration
 from onnxq.errors import UsageError
 from onnxq.model.graph import Graph, Node
@@ -103,6 +103,7 @@ def plan_quantization(
     target: Target,
     options: QuantizationOptions,
     gains: Mapping[str, NDArray[np.float64]] | None = None,
+    fixed: Mapping[str, Range] | None = None,
 ) -> QuantizationPlan:
     """Decide what becomes int8.
 
@@ -110,6 +111,7 @@ def plan_quantization(
         graph: of the normalized (and perhaps equalized) model.
         calibration: of exactly that model.
         gains: tensor → how much an error in each channel matters at its readers (channels,).
+        fixed: tensor → the range it must have, and with it all that share its scale.
 
     Raises:
         UsageError: a regular expression is invalid or matches no node.
@@ -123,7 +125,9 @@ def plan_quantization(
     else:
         nodes, readers, tensors = _place_all(graph, target, nodes, set(calibration.tensors))
     groups = _shared_groups(graph, nodes, tensors)
-    activations = _activation_parameters(calibration, groups, target, options, gains or {})
+    activations = _activation_parameters(
+        calibration, groups, target, options, gains or {}, fixed or {}
+    )
     activations = _widen_pooled(graph, activations, options)
     weights = {
         node.name: plan_weight(graph, node, options, activations if target.integer_bias else {})
@@ -369,6 +373,7 @@ def _activation_parameters(
     target: Target,
     options: QuantizationOptions,
     gains: Mapping[str, NDArray[np.float64]],
+    fixed: Mapping[str, Range],
 ) -> Mapping[str, Own | Shared]:
     members: dict[str, list[str]] = {}
     for name, leader in groups.items():
@@ -376,8 +381,14 @@ def _activation_parameters(
     result: dict[str, Own | Shared] = {}
     for names in members.values():
         known = [name for name in names if name in calibration.tensors]
-        data = distribution([(calibration.tensors[name], gains.get(name)) for name in known])
-        low, high = estimate(data, options.ranges, levels=target.levels, symmetric=target.symmetric)
+        settled = [fixed[name] for name in names if name in fixed]
+        if settled:
+            low, high = min(range_[0] for range_ in settled), max(range_[1] for range_ in settled)
+        else:
+            low, high = estimate(
+                distribution([(calibration.tensors[name], gains.get(name)) for name in known]),
+                options.ranges, levels=target.levels, symmetric=target.symmetric,
+            )  # fmt: skip
         parameters = activation_parameters(
             low, high, dtype=target.activation, symmetric=target.symmetric,
             power_of_two=options.power_of_two,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
+from onnxq.equalization.absorb import Absorption, absorb, derive_shifted, plan_absorption
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.derive import derive_calibration
 from onnxq.equalization.equalize import (
@@ -42,7 +43,7 @@ class QuantizationResult:
 
     Attributes:
         normalization: batch norms folded, constants computed.
-        equalization: None where it was not asked for.
+        equalization, absorption: None where not asked for.
         relu6_reason: why saturating Clips were treated as they were.
         float_sqnr: float model after against before equalization, dB on held-out samples; inf
             where identical, NaN where not measured.
@@ -53,6 +54,7 @@ class QuantizationResult:
 
     normalization: Normalization
     equalization: Equalization | None
+    absorption: Absorption | None
     relu6_reason: str
     float_sqnr: float
     int8_sqnr: float
@@ -83,6 +85,7 @@ class Request:
     target: Target
     options: QuantizationOptions
     equalize: bool
+    absorb: bool
     correct: bool
     progress: Progress
 
@@ -131,7 +134,14 @@ def _attempt(request: Request, relu6: str | None, reason: str) -> tuple[Model, Q
         calibration, _ = derive_calibration(calibration, record.octaves)
     graph = Graph(equalized)
     gains = input_gains(graph, find_classes(graph), calibration)
-    plan = plan_quantization(graph, calibration, request.target, request.options, gains)
+    absorption = None
+    if relu6 is not None and request.absorb and request.target.symmetric:
+        absorption = plan_absorption(graph, calibration, gains, request.options.ranges)
+        equalized = absorb(equalized, absorption)
+        calibration = derive_shifted(calibration, absorption)
+        graph = Graph(equalized)
+    fixed = absorption.ranges if absorption else {}
+    plan = plan_quantization(graph, calibration, request.target, request.options, gains, fixed)
     biases: dict[str, NDArray[np.float32]] = {}
     corrections: tuple[BiasCorrection, ...] = ()
     if request.correct and samples is not None:
@@ -145,5 +155,5 @@ def _attempt(request: Request, relu6: str | None, reason: str) -> tuple[Model, Q
         float_sqnr = compare_outputs(run_reference(model, held_out, levels=(True,)), equalized).sqnr
         int8_sqnr = compare_outputs(run_reference(model, held_out, levels=(False,)), quantized).sqnr
     return quantized, QuantizationResult(
-        request.normalization, record, reason, float_sqnr, int8_sqnr, plan, corrections
+        request.normalization, record, absorption, reason, float_sqnr, int8_sqnr, plan, corrections
     )

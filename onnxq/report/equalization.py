@@ -10,8 +10,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from onnxq.api import EqualizationResult
+    from onnxq.equalization.absorb import Absorption
     from onnxq.equalization.equalize import Equalization
+    from onnxq.equalization.prove import Proof
     from onnxq.model.model import Model
 
 
@@ -24,16 +29,22 @@ def summary(record: Equalization) -> Iterator[str]:
         f"{len(scaled):,} of {count(len(record.classes), 'class')}; expected gain "
         f"{record.expected_gain:.1f} dB of SQNR"
     )
-    yield f"proof: {proof_text(record)}"
+    yield f"proof: {proof_text(record.proof)}"
     if record.kernels_added:
         yield f"added {count(record.kernels_added, 'kernel')}"
     if record.rolled_back:
         yield f"rolled back, as the proof failed: {', '.join(record.rolled_back)}"
 
 
-def proof_text(record: Equalization) -> str:
+def absorption_summary(plan: Absorption) -> str:
+    """One line on what was centered."""
+    saved = [shift.gain for shift in plan.shifts]
+    span = f", saving {min(saved):.1f} to {max(saved):.1f} dB of rounding noise" if saved else ""
+    return f"centered {count(len(saved), 'activation')} by their biases{span}"
+
+
+def proof_text(proof: Proof) -> str:
     """What running both models showed."""
-    proof = record.proof
     where = f"on {count(proof.samples, 'sample')}"
     if proof.identical:
         return f"float outputs bit-identical {where}"
@@ -83,6 +94,42 @@ def tables(record: Equalization) -> Iterator[Table]:
     )
 
 
+def absorption_tables(plan: Absorption) -> Iterator[Table]:
+    """What was centered and what was not."""
+    yield table(
+        "Centered | >Offset | >Saved (dB) | Absorbed by",
+        [
+            (shift.tensor, span(shift.offset), f"{shift.gain:.1f}", "\n".join(shift.readers))
+            for shift in plan.shifts
+        ],
+        title="Activations centered",
+    )
+    yield table(
+        "Node | Reason", [(name, reason) for name, reason in plan.refused.items()],
+        title="Not centered",
+    )  # fmt: skip
+
+
+def span(values: NDArray[np.float64]) -> str:
+    """One number, or the smallest and the largest of several."""
+    low, high = float(values.min()), float(values.max())
+    return f"{low:.3g}" if low == high else f"{low:.3g}…{high:.3g}"
+
+
+def absorption_document(plan: Absorption) -> dict[str, Any]:
+    """What was centered and what was not, for `--json`."""
+    return {
+        "centered": [
+            {
+                "producer": shift.producer, "limits": shift.limits, "tensor": shift.tensor,
+                "offset": shift.offset, "readers": shift.readers, "saved_db": shift.gain,
+            }
+            for shift in plan.shifts
+        ],
+        "refused": plan.refused,
+    }  # fmt: skip
+
+
 def record_document(record: Equalization) -> dict[str, Any]:
     """The record without its scales, which are in the model's weights."""
     return {
@@ -105,4 +152,6 @@ def document(model: Model, result: EqualizationResult, output: Path) -> dict[str
         "normalization": result.normalization,
         "calibration_samples": result.calibration.samples if result.calibration else 0,
         **record_document(result.equalization),
+        "absorption": result.absorption and absorption_document(result.absorption),
+        "change": result.change,
     }

@@ -33,6 +33,10 @@ def summary(result: QuantizationResult) -> Iterator[str]:
         if result.equalization.clips:
             mode = result.equalization.options.relu6
             yield f"saturating Clips: {mode} ({result.relu6_reason})"
+    if result.absorption is not None:
+        yield equalization_report.absorption_summary(result.absorption)
+    if math.isfinite(result.float_sqnr):
+        yield f"float model: changed by {-result.float_sqnr:.1f} dB on held-out samples"
     if result.corrections:
         accepted = sum(record.accepted for record in result.corrections)
         yield f"corrected the biases of {accepted:,} of {count(len(result.corrections), 'layer')}"
@@ -90,6 +94,8 @@ def document(
         "options": plan.options,
         "normalization": result.normalization,
         "equalization": equalization and equalization_report.record_document(equalization),
+        "absorption": result.absorption
+        and equalization_report.absorption_document(result.absorption),
         "relu6_reason": result.relu6_reason,
         "float_sqnr_db": result.float_sqnr,
         "int8_sqnr_db": result.int8_sqnr,

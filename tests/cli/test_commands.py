@@ -161,7 +161,7 @@ def test_equalize_explains_classes_and_barriers(calibrated: Case):
         "--explain",
     )  # fmt: skip
     assert result.code == 0
-    for words in ("Scale classes", "Saturating Clips", "per-channel", "Barriers", "graph output"):
+    for words in ("Scale classes", "Saturating Clips", "proven tie", "Barriers", "graph output"):
         assert words in result.out
 
 

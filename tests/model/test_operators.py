@@ -13,15 +13,17 @@ from onnxq.model.model import Model
 from onnxq.model.operators import (
     OPERATORS,
     Int8Rule,
+    OffsetRule,
     ScaleRule,
     clip_bounds,
+    offset_rule,
     operator_of,
     weight_layout,
 )
 from onnxq.model.session import exact_equal, open_session, run
 
 OPSETS = {"ReduceMean": 18, "ReduceMax": 18, "ReduceMin": 18, "ReduceL1": 18, "ReduceL2": 18,
-          "Gelu": 20, "Split": 18}  # fmt: skip
+          "Gelu": 20, "Split": 18, "GroupNormalization": 21, "RMSNormalization": 23}  # fmt: skip
 IMAGE = (2, 6, 4, 4)
 
 
@@ -116,6 +118,11 @@ CASES = {
         Case((2, 6), constants=BATCH_NORM),
     ],
     "InstanceNormalization": [Case(IMAGE, constants=NORM)],
+    "GroupNormalization": [Case(IMAGE, constants=NORM, num_groups=3)],
+    "RMSNormalization": [Case((2, 4, 6), constants=at(_1=random(6)))],
+    "Sign": [Case(IMAGE)],
+    "ArgMax": [Case(IMAGE, axis=2), Case(IMAGE, axis=-3, keepdims=0), Case(IMAGE)],
+    "ArgMin": [Case(IMAGE, axis=2, select_last_index=1)],
     "LayerNormalization": [
         Case((2, 4, 6), constants=NORM),
         Case((2, 4, 6), constants=at(_1=random(4, 6)), axis=1),
@@ -158,7 +165,7 @@ CASES = {
     "Mul": PAIR,
     "Div": PAIR,
     "MaxPool": [Case(IMAGE, **POOL), Case((2, 6, 9), kernel_shape=[2], ceil_mode=1)],
-    "AveragePool": [Case(IMAGE, **POOL), Case(IMAGE, count_include_pad=1, **POOL)],
+    "AveragePool": [Case(IMAGE, **POOL), Case(IMAGE, kernel_shape=[2, 3]), Case(IMAGE, count_include_pad=1, **POOL)],
     "LpPool": [Case(IMAGE, **POOL), Case(IMAGE, p=1, **POOL), Case(IMAGE, p=3, **POOL)],
     "GlobalAveragePool": [Case(IMAGE)],
     "GlobalMaxPool": [Case(IMAGE)],
@@ -232,7 +239,8 @@ class Fixture:
             names.append(name)
         outputs = ["y0", "y1"] if op_type == "Split" else ["y0"]
         node = helper.make_node(op_type, names, outputs, name="node", **case.attributes)
-        kind = TensorProto.INT64 if op_type in {"Shape", "Size"} else TensorProto.FLOAT
+        integer = op_type in {"Shape", "Size", "ArgMax", "ArgMin"}
+        kind = TensorProto.INT64 if integer else TensorProto.FLOAT
         infos = [helper.make_tensor_value_info(name, kind, None) for name in outputs]
         graph = helper.make_graph([node], "case", inputs, infos, initializer=constants)
         opset = [helper.make_opsetid("", OPSETS.get(op_type, 17))]
@@ -432,7 +440,7 @@ def test_scale_and_bias_give_any_scale_to_the_output(op_type, case, rng):
     scales = powers(rng, fixture.graph.constant("x1").shape)
     constants = {name: fixture.graph.constant(name) * scales for name in fixture.graph.constants}
     (before,), (after,) = fixture.run(feeds), fixture.run(feeds, constants)
-    shaped = along(scales, 4, 1) if op_type.startswith("Instance") else scales
+    shaped = scales if fixture.row.trailing else along(scales, 4, 1)
     assert exact_equal(after, before * shaped)
     (moved,) = fixture.run({"x0": feeds["x0"] * 2})
     assert not exact_equal(moved, before * 2)
@@ -449,6 +457,67 @@ def test_batch_norms_decouple_both_sides(op_type, case, rng):
     (before,) = fixture.run(feeds)
     (after,) = fixture.run({"x0": x * along(inner, x.ndim, 1)}, constants)
     assert exact_equal(after, before * along(outer, x.ndim, 1))
+
+
+@cases(ScaleRule.INVARIANT)
+def test_scales_leave_no_trace(op_type, case, rng):
+    fixture = Fixture(op_type, case)
+    x = fixture.feeds()["x0"]
+    axes = fixture.row.mixed_axes(fixture.graph, fixture.node, x.ndim)
+    gain = powers(rng, [1 if axis in axes else size for axis, size in enumerate(x.shape)])
+    (before,), (after,) = fixture.run({"x0": x}), fixture.run({"x0": x * gain})
+    assert np.array_equal(before, after)
+
+
+# --- offsets -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "op_type", [row.op_type for row in OPERATORS.values() if row.offset is not OffsetRule.STOPS]
+)
+def test_offsets(op_type):
+    """Each rule, in every case whose padding lets it hold."""
+    fixtures = [Fixture(op_type, case) for case in CASES[op_type]]
+    fixtures = [f for f in fixtures if offset_rule(f.node) is not OffsetRule.STOPS]
+    assert fixtures
+    for fixture in fixtures:
+        feeds = fixture.feeds()
+        moved = {name: x + np.float32(0.75) for name, x in feeds.items()}
+        expected, constants = 0.75, None
+        if fixture.row.offset is OffsetRule.ABSORBS:
+            if isinstance(layout := weight_layout(fixture.graph, fixture.node), str):
+                continue
+            weight = layout.to_canonical(fixture.graph.constant(layout.weight))
+            gain = 0.75 * case_alpha(fixture)
+            expected = along(gain * weight.sum(axis=(1, 2)), feeds["x0"].ndim, layout.output_axis)
+        if fixture.row.offset is OffsetRule.ADDS:
+            expected = 0.75 * len(feeds)
+        if fixture.row.offset is OffsetRule.LIMITS:
+            constants = {
+                f"x{i}": np.float32(value + np.float32(0.75))
+                for i, value in fixture.case.constants.items()
+            }
+            if op_type == "Relu":
+                y = np.maximum(moved["x0"], np.float32(0.75))
+                assert np.allclose(y - 0.75, fixture.run(feeds)[0], atol=1e-6)
+                continue
+        for before, after in zip(fixture.run(feeds), fixture.run(moved, constants), strict=True):
+            assert np.allclose(after, before + expected, atol=1e-5)
+
+
+def case_alpha(fixture):
+    return fixture.case.attributes.get("alpha", 1.0)
+
+
+@pytest.mark.parametrize("op_type", [row.op_type for row in OPERATORS.values() if row.averages])
+def test_outputs_lie_between_inputs_and_zero(op_type):
+    for case in CASES[op_type]:
+        fixture = Fixture(op_type, case)
+        for offset in (0, 3, -3):
+            x = fixture.feeds()["x0"] + np.float32(offset)
+            for y in fixture.run({"x0": x}):
+                assert min(x.min(), 0) - 1e-5 <= y.min()
+                assert y.max() <= max(x.max(), 0) + 1e-5
 
 
 def along(values, rank, axis):
