@@ -120,6 +120,8 @@ class Operator:
         mixed_axes: axes (of the data input of the given rank) along which the operator combines
             elements, so that their scales must agree; or the reason no scale passes this node.
         data_inputs: positions that carry activations; None means all. The rest are parameters.
+        with_bias: the operator that multiplies matrices as this one does and takes a bias besides.
+        reshapes: its second input is the shape of its output.
         contracts: multiplies two activation matrices where no operand is a constant weight.
         divides: its second operand is a divisor.
         trailing: its scale and bias lie along the last axes, not along axis 1.
@@ -141,6 +143,8 @@ class Operator:
     data_inputs: tuple[int, ...] | None = (0,)
     fuses: bool = False
     limits: bool = False
+    with_bias: str = ""
+    reshapes: bool = False
     contracts: bool = False
     divides: bool = False
     trailing: bool = False
@@ -332,7 +336,7 @@ _ROWS = (
     Operator("ConvTranspose", _S.LINEAR, _I.WEIGHTED, layout=_conv_transpose,
              mixed_axes=_spatial_axes),
     Operator("Gemm", _S.LINEAR, _I.WEIGHTED, layout=_gemm, offset=_O.ABSORBS),
-    Operator("MatMul", _S.LINEAR, _I.WEIGHTED, layout=_matmul, contracts=True),
+    Operator("MatMul", _S.LINEAR, _I.WEIGHTED, layout=_matmul, contracts=True, with_bias="Gemm"),
     # normalization
     Operator("BatchNormalization", _S.BATCH_NORM, _I.FLOAT),
     Operator("InstanceNormalization", _S.AFFINE, _I.FLOAT),
@@ -398,7 +402,7 @@ _ROWS = (
     Operator("Slice", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
     Operator("Gather", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
     Operator("Flatten", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
-    Operator("Reshape", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("Reshape", _S.MOVE, _I.SHARED, offset=_O.KEEPS, reshapes=True),
     Operator("Transpose", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
     Operator("Squeeze", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
     Operator("Unsqueeze", _S.MOVE, _I.SHARED, offset=_O.KEEPS),

@@ -225,7 +225,7 @@ def test_python_examples_run(page: Path, folder: Path, capsys: pytest.CaptureFix
 
 # --- JSON ------------------------------------------------------------------------------------
 
-BY_NAME = {"not_finite", "folded_batch_norms", "folded_pads", "metrics"}
+BY_NAME = {"not_finite", "folded_batch_norms", "folded_pads", "joined_biases", "metrics"}
 """Fields whose keys are names of nodes, tensors or metrics."""
 
 WHOLE = {
@@ -238,6 +238,7 @@ OFTEN_EMPTY = {
     "not_finite.NAME",
     "normalization.folded_batch_norms.NAME",
     "normalization.folded_pads.NAME",
+    "normalization.joined_biases.NAME",
     "rolled_back[]",
     "options.include[]",
     "options.exclude[]",
