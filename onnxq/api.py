@@ -16,14 +16,10 @@ from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import observe
 from onnxq.data import DataSource, Preprocessing, open_data
 from onnxq.data.gather import BATCH_SIZE, gather
+from onnxq.emulation import emulate as emulation_stage
+from onnxq.emulation.emulate import Emulation
 from onnxq.equalization import equalize as equalization_stage
-from onnxq.equalization.absorb import (
-    LARGEST_CHANGE,
-    Absorption,
-    broadcastable,
-    center,
-    rolled_back,
-)
+from onnxq.equalization.absorb import LARGEST_CHANGE, Absorption, center, rolled_back
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.derive import derive_calibration
 from onnxq.equalization.equalize import Equalization, EqualizationOptions
@@ -33,7 +29,7 @@ from onnxq.model import files as model_files
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model, with_metadata
 from onnxq.model.normalize import Normalization, normalize
-from onnxq.model.octaves import with_offsets
+from onnxq.model.octaves import with_octaves, with_offsets
 from onnxq.model.operators import operator_of
 from onnxq.progress import SILENT, Progress
 from onnxq.quantization import quantize as quantization_stage
@@ -53,7 +49,6 @@ from onnxq.quantization.search import (
 from onnxq.quantization.targets import target_named
 from onnxq.shown import Shown
 from onnxq.validation.compare import Row, compare
-from onnxq.validation.execute import runner
 from onnxq.validation.gates import Gate, check_gates
 from onnxq.validation.layers import LayerReport, measure_layers
 from onnxq.validation.metrics import METRICS, metric_named
@@ -242,6 +237,7 @@ def equalize(
     options = EqualizationOptions(real_scales=scales == "real", relu6=relu6)
     feeds = _proof_feeds(normalized, source)
     result, record = equalization_stage.equalize(normalized, calibration, feeds, options)
+    result = with_octaves(result, record.octaves)
     absorption, change = None, record.proof
     if absorb_bias and calibration is not None:
         scaled = derive_calibration(calibration, record.octaves)[0]
@@ -251,9 +247,7 @@ def equalize(
             reason = f"the float outputs would change by {-change.sqnr:.1f} dB"
             absorption, change = rolled_back(absorption, reason), record.proof
         else:
-            result = centered
-    offsets = broadcastable(result, calibration, absorption) if absorption and calibration else {}
-    result = with_offsets(result, record.octaves, offsets)
+            result = with_offsets(centered, absorption.broadcastable(Graph(centered)))
     return result, EqualizationResult(normalization, record, absorption, change, calibration)
 
 
@@ -350,9 +344,10 @@ def quantize(
             Bounds(max_trials, max_minutes), progress,
         )  # fmt: skip
     if result.equalization is not None:
-        prepared, plan = result.prepared, result.absorption
-        offsets = broadcastable(prepared.model, prepared.calibration, plan) if plan else {}
-        quantized = with_offsets(quantized, result.equalization.octaves, offsets)
+        quantized = with_octaves(quantized, result.equalization.octaves)
+    if result.absorption is not None:
+        offsets = result.absorption.broadcastable(Graph(result.prepared.model))
+        quantized = with_offsets(quantized, offsets)
     return with_metadata(quantized, {METADATA_KEY: details_json(result, calibration)}), result
 
 
@@ -432,17 +427,24 @@ def _check_preprocessing(expected: str, source: DataSource | None, what: str) ->
 
 
 def emulate(
-    model: Model | PathLike, data: Data, *, batch_size: int = BATCH_SIZE
-) -> dict[str, Array]:
-    """Outputs of a QDQ model under emulation, by name, for all samples."""
+    model: Model | PathLike,
+    data: Data,
+    *,
+    preprocess: str | Preprocessing | None = None,
+    samples: int | None = None,
+    batch_size: int = BATCH_SIZE,
+    progress: Progress = SILENT,
+) -> Emulation:
+    """Compute what an int8 machine computes for a QDQ model: exact sums, one rounding.
+
+    Returns:
+        Outputs by name for all samples, with the record: what ran in integers, what in float and
+        why, and which sums left int32.
+    """
     model = as_model(model)
-    source = as_source(data, model)
-    run_model = runner(model, "emulate")
-    parts = [run_model(batch.feeds) for batch in source.batches(batch_size)]
-    return {
-        spec.name: np.concatenate([part[index] for part in parts])
-        for index, spec in enumerate(model.outputs)
-    }
+    source = as_source(data, model, preprocess=preprocess, samples=samples)
+    _check_preprocessing(recorded_preprocessing(model), source, model.name)
+    return emulation_stage.emulate(model, source, batch_size=batch_size, progress=progress)
 
 
 @dataclass(frozen=True, repr=False)

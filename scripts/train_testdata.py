@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train the two small networks of `testdata/` and cut its images, from Fashion-MNIST.
+"""Train the three small networks of `testdata/` and cut its images, from Fashion-MNIST.
 
 Run by hand, never by the tests: it needs torch and onnxscript (`pip install onnxq[train]`) and
 the images of Debian's package `dataset-fashion-mnist` (MIT licence).
@@ -7,9 +7,10 @@ the images of Debian's package `dataset-fashion-mnist` (MIT licence).
     python scripts/train_testdata.py images
     python scripts/train_testdata.py train squeezenet
     python scripts/train_testdata.py train mobilenetv2
+    python scripts/train_testdata.py train encoder
 
-Weight decay acts on the weights of convolutions and of the classifier, not on batch norms or
-biases: the usual recipe, and the one that leaves channels of very different range behind.
+Weight decay acts on the weights of convolutions and linear layers, not on norms or biases: the
+usual recipe, and the one that leaves channels of very different range behind.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from testdata_networks import NETWORKS
 from torch import nn
 from torch.nn import functional
 
@@ -61,108 +63,6 @@ def write_images() -> None:
             target.mkdir(parents=True, exist_ok=True)
             for index in np.flatnonzero(labels == label)[:count]:
                 Image.fromarray(images[index]).save(target / f"{index:05d}.png", optimize=True)
-
-
-class Fire(nn.Module):
-    """SqueezeNet's module (Iandola et al., 2016): squeeze 1×1, then expand 1×1 beside 3×3."""
-
-    def __init__(self, channels: int, squeeze: int, expand: int) -> None:
-        super().__init__()
-        self.squeeze = nn.Conv2d(channels, squeeze, 1)
-        self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
-        self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = functional.relu(self.squeeze(x))
-        return torch.cat(
-            [functional.relu(self.expand1x1(x)), functional.relu(self.expand3x3(x))], 1
-        )
-
-
-class SqueezeNet(nn.Module):
-    """SqueezeNet 1.1 with half its widths, for 28×28 gray images, linear at its end."""
-
-    def __init__(self, classes: int = 10) -> None:
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(1, 32, 3, stride=2, padding=1), nn.ReLU(inplace=False),
-            Fire(32, 12, 32), Fire(64, 12, 32), nn.MaxPool2d(3, 2, ceil_mode=True),
-            Fire(64, 24, 64), Fire(128, 24, 64), nn.MaxPool2d(3, 2, ceil_mode=True),
-            Fire(128, 32, 96), Fire(192, 32, 96), Fire(192, 48, 128), Fire(256, 48, 128),
-        )  # fmt: skip
-        self.dropout = nn.Dropout(0.3)
-        self.classifier = nn.Conv2d(256, classes, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.classifier(self.dropout(self.features(x)))
-        return torch.flatten(functional.adaptive_avg_pool2d(x, 1), 1)
-
-
-def conv_bn(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
-) -> list[nn.Module]:
-    return [
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs),
-    ]
-
-
-class InvertedResidual(nn.Module):
-    """MobileNetV2's block (Sandler et al., 2018): expand 1×1, depthwise 3×3, project 1×1."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        hidden = inputs * expansion
-        layers: list[nn.Module] = []
-        if expansion != 1:
-            layers += [*conv_bn(inputs, hidden, 1), nn.ReLU6()]
-        layers += [*conv_bn(hidden, hidden, 3, stride, hidden), nn.ReLU6()]
-        layers += conv_bn(hidden, outputs, 1)
-        self.layers = nn.Sequential(*layers)
-        self.residual = stride == 1 and inputs == outputs
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.layers(x) if self.residual else self.layers(x)
-
-
-class MobileNetV2(nn.Module):
-    """MobileNetV2 at half width, for 28×28 gray images (strides 2, 1, 2, 2 instead of 32-fold)."""
-
-    # expansion, channels, blocks, stride
-    BLOCKS = (
-        (1, 8, 1, 1),
-        (6, 16, 2, 1),
-        (6, 16, 3, 2),
-        (6, 32, 4, 2),
-        (6, 48, 3, 1),
-        (6, 80, 2, 1),
-    )
-
-    def __init__(self, classes: int = 10) -> None:
-        super().__init__()
-        channels = 16
-        layers = [*conv_bn(1, channels, 3, 2), nn.ReLU6()]
-        for expansion, outputs, blocks, stride in self.BLOCKS:
-            for block in range(blocks):
-                layers.append(
-                    InvertedResidual(channels, outputs, stride if block == 0 else 1, expansion)
-                )
-                channels = outputs
-        layers += [*conv_bn(channels, 480, 1), nn.ReLU6()]
-        self.features = nn.Sequential(*layers)
-        self.dropout = nn.Dropout(0.2)
-        self.classifier = nn.Linear(480, classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.flatten(functional.adaptive_avg_pool2d(self.features(x), 1), 1)
-        return self.classifier(self.dropout(x))
-
-
-NETWORKS = {"squeezenet": SqueezeNet, "mobilenetv2": MobileNetV2}
 
 
 def augment(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -203,6 +103,20 @@ def per_tensor_accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Te
     return accuracy(model, images, labels)
 
 
+def optimizer_of(name: str, model: nn.Module, rate: float, decay: float) -> torch.optim.Optimizer:
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
+    # MobileNetV2 is trained as its paper does: RMSProp with momentum and a rate that decays by 2 %
+    # an epoch. At that rate the weights outrun the running statistics of the batch norms, so those
+    # are measured again on training images after each epoch.
+    if name == "mobilenetv2":
+        return torch.optim.RMSprop(groups, lr=rate, alpha=0.9, momentum=0.9, eps=1e-3)
+    if name == "encoder":
+        return torch.optim.AdamW(groups, lr=rate)
+    return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True)
+
+
 def train(name: str, epochs: int, rate: float, decay: float, output: Path) -> None:
     torch.manual_seed(0)
     torch.set_flush_denormal(True)  # channels that die would slow every step down
@@ -215,18 +129,8 @@ def train(name: str, epochs: int, rate: float, decay: float, output: Path) -> No
     test_y = torch.from_numpy(labels.copy()).long()
 
     model = NETWORKS[name]().to(memory_format=torch.channels_last)
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
-    # MobileNetV2 is trained as its paper does: RMSProp with momentum and a rate that decays by 2 %
-    # an epoch. At that rate the weights outrun the running statistics of the batch norms, so those
-    # are measured again on training images after each epoch.
+    optimizer = optimizer_of(name, model, rate, decay)
     paper = name == "mobilenetv2"
-    optimizer: torch.optim.Optimizer = (
-        torch.optim.RMSprop(groups, lr=rate, alpha=0.9, momentum=0.9, eps=1e-3)
-        if paper
-        else torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True)
-    )
     batch = 128
     steps = epochs * (len(x) // batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -243,7 +147,7 @@ def train(name: str, epochs: int, rate: float, decay: float, output: Path) -> No
             if len(indices) < batch:
                 continue
             inputs = augment(x[indices], generator).contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=name != "encoder"):
                 outputs = model(inputs)
             loss = functional.cross_entropy(outputs.float(), y[indices], label_smoothing=0.0)
             optimizer.zero_grad(set_to_none=True)
@@ -270,14 +174,18 @@ def export(model: nn.Module, output: Path) -> None:
     from onnxscript import ir, optimizer
 
     model = copy.deepcopy(model).to(memory_format=torch.contiguous_format).eval()
+    # The exporter's own optimization would fold batch norms; a transformer is endless without.
+    transformer = any(isinstance(module, nn.LayerNorm) for module in model.modules())
     program = torch.onnx.export(
-        model, (torch.zeros(2, 1, 28, 28),), dynamo=True, opset_version=18, optimize=False,
+        model, (torch.zeros(2, 1, 28, 28),), dynamo=True, opset_version=18, optimize=transformer,
         input_names=["image"], output_names=["logits"],
         dynamic_shapes=({0: torch.export.Dim("batch")},), external_data=False,
     )  # fmt: skip
-    # The exporter's own optimization would fold the batch norms.
-    optimizer.fold_constants(program.model)
-    optimizer.remove_unused_nodes(program.model)
+    if not transformer:
+        optimizer.fold_constants(program.model)
+        optimizer.remove_unused_nodes(program.model)
+    for node in program.model.graph:
+        node.metadata_props.clear()  # where in the source it came from: a quarter of the file
     ir.save(program.model, output)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "onnxq"
 ORDER = ("errors", "records", "progress", "shown", "model", "data", "calibration", "equalization",
-         "quantization", "validation", "api", "report", "cli")  # fmt: skip
+         "quantization", "emulation", "validation", "api", "report", "cli")  # fmt: skip
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py")
 
 

@@ -31,8 +31,7 @@ def parse_shard(_ctx: click.Context, _param: click.Parameter, text: str) -> tupl
 @options.output_option("the calibration", "FILE.calib", required=False)
 @options.preprocess_option()
 @options.samples_option()
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
-              metavar="B", help="Samples to run at once; a size the model fixes wins.")  # fmt: skip
+@options.batch_size_option()
 @click.option("--shard", callback=parse_shard, default="1/1", show_default=True, metavar="I/N",
               help="Run only the I-th of N parts; onnxq merge joins them.")  # fmt: skip
 @options.choice("--provider", ("cpu", "cuda", "auto"),

@@ -74,6 +74,13 @@ def samples_option() -> Decorator:
     )
 
 
+def batch_size_option() -> Decorator:
+    return click.option(
+        "--batch-size", type=click.IntRange(min=1), default=8, show_default=True, metavar="B",
+        help="Samples to run at once; a size the model fixes wins.",
+    )  # fmt: skip
+
+
 def calibration_option() -> Decorator:
     return click.option(
         "--calibration", type=FILE, metavar="FILE.calib",

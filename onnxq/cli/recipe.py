@@ -44,7 +44,7 @@ def take(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None
     """Make the recipe's values the defaults of the options, so that the command line wins."""
     if path is None:
         return
-    found = _table(_parse(path), path, str(ctx.info_name))
+    found = _table(_parse(path), path, str(ctx.command.name))
     known = keys_of(ctx.command)
     values: dict[str, Any] = {}
     for key, value in found.items():
@@ -126,7 +126,7 @@ def carried(model: Model, context: click.Context) -> Model:
     from onnxq.model.model import with_metadata
 
     text = _written(keys_of(context.command), context.params)
-    return with_metadata(model, {KEY + str(context.info_name): text})
+    return with_metadata(model, {KEY + str(context.command.name): text})
 
 
 def _written(options: Mapping[str, click.Option], values: Mapping[str, Any]) -> str:

@@ -81,6 +81,15 @@ class Absorption:
     ranges: Mapping[str, Range]
     refused: Mapping[str, str]
 
+    def broadcastable(self, graph: Graph) -> dict[str, Floats]:
+        """The offsets shaped to broadcast to their tensors; channels lie on axis 1."""
+        return {
+            name: values.reshape(1, -1, *[1] * ((graph.rank(name) or 2) - 2))
+            if values.size > 1
+            else values
+            for name, values in self.offsets.items()
+        }
+
 
 @dataclass(frozen=True)
 class _Source:
@@ -358,20 +367,6 @@ def _move_bounds(graph: Graph, target: Any, offset: float) -> None:
     for position, value in bounds:
         moved = (value.astype(np.float64) - offset).astype(np.float32)
         target.inputs[position] = constant(f"{name}.{position}.absorbed", moved)
-
-
-def broadcastable(model: Model, calibration: Calibration, plan: Absorption) -> dict[str, Floats]:
-    """Tensor → its offset, with the tensor's rank where it differs from channel to channel."""
-    graph = Graph(model)
-    found = {}
-    for name, offset in plan.offsets.items():
-        axis = calibration.tensors[name].axis if name in calibration.tensors else None
-        rank = graph.rank(name)
-        if len(offset) == 1:
-            found[name] = offset.reshape(())
-        elif axis is not None and rank is not None:
-            found[name] = offset.reshape([-1 if a == axis % rank else 1 for a in range(rank)])
-    return found
 
 
 def derive_shifted(calibration: Calibration, plan: Absorption) -> Calibration:

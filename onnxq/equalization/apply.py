@@ -65,6 +65,9 @@ def _new_constants(
         node, position = constant_site.node, constant_site.position
         value = graph.constant(node.inputs[position])
         assert value is not None  # noqa: S101 - only constants become sites
+        # No more axes than needed: ONNX Runtime's fusions look for a bias of one.
+        while scales.ndim > value.ndim and scales.shape[0] == 1:
+            scales = scales[0]
         values[node.name, position] = (value * scales).astype(value.dtype)
     return values
 

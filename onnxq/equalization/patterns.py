@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from onnxq.model.operators import ScaleRule, operator_of
+from onnxq.model.shapes import run_nodes, value_at
 
 if TYPE_CHECKING:
     from onnxq.model.graph import Graph, Node
@@ -76,7 +75,7 @@ def _follow_at(
         if not name:
             continue
         if pattern is None:
-            value = _parameter(graph, name, probe)
+            value = value_at(graph, name, lambda read: _sizes(graph, read, probe))
             if value is None:
                 return "its parameters are computed at run time"
             feeds[name] = value
@@ -91,7 +90,7 @@ def _follow_at(
         if math.prod(sizes) > MOVE_LIMIT:
             return "its tensor is too large to follow"
         feeds[name] = np.ascontiguousarray(np.broadcast_to(pattern, sizes))
-    results = _run(graph, [node], feeds, [name for name in node.outputs if name])
+    results = run_nodes(graph, [node], feeds, [name for name in node.outputs if name])
     if results is None or any(result.size == 0 for result in results):
         return "its effect depends on sizes known at run time only"
     return [compress(result) for result in results]
@@ -102,57 +101,3 @@ def _sizes(graph: Graph, name: str, probe: int) -> list[int] | None:
     if shape is None:
         return None
     return [size if isinstance(size, int) else probe for size in shape]
-
-
-def _parameter(graph: Graph, name: str, probe: int) -> NDArray[Any] | None:
-    """A shape, index or axes input: a constant, or computed from the shapes of tensors."""
-    value = graph.constant(name)
-    if value is not None:
-        return value
-    nodes: dict[int, Node] = {}
-    feeds: dict[str, NDArray[Any]] = {}
-    pending = [name]
-    while pending:
-        read = pending.pop()
-        value = graph.constant(read)
-        if value is not None:
-            feeds[read] = value
-            continue
-        producer = graph.producers.get(read)
-        row = operator_of(producer) if producer else None
-        if producer is None:
-            return None
-        nodes[producer.index] = producer
-        if row is None or row.scale is not ScaleRule.OBSERVE:
-            pending += [i for i in producer.inputs if i]
-            continue
-        sizes = _sizes(graph, producer.input(0), probe)
-        if sizes is None:
-            return None
-        feeds[producer.input(0)] = np.broadcast_to(np.float32(0), sizes)
-    results = _run(graph, [nodes[index] for index in sorted(nodes)], feeds, [name])
-    return None if results is None else results[0]
-
-
-def _run(
-    graph: Graph, nodes: Sequence[Node], feeds: dict[str, NDArray[Any]], names: Sequence[str]
-) -> list[NDArray[Any]] | None:
-    """Run nodes in the reference evaluator; None where they refuse the inputs."""
-    from onnx.reference import ReferenceEvaluator
-
-    inputs = [
-        onnx.helper.make_tensor_value_info(
-            name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
-        )
-        for name, value in feeds.items()
-    ]
-    outputs = [onnx.ValueInfoProto(name=name) for name in names]
-    protos = [graph.model.proto.graph.node[node.index] for node in nodes]
-    body = onnx.helper.make_graph(protos, "move", inputs, outputs)
-    opsets = [onnx.helper.make_opsetid("", graph.model.opset)]
-    model = onnx.helper.make_model(body, opset_imports=opsets)
-    try:
-        results = ReferenceEvaluator(model).run(None, feeds)
-    except Exception:  # noqa: BLE001 - a shape that does not fit the probe size raises anything
-        return None
-    return [np.asarray(result) for result in results]

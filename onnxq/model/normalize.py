@@ -1,8 +1,9 @@
 """Bring a model to the one form that every later stage reads.
 
 Afterwards each node has a name of its own, the operator set is recent enough for per-channel Q/DQ,
-values known before run time are initializers, zero pads are part of the convolution behind them,
-and batch norms are folded into the weighted operator before them: W' = W·γ/√(σ²+ε),
+values known before run time are initializers, so are the shapes of Reshapes, zero pads are part of
+the convolution behind them, constants added to what a matrix product or convolution computes are
+its bias, and batch norms are folded into the weighted operator before them: W' = W·γ/√(σ²+ε),
 b' = (b − μ)·γ/√(σ²+ε) + β.
 """
 
@@ -18,12 +19,14 @@ from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
 
 from onnxq.errors import ModelError
+from onnxq.model.biases import join_biases
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph, Node, names_in_subgraphs
 from onnxq.model.model import Model
 from onnxq.model.operators import Int8Rule, ScaleRule, operator_of, weight_layout
 from onnxq.model.rewrite import constant, edit
 from onnxq.model.session import open_session, run
+from onnxq.model.shapes import fix_reshapes
 
 if TYPE_CHECKING:
     from onnxq.model.weights import WeightLayout
@@ -49,6 +52,7 @@ class Normalization:
     Attributes:
         folded_batch_norms: batch norm node → weighted node that absorbed it.
         folded_pads: Pad node → convolution that now pads by itself.
+        joined_biases: Add node → weighted node whose bias its constant is now.
         folded_constants: nodes replaced by their value.
         raised_from: the file's operator set, where it was raised; else 0.
         renamed: number of nodes that had no name or shared one.
@@ -56,13 +60,14 @@ class Normalization:
 
     folded_batch_norms: dict[str, str]
     folded_pads: dict[str, str]
+    joined_biases: dict[str, str]
     folded_constants: int
     raised_from: int
     renamed: int
 
 
 def normalize(model: Model) -> tuple[Model, Normalization]:
-    """Normalize a float model; its outputs stay equal up to the rounding of folded batch norms.
+    """Normalize a float model; its outputs stay equal up to rounding.
 
     Raises:
         ModelError: the operator set is too old and cannot be converted.
@@ -72,10 +77,14 @@ def normalize(model: Model) -> tuple[Model, Normalization]:
         model = _raise_opset(model)
     model, renamed = _name_nodes(model)
     model, folded_constants = _fold_constants(model)
+    model = fix_reshapes(model)
+    model, joined = join_biases(model)
     model = _fold_factors(model)
     model, folded = _fold_batch_norms(model)
     model, pads = _fold_pads(model)
-    return infer_shapes(model), Normalization(folded, pads, folded_constants, raised_from, renamed)
+    return infer_shapes(model), Normalization(
+        folded, pads, joined, folded_constants, raised_from, renamed
+    )
 
 
 def _raise_opset(model: Model) -> Model:

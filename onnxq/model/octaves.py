@@ -1,8 +1,8 @@
-"""How a model's tensors follow from those of the model it was made from, as it records itself.
+"""Which channels of a model's tensors carry a scale and an offset, as the model itself records it.
 
-Equalization multiplies channel c of an activation by s_c and bias absorption subtracts o_c, without
-changing the outputs: y = s·x − o. Whoever compares such a tensor with the original's must undo that
-first, so log₂ s and o travel in the metadata of the model and of every model made from it.
+Equalization turns channel c of an activation x into s_c · x − o_c without changing the outputs.
+Whoever compares such a tensor with the original's must undo that first, so log₂ s and o travel in
+the metadata of the equalized model and of every model made from it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,17 @@ Octaves = Mapping[str, NDArray[np.float64]]
 
 def recorded_octaves(model: Model) -> dict[str, NDArray[np.float64]]:
     """The scales the model records, relative to the model it was made from; {} for none."""
+    return _recorded(model, METADATA_KEY)
+
+
+def recorded_offsets(model: Model) -> dict[str, NDArray[np.float64]]:
+    """Tensor → what is subtracted from it once it is scaled, broadcastable to it; {} for none."""
+    return _recorded(model, OFFSETS_KEY)
+
+
+def _recorded(model: Model, key: str) -> dict[str, NDArray[np.float64]]:
     try:
-        entries = json.loads(model.metadata.get(METADATA_KEY, "[]"))
+        entries = json.loads(model.metadata.get(key, "[]"))
         return {tensor: _unpack(entry) for entry in entries for tensor in entry["tensors"]}
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return {}
@@ -34,44 +43,24 @@ def recorded_octaves(model: Model) -> dict[str, NDArray[np.float64]]:
 
 def with_octaves(model: Model, octaves: Octaves) -> Model:
     """The model with `octaves` added to the scales it records already."""
+    zero = np.zeros(())
+    scaled = {
+        tensor: offset * np.exp2(octaves.get(tensor, zero))
+        for tensor, offset in recorded_offsets(model).items()
+    }
+    model = _record(model, OFFSETS_KEY, scaled) if scaled else model
     total = recorded_octaves(model)
     for tensor, values in octaves.items():
-        total[tensor] = total.get(tensor, np.zeros(())) + values
-    groups: dict[str, list[str]] = {}
-    for tensor in sorted(total):
-        if np.any(total[tensor]):
-            groups.setdefault(json.dumps(_pack(total[tensor])), []).append(tensor)
-    entries = [{"tensors": names} | json.loads(packed) for packed, names in groups.items()]
-    text = json.dumps(entries, separators=(",", ":"))
-    if not entries and METADATA_KEY not in model.metadata:
-        return model
-    return with_metadata(model, {METADATA_KEY: text})
+        total[tensor] = total.get(tensor, zero) + values
+    return _record(model, METADATA_KEY, total)
 
 
-def recorded_offsets(model: Model) -> dict[str, NDArray[np.float64]]:
-    """Tensor → o, broadcastable to it; {} for none."""
-    try:
-        entries = json.loads(model.metadata.get(OFFSETS_KEY, "{}"))
-        return {tensor: np.asarray(values, np.float64) for tensor, values in entries.items()}
-    except (ValueError, TypeError, AttributeError):
-        return {}
-
-
-def with_offsets(
-    model: Model, octaves: Octaves, offsets: Mapping[str, NDArray[np.float64]]
-) -> Model:
-    """The model with scales added to those it records, and then offsets: y = s·(s₀·x − o₀) − o."""
-    total = {
-        tensor: values * np.exp2(octaves.get(tensor, np.zeros(())))
-        for tensor, values in recorded_offsets(model).items()
-    }
+def with_offsets(model: Model, offsets: Mapping[str, NDArray[np.float64]]) -> Model:
+    """The model with `offsets`, broadcastable to their tensors, added to those it records."""
+    total = recorded_offsets(model)
     for tensor, values in offsets.items():
         total[tensor] = total.get(tensor, np.zeros(())) + values
-    model = with_octaves(model, octaves)
-    if not total:
-        return model
-    entries = {tensor: total[tensor].tolist() for tensor in sorted(total)}
-    return with_metadata(model, {OFFSETS_KEY: json.dumps(entries, separators=(",", ":"))})
+    return _record(model, OFFSETS_KEY, total)
 
 
 def relation(
@@ -94,8 +83,20 @@ def relation(
     return octaves, {name: values for name, values in offsets.items() if np.any(values)}
 
 
+def _record(model: Model, key: str, values: Mapping[str, NDArray[np.float64]]) -> Model:
+    groups: dict[str, list[str]] = {}
+    for tensor in sorted(values):
+        if np.any(values[tensor]):
+            groups.setdefault(json.dumps(_pack(values[tensor])), []).append(tensor)
+    entries = [{"tensors": names} | json.loads(packed) for packed, names in groups.items()]
+    text = json.dumps(entries, separators=(",", ":"))
+    if not entries and key not in model.metadata:
+        return model
+    return with_metadata(model, {key: text})
+
+
 def _pack(values: NDArray[np.float64]) -> dict[str, Any]:
-    """Few channels carry a scale, so only those are written: flat index → log₂ s."""
+    """Few channels carry a scale, so only those are written: flat index → value."""
     flat = values.ravel()
     scaled = {
         str(index): int(flat[index]) if flat[index].is_integer() else float(flat[index])

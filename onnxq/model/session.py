@@ -38,6 +38,7 @@ def open_session(
     provider: str = "cpu",
     threads: int = 0,
     keep_qdq: bool = False,
+    optimized: Path | None = None,
 ) -> ort.InferenceSession:
     """Open a session.
 
@@ -47,6 +48,7 @@ def open_session(
         provider: "cpu" or "cuda".
         threads: intra-operator threads; 0 lets ONNX Runtime choose.
         keep_qdq: never fuse QuantizeLinear and DequantizeLinear into integer kernels.
+        optimized: write the graph that really runs here.
 
     Raises:
         ModelError: ONNX Runtime refuses the model.
@@ -59,6 +61,8 @@ def open_session(
     options.intra_op_num_threads = threads
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
     if keep_qdq:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.add_session_config_entry("session.disable_double_qdq_remover", "1")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.model.biases import bias_site
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.operators import fused_bounds, weight_layout
@@ -53,7 +54,7 @@ def correct_biases(
         batches: samples, all in memory; half of them measure, the other half decide.
 
     Returns:
-        Node → new float bias (outputs,), and a record of every layer.
+        Weighted node → new value of its `bias_site`, and a record of every layer that has one.
     """
     graph = Graph(model)
     exact = SegmentRunner(model, batches)
@@ -65,21 +66,20 @@ def correct_biases(
         for node in nodes:
             layout = weight_layout(graph, node)
             assert isinstance(layout, WeightLayout)  # noqa: S101 - the plan holds such nodes only
-            wanted, got = exact.compute(node.output), quantized.compute(node.output)
+            site = bias_site(graph, node, layout)
             advance(1)
-            bias = graph.constant(layout.bias) if layout.bias else np.zeros((), np.float32)
-            vector = None if bias is None else layout.bias_vector(bias)
-            if vector is None or not layout.takes_bias:
+            if isinstance(site, str):
                 continue
+            wanted, got = exact.compute(site.output), quantized.compute(site.output)
             shift, record = _measure(
                 node.name, np.concatenate(wanted), np.concatenate(got), layout.output_axis,
-                fused_bounds(graph, node),
+                fused_bounds(graph, graph.by_name[site.node]),
             )  # fmt: skip
             records.append(record)
             if record.accepted:
-                biases[node.name] = (vector + shift).astype(np.float32)
+                biases[node.name] = (site.value + shift).astype(np.float32)
                 step = _along(shift, got[0].ndim, layout.output_axis)
-                quantized.replace(node.output, [values + step for values in got])
+                quantized.replace(site.output, [values + step for values in got])
     return biases, tuple(records)
 
 

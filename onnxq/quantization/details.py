@@ -73,6 +73,7 @@ def details_json(result: QuantizationResult, calibration: Calibration) -> str:
         "options": plan.options,
         "folded_batch_norms": result.normalization.folded_batch_norms,
         "folded_pads": result.normalization.folded_pads,
+        "joined_biases": result.normalization.joined_biases,
         "fused": {
             name: status.fused_into
             for name, status in plan.nodes.items()
@@ -95,9 +96,7 @@ def details_json(result: QuantizationResult, calibration: Calibration) -> str:
             "barriers": equalization.barriers,
             "clips": equalization.clips,
         },
-        "centered": {shift.tensor: shift.offset for shift in result.absorption.shifts}
-        if result.absorption
-        else {},
+        "centered_activations": len(result.absorption.shifts) if result.absorption else 0,
         "not_centered": result.absorption.refused if result.absorption else {},
         "int8_sqnr_db": result.int8_sqnr,
         "biases_corrected": sum(record.accepted for record in result.corrections),
@@ -121,7 +120,7 @@ def details(model: Model) -> Details:
     learnables: list[Learnable] = []
     layers: list[str] = []
     inside: dict[str, list[str]] = {}
-    for kind in ("folded_batch_norms", "fused"):
+    for kind in ("folded_batch_norms", "joined_biases", "fused"):
         for name, host in record.get(kind, {}).items():
             inside.setdefault(host, []).append(name)
     for node in quantized:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.model.biases import BiasSite, bias_site
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.operators import weight_layout
@@ -35,7 +36,7 @@ def insert(
     Args:
         model: the float model the plan was made for.
         weights: node → int8 weight in stored layout, where it is not just rounded to nearest.
-        biases: node → corrected float bias (outputs,).
+        biases: weighted node → corrected float value of its `bias_site`.
         integer_bias: override the target's choice (float biases while they are being corrected).
     """
     graph = Graph(model)
@@ -64,7 +65,10 @@ class _Writer:
             layout = weight_layout(self._graph, self._graph.by_name[name])
             assert isinstance(layout, WeightLayout)  # noqa: S101 - the plan holds such nodes only
             self._write_weight(gs_graph, nodes[name], layout, parameters)
-            self._write_bias(gs_graph, nodes[name], layout, parameters, integer=integer_bias)
+            if layout.takes_bias:
+                self._write_bias(gs_graph, nodes[name], layout, parameters, integer=integer_bias)
+            elif name in self._biases:
+                self._write_added(nodes, name, layout)
 
     def _write_activations(self, gs_graph: Any, nodes: Mapping[str, Any]) -> None:
         tensors = gs_graph.tensors()
@@ -142,6 +146,13 @@ class _Writer:
         target.inputs[2] = _dequantize(
             gs_graph, f"{name}.bias", steps.astype(np.int32), Parameters(scale, zero, axis)
         )
+
+    def _write_added(self, nodes: Mapping[str, Any], name: str, layout: WeightLayout) -> None:
+        """The bias of an operator that takes none: the constant added behind it."""
+        site = bias_site(self._graph, self._graph.by_name[name], layout)
+        assert isinstance(site, BiasSite)  # noqa: S101 - it was corrected there
+        value = constant(f"{name}.bias_corrected", self._biases[name].astype(np.float32))
+        nodes[site.node].inputs[site.position] = value
 
 
 def _constants(label: str, parameters: Parameters) -> tuple[Any, Any]:

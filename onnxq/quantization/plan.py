@@ -298,7 +298,7 @@ def _place_all(
             if name in row.data_of(node) and graph.constant(name) is None
         }
     quantized = {_tensor(graph, reader) for reader in readers} | {
-        name for name in int8 if not _may_stay_float(graph, name, target)
+        name for name in int8 if not _may_stay_float(graph, name, target, nodes)
     }
     # Every reader of such a tensor reads its dequantized value, else the kernel keeps two outputs.
     for name in quantized:
@@ -315,12 +315,13 @@ def _decide_all(graph: Graph, target: Target, nodes: _Nodes, calibrated: set[str
         if row is None or isinstance(status, Float):
             continue
         data = [n for n in row.data_of(node) if graph.constant(n) is None]
-        if row.int8 is Int8Rule.WEIGHTED or node.op_type in target.own:
+        weighted = row.int8 is Int8Rule.WEIGHTED
+        if weighted or (node.op_type in target.own and int8.intersection(data)):
             constants = [n for n in row.data_of(node) if graph.constant(n) is not None]
             result = kernel_output(graph, node)
-            if constants and row.int8 is not Int8Rule.WEIGHTED:
+            if constants and not weighted:
                 nodes[node.name] = Float(f"its operand {constants[0]!r} is a constant")
-            elif result not in calibrated and not _may_stay_float(graph, result, target):
+            elif result not in calibrated and not _may_stay_float(graph, result, target, nodes):
                 nodes[node.name] = Float(f"its output {result!r} was not calibrated")
             else:
                 int8.update(node.outputs)
@@ -335,12 +336,15 @@ def _decide_all(graph: Graph, target: Target, nodes: _Nodes, calibrated: set[str
     return int8
 
 
-def _may_stay_float(graph: Graph, name: str, target: Target) -> bool:
-    """A graph output that its integer kernel can write as float."""
+def _may_stay_float(
+    graph: Graph, name: str, target: Target, nodes: Mapping[str, Quantized | Float]
+) -> bool:
+    """What an integer kernel can write as float, and no other integer kernel reads."""
     producer = graph.producers.get(name)
-    return (
-        producer is not None and name in graph.outputs and producer.op_type in target.float_output
-    )
+    if producer is None or producer.op_type not in target.float_output:
+        return False
+    read = all(isinstance(nodes[use.node.name], Float) for use in graph.consumers(name))
+    return name in graph.outputs or read
 
 
 def _fusing_host(graph: Graph, node: Node, nodes: Mapping[str, Quantized | Float]) -> str:

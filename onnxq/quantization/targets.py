@@ -32,9 +32,11 @@ class Target:
         symmetric: whether activation zero points are all zero.
         integer_bias: int32 bias with scale input × weight; else float.
         placement: see `Placement`.
-        own: operators with an integer kernel besides the weighted ones.
+        own: operators with an integer kernel besides the weighted ones, used where some input is
+            int8 already.
         residual: operators whose second branch gets Q/DQ under `Placement.INPUTS`.
-        float_output: weighted operators that may hand a float result to a graph output.
+        float_output: weighted operators whose integer kernel can write float: for a graph output,
+            or where no other integer kernel reads it.
     """
 
     name: str

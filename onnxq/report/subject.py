@@ -78,8 +78,9 @@ class Subject:
     @cached_property
     def folded(self) -> Mapping[str, str]:
         """Node that is gone → node that took it up."""
-        found = {**self.normalization.folded_batch_norms, **self.normalization.folded_pads}
-        for kind in ("folded_batch_norms", "folded_pads"):
+        done = self.normalization
+        found = {**done.folded_batch_norms, **done.folded_pads, **done.joined_biases}
+        for kind in ("folded_batch_norms", "folded_pads", "joined_biases"):
             found |= self.record.get(kind, {})
         return found
 

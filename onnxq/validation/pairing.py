@@ -71,7 +71,7 @@ class Pairing:
         layers: what of it is quantized, in the same order.
         unmatched: quantized nodes with a weight that are no layer of their own.
         factors: tensor → s, its channels' scale in the quantized model against the float one.
-        offsets: tensor → o, what the quantized model subtracts: y = s·x − o.
+        offsets: tensor → o, what is subtracted from it in the quantized model once it is scaled.
         bounds: tensor → interval that the float model limits it to and the quantized model does
             not, as it leaves that to the quantizer behind.
     """

@@ -82,11 +82,12 @@ def test_external_data_outside_the_folder(case: Case, location: str):
     refused(quantize(case), MODEL, "'w1'", "outside the model's folder")
 
 
-@pytest.mark.parametrize("command", ["inspect", "validate", "calibrate", "equalize"])
+@pytest.mark.parametrize("command", ["inspect", "emulate", "validate", "calibrate", "equalize"])
 def test_every_command_refuses_a_bad_model(case: Case, command: str):
     case.model.write_bytes(b"nonsense")
     extra = {
         "validate": ("--data", case.data),
+        "emulate": ("--data", case.data, "-o", case.folder / "outputs.npz"),
         "calibrate": ("--data", case.data, "-o", case.calib),
         "equalize": ("-o", case.out),
     }.get(command, ())

@@ -250,6 +250,64 @@ def test_dry_run_plans_what_the_run_does(case: Case):
     assert (plan["output"], done["output"]) == (None, str(case.out))
 
 
+# --- emulate -----------------------------------------------------------------------------------
+
+
+def test_emulate_writes_the_outputs_of_every_sample(quantized: Case):
+    path = quantized.folder / "outputs.npz"
+    result = run("emulate", quantized.out, "--data", quantized.data, "-o", path)
+    assert result.code == 0
+    assert "no sum can leave int32" in result.out
+    with np.load(path) as written, np.load(quantized.data) as data:
+        assert list(written) == ["y"]
+        expected = library.emulate(library.load(quantized.out), data["x"])["y"]
+        np.testing.assert_array_equal(written["y"], expected)
+        assert written["y"].shape == (24, 4)
+
+
+def test_emulate_gives_the_same_bytes(quantized: Case):
+    paths = [quantized.folder / f"{number}.npz" for number in range(2)]
+    for size, path in zip((8, 5), paths, strict=True):
+        options = ("--data", quantized.data, "-o", path, "--batch-size", size)
+        assert run("emulate", quantized.out, *options).code == 0
+    first, second = (path.read_bytes() for path in paths)
+    assert first == second
+
+
+def test_emulate_says_what_runs_in_float_and_why(quantized: Case):
+    arguments = ("emulate", quantized.out, "--data", quantized.data, "--samples", "4")
+    result = run(*arguments, "-v")
+    assert "no integer form" in result.out or "is not quantized" in result.out
+    document = run(*arguments, "--json").json
+    assert document["samples"] == 4
+    assert document["output"] is None
+    layers = {layer["node"]: layer for layer in document["layers"]}
+    assert set(layers) == {"conv1", "depthwise", "project", "classifier"}
+    assert all(layer["proved"] and layer["overflows"] == 0 for layer in layers.values())
+    assert all(node["reason"] for node in document["float_nodes"])
+
+
+def test_emulate_reports_sums_that_leave_int32(case: Case):
+    """A bias at the end of int32, in the steps of the sum: adding to it wraps around."""
+    assert run("quantize", case.model, "--data", case.data, "-o", case.out, "--target", "cpu",
+               "--no-bias-correction").code == 0  # fmt: skip
+    model = onnx.load(case.out)
+    (bias,) = (t for t in model.graph.initializer if t.name == "classifier.bias_quantized")
+    bias.CopyFrom(numpy_helper.from_array(np.full(4, 2**31 - 1, np.int32), bias.name))
+    onnx.save(model, case.out)
+    result = run("emulate", case.out, "--data", case.data)
+    assert result.code == 0
+    assert "sums of classifier left int32" in result.out
+    document = run("emulate", case.out, "--data", case.data, "--json").json
+    layer = next(each for each in document["layers"] if each["node"] == "classifier")
+    assert layer["overflows"] > 0
+    assert not layer["proved"]
+    # A verdict on wrapped sums would mean nothing.
+    verdict = run("validate", case.model, case.out, "--data", case.data)
+    assert verdict.code == 3
+    assert "leave int32" in verdict.err
+
+
 # --- validate --------------------------------------------------------------------------------
 
 
@@ -400,6 +458,7 @@ KEYS = {
     "expected_gain_db proof kernels_added rolled_back",
     "quantize": "model output target options normalization equalization relu6_reason "
     "float_sqnr_db int8_sqnr_db bias_corrections search nodes",
+    "emulate": "model output samples note outputs layers on_8_bit_values float_nodes",
     "validate": "passed samples note rows gates layers",
     "inspect": "model opset size_bytes inputs outputs is_quantized target quantized_layers "
     "quantized_layer_count learnables float_nodes record",
@@ -416,6 +475,7 @@ def test_documents_keep_their_keys(calibrated: Case, command: str):
         "merge": (calibrated.calib, "-o", calibrated.folder / "all.calib"),
         "equalize": (calibrated.model, "-o", calibrated.out),
         "quantize": (calibrated.model, *data, "-o", calibrated.out),
+        "emulate": (calibrated.model, *data),
         "validate": (calibrated.model, *data),
         "inspect": (calibrated.model,),
         "doctor": (),

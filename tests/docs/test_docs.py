@@ -141,7 +141,11 @@ def check_command(words: list[str]) -> None:
 
 
 @every_page
-def test_commands_in_blocks_parse(page: Path):
+def test_commands_in_blocks_parse(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # Recipes are read while a command line is parsed.
+    monkeypatch.chdir(tmp_path)
+    for name in ("int8.toml", "again.toml"):
+        (tmp_path / name).write_text("[quantize]\n")
     text = page.read_text(encoding="utf-8")
     # $(DATA) of the Makefile recipe holds two options.
     for words in command_lines(text.replace("$(DATA)", "--data images/ --preprocess imagenet")):
@@ -257,7 +261,8 @@ def workplace(folder: Path) -> Path:
     shutil.copytree("images", "test")
     data = ("model.onnx", "--data", "images/", *STAND_INS["--preprocess imagenet"].split())
     for number in (1, 2, 3):
-        invoke("calibrate", *data, "--shard", f"{number}/3", "-o", f"part-{number}.calib")
+        invoke("calibrate", *data, "--batch-size", "2", "--shard", f"{number}/3", "-o",
+               f"part-{number}.calib")  # fmt: skip
     invoke("calibrate", *data, "-o", "model.calib")
     for target, name in (("gpu", "model.int8.onnx"), ("cpu", "model.cpu.onnx")):
         invoke("quantize", *data, "--target", target, "-o", name)
@@ -320,11 +325,12 @@ def test_makefile_rules_run(workplace: Path):
 
 # --- JSON ------------------------------------------------------------------------------------
 
-BY_NAME = {"not_finite", "folded_batch_norms", "folded_pads", "metrics"}
+BY_NAME = {"not_finite", "folded_batch_norms", "folded_pads", "joined_biases", "metrics",
+           "refused"}  # fmt: skip
 """Fields whose keys are names of nodes, tensors or metrics."""
 
 WHOLE = {
-    "quantize": {"normalization", "equalization"},
+    "quantize": {"normalization", "equalization", "absorption"},
     "inspect": {"record"},
 }
 """Fields that the page describes elsewhere, or in words."""
@@ -333,12 +339,15 @@ OFTEN_EMPTY = {
     "not_finite.NAME",
     "normalization.folded_batch_norms.NAME",
     "normalization.folded_pads.NAME",
+    "normalization.joined_biases.NAME",
     "rolled_back[]",
     "options.include[]",
     "options.exclude[]",
     "barriers[].node",
     "float_nodes[].node",
     "notes[]",
+    "absorption",
+    "absorption.refused.NAME",
 }
 
 
@@ -388,9 +397,11 @@ def test_json_fields_are_documented(folder: Path):
     calls = {
         "calibrate": ("calibrate", "model.onnx", "--data", "data.npz", "-o", "model.calib"),
         "merge": ("merge", "model.calib", "-o", "whole.calib"),
-        "equalize": ("equalize", "model.onnx", "--data", "data.npz", "-o", "equalized.onnx"),
+        "equalize": ("equalize", "model.onnx", "--data", "data.npz", "-o", "equalized.onnx",
+                     "--absorb-bias"),
         "quantize": ("quantize", "model.onnx", "--data", "data.npz", "-o", "model.int8.onnx",
                      "--max-drop", "100", "--validate-data", "data.npz"),
+        "emulate": ("emulate", "model.int8.onnx", "--data", "data.npz", "-o", "outputs.npz"),
         "validate": ("validate", "model.onnx", "model.int8.onnx", "--data", "data.npz",
                      "--max-drop", "100", "--layers"),
         "inspect": ("inspect", "model.int8.onnx"),

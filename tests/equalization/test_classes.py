@@ -235,6 +235,95 @@ def test_multi_head_attention(b):
     assert free(classes, y) == 4
 
 
+@pytest.mark.parametrize("packed", ["Split", "Gather", "Slice"])
+def test_attention_with_packed_projections(b, packed):
+    """One product for Q, K and V, its bias behind it: V's third of the channels is free."""
+    x = b.op("LayerNormalization", b.input(5, 4), *(b.const(b.random(4)) for _ in range(2)))
+    value = b.op("Add", b.matmul(x, 12), b.const(b.random(12)))
+    if packed == "Split":
+        parts = b.op("Split", value, b.ints(4, 4, 4), outputs=3, shapes=[(5, 4)] * 3, axis=-1)
+        heads = [
+            b.op("Transpose", b.op("Reshape", part, b.ints(0, 5, 2, 2), shape=(5, 2, 2)),
+                 perm=[0, 2, 1, 3], shape=(2, 5, 2))
+            for part in parts
+        ]  # fmt: skip
+    else:
+        y = b.op("Reshape", value, b.ints(0, 5, 3, 2, 2), shape=(5, 3, 2, 2))
+        y = b.op("Transpose", y, perm=[2, 0, 3, 1, 4], shape=None)
+        if packed == "Gather":
+            heads = [b.op("Gather", y, b.const(np.int64(i)), shape=(2, 5, 2)) for i in range(3)]
+        else:
+            heads = [
+                b.op("Squeeze", b.op("Slice", y, b.ints(i), b.ints(i + 1), b.ints(0)), b.ints(0),
+                     shape=(2, 5, 2))
+                for i in range(3)
+            ]  # fmt: skip
+    q, k, v = heads
+    k = b.op("Transpose", k, perm=[0, 1, 3, 2], shape=(2, 2, 5))
+    q = b.op("Mul", q, b.const(np.float32(0.7)))
+    score = b.op("Softmax", b.op("MatMul", q, k, shape=(2, 5, 5)), axis=-1)
+    y = b.op("MatMul", score, v, shape=(2, 5, 2))
+    y = b.op("Transpose", y, perm=[0, 2, 1, 3], shape=(5, 2, 2))
+    y = b.op("Reshape", y, b.ints(0, 5, 4), shape=(5, 4))
+    classes = check(b, b.matmul(y, 3))
+    assert free(classes, x) == 4
+    assert not np.any(ids(classes, value)[:8])
+    assert np.array_equal(ids(classes, value)[8:], ids(classes, y))
+    assert free(classes, y) == 4
+
+
+def test_a_gelu_written_out_pins_on_both_sides(b):
+    x = b.matmul(b.input(5, 4), 6)
+    y = b.op("Erf", b.op("Div", x, b.const(np.float32(1.5))))
+    y = b.op("Mul", b.op("Add", y, b.const(np.float32(1))), b.const(np.float32(0.5)))
+    y = b.op("Mul", x, y)
+    classes = check(b, b.matmul(y, 3))
+    assert pinned(classes, x)
+    assert pinned(classes, y)
+    assert "Erf is not homogeneous" in {barrier.reason for barrier in classes.barriers}
+
+
+@pytest.mark.parametrize("centred", [True, False], ids=["LayerNorm", "RMSNorm"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_norm_written_out_frees_its_output(b, centred, first):
+    """As exporters write LayerNorm below opset 17, and RMSNorm."""
+    x = b.matmul(b.input(5, 3), 6)
+    y = b.op("Sub", x, b.op("ReduceMean", x, axes=[-1], shape=(5, 1))) if centred else x
+    power = b.op("ReduceMean", b.op("Pow", y, b.const(np.float32(2))), axes=[-1], shape=(5, 1))
+    root = b.op("Sqrt", b.op("Add", power, b.const(np.float32(1e-5))))
+    y, gain = b.op("Div", y, root), b.const(b.random(6))
+    y = b.op("Mul", *((gain, y) if first else (y, gain)), shape=(5, 6))
+    if centred:
+        y = b.op("Add", y, b.const(b.random(6)))
+    classes = check(b, b.matmul(y, 3))
+    assert pinned(classes, x)
+    assert free(classes, y) == 6
+
+
+@pytest.mark.parametrize("shape", [(), (1, 1, 1)])
+def test_a_factor_that_is_no_gain_for_each_channel_keeps_pinned_what_is(b, shape):
+    x = b.op("Sigmoid", b.conv(b.input(3, 3, 3), 4))
+    y = b.op("Mul", x, b.const(b.random(*shape)))
+    classes = check(b, b.head(y))
+    assert pinned(classes, y)
+
+
+def test_constants_keep_their_axes(b):
+    """A bias of one axis stays one: ONNX Runtime's fusions look for that."""
+    x = b.op("Add", b.matmul(b.input(5, 4), 6), b.const(b.random(6)), name="add")
+    y = b.op("Mul", b.op("Sigmoid", b.matmul(x, 6)), b.const(b.random(1, 6)), name="mul")
+    wide = b.op("Add", b.matmul(y, 6), b.const(b.random()), name="wide")
+    model = b.model(b.matmul(b.op("Add", x, wide), 3))
+    graph = Graph(model)
+    classes = find_classes(graph)
+    scaled = Graph(apply_scales(graph, classes, random_exponents(classes))[0])
+    shapes = {
+        name: scaled.constant(scaled.by_name[name].input(1)).shape
+        for name in ("add", "mul", "wide")
+    }
+    assert shapes == {"add": (6,), "mul": (1, 6), "wide": (6,)}
+
+
 # --- branches ----------------------------------------------------------------------------------
 
 
@@ -319,12 +408,28 @@ def test_a_square_and_a_divisor_are_barriers(b):
 
 
 @pytest.mark.parametrize("op_type", ["Mul", "Div"])
-@pytest.mark.parametrize("shape", [(), (4, 1, 1), (1, 4, 1, 1), (4, 4, 4)])
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1)])
 def test_a_constant_factor_passes(b, op_type, shape):
     x = b.conv(b.input(3, 4, 4), 4)
     y = b.op(op_type, x, b.const(np.abs(b.random(*shape)) + 0.5))
     classes = check(b, b.head(y))
     assert np.array_equal(ids(classes, y), ids(classes, x))
+
+
+@pytest.mark.parametrize("op_type", ["Mul", "Div"])
+@pytest.mark.parametrize("shape", [(4, 1, 1), (1, 4, 1, 1), (4, 4, 4)])
+def test_a_factor_for_each_channel_takes_any_scales_and_gives_any(b, op_type, shape):
+    x = b.conv(b.input(3, 4, 4), 4)
+    y = b.op(op_type, x, b.const(np.abs(b.random(*shape)) + 0.5))
+    classes = check(b, b.head(y))
+    assert free(classes, x) == free(classes, y) == 4
+    assert not set(ids(classes, y)) & set(ids(classes, x))
+
+
+def test_a_factor_for_each_channel_frees_what_follows_an_input(b):
+    y = b.op("Mul", b.input(4, 4, 4), b.const(b.random(4, 1, 1)))
+    classes = check(b, b.head(b.conv(y, 2)))
+    assert free(classes, y) == 4
 
 
 def test_where_ties_its_branches(b):
@@ -622,10 +727,19 @@ def test_shape_does_not_constrain(b):
     assert free(classes, x) == 4
 
 
+@pytest.mark.parametrize(("axis", "count"), [(1, 1), (2, 4)])
+def test_comparisons_tie_what_they_compare_and_let_no_scale_out(b, axis, count):
+    x = b.conv(b.input(3, 4, 4), 4)
+    shape = tuple(1 if i == axis else 4 for i in (1, 2, 3))
+    y = b.op("Cast", b.op("ArgMax", x, axis=axis, shape=shape), to=TensorProto.FLOAT, shape=shape)
+    classes = check(b, b.head(x), b.op("Mul", y, b.op("Sign", x), shape=(4, 4, 4)))
+    assert free(classes, x) == count
+
+
 def test_indices_and_other_integers_are_a_barrier(b):
     x = b.conv(b.input(3, 4, 4), 4)
-    y = b.op("ArgMax", x, axis=1, shape=(1, 4, 4))
-    y = b.op("Cast", y, to=TensorProto.FLOAT, shape=(1, 4, 4))
+    y = b.op("Cast", x, to=TensorProto.INT64)
+    y = b.op("Cast", y, to=TensorProto.FLOAT)
     classes = check(b, b.head(x), y)
     assert pinned(classes, x)
 

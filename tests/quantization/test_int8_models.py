@@ -83,6 +83,7 @@ def network():
     gate = b.op("GlobalAveragePool", x, shape=(8, 1, 1))
     gate = b.op("Sigmoid", b.conv(gate, 8, name="gate"))
     x = b.op("Mul", x, gate)
+    x = b.op("MaxPool", x, kernel_shape=[3, 3], pads=[1] * 4, shape=(8, 8, 8))
     up = b.conv_transpose(x, 8, group=2, name="up")
     up = b.op("MaxPool", up, kernel_shape=[2, 2], strides=[2, 2], shape=(8, 8, 8))
     x = b.op("Concat", x, up, axis=1, shape=(16, 8, 8))
@@ -322,6 +323,25 @@ def test_on_the_cpu_every_planned_weight_has_an_integer_kernel(tmp_path):
     assert sorted(integer_nodes(insert(model, plan), tmp_path)) == sorted(plan.weights)
 
 
+def test_on_the_cpu_a_kernel_writes_float_where_only_float_reads(tmp_path):
+    """An encoder's products end in a float bias, its sums read no int8: neither is quantized."""
+    b = Builder(spread=1)
+    x = b.input(5, 8)
+    y = b.op("Add", b.matmul(x, 8, name="first"), b.const(b.random(8)))
+    x = b.op("Add", y, x, name="residual")
+    y = b.op("Relu", b.matmul(x, 8, name="second"))
+    model = b.model(b.op("Add", y, x, name="read by nobody"))
+    feeds, plan = prepare(model, "cpu")
+    assert {"first", "x", "second", "residual"} & set(plan.activations) == {"x", "residual"}
+    assert isinstance(plan.nodes["residual"], Float)
+    # The Relu of `second` is part of its kernel, whose result another kernel reads.
+    assert plan.nodes["read by nobody"] == Quantized()
+    quantized = insert(model, plan)
+    assert sorted(integer_nodes(quantized, tmp_path)) == ["first", "second"]
+    (a,), (c,) = (outputs(m, feeds, optimize=True) for m in (model, quantized))
+    assert sqnr(a, c) > 30
+
+
 @pytest.mark.parametrize("bias", ["vector", "row", "scalar", None])
 @pytest.mark.parametrize("beta", [1.0, 2.0])
 def test_each_gemm_becomes_an_integer_kernel(bias, beta, tmp_path):
@@ -402,14 +422,27 @@ def test_bias_correction_lowers_the_error_or_declines(target):
     onnx.checker.check_model(insert(model, plan, biases=biases).proto)
 
 
+def sequence_layers():
+    """Products over a sequence: one with a constant added behind it, one without."""
+    b = Builder(3, spread=3)
+    x = b.op("Relu", b.matmul(b.op("Abs", b.input(5, 8)), 16, name="plain"))
+    return b.model(b.op("Add", b.matmul(x, 16, name="biased"), b.const(b.random(16)), name="add"))
+
+
 @targets
-def test_a_matmul_has_no_bias_to_correct(target):
-    model = network()
-    feeds, plan = prepare(model, target)
+def test_the_bias_of_a_matmul_is_corrected_in_the_constant_behind_it(target):
+    model = sequence_layers()
+    options = QuantizationOptions(ranges="minmax", per_channel=False)
+    feeds, plan = prepare(model, target, options, samples=128)
     biases, records = correct_biases(model, plan, [feeds])
-    assert "matmul" in plan.weights
-    assert "matmul" not in {record.node for record in records} | set(biases)
-    onnx.checker.check_model(insert(model, plan, biases=biases).proto)
+    assert set(plan.weights) == {"biased", "plain"}
+    assert [(record.node, record.accepted) for record in records] == [("biased", True)]
+    fresh = random_feeds(model, seed=9, batch=128)
+    assert errors(model, plan, fresh, biases) < errors(model, plan, fresh, {})
+    quantized = Graph(insert(model, plan, biases=biases))
+    constant = quantized.constant(quantized.by_name["add"].input(1))
+    assert np.array_equal(constant, biases["biased"])
+    assert not np.array_equal(constant, Graph(model).constant(Graph(model).by_name["add"].input(1)))
 
 
 @targets

@@ -299,8 +299,8 @@ def _settings(subject: Subject) -> list[tuple[str, str]]:
         found.append(("equalization", "none"))
     if "int8_sqnr_db" in record and record["int8_sqnr_db"] != "nan":
         found.append(("SQNR when it was made", f"{float(record['int8_sqnr_db']):.1f} dB"))
-    if record.get("centered"):
-        found.append(("activations centered", f"{len(record['centered']):,}"))
+    if record.get("centered_activations"):
+        found.append(("activations centered", f"{record['centered_activations']:,}"))
     seen = record.get("calibration", {})
     if seen:
         text = count(seen.get("samples", 0), "sample")
