@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from onnxq.data.source import Array, DataSource, fixed_batch
+from onnxq.data.source import Array, DataSource, fixed_batch, span_of
 from onnxq.model.model import TensorSpec
 
 BATCH_SIZE = 8
@@ -35,8 +35,8 @@ def gather(
     wanted = 1 if fixed else max(1, math.ceil((source.count or count) / count))
     batches: list[Mapping[str, Array]] = []
     taken = position = 0
-    for number, batch in enumerate(source.batches(BATCH_SIZE)):
-        if is_held_out(number, hold_out) != held:
+    for batch in source.batches(BATCH_SIZE):
+        if is_held_out(span_of(batch, inputs, BATCH_SIZE), hold_out) != held:
             continue
         rows = [i for i in range(len(batch)) if held or (position + i) % wanted == 0]
         position += len(batch)
