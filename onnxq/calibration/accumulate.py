@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from onnxq.calibration import bins
 from onnxq.calibration.count import add_counts
-from onnxq.calibration.statistics import TensorStatistics
+from onnxq.calibration.statistics import NotFinite, TensorStatistics
 
 ROW = 2048
 """Codes of each channel to collect before they are counted: counting has a cost for each occupied
@@ -27,17 +27,37 @@ class Accumulator:
     """
 
     def __init__(self, axis: int | None) -> None:
-        self._axis = axis
+        self.axis = axis
         self._minimum: NDArray[np.float32] | None = None
         self._maximum: NDArray[np.float32] | None = None
         self._counts = np.zeros((0, 0), np.int64)
         self._top = bins.FLOOR + 1
         self._codes = np.zeros((0, 0), np.uint16)
         self._filled = 0
+        self._halves = np.array([[np.inf, -np.inf]] * 2, np.float32)
+        self._first: NotFinite | None = None
 
-    def add(self, values: NDArray[Any]) -> bool:
-        """Take one batch, of any shape; whether all its values are finite."""
-        shape = bins.split_shape(values.shape, self._axis)
+    @classmethod
+    def of(cls, axis: int | None, found: TensorStatistics | None) -> Accumulator:
+        """One that goes on where another, which found this, had stopped."""
+        self = cls(axis)
+        if found is not None:
+            self._start(found.channels, 0)
+            self._minimum, self._maximum = found.minimum.copy(), found.maximum.copy()
+            # Only the sum of the last column is kept, so any row may hold it.
+            self._counts = np.pad(found.counts, ((0, 0), (0, 1)))
+            self._counts[0, -1] = found.not_finite
+            self._top, self._first = found.top, found.first_not_finite
+            self._halves = self._halves if found.halves is None else found.halves.copy()
+        return self
+
+    def add(self, values: NDArray[Any], *, half: int = 0) -> bool:
+        """Take one batch, of any shape; whether all its values are finite.
+
+        Args:
+            half: 0 or 1, whichever half of the data the batch belongs to.
+        """
+        shape = bins.split_shape(values.shape, self.axis)
         view = np.ascontiguousarray(values, np.float32).reshape(shape)
         if view.size == 0:
             return True
@@ -51,7 +71,7 @@ class Accumulator:
         finite = True
         step = max(1, BLOCK // (outer * inner))
         for first in range(0, channels, step):
-            finite &= self._take(view[:, first : first + step], first)
+            finite &= self._take(view[:, first : first + step], first, self._halves[half])
         self._filled += outer * inner
         return finite
 
@@ -62,7 +82,11 @@ class Accumulator:
         # Written to, not just reserved: memory is the same from the first batch on.
         self._codes = np.full((channels, max(row, ROW)), 0, np.uint16)
 
-    def _take(self, block: NDArray[np.float32], first: int) -> bool:
+    def note(self, found: NotFinite) -> None:
+        """Keep the first of the places where a value is not finite."""
+        self._first = min(filter(None, (self._first, found)))
+
+    def _take(self, block: NDArray[np.float32], first: int, half: NDArray[np.float32]) -> bool:
         """Extremes and codes of some channels, (outer, channels, inner)."""
         assert self._minimum is not None  # noqa: S101
         assert self._maximum is not None  # noqa: S101
@@ -77,6 +101,7 @@ class Accumulator:
         here = slice(first, first + channels)
         np.minimum(self._minimum[here], minimum, out=self._minimum[here])
         np.maximum(self._maximum[here], maximum, out=self._maximum[here])
+        half[0], half[1] = min(half[0], minimum.min()), max(half[1], maximum.max())
         place = self._codes[here, self._filled : self._filled + outer * inner]
         bins.write_codes(block, place.reshape(channels, outer, inner).transpose(1, 0, 2))
         return finite
@@ -102,6 +127,6 @@ class Accumulator:
         if self._minimum is None or self._maximum is None:
             return None
         return TensorStatistics(
-            self._axis, self._minimum.copy(), self._maximum.copy(), self._counts[:, :-1].copy(),
-            self._top, int(self._counts[:, -1].sum()),
+            self.axis, self._minimum.copy(), self._maximum.copy(), self._counts[:, :-1].copy(),
+            self._top, int(self._counts[:, -1].sum()), self._first, self._halves.copy(),
         )  # fmt: skip
