@@ -51,6 +51,7 @@ from onnxq.quantization.search import (
     search,
 )
 from onnxq.quantization.targets import target_named
+from onnxq.shown import Shown
 from onnxq.validation.compare import Row, compare
 from onnxq.validation.gates import Gate, check_gates
 from onnxq.validation.layers import LayerReport, measure_layers
@@ -193,7 +194,7 @@ def calibrate(
     return found
 
 
-def _as_calibration(calibration: Calibration | PathLike, model: Model) -> Calibration:
+def as_calibration(calibration: Calibration | PathLike, model: Model) -> Calibration:
     """Load if need be; refuse the calibration of another model."""
     named = "the calibration"
     if not isinstance(calibration, Calibration):
@@ -210,8 +211,8 @@ def _as_calibration(calibration: Calibration | PathLike, model: Model) -> Calibr
 # --- equalize --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class EqualizationResult:
+@dataclass(frozen=True, repr=False)
+class EqualizationResult(Shown):
     """What `equalize` did.
 
     Attributes:
@@ -256,7 +257,7 @@ def equalize(
         raise UsageError("preprocessing needs data", hint="give --data")
     source = as_source(data, model, preprocess=preprocess) if data is not None else None
     if calibration is not None:
-        calibration = _as_calibration(calibration, model)
+        calibration = as_calibration(calibration, model)
         _check_preprocessing(calibration.provenance.preprocessing, source, "the calibration")
     elif source is not None:
         calibration = observe(
@@ -351,7 +352,7 @@ def quantize(
         raise UsageError("preprocessing and a number of samples need data", hint="give --data")
     hold_out = HOLD_OUT if source and (source.count or 0) >= HOLD_OUT * BATCH_SIZE else 0
     if calibration is not None:
-        calibration = _as_calibration(calibration, model)
+        calibration = as_calibration(calibration, model)
         _check_preprocessing(calibration.provenance.preprocessing, source, "the calibration")
         unseen = source is not None and calibration.data != source.fingerprint
     else:
@@ -480,8 +481,8 @@ def emulate(
     return emulation_stage.emulate(model, source, batch_size=batch_size, progress=progress)
 
 
-@dataclass(frozen=True)
-class Validation:
+@dataclass(frozen=True, repr=False)
+class Validation(Shown):
     """Metrics by model and execution, the float model first, and the gates.
 
     Attributes:

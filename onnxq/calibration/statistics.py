@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnxq.calibration import bins
 from onnxq.errors import DataError
+from onnxq.shown import Shown
 
 
 @dataclass(frozen=True, order=True)
@@ -201,8 +202,8 @@ def join_notes(notes: Iterable[str]) -> str:
     return "; ".join(sorted({part for note in notes for part in note.split("; ") if part}))
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, repr=False)
+class Calibration(Shown):
     """Statistics of one model's activations over one data set.
 
     Attributes:
@@ -220,6 +221,3 @@ class Calibration:
     samples: int
     shards: tuple[tuple[int, int], ...]
     tensors: Mapping[str, TensorStatistics]
-
-    def __repr__(self) -> str:
-        return f"Calibration({self.samples} samples, {len(self.tensors)} tensors)"

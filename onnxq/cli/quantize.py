@@ -63,6 +63,7 @@ def check_patterns(
               metavar="N", help="Models that --max-drop may make and measure.")  # fmt: skip
 @click.option("--max-minutes", type=click.FloatRange(min=0), default=MAX_MINUTES, show_default=True,
               metavar="M", help="Time after which --max-drop starts no other.")  # fmt: skip
+@options.recipe_option()
 @click.option("--dry-run", is_flag=True, help="Print what happens to each node; write nothing.")
 @options.common
 def quantize(
@@ -96,6 +97,7 @@ def quantize(
     nothing is written.
     """
     from onnxq import api
+    from onnxq.cli import recipe
     from onnxq.report import quantization as report
 
     if output is None and not dry_run:
@@ -117,7 +119,7 @@ def quantize(
     failed = result.search is not None and not result.search.passed
     written = None if dry_run or failed else output
     if written is not None:
-        api.save(quantized, written)
+        api.save(recipe.carried(quantized, click.get_current_context()), written)
     for text in report.summary(result):
         terminal.line(text)
     operators = {node.name: node.op_type for node in quantized.proto.graph.node}

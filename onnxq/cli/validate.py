@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -10,8 +11,10 @@ from onnxq.cli import options
 from onnxq.cli.run import GATE_FAILED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from onnxq.api import Validation
     from onnxq.cli.terminal import Terminal
 
 
@@ -27,15 +30,13 @@ if TYPE_CHECKING:
 @click.option("--execution", "executions", multiple=True, default=("emulate",), show_default=True,
               type=click.Choice(("emulate", "cpu", "cuda")),
               help="How quantized models run; repeatable.")  # fmt: skip
-@click.option("--max-drop", type=float, metavar="X",
-              help="Fail if a quantized model's metric falls more than X below the float "
-              "one's, in its unit; for sqnr, if the error is above X % of the outputs."
-              )  # fmt: skip
-@click.option("--min-accuracy", type=float, metavar="X",
-              help="Fail if any model's metric is below X.")  # fmt: skip
+@options.max_drop_option()
+@options.min_accuracy_option()
 @click.option("--layers", is_flag=True,
               help="Rank each quantized model's layers by their share of its output error."
               )  # fmt: skip
+@click.option("--junit", type=options.FILE, metavar="FILE.xml",
+              help="Write the gates as JUnit XML here.")  # fmt: skip
 @options.common
 def validate(
     *,
@@ -49,6 +50,7 @@ def validate(
     max_drop: float | None,
     min_accuracy: float | None,
     layers: bool,
+    junit: Path | None,
     terminal: Terminal,
 ) -> int:
     """Compare int8 models with the float one.
@@ -56,10 +58,13 @@ def validate(
     All of them run over the same samples. Exit code 1 says that a gate failed.
     """
     from onnxq import api
+    from onnxq.records import write_bytes
     from onnxq.report import layers as layer_report
     from onnxq.report import validation as report
+    from onnxq.report.junit import junit as to_junit
     from onnxq.report.table import count
 
+    options.check_output(junit, float_model, data, *quantized)
     reference = api.load(float_model)
     source = api.as_source(data, reference, preprocess=preprocess, samples=samples)
     result = api.validate(
@@ -77,8 +82,29 @@ def validate(
         if each.warning:
             terminal.note(f"{path}: {each.warning}")
     terminal.note(count(result.samples, "sample") + (f", {result.note}" if result.note else ""))
+    if junit is not None:
+        write_bytes(junit, to_junit(result, paths).encode())
+        terminal.note(f"wrote {junit}")
+    summarize(result, paths)
     terminal.document("validate", report.document(result, paths, quantized))
     for gate in result.gates:
         if not gate.passed:
             terminal.note(report.verdict(gate))
     return 0 if result.passed else GATE_FAILED
+
+
+def summarize(result: Validation, paths: Sequence[Path]) -> None:
+    """Append the verdict to the summary of the GitHub Actions step, where there is one."""
+    target = os.environ.get("GITHUB_STEP_SUMMARY", "")
+    if not target:
+        return
+    from onnxq.errors import OutputError
+    from onnxq.report.markdown import step_summary
+
+    try:
+        with open(target, "a", encoding="utf-8") as stream:  # noqa: PTH123
+            stream.write(step_summary(result, paths))
+    except OSError as error:
+        raise OutputError(
+            f"cannot append to {target}: {error.strerror}", hint="GITHUB_STEP_SUMMARY names it"
+        ) from None

@@ -63,6 +63,26 @@ def with_offsets(model: Model, offsets: Mapping[str, NDArray[np.float64]]) -> Mo
     return _record(model, OFFSETS_KEY, total)
 
 
+def relation(
+    ours: Model, theirs: Model
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
+    """How tensors y of `theirs` follow from x of `ours`, of one origin: y = 2^octaves·x − offset.
+
+    Returns:
+        The octaves and the offsets of the tensors where they are not all 0.
+    """
+    zero = np.zeros(())
+    before, after = recorded_octaves(ours), recorded_octaves(theirs)
+    octaves = {
+        name: after.get(name, zero) - before.get(name, zero) for name in sorted({*before, *after})
+    }
+    octaves = {name: values for name, values in octaves.items() if np.any(values)}
+    offsets = recorded_offsets(theirs)
+    for name, given in recorded_offsets(ours).items():
+        offsets[name] = offsets.get(name, zero) - np.exp2(octaves.get(name, zero)) * given
+    return octaves, {name: values for name, values in offsets.items() if np.any(values)}
+
+
 def _record(model: Model, key: str, values: Mapping[str, NDArray[np.float64]]) -> Model:
     groups: dict[str, list[str]] = {}
     for tensor in sorted(values):

@@ -32,6 +32,7 @@ from onnxq.quantization.insert import insert
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan, plan_quantization
 from onnxq.quantization.search import Search
 from onnxq.quantization.targets import Target
+from onnxq.shown import Shown
 
 PROOF_BATCHES = 2
 """Batches of the samples in memory on which equalization is proved."""
@@ -58,8 +59,8 @@ class Prepared:
     absorption: Absorption | None = None
 
 
-@dataclass(frozen=True)
-class QuantizationResult:
+@dataclass(frozen=True, repr=False)
+class QuantizationResult(Shown):
     """What `quantize` did.
 
     Attributes:

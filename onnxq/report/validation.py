@@ -32,14 +32,15 @@ def metric_table(result: Validation, paths: Sequence[Path]) -> Table:
                 str(path),
                 row.execution,
                 number(row.size / 1e6, 3),
-                *(_cell(row, name) for name in units),
+                *(cell(row, name) for name in units),
             )
             for row, path in zip(result.rows, paths, strict=True)
         ],
     )
 
 
-def _cell(row: Row, metric: str) -> str:
+def cell(row: Row, metric: str) -> str:
+    """A metric's value, without its unit."""
     value, unit = row.values[metric], row.units[metric]
     if unit == "dB":
         return decibels(value)
@@ -51,8 +52,8 @@ def gate_table(result: Validation) -> Table:
     return table(
         "Gate | Model | Execution | >Limit | >Found | Verdict",
         [
-            (gate.name, gate.model, gate.execution, _with_unit(gate.limit, gate),
-             _with_unit(gate.value, gate), "passed" if gate.passed else "failed")
+            (gate.name, gate.model, gate.execution, gate_with_unit(gate.limit, gate),
+             gate_with_unit(gate.value, gate), "passed" if gate.passed else "failed")
             for gate in result.gates
         ],
         title="Gates",
@@ -62,13 +63,15 @@ def gate_table(result: Validation) -> Table:
 def verdict(gate: Gate) -> str:
     """A failed gate in one line."""
     relation = "above" if gate.name == "max-drop" else "below"
+    limit, found = (gate_with_unit(value, gate) for value in (gate.limit, gate.value))
     return (
-        f"failed: --{gate.name} {_with_unit(gate.limit, gate)}: {gate.model} ({gate.execution}) "
-        f"is at {_with_unit(gate.value, gate)}, {relation} the limit"
+        f"failed: --{gate.name} {limit}: {gate.model} ({gate.execution}) is at {found}, "
+        f"{relation} the limit"
     )
 
 
-def _with_unit(value: float, gate: Gate) -> str:
+def gate_with_unit(value: float, gate: Gate) -> str:
+    """A limit, or what was found, with its unit."""
     return f"{number(value)} {gate.unit}".rstrip()
 
 

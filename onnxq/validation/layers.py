@@ -29,6 +29,7 @@ from onnxq.errors import DataError
 from onnxq.model.model import Model
 from onnxq.model.session import open_session, run, with_outputs
 from onnxq.progress import SILENT, Progress
+from onnxq.shown import Shown
 from onnxq.validation.causes import CauseFinder, Causes
 from onnxq.validation.metrics import METRICS
 from onnxq.validation.pairing import Pairing, Unmatched, pair
@@ -79,8 +80,8 @@ class LayerError:
     causes: Causes
 
 
-@dataclass(frozen=True)
-class LayerReport:
+@dataclass(frozen=True, repr=False)
+class LayerReport(Shown):
     """The layers of one quantized model, the most harmful first.
 
     Attributes:

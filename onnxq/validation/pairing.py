@@ -21,7 +21,7 @@ from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
 from onnxq.model.normalize import LOWEST_OPSET, normalize
-from onnxq.model.octaves import recorded_octaves, recorded_offsets
+from onnxq.model.octaves import relation
 from onnxq.model.operators import (
     Int8Rule,
     ScaleRule,
@@ -134,7 +134,7 @@ def pair(
         main = _main_node(graphs, nodes)
         layers.append(Layer(main.name, main.op_type, name, tuple(node.name for node in nodes)))
         covered |= {node.name: main.name for node in nodes if node.name not in covered}
-    ours, theirs = recorded_octaves(float_model), recorded_octaves(quantized)
+    octaves, offsets = relation(float_model, quantized)
     computed = tensors - set(graphs.quantized.inputs)
     if not computed:
         raise ModelError(
@@ -144,7 +144,9 @@ def pair(
     return Pairing(
         exact, quantized, twin, tuple(sorted(computed, key=_place(graphs.quantized))),
         tuple(layers), _unmatched(graphs, layers, covered, refused),
-        _factors(ours, theirs, tensors), _offsets(float_model, quantized, tensors),
+        {name: np.exp2(values).astype(np.float32)
+         for name, values in octaves.items() if name in tensors},
+        {name: values.astype(np.float32) for name, values in offsets.items() if name in tensors},
         _bounds(Graph(normalized), graphs.twin, tensors),
     )  # fmt: skip
 
@@ -248,35 +250,6 @@ def _is_quantized(graphs: _Graphs, node: Node) -> bool:
     producer = graph.producers.get(node.input(1))
     dequantized = producer is not None and producer.op_type == DEQUANTIZE
     return dequantized and _is_weighted(graphs.twin, same)
-
-
-def _factors(
-    ours: Mapping[str, NDArray[np.float64]],
-    theirs: Mapping[str, NDArray[np.float64]],
-    tensors: set[str],
-) -> dict[str, NDArray[np.float32]]:
-    zero = np.zeros(())
-    found = {}
-    for name in sorted(tensors):
-        octaves = theirs.get(name, zero) - ours.get(name, zero)
-        if np.any(octaves):
-            found[name] = np.exp2(octaves).astype(np.float32)
-    return found
-
-
-def _offsets(
-    float_model: Model, quantized: Model, tensors: set[str]
-) -> dict[str, NDArray[np.float32]]:
-    """O of q = s · x − o, where x may be scaled and moved itself."""
-    zero = np.zeros(())
-    factors = _factors(recorded_octaves(float_model), recorded_octaves(quantized), tensors)
-    ours, theirs = recorded_offsets(float_model), recorded_offsets(quantized)
-    found = {}
-    for name in sorted(tensors):
-        offset = theirs.get(name, zero) - ours.get(name, zero) * factors.get(name, 1.0)
-        if np.any(offset):
-            found[name] = offset.astype(np.float32)
-    return found
 
 
 def _bounds(exact: Graph, twin: Graph, tensors: set[str]) -> dict[str, tuple[float, float]]:
