@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration import files as calibration_files
+from onnxq.calibration import stream as calibration_stream
+from onnxq.calibration.checkpoint import Checkpoint
+from onnxq.calibration.jobs import calibrate_in_processes
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import observe
 from onnxq.data import DataSource, Preprocessing, open_data
@@ -31,6 +34,7 @@ from onnxq.model.model import Model, with_metadata
 from onnxq.model.normalize import Normalization, normalize
 from onnxq.model.octaves import with_octaves, with_offsets
 from onnxq.model.operators import operator_of
+from onnxq.model.session import Runtime
 from onnxq.progress import SILENT, Progress
 from onnxq.quantization import quantize as quantization_stage
 from onnxq.quantization.details import METADATA_KEY, details_json, recorded_preprocessing
@@ -143,21 +147,51 @@ def calibrate(
     samples: int | None = None,
     batch_size: int = BATCH_SIZE,
     shard: tuple[int, int] = (1, 1),
+    jobs: int = 1,
+    memory: int = 0,
+    state: PathLike | None = None,
+    resume: bool = False,
     provider: str = "cpu",
+    libraries: Sequence[PathLike] = (),
     allow_nonfinite: bool = False,
     progress: Progress = SILENT,
 ) -> Calibration:
-    """Run the model over the data once and collect what every tensor's values look like."""
+    """Run the model over the data once and collect what every tensor's values look like.
+
+    Args:
+        shard: (i, n), the i-th of n equal parts of the batches, counted from 1.
+        jobs: processes; the result does not depend on their number.
+        memory: bytes that collected activations may take at a time, 0 for no limit; beyond them
+            there are several passes over the data.
+        state: file for the state of the run, to go on from with `resume` after it was killed. The
+            caller removes it once the result is safe, with `calibration.checkpoint.remove_states`.
+        libraries: shared libraries of custom operators.
+
+    Raises:
+        DataError: the data do not fit, or an activation is NaN or Inf.
+        ModelError: the model does not run.
+        UsageError: a process was killed.
+    """
     model = as_model(model)
     source = as_source(
         data, model, preprocess=preprocess, samples=samples, allow_nonfinite=allow_nonfinite
     )
     normalized, _ = normalize(model)
-    return observe(
-        normalized, source, tensors_to_observe(Graph(normalized)), fingerprint=model.fingerprint,
-        batch_size=batch_size, shard=shard, provider=provider, allow_nonfinite=allow_nonfinite,
-        progress=progress,
+    request = calibration_stream.Request(
+        tensors_to_observe(Graph(normalized)), model.fingerprint, batch_size, shard,
+        allow_nonfinite=allow_nonfinite, memory=memory,
+        runtime=Runtime(provider, libraries=tuple(Path(library) for library in libraries)),
     )  # fmt: skip
+    checkpoint = Checkpoint(Path(state), resume) if state is not None else None
+    if jobs > 1:
+        found = calibrate_in_processes(
+            normalized, source, request, jobs, checkpoint=checkpoint, progress=progress
+        )
+    else:
+        found = calibration_stream.calibrate(
+            normalized, source, request, checkpoint=checkpoint, progress=progress
+        )
+    return found
 
 
 def as_calibration(calibration: Calibration | PathLike, model: Model) -> Calibration:

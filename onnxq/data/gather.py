@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from onnxq.data.source import Array, DataSource, fixed_batch
+from onnxq.data.source import Array, DataSource, fixed_batch, span_of
 from onnxq.model.model import TensorSpec
 
 BATCH_SIZE = 8
@@ -37,8 +37,8 @@ def gather(
     wanted = max(1, math.ceil((source.count or count) / count))
     batches: list[Mapping[str, Array]] = []
     taken = position = seen = 0
-    for number, batch in enumerate(source.batches(BATCH_SIZE)):
-        if is_held_out(number, hold_out) != held:
+    for batch in source.batches(BATCH_SIZE):
+        if is_held_out(span_of(batch, inputs, BATCH_SIZE), hold_out) != held:
             continue
         if fixed:
             rows = list(range(len(batch))) if held or seen % wanted == 0 else []

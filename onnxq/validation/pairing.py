@@ -144,8 +144,9 @@ def pair(
     return Pairing(
         exact, quantized, twin, tuple(sorted(computed, key=_place(graphs.quantized))),
         tuple(layers), _unmatched(graphs, layers, covered, refused),
-        {n: np.exp2(octaves[n]).astype(np.float32) for n in octaves if n in tensors},
-        {n: offsets[n].astype(np.float32) for n in offsets if n in tensors},
+        {name: np.exp2(values).astype(np.float32)
+         for name, values in octaves.items() if name in tensors},
+        {name: values.astype(np.float32) for name, values in offsets.items() if name in tensors},
         _bounds(Graph(normalized), graphs.twin, tensors),
     )  # fmt: skip
 

@@ -4,7 +4,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from onnxq.model.model import Model, with_metadata
-from onnxq.model.octaves import METADATA_KEY, recorded_octaves, with_octaves
+from onnxq.model.octaves import (
+    METADATA_KEY,
+    OFFSETS_KEY,
+    recorded_octaves,
+    recorded_offsets,
+    with_octaves,
+    with_offsets,
+)
 
 from equalization.graphs import Builder
 
@@ -44,3 +51,14 @@ def test_what_is_no_record_is_none():
     for text in ("{", "3", '[{"tensors": ["x"]}]', '{"x": 1}', '[{"tensors": 5, "shape": []}]'):
         broken: Model = with_metadata(tiny(), {METADATA_KEY: text})
         assert recorded_octaves(broken) == {}
+
+
+def test_offsets_follow_the_scales_that_come_after():
+    """y = 2·x − 1 and then z = 4·y − 3: of x, z subtracts 4·1 + 3."""
+    once = with_offsets(with_octaves(tiny(), {"x": np.ones(2)}), {"x": np.ones(2)})
+    scaled = with_octaves(once, {"x": np.full(2, 2.0)})
+    twice = with_offsets(scaled, {"x": np.full(2, 3.0)})
+    np.testing.assert_array_equal(recorded_offsets(twice)["x"], [7, 7])
+    np.testing.assert_array_equal(recorded_octaves(twice)["x"], [3, 3])
+    for text in ("", "[]", '{"x": "y"}'):
+        assert recorded_offsets(with_metadata(tiny(), {OFFSETS_KEY: text})) == {}

@@ -10,7 +10,7 @@ import pytest
 from onnxq import api
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model, with_metadata
-from onnxq.model.octaves import METADATA_KEY
+from onnxq.model.octaves import METADATA_KEY, OFFSETS_KEY
 from onnxq.model.session import open_session, run, with_outputs
 from onnxq.quantization import quantize as stage
 from onnxq.quantization.plan import Quantized
@@ -128,7 +128,7 @@ def test_scales_of_an_equalized_model_are_divided_out():
     data, seen = random_feeds(original, 1, batch=32), random_feeds(original, 0, batch=32)
     int8, result = onnxq.quantize(original, seen, weights="per-tensor", bias_correction=False)
     assert sum(each.scaled for each in result.equalization.classes) > 10
-    stripped = with_metadata(int8, {METADATA_KEY: "[]"})
+    stripped = with_metadata(int8, {METADATA_KEY: "[]", OFFSETS_KEY: "{}"})
     against_original = measured(original, int8, data)
     against_prepared = measured(result.prepared.model, stripped, data)
     assert not against_original.warning
