@@ -175,6 +175,8 @@ def _scales(subject: Subject, name: str) -> str:
     what = f"{count(free, 'scale')} free"
     if subject.quantized is None and not subject.octaves:
         return f"{what}; onnxq equalize chooses them"
+    if not subject.record and not subject.octaves:
+        return f"{what}; whether another tool chose any is not recorded"
     if subject.record.get("equalization", 0) is None:
         return f"{what}; quantized with --no-equalize"
     rolled = set((subject.record.get("equalization") or {}).get("rolled_back", ()))
