@@ -326,7 +326,8 @@ def test_constants_keep_their_axes(b):
     classes = find_classes(graph)
     scaled = Graph(apply_scales(graph, classes, random_exponents(classes))[0])
     shapes = {
-        name: scaled.constant(scaled.by_name[name].input(1)).shape for name in ("add", "mul", "wide")
+        name: scaled.constant(scaled.by_name[name].input(1)).shape
+        for name in ("add", "mul", "wide")
     }
     assert shapes == {"add": (6,), "mul": (1, 6), "wide": (6,)}
 

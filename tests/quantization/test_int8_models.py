@@ -419,9 +419,7 @@ def sequence_layers():
     """Products over a sequence: one with a constant added behind it, one without."""
     b = Builder(3, spread=3)
     x = b.op("Relu", b.matmul(b.op("Abs", b.input(5, 8)), 16, name="plain"))
-    return b.model(
-        b.op("Add", b.matmul(x, 16, name="biased"), b.const(b.random(16)), name="add")
-    )
+    return b.model(b.op("Add", b.matmul(x, 16, name="biased"), b.const(b.random(16)), name="add"))
 
 
 @targets
