@@ -2,9 +2,9 @@
 
     python benchmarks/equalize.py MODEL --calibration DATA --preprocess P
 
-The second model has ResNet-50's layers with random weights whose channels differ in size; only its
-time means something. Spreads are the five numbers of a boxplot: minimum, quartiles and maximum of the
-largest weight of each output channel.
+The second model has ResNet-50's layers with random weights whose channels differ in size; only
+its time means something. Spreads are the five numbers of a boxplot: minimum, quartiles and maximum
+of the largest weight of each output channel.
 """
 
 from __future__ import annotations

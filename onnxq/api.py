@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration import files as calibration_files
+from onnxq.calibration import stream as calibration_stream
+from onnxq.calibration.checkpoint import Checkpoint
+from onnxq.calibration.jobs import calibrate_in_processes
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import observe
 from onnxq.data import DataSource, Preprocessing, open_data
 from onnxq.data.gather import BATCH_SIZE, gather
+from onnxq.emulation import emulate as emulation_stage
+from onnxq.emulation.emulate import Emulation
 from onnxq.equalization import equalize as equalization_stage
 from onnxq.equalization.absorb import LARGEST_CHANGE, Absorption, center, rolled_back
 from onnxq.equalization.classes import find_classes
@@ -27,21 +32,35 @@ from onnxq.model import files as model_files
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model, with_metadata
 from onnxq.model.normalize import Normalization, normalize
+from onnxq.model.octaves import with_octaves, with_offsets
 from onnxq.model.operators import operator_of
+from onnxq.model.session import Runtime
 from onnxq.progress import SILENT, Progress
 from onnxq.quantization import quantize as quantization_stage
 from onnxq.quantization.details import METADATA_KEY, details_json, recorded_preprocessing
-from onnxq.quantization.plan import QuantizationOptions
+from onnxq.quantization.plan import QuantizationOptions, check_patterns
 from onnxq.quantization.quantize import QuantizationResult, Request, Samples
+from onnxq.quantization.search import (
+    MAX_MINUTES,
+    MAX_TRIALS,
+    Bounds,
+    Candidate,
+    Criterion,
+    Measurement,
+    Trial,
+    search,
+)
 from onnxq.quantization.targets import target_named
+from onnxq.shown import Shown
 from onnxq.validation.compare import Row, compare
-from onnxq.validation.execute import runner
 from onnxq.validation.gates import Gate, check_gates
+from onnxq.validation.layers import LayerReport, measure_layers
 from onnxq.validation.metrics import METRICS, metric_named
 
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
 Data = PathLike | Array | Mapping[str, Array] | DataSource
+Made = tuple[Model, QuantizationResult]
 
 PROOF_SAMPLES = 16
 """Samples on which equalization proves that the float outputs stay the same."""
@@ -60,6 +79,9 @@ RANGES = "mse"
 
 HOLD_OUT = 8
 """Every so many-th batch of calibration data is held out to measure on."""
+
+RANKING_SAMPLES = 32
+"""Samples on which the search for layers to keep in float ranks them."""
 
 
 def load(path: PathLike) -> Model:
@@ -125,24 +147,54 @@ def calibrate(
     samples: int | None = None,
     batch_size: int = BATCH_SIZE,
     shard: tuple[int, int] = (1, 1),
+    jobs: int = 1,
+    memory: int = 0,
+    state: PathLike | None = None,
+    resume: bool = False,
     provider: str = "cpu",
+    libraries: Sequence[PathLike] = (),
     allow_nonfinite: bool = False,
     progress: Progress = SILENT,
 ) -> Calibration:
-    """Run the model over the data once and collect what every tensor's values look like."""
+    """Run the model over the data once and collect what every tensor's values look like.
+
+    Args:
+        shard: (i, n), the i-th of n equal parts of the batches, counted from 1.
+        jobs: processes; the result does not depend on their number.
+        memory: bytes that collected activations may take at a time, 0 for no limit; beyond them
+            there are several passes over the data.
+        state: file for the state of the run, to go on from with `resume` after it was killed. The
+            caller removes it once the result is safe, with `calibration.checkpoint.remove_states`.
+        libraries: shared libraries of custom operators.
+
+    Raises:
+        DataError: the data do not fit, or an activation is NaN or Inf.
+        ModelError: the model does not run.
+        UsageError: a process was killed.
+    """
     model = as_model(model)
     source = as_source(
         data, model, preprocess=preprocess, samples=samples, allow_nonfinite=allow_nonfinite
     )
     normalized, _ = normalize(model)
-    return observe(
-        normalized, source, tensors_to_observe(Graph(normalized)), fingerprint=model.fingerprint,
-        batch_size=batch_size, shard=shard, provider=provider, allow_nonfinite=allow_nonfinite,
-        progress=progress,
+    request = calibration_stream.Request(
+        tensors_to_observe(Graph(normalized)), model.fingerprint, batch_size, shard,
+        allow_nonfinite=allow_nonfinite, memory=memory,
+        runtime=Runtime(provider, libraries=tuple(Path(library) for library in libraries)),
     )  # fmt: skip
+    checkpoint = Checkpoint(Path(state), resume) if state is not None else None
+    if jobs > 1:
+        found = calibrate_in_processes(
+            normalized, source, request, jobs, checkpoint=checkpoint, progress=progress
+        )
+    else:
+        found = calibration_stream.calibrate(
+            normalized, source, request, checkpoint=checkpoint, progress=progress
+        )
+    return found
 
 
-def _as_calibration(calibration: Calibration | PathLike, model: Model) -> Calibration:
+def as_calibration(calibration: Calibration | PathLike, model: Model) -> Calibration:
     """Load if need be; refuse the calibration of another model."""
     named = "the calibration"
     if not isinstance(calibration, Calibration):
@@ -159,8 +211,8 @@ def _as_calibration(calibration: Calibration | PathLike, model: Model) -> Calibr
 # --- equalize --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class EqualizationResult:
+@dataclass(frozen=True, repr=False)
+class EqualizationResult(Shown):
     """What `equalize` did.
 
     Attributes:
@@ -205,7 +257,7 @@ def equalize(
         raise UsageError("preprocessing needs data", hint="give --data")
     source = as_source(data, model, preprocess=preprocess) if data is not None else None
     if calibration is not None:
-        calibration = _as_calibration(calibration, model)
+        calibration = as_calibration(calibration, model)
         _check_preprocessing(calibration.provenance.preprocessing, source, "the calibration")
     elif source is not None:
         calibration = observe(
@@ -219,6 +271,7 @@ def equalize(
     options = EqualizationOptions(real_scales=scales == "real", relu6=relu6)
     feeds = _proof_feeds(normalized, source)
     result, record = equalization_stage.equalize(normalized, calibration, feeds, options)
+    result = with_octaves(result, record.octaves)
     absorption, change = None, record.proof
     if absorb_bias and calibration is not None:
         scaled = derive_calibration(calibration, record.octaves)[0]
@@ -228,7 +281,7 @@ def equalize(
             reason = f"the float outputs would change by {-change.sqnr:.1f} dB"
             absorption, change = rolled_back(absorption, reason), record.proof
         else:
-            result = centered
+            result = with_offsets(centered, absorption.broadcastable(Graph(centered)))
     return result, EqualizationResult(normalization, record, absorption, change, calibration)
 
 
@@ -257,6 +310,10 @@ def quantize(
     bias_correction: bool = True,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    max_drop: float | None = None,
+    validate_data: Data | None = None,
+    max_trials: int = MAX_TRIALS,
+    max_minutes: float = MAX_MINUTES,
     progress: Progress = SILENT,
 ) -> tuple[Model, QuantizationResult]:
     """Turn a float model into an int8 QDQ model.
@@ -266,13 +323,20 @@ def quantize(
         calibration: a calibration of this model, instead of running one.
         absorb_bias: center activations, if equalized and the target's zero points are all 0.
         target, weights, ranges, scale, include, exclude: as on the command line.
+        max_drop: keep layers in float until the first metric `validate` computes on
+            `validate_data` (top1 where they have labels, else sqnr) falls no further than this;
+            `QuantizationResult.search.passed` says whether it does.
+        max_trials, max_minutes: where that search gives up; it then returns its best model.
 
     Raises:
-        UsageError: neither data nor calibration, or an unknown option value.
+        UsageError: neither data nor calibration, an unknown option value, a regular expression
+            that matches no node, or only one of `max_drop` and `validate_data`.
         DataError: the data do not fit, or the calibration is of another model.
     """
     if data is None and calibration is None:
         raise UsageError("quantize needs data", hint="give --data or --calibration")
+    if (max_drop is None) != (validate_data is None):
+        raise UsageError("--max-drop and --validate-data need each other")
     model = as_model(model)
     options = QuantizationOptions(
         per_channel=weights == "per-channel", ranges=ranges, power_of_two=scale == "power-of-two",
@@ -280,6 +344,7 @@ def quantize(
     )  # fmt: skip
     chosen = target_named(target)
     normalized, normalization = normalize(model)
+    check_patterns(Graph(normalized), options)
     source = None
     if data is not None:
         source = as_source(data, model, preprocess=preprocess, samples=samples)
@@ -287,7 +352,7 @@ def quantize(
         raise UsageError("preprocessing and a number of samples need data", hint="give --data")
     hold_out = HOLD_OUT if source and (source.count or 0) >= HOLD_OUT * BATCH_SIZE else 0
     if calibration is not None:
-        calibration = _as_calibration(calibration, model)
+        calibration = as_calibration(calibration, model)
         _check_preprocessing(calibration.provenance.preprocessing, source, "the calibration")
         unseen = source is not None and calibration.data != source.fingerprint
     else:
@@ -305,7 +370,64 @@ def quantize(
         bias_correction, progress,
     )  # fmt: skip
     quantized, result = quantization_stage.quantize(request)
+    if max_drop is not None and validate_data is not None:
+        checked = as_source(validate_data, model, preprocess=preprocess)
+        _check_preprocessing(calibration.provenance.preprocessing, checked, "the calibration")
+        quantized, result = _keep_in_float(
+            model, request, quantized, result, checked, max_drop,
+            Bounds(max_trials, max_minutes), progress,
+        )  # fmt: skip
+    if result.equalization is not None:
+        quantized = with_octaves(quantized, result.equalization.octaves)
+    if result.absorption is not None:
+        offsets = result.absorption.broadcastable(Graph(result.prepared.model))
+        quantized = with_offsets(quantized, offsets)
     return with_metadata(quantized, {METADATA_KEY: details_json(result, calibration)}), result
+
+
+def _keep_in_float(
+    model: Model,
+    request: Request,
+    quantized: Model,
+    result: QuantizationResult,
+    source: DataSource,
+    max_drop: float,
+    bounds: Bounds,
+    progress: Progress,
+) -> tuple[Model, QuantizationResult]:
+    """Search for the layers to keep in float; `result` is that of all in int8."""
+
+    def measure(trial: Model) -> Validation:
+        return validate(model, trial, source, max_drop=max_drop, progress=progress)
+
+    def tried(made: Made, validation: Validation) -> Trial[Made]:
+        gate, row = validation.gates[0], validation.rows[1]
+        return Trial(made, Measurement(next(iter(row.values.values())), gate.value, gate.passed))
+
+    def attempt(keep: Mapping[str, str]) -> Trial[Made]:
+        made = quantization_stage.quantize(replace(request, again=result, keep=keep))
+        return tried(made, measure(made[0]))
+
+    def rank() -> list[Candidate]:
+        report = measure_layers(
+            result.prepared.model, quantized, source, probes=RANKING_SAMPLES, whole=False,
+            progress=progress,
+        )  # fmt: skip
+        return [
+            Candidate(layer.name, layer.share, layer.name in result.plan.weights)
+            for layer in report.layers
+            if layer.name in result.plan.weights or layer.op_type in request.target.residual
+        ]
+
+    first = measure(quantized)
+    (metric, value), gate = next(iter(first.rows[0].values.items())), first.gates[0]
+    criterion = Criterion(
+        metric, first.rows[0].units[metric], value, max_drop, gate.unit, first.samples
+    )
+    (best, record), found = search(
+        criterion, tried((quantized, result), first), rank, attempt, bounds
+    )
+    return best, replace(record, search=found)
 
 
 def _samples(
@@ -339,31 +461,40 @@ def _check_preprocessing(expected: str, source: DataSource | None, what: str) ->
 
 
 def emulate(
-    model: Model | PathLike, data: Data, *, batch_size: int = BATCH_SIZE
-) -> dict[str, Array]:
-    """Outputs of a QDQ model under emulation, by name, for all samples."""
+    model: Model | PathLike,
+    data: Data,
+    *,
+    preprocess: str | Preprocessing | None = None,
+    samples: int | None = None,
+    batch_size: int = BATCH_SIZE,
+    progress: Progress = SILENT,
+) -> Emulation:
+    """Compute what an int8 machine computes for a QDQ model: exact sums, one rounding.
+
+    Returns:
+        Outputs by name for all samples, with the record: what ran in integers, what in float and
+        why, and which sums left int32.
+    """
     model = as_model(model)
-    source = as_source(data, model)
-    run_model = runner(model, "emulate")
-    parts = [run_model(batch.feeds) for batch in source.batches(batch_size)]
-    return {
-        spec.name: np.concatenate([part[index] for part in parts])
-        for index, spec in enumerate(model.outputs)
-    }
+    source = as_source(data, model, preprocess=preprocess, samples=samples)
+    _check_preprocessing(recorded_preprocessing(model), source, model.name)
+    return emulation_stage.emulate(model, source, batch_size=batch_size, progress=progress)
 
 
-@dataclass(frozen=True)
-class Validation:
+@dataclass(frozen=True, repr=False)
+class Validation(Shown):
     """Metrics by model and execution, the float model first, and the gates.
 
     Attributes:
-        notes: what a reader must know of the data.
+        note: what a reader must know of the data.
+        layers: the layers of each quantized model, where they were asked for.
     """
 
     rows: tuple[Row, ...]
     gates: tuple[Gate, ...]
     samples: int
     note: str
+    layers: tuple[LayerReport, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -381,6 +512,7 @@ def validate(
     executions: Sequence[str] = ("emulate",),
     max_drop: float | None = None,
     min_accuracy: float | None = None,
+    layers: bool = False,
     batch_size: int = BATCH_SIZE,
     progress: Progress = SILENT,
 ) -> Validation:
@@ -389,6 +521,8 @@ def validate(
     Args:
         metrics: names or `file.py:function`; by default top1 where the data have labels, and
             sqnr and cosine. Gates look at the first.
+        max_drop, min_accuracy: see `onnxq.validation.gates`.
+        layers: measure each layer of each quantized model, too.
     """
     float_model = as_model(float_model)
     if isinstance(quantized, (Model, str, os.PathLike)):
@@ -400,9 +534,17 @@ def validate(
     if metrics is None:
         metrics = [name for name in ("top1", "sqnr", "cosine")
                    if source.has_labels or not METRICS[name].needs_labels]  # fmt: skip
+    chosen = [metric_named(name) for name in metrics]
+    relative = min_accuracy is not None and not chosen[0].needs_labels
+    if not models and (max_drop is not None or relative):
+        raise UsageError("the gates have nothing to check", hint="name a quantized model")
     rows, count = compare(
-        float_model, models, source, metrics=[metric_named(name) for name in metrics],
-        executions=executions, batch_size=batch_size, progress=progress,
+        float_model, models, source, metrics=chosen, executions=executions,
+        batch_size=batch_size, progress=progress,
     )  # fmt: skip
-    gates = check_gates(rows, max_drop=max_drop, min_accuracy=min_accuracy)
-    return Validation(rows, gates, count, source.note)
+    gates = check_gates(rows, chosen[0], max_drop=max_drop, min_accuracy=min_accuracy)
+    reports = [
+        measure_layers(float_model, m, source, batch_size=batch_size, progress=progress)
+        for m in (models if layers else ())
+    ]
+    return Validation(rows, gates, count, source.note, tuple(reports))

@@ -88,6 +88,19 @@ def _match_umask(path: Path) -> None:
     path.chmod(0o666 & ~mask)
 
 
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write an .npz file, whole or not at all; the same arrays give the same bytes."""
+    import zipfile
+
+    from numpy.lib import format as npy
+
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, array in arrays.items():
+            # ZipInfo's own date is that of 1980.
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as stream:
+                npy.write_array(stream, array, allow_pickle=False)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path`, whole or not at all."""
     with atomic_path(path) as temporary:

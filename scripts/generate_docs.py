@@ -21,7 +21,7 @@ from onnxq.cli.group import COMMANDS
 from onnxq.cli.group import onnxq as command_line
 from onnxq.data.settings import PRESETS
 from onnxq.model import operators
-from onnxq.model.operators import OPERATORS, Int8Rule, Operator, ScaleRule
+from onnxq.model.operators import OPERATORS, Int8Rule, IntegerForm, Operator, ScaleRule
 from onnxq.quantization.targets import TARGETS, Placement, Target
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,7 +70,9 @@ def meanings(enumeration: str) -> dict[str, str]:
     return found
 
 
-def rule_table(enumeration: type[ScaleRule | Int8Rule], rule: Callable[[Operator], object]) -> str:
+def rule_table(
+    enumeration: type[ScaleRule | Int8Rule | IntegerForm], rule: Callable[[Operator], object]
+) -> str:
     texts = meanings(enumeration.__name__)
     return markdown_table(
         ("rule", "meaning", "operators"),
@@ -152,6 +154,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "operators": operator_table,
     "scale rules": lambda: rule_table(ScaleRule, lambda row: row.scale),
     "int8 rules": lambda: rule_table(Int8Rule, lambda row: row.int8),
+    "integer forms": lambda: rule_table(IntegerForm, lambda row: row.integer_form),
     "targets": target_table,
     "presets": preset_table,
 }

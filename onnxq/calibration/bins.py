@@ -72,20 +72,15 @@ def high_half(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     return words.reshape(*values.shape, 2)[..., offset].copy()
 
 
-def count_columns(
-    high: NDArray[np.uint16], channels: NDArray[np.intp], count: int, top: int
-) -> NDArray[np.int64]:
-    """Histogram rows (count, 2 + 2·magnitude_bins(top)); the last column is for NaN and Inf.
+def write_codes(values: NDArray[np.float32], out: NDArray[np.uint16]) -> None:
+    """Write the code of each value: its leading 14 bits, sign, exponent and 5 bits of mantissa."""
+    np.right_shift(values.view(np.uint32), 18, out=out, casting="unsafe")
 
-    Args:
-        high: leading half-words, any shape.
-        channels: channel of each value, broadcastable to `high`.
-        count: number of channels.
-    """
-    width = 2 + 2 * magnitude_bins(top)
-    columns = lookup_table(top)[high]
-    columns += channels * width
-    return np.bincount(columns.ravel(), minlength=count * width).reshape(count, width)
+
+@lru_cache(maxsize=256)
+def code_table(top: int) -> NDArray[np.intp]:
+    """Column in a histogram row for each code (16,384 entries)."""
+    return np.ascontiguousarray(lookup_table(top)[::4])
 
 
 def split_shape(shape: tuple[int, ...], axis: int | None) -> tuple[int, int, int]:
@@ -96,13 +91,14 @@ def split_shape(shape: tuple[int, ...], axis: int | None) -> tuple[int, int, int
 
 
 def regrow(counts: NDArray[Any], old: int, new: int) -> NDArray[np.int64]:
-    """The same rows in the wider window [2^FLOOR, 2^new)."""
+    """The same rows in the wider window [2^FLOOR, 2^new); columns after the bins stay last."""
     if new == old:
         return counts
     width, wider = magnitude_bins(old), magnitude_bins(new)
-    result = np.zeros((len(counts), 1 + 2 * wider), counts.dtype)
+    result = np.zeros((len(counts), counts.shape[1] + 2 * (wider - width)), counts.dtype)
     result[:, : 1 + width] = counts[:, : 1 + width]
-    result[:, 1 + wider : 1 + wider + width] = counts[:, 1 + width :]
+    result[:, 1 + wider : 1 + wider + width] = counts[:, 1 + width : 1 + 2 * width]
+    result[:, 1 + 2 * wider :] = counts[:, 1 + 2 * width :]
     return result
 
 

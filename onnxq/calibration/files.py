@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 import onnxq
 from onnxq.calibration import bins
-from onnxq.calibration.statistics import Calibration, Provenance, TensorStatistics
+from onnxq.calibration.statistics import Calibration, NotFinite, Provenance, TensorStatistics
 from onnxq.errors import DataError
 from onnxq.records import write_bytes
 
@@ -21,10 +22,16 @@ FORMAT = "onnxq/calibration"
 VERSION = 1
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _ARRAYS = ("minimum", "maximum", "positions", "counts")
+_HALVES = "halves"
 
 
 def save(calibration: Calibration, path: Path) -> None:
     """Write the file, whole or not at all; the same calibration gives the same bytes."""
+    write_bytes(path, to_bytes(calibration))
+
+
+def to_bytes(calibration: Calibration) -> bytes:
+    """The content of the file."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         _add(archive, "header.json", json.dumps(_header(calibration), indent=1).encode())
@@ -36,11 +43,13 @@ def save(calibration: Calibration, path: Path) -> None:
                 "positions": np.diff(positions, prepend=0).astype(np.uint32),
                 "counts": statistics.counts.ravel()[positions].astype(np.uint64),
             }
+            if statistics.halves is not None:
+                arrays[_HALVES] = statistics.halves
             for name, array in arrays.items():
                 stream = io.BytesIO()
                 np.lib.format.write_array(stream, _smallest(array), allow_pickle=False)
                 _add(archive, f"{number}/{name}.npy", stream.getvalue())
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _smallest(array: NDArray[Any]) -> NDArray[Any]:
@@ -72,6 +81,7 @@ def _header(calibration: Calibration) -> dict[str, Any]:
                 "name": name, "axis": t.axis, "channels": t.channels, "top": t.top,
                 "not_finite": t.not_finite,
             }
+            | ({"first_not_finite": asdict(t.first_not_finite)} if t.first_not_finite else {})
             for name, t in calibration.tensors.items()
         ],
     }  # fmt: skip
@@ -84,10 +94,7 @@ def load(path: Path) -> Calibration:
         DataError: missing, not a calibration file, damaged, or of another version or bins.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            header = json.loads(archive.read("header.json"))
-            _check_header(header, path)
-            return _read(archive, header)
+        return from_bytes(path.read_bytes(), path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such calibration file") from None
     except OSError as error:
@@ -100,6 +107,14 @@ def load(path: Path) -> Calibration:
             f"{path}: not a calibration file, or a damaged one ({type(error).__name__})",
             hint="run onnxq calibrate again",
         ) from None
+
+
+def from_bytes(content: bytes, path: Path) -> Calibration:
+    """The calibration in the content of a file; `path` is for messages."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        header = json.loads(archive.read("header.json"))
+        _check_header(header, path)
+        return _read(archive, header)
 
 
 def _read(archive: zipfile.ZipFile, header: Any) -> Calibration:
@@ -129,11 +144,10 @@ def _check_header(header: Any, path: Path) -> None:
 
 def _read_tensor(archive: zipfile.ZipFile, number: int, entry: dict[str, Any]) -> TensorStatistics:
     minimum, maximum, positions, counts = (
-        np.lib.format.read_array(
-            io.BytesIO(archive.read(f"{number}/{name}.npy")), allow_pickle=False
-        )
-        for name in _ARRAYS
+        _read_array(archive, f"{number}/{name}.npy") for name in _ARRAYS
     )
+    halves = f"{number}/{_HALVES}.npy"
+    first = entry.get("first_not_finite")
     channels, top = int(entry["channels"]), int(entry["top"])
     if not bins.FLOOR < top <= bins.CEILING or len(minimum) != channels:
         raise ValueError("window out of range")
@@ -141,5 +155,13 @@ def _read_tensor(archive: zipfile.ZipFile, number: int, entry: dict[str, Any]) -
     rows.ravel()[np.cumsum(positions.astype(np.int64))] = counts
     return TensorStatistics(
         entry["axis"], minimum.astype(np.float32), maximum.astype(np.float32), rows, top,
-        int(entry["not_finite"]),
+        int(entry["not_finite"]), NotFinite(**first) if first else None,
+        _read_array(archive, halves) if halves in archive.namelist() else None,
     )  # fmt: skip
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    array: NDArray[Any] = np.lib.format.read_array(
+        io.BytesIO(archive.read(name)), allow_pickle=False
+    )
+    return array

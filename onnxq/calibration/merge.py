@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from onnxq.calibration.statistics import Calibration
+from onnxq.calibration.statistics import Calibration, TensorStatistics, join_notes
 from onnxq.errors import DataError
 
 
@@ -35,14 +35,15 @@ def merge(parts: Sequence[Calibration]) -> Calibration:
     counts = {count for _, count in shards}
     if len(counts) > 1:
         raise DataError("the calibrations cannot be merged: they split the data differently")
-    tensors = dict(first.tensors)
-    for part in parts[1:]:
+    tensors: dict[str, TensorStatistics] = {}
+    for part in parts:
         for name, statistics in part.tensors.items():
-            tensors[name] = tensors[name].merge(statistics)
+            tensors[name] = tensors[name].merge(statistics) if name in tensors else statistics
     whole = len(shards) == next(iter(counts))
     return replace(
         first,
+        note=join_notes(part.note for part in parts),
         samples=sum(part.samples for part in parts),
         shards=((1, 1),) if whole else tuple(shards),
-        tensors=tensors,
+        tensors=dict(sorted(tensors.items())),
     )

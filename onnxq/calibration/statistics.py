@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,6 +11,24 @@ from numpy.typing import NDArray
 
 from onnxq.calibration import bins
 from onnxq.errors import DataError
+from onnxq.shown import Shown
+
+
+@dataclass(frozen=True, order=True)
+class NotFinite:
+    """Where a NaN or an infinity is; the smallest of several is the first one.
+
+    Attributes:
+        sample: index in the data.
+        name: what the data call that sample.
+        channel: along the tensor's channel axis, 0 where it has none.
+        kind: "NaN" or "Inf".
+    """
+
+    sample: int
+    name: str
+    channel: int
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -23,6 +41,9 @@ class TensorStatistics:
         counts: int64 (channels, 1 + 2·magnitude_bins(top)), see `bins`.
         top: exponent above every finite magnitude.
         not_finite: number of NaN and infinite values.
+        first_not_finite: the first of them, None where there is none.
+        halves: float32 (2, 2), smallest and largest finite value in the batches of even and of
+            odd number; None for statistics that were derived, not observed.
     """
 
     axis: int | None
@@ -31,6 +52,8 @@ class TensorStatistics:
     counts: NDArray[np.int64]
     top: int
     not_finite: int
+    first_not_finite: NotFinite | None = None
+    halves: NDArray[np.float32] | None = None
 
     @property
     def channels(self) -> int:
@@ -98,6 +121,8 @@ class TensorStatistics:
             bins.regrow(self.counts, self.top, top) + bins.regrow(other.counts, other.top, top),
             top,
             self.not_finite + other.not_finite,
+            min(filter(None, (self.first_not_finite, other.first_not_finite)), default=None),
+            _merge_halves(self.halves, other.halves),
         )
 
     def scaled(self, octaves: NDArray[np.int64]) -> TensorStatistics:
@@ -110,8 +135,9 @@ class TensorStatistics:
         counts, top = bins.shift(self.counts, self.top, octaves)
         gain = np.exp2(octaves.astype(np.float32)).astype(np.float32)
         return replace(
-            self, minimum=self.minimum * gain, maximum=self.maximum * gain, counts=counts, top=top
-        )
+            self, minimum=self.minimum * gain, maximum=self.maximum * gain, counts=counts, top=top,
+            halves=None,
+        )  # fmt: skip
 
     def shifted(self, offset: NDArray[np.float64]) -> TensorStatistics:
         """Statistics of the tensor with offset[c] subtracted from channel c.
@@ -135,13 +161,23 @@ class TensorStatistics:
         counts = np.zeros((self.channels, 1 + 2 * bins.magnitude_bins(top)), np.int64)
         for row, column, found in zip(counts, columns, self.counts, strict=True):
             np.add.at(row, column, found)
-        return replace(self, minimum=minimum, maximum=maximum, counts=counts, top=top)
+        return replace(self, minimum=minimum, maximum=maximum, counts=counts, top=top, halves=None)
 
     @cached_property
     def pooled(self) -> NDArray[np.int64]:
         """The whole tensor's histogram row."""
         row: NDArray[np.int64] = self.counts.sum(axis=0)
         return row
+
+
+def _merge_halves(
+    one: NDArray[np.float32] | None, other: NDArray[np.float32] | None
+) -> NDArray[np.float32] | None:
+    if one is None or other is None:
+        return None
+    return np.stack(
+        [np.minimum(one[:, 0], other[:, 0]), np.maximum(one[:, 1], other[:, 1])], axis=1
+    )
 
 
 @dataclass(frozen=True)
@@ -161,8 +197,13 @@ class Provenance:
     schema: str = bins.SCHEMA
 
 
-@dataclass(frozen=True)
-class Calibration:
+def join_notes(notes: Iterable[str]) -> str:
+    """All notes in one, each once, in an order that does not depend on theirs."""
+    return "; ".join(sorted({part for note in notes for part in note.split("; ") if part}))
+
+
+@dataclass(frozen=True, repr=False)
+class Calibration(Shown):
     """Statistics of one model's activations over one data set.
 
     Attributes:
@@ -180,6 +221,3 @@ class Calibration:
     samples: int
     shards: tuple[tuple[int, int], ...]
     tensors: Mapping[str, TensorStatistics]
-
-    def __repr__(self) -> str:
-        return f"Calibration({self.samples} samples, {len(self.tensors)} tensors)"

@@ -2,21 +2,59 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from onnxq.calibration.accumulate import Accumulator
-from onnxq.calibration.statistics import Calibration, Provenance
+from onnxq.calibration.checkpoint import Checkpoint, Cursor
+from onnxq.calibration.counter import Counter, Values
+from onnxq.calibration.passes import groups_within, with_group
+from onnxq.calibration.statistics import Calibration, Provenance, join_notes
 from onnxq.data.gather import is_held_out
-from onnxq.data.source import DataSource
-from onnxq.errors import DataError
+from onnxq.data.source import Batch, DataSource, span_of
+from onnxq.errors import DataError, ModelError
 from onnxq.model.model import Model
-from onnxq.model.session import open_session, run, with_outputs
+from onnxq.model.session import Runtime, run
 from onnxq.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+COUNTERS = min(4, os.cpu_count() or 1)
+"""Threads that count one batch while the next one is computed."""
+
+SINGLY = "the model does not run in batches: one sample at a time"
+"""The note of a calibration where that was so."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to observe of a model; the same for all processes of a run.
+
+    Attributes:
+        tensors: tensor name → channel axis (None: one histogram for the whole tensor).
+        fingerprint: of the model the user named, which the calibration is then tied to.
+        shard: (i, n), the i-th of n equal parts of the batches, counted from 1.
+        hold_out: leave out every so many-th batch, for the caller to measure on; 0 for none.
+        allow_nonfinite: count NaN and infinite activations instead of refusing them.
+        memory: bytes that the activations collected from one pass may take at a time; where they
+            take more there are several passes, each over some of the tensors. 0 for no limit.
+        runtime: where the model runs.
+    """
+
+    tensors: Mapping[str, int | None]
+    fingerprint: str
+    batch_size: int = 8
+    shard: tuple[int, int] = (1, 1)
+    hold_out: int = 0
+    allow_nonfinite: bool = False
+    memory: int = 0
+    runtime: Runtime = field(default_factory=Runtime)
 
 
 def observe(
@@ -26,61 +64,167 @@ def observe(
     *,
     fingerprint: str,
     batch_size: int = 8,
-    shard: tuple[int, int] = (1, 1),
     hold_out: int = 0,
-    provider: str = "cpu",
     allow_nonfinite: bool = False,
+    progress: Progress = SILENT,
+) -> Calibration:
+    """`calibrate` with the usual settings; the arguments are those of `Request`."""
+    request = Request(
+        tensors, fingerprint, batch_size, hold_out=hold_out, allow_nonfinite=allow_nonfinite
+    )
+    return calibrate(model, source, request, progress=progress)
+
+
+def calibrate(
+    model: Model,
+    source: DataSource,
+    request: Request,
+    *,
+    checkpoint: Checkpoint | None = None,
     progress: Progress = SILENT,
 ) -> Calibration:
     """Run the model over the data and collect statistics of the tensors named.
 
     Args:
         model: the normalized model.
-        tensors: tensor name → channel axis (None: one histogram for the whole tensor).
-        fingerprint: of the model the user named, which the calibration is then tied to.
-        shard: (i, n), the i-th of n equal parts of the batches, counted from 1.
-        hold_out: leave out every so many-th batch, for the caller to measure on; 0 for none.
-        allow_nonfinite: count NaN and infinite activations instead of refusing them.
+        checkpoint: where to keep the state of the run, to go on from after it was killed.
 
     Raises:
         DataError: no samples, data that do not fit the model, or NaN or Inf in an activation.
+        ModelError: the model does not run.
     """
-    inputs = {spec.name for spec in model.inputs}
-    computed = [name for name in tensors if name not in inputs]
-    session = open_session(with_outputs(model, computed), provider=provider)
-    accumulators = {name: Accumulator(axis) for name, axis in tensors.items()}
-    samples = 0
-    total = source.count
-    with progress.track("calibrate", total) as advance:
-        for number, batch in enumerate(source.batches(batch_size)):
-            if number % shard[1] != shard[0] - 1 or is_held_out(number, hold_out):
-                advance(len(batch))
-                continue
-            values = dict(zip(computed, run(session, computed, batch.feeds), strict=True))
-            values |= {name: batch.feeds[name] for name in tensors if name in inputs}
-            for name, accumulator in accumulators.items():
-                if not accumulator.add(values[name]) and not allow_nonfinite:
-                    _refuse(source, name, values[name], batch.start)
-            samples += len(batch)
-            advance(len(batch))
-    if samples == 0:
-        raise DataError(f"{source.spec}: no samples in shard {shard[0]}/{shard[1]}")
-    found = {name: accumulators[name].finish() for name in sorted(accumulators)}
+    calibration = _empty(source, request)
+    key = _key(calibration, request)
+    cursor, before = checkpoint.load(key) if checkpoint else (Cursor(), None)
+    calibration = before or calibration
+    counter = Counter(
+        {name: Accumulator.of(axis, calibration.tensors.get(name))
+         for name, axis in request.tensors.items()}, source,
+        allow_nonfinite=request.allow_nonfinite,
+    )  # fmt: skip
+    singly = SINGLY in calibration.note
+
+    def so_far() -> Calibration:
+        notes = (calibration.note, SINGLY) if singly else (calibration.note,)
+        return replace(
+            calibration, note=join_notes(notes), samples=cursor.samples, tensors=counter.finish()
+        )
+
+    groups = _groups(model, source, request)
+    total = None if source.count is None else math.ceil(source.count / request.shard[1])
+    with (
+        progress.track("calibrate", total and total * len(groups)) as advance,
+        ThreadPoolExecutor(COUNTERS, "count") as pool,
+    ):
+        advance(cursor.passes * (total or 0) + cursor.spans * request.batch_size)
+        for number in range(cursor.passes, len(groups)):
+            spans = _count(model, source, request, groups[number], cursor.spans, counter, pool)
+            for read, counted, alone in spans:
+                singly |= alone
+                seen = counted if number == 0 else 0
+                cursor = Cursor(number, cursor.spans + 1, cursor.samples + seen)
+                advance(read)
+                if checkpoint and checkpoint.is_due:
+                    counter.wait()
+                    checkpoint.save(key, cursor, so_far())
+            counter.wait()
+            cursor = Cursor(number + 1, 0, cursor.samples)
+    if cursor.samples == 0:
+        raise DataError(f"{source.spec}: no samples in shard {request.shard[0]}/{request.shard[1]}")
+    return so_far()
+
+
+def _count(
+    model: Model,
+    source: DataSource,
+    request: Request,
+    group: Sequence[str],
+    done: int,
+    counter: Counter,
+    pool: Executor,
+) -> Iterator[tuple[int, int, bool]]:
+    """One pass, after the `done` first spans of the shard.
+
+    Yields for each span the samples read and those counted, and whether they ran one by one.
+    """
+    computed = [name for name in request.tensors if name not in _inputs(model)]
+    names = [name for name in computed if name in group]
+    others = [name for name in computed if name not in group]
+    session = request.runtime.open(with_group(model, names, others))
+    for batches in _spans(model, source, request, done):
+        kept = [batch for batch in batches if not _is_held_out(batch, model, request)]
+        singly = False
+        for part, values, alone in (each for batch in kept for each in _run(session, names, batch)):
+            singly |= alone
+            inputs = {name: part.feeds[name] for name in group if name in part.feeds}
+            half = span_of(part, model.inputs, request.batch_size) % 2
+            counter.take(pool, values | inputs, part.start, half)
+        yield sum(map(len, batches)), sum(map(len, kept)), singly
+
+
+def _empty(source: DataSource, request: Request) -> Calibration:
     preprocessing = str(source.preprocessing) if source.preprocessing else ""
     return Calibration(
-        Provenance(fingerprint, preprocessing, batch_size), source.fingerprint, source.note,
-        samples, (shard,), {name: value for name, value in found.items() if value is not None},
+        Provenance(request.fingerprint, preprocessing, request.batch_size), source.fingerprint,
+        source.note, 0, (request.shard,), {},
     )  # fmt: skip
 
 
-def _refuse(source: DataSource, name: str, values: NDArray[Any], start: int) -> None:
-    """Name the first sample whose activation is not finite."""
-    rows = values.reshape(len(values), -1) if values.ndim else values.reshape(1, 1)
-    bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
-    position = np.flatnonzero(~np.isfinite(rows[bad]))[0]
-    value = float(rows[bad][position])
-    kind = "NaN" if math.isnan(value) else "Inf"
-    raise DataError(
-        f"{kind} in activation {name!r} for sample {source.sample_name(start + bad)}",
-        hint="mend the model or the data",
-    )
+def _key(empty: Calibration, request: Request) -> dict[str, Any]:
+    """What a run must have in common with the one whose state it goes on from."""
+    return {
+        "model": request.fingerprint, "preprocessing": empty.provenance.preprocessing,
+        "batch size": request.batch_size, "bins": empty.provenance.schema, "data": empty.data,
+        "shard": list(request.shard), "hold out": request.hold_out, "memory": request.memory,
+        "tensors": sorted(request.tensors),
+    }  # fmt: skip
+
+
+def _inputs(model: Model) -> set[str]:
+    return {spec.name for spec in model.inputs}
+
+
+def _is_held_out(batch: Batch, model: Model, request: Request) -> bool:
+    return is_held_out(span_of(batch, model.inputs, request.batch_size), request.hold_out)
+
+
+def _groups(model: Model, source: DataSource, request: Request) -> list[list[str]]:
+    """The tensors of each pass; the inputs, which are there anyway, belong to the first."""
+    names = list(request.tensors)
+    if not request.memory:
+        return [names]
+    inputs = [name for name in names if name in _inputs(model)]
+    computed = [name for name in names if name not in inputs]
+    feeds = next(iter(source.batches(request.batch_size))).feeds
+    groups = groups_within(model, computed, feeds, request.memory, request.runtime)
+    return [inputs + groups[0], *groups[1:]] if groups else [inputs]
+
+
+def _spans(
+    model: Model, source: DataSource, request: Request, done: int
+) -> Iterator[Sequence[Batch]]:
+    """The batches of each span of the shard, after the `done` first ones."""
+    index, count = request.shard
+    batches = source.batches(request.batch_size, first=index - 1 + done * count, step=count)
+    for _, span in itertools.groupby(
+        batches, lambda batch: span_of(batch, model.inputs, request.batch_size)
+    ):
+        yield list(span)
+
+
+def _run(
+    session: ort.InferenceSession, names: Sequence[str], batch: Batch
+) -> Iterator[tuple[Batch, Values, bool]]:
+    """The values of a batch; sample by sample, and then True, where the model takes only one."""
+    try:
+        whole = dict(zip(names, run(session, names, batch.feeds), strict=True))
+    except ModelError:
+        if len(batch) == 1:
+            raise
+    else:
+        yield batch, whole, False
+        return
+    for row in range(len(batch)):
+        feeds = {name: values[row : row + 1] for name, values in batch.feeds.items()}
+        values = dict(zip(names, run(session, names, feeds), strict=True))
+        yield Batch(batch.start + row, feeds), values, True

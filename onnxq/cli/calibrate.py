@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import click
@@ -25,16 +26,37 @@ def parse_shard(_ctx: click.Context, _param: click.Parameter, text: str) -> tupl
     return int(index), int(count)
 
 
+UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def parse_memory(_ctx: click.Context, _param: click.Parameter, text: str | None) -> int:
+    """A number of bytes, 0 where none is given."""
+    if text is None:
+        return 0
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+    if found is None or found[2] not in UNITS or float(found[1]) <= 0:
+        raise click.BadParameter(f"{text!r} is no size, such as 2GB or 500MB")
+    return int(float(found[1]) * UNITS[found[2]])
+
+
 @click.command()
 @options.model_argument()
 @options.data_option(required=True)
 @options.output_option("the calibration", "FILE.calib", required=False)
 @options.preprocess_option()
 @options.samples_option()
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
-              metavar="B", help="Samples to run at once; a size the model fixes wins.")  # fmt: skip
+@options.batch_size_option()
 @click.option("--shard", callback=parse_shard, default="1/1", show_default=True, metavar="I/N",
               help="Run only the I-th of N parts; onnxq merge joins them.")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
+              help="Run in N processes; the result is the same.")  # fmt: skip
+@click.option("--memory", callback=parse_memory, metavar="SIZE",
+              help="Memory for collected activations, such as 2GB; in several passes where they "
+              "need more.")  # fmt: skip
+@click.option("--resume", is_flag=True,
+              help="Go on where a killed run with the same output stopped.")  # fmt: skip
+@click.option("--custom-op-library", "libraries", type=options.FILE, multiple=True, metavar="FILE",
+              help="Shared library of custom operators for ONNX Runtime.")  # fmt: skip
 @options.choice("--provider", ("cpu", "cuda", "auto"),
                 "Where the model runs; auto: CUDA if usable.", default="cpu")  # fmt: skip
 @click.option("--format", "table_format", type=click.Choice(("table", "csv", "json")),
@@ -51,6 +73,10 @@ def calibrate(
     samples: int | None,
     batch_size: int,
     shard: tuple[int, int],
+    jobs: int,
+    memory: int,
+    resume: bool,
+    libraries: tuple[Path, ...],
     provider: str,
     table_format: str | None,
     allow_nonfinite: bool,
@@ -62,6 +88,7 @@ def calibrate(
     """
     from onnxq import api
     from onnxq.calibration import files
+    from onnxq.calibration.checkpoint import remove_states, state_path
     from onnxq.calibration.table import calibration_table
     from onnxq.model.normalize import normalize
     from onnxq.report import calibration as report
@@ -69,13 +96,18 @@ def calibrate(
 
     terminal = terminal.with_json(asked=table_format == "json")
     options.check_output(output, model, data)
+    if resume and output is None:
+        raise click.UsageError("--resume needs -o: the state of a run lies beside its output")
+    state = state_path(output) if output is not None else None
     loaded = api.load(model)
     calibration = api.calibrate(
         loaded, data, preprocess=preprocess, samples=samples, batch_size=batch_size, shard=shard,
+        jobs=jobs, memory=memory, state=state, resume=resume, libraries=libraries,
         provider=_usable(provider), allow_nonfinite=allow_nonfinite, progress=terminal.progress,
     )  # fmt: skip
-    if output is not None:
+    if output is not None and state is not None:
         files.save(calibration, output)
+        remove_states(state)
     _say_notes(terminal, calibration, output)
     if not (terminal.json or table_format or output is None):
         return

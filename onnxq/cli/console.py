@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from rich import box
 from rich import console as rich_console
+from rich.cells import cell_len
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -44,23 +45,39 @@ def draw(content: Table, stream: TextIO) -> None:
     """Draw a table; a terminal breaks long names into lines, a file keeps them whole for grep."""
     console = Console(stream)
     fold = stream.isatty()
-    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in content.columns:
-        drawn.add_column(
-            Text(column.header),
-            justify="right" if column.numeric else "left",
-            no_wrap=column.numeric or not fold,
-            overflow="fold",
-        )
-    for row in content.rows:
-        drawn.add_row(*(Text(cell) for cell in row))
+    unlimited = console.options.update(width=1 << 20)
+    drawn = _drawn(content, fold=fold, narrow=False)
+    natural = console.measure(drawn, options=unlimited).maximum
+    if not fold:
+        console.width = max(PIPE_WIDTH, natural)
+    elif natural > console.width:
+        drawn = _drawn(content, fold=True, narrow=True)
     if content.title:
         console.print()
         console.print(Text(content.title, style="bold"))
-    if not fold:
-        unlimited = console.options.update(width=1 << 20)
-        console.width = max(PIPE_WIDTH, console.measure(drawn, options=unlimited).maximum)
     console.print(drawn)
+
+
+def _drawn(content: Table, *, fold: bool, narrow: bool) -> RichTable:
+    """The table; a narrow one breaks headers of numbers, so that names and reasons get the room."""
+    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for number, column in enumerate(content.columns):
+        cells = max((_widest(row[number]) for row in content.rows), default=0)
+        width = max([cells, *map(cell_len, column.header.split())])
+        drawn.add_column(
+            Text(column.header),
+            justify="right" if column.numeric else "left",
+            no_wrap=not fold or (column.numeric and not narrow),
+            overflow="fold",
+            width=width if narrow and column.numeric else None,
+        )
+    for row in content.rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    return drawn
+
+
+def _widest(cell: str) -> int:
+    return max((cell_len(line) for line in cell.splitlines()), default=0)
 
 
 class _Steps(MofNCompleteColumn):

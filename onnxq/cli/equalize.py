@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @options.choice("--relu6", ("auto", "tie", "per-channel", "relu", "skip"),
                 "How a scale passes a saturating Clip such as ReLU6.", default="auto")  # fmt: skip
 @options.absorb_option(default=False, extra="; exact up to float rounding")
+@options.recipe_option()
 @click.option("--explain", is_flag=True, help="List every class, Clip and barrier with its reason.")
 @options.common
 def equalize(
@@ -46,6 +47,7 @@ def equalize(
     The command runs MODEL and the result and proves it; what fails the proof is rolled back.
     """
     from onnxq import api
+    from onnxq.cli import recipe
     from onnxq.report import equalization as report
 
     if calibration is not None and data is not None:
@@ -57,7 +59,7 @@ def equalize(
             loaded, calibration=calibration, data=data, preprocess=preprocess, scales=scales,
             relu6=relu6, absorb_bias=absorb_bias, progress=terminal.progress,
         )  # fmt: skip
-    api.save(equalized, output)
+    api.save(recipe.carried(equalized, click.get_current_context()), output)
     record = result.equalization
     lines, tables = [*report.summary(record)], [*report.tables(record)]
     if result.absorption is not None:

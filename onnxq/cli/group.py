@@ -12,7 +12,8 @@ from onnxq import __version__
 from onnxq.cli.run import USAGE, State, answer, forgive_encodings
 
 COMMANDS = (
-    "calibrate", "merge", "equalize", "quantize", "validate", "inspect", "doctor",
+    "calibrate", "merge", "equalize", "quantize", "emulate", "validate", "inspect", "explain",
+    "report", "doctor",
 )  # fmt: skip
 """Each is the function of its name in the module of its name, in reading order."""
 

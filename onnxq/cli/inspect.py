@@ -16,20 +16,32 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.model_argument()
+@click.option("--recipe", "show_recipe", is_flag=True,
+              help="Print the recipe that made MODEL, as TOML, and nothing else.")  # fmt: skip
 @options.common
-def inspect(*, model: Path, terminal: Terminal) -> None:
+def inspect(*, model: Path, show_recipe: bool, terminal: Terminal) -> None:
     """Show which layers are int8, and why others are not.
 
     These are the quantization details: target, layers, learnables with type and shape.
     """
     from onnxq import api
+    from onnxq.cli import recipe
+    from onnxq.errors import ModelError
     from onnxq.quantization.details import details
     from onnxq.report import details as report
 
     loaded = api.load(model)
+    made_by = recipe.recorded(loaded)
+    if show_recipe and not terminal.json:
+        if not made_by:
+            raise ModelError(
+                f"{model} carries no recipe", hint="what onnxq equalize and quantize write does"
+            )
+        terminal.raw(made_by)
+        return
     found = details(loaded)
     for text in report.summary(loaded, found):
         terminal.line(text)
     for content in report.tables(loaded, found):
         terminal.table(content)
-    terminal.document("inspect", report.document(loaded, found))
+    terminal.document("inspect", {**report.document(loaded, found), "recipe": made_by})

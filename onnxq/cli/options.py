@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from onnxq.cli.terminal import Terminal
 
@@ -40,13 +41,20 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+def complete_file(
+    _ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Let the shell complete a path."""
+    return [CompletionItem(incomplete, type="file")]
+
+
 def model_argument(name: str = "model", metavar: str = "MODEL") -> Decorator:
     return click.argument(name, type=FILE, metavar=metavar)
 
 
 def data_option(*, required: bool = False, extra: str = "") -> Decorator:
     return click.option(
-        "--data", metavar="DATA", required=required,
+        "--data", metavar="DATA", required=required, shell_complete=complete_file,
         help="Samples: an .npz or .npy file, a folder of images, of class folders or of "
         f"test_data_set_*, or random:N.{extra}",
     )  # fmt: skip
@@ -66,6 +74,13 @@ def samples_option() -> Decorator:
     )
 
 
+def batch_size_option() -> Decorator:
+    return click.option(
+        "--batch-size", type=click.IntRange(min=1), default=8, show_default=True, metavar="B",
+        help="Samples to run at once; a size the model fixes wins.",
+    )  # fmt: skip
+
+
 def calibration_option() -> Decorator:
     return click.option(
         "--calibration", type=FILE, metavar="FILE.calib",
@@ -83,6 +98,34 @@ def choice(name: str, values: tuple[str, ...], help_text: str, *, default: str) 
     """An option with fixed values, the default of which `--help` shows."""
     return click.option(
         name, type=click.Choice(values), default=default, show_default=True, help=help_text
+    )
+
+
+def recipe_option() -> Decorator:
+    """Defaults from a file; see `onnxq.cli.recipe`."""
+
+    def read(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+        from onnxq.cli.recipe import take
+
+        take(ctx, param, path)
+
+    return click.option(
+        "--recipe", type=FILE, metavar="FILE.toml", is_eager=True, expose_value=False,
+        callback=read, help="Take options from this file; those given here win.",
+    )  # fmt: skip
+
+
+def max_drop_option() -> Decorator:
+    return click.option(
+        "--max-drop", type=float, metavar="X",
+        help="Fail if a quantized model's metric falls more than X below the float "
+        "one's, in its unit; for sqnr, if the error is above X % of the outputs.",
+    )  # fmt: skip
+
+
+def min_accuracy_option() -> Decorator:
+    return click.option(
+        "--min-accuracy", type=float, metavar="X", help="Fail if any model's metric is below X."
     )
 
 

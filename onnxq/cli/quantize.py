@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxq.cli import options
+from onnxq.cli.run import GATE_FAILED
+from onnxq.quantization.search import MAX_MINUTES, MAX_TRIALS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +54,16 @@ def check_patterns(
               help="Quantize only nodes whose name matches; repeatable.")  # fmt: skip
 @click.option("--exclude", multiple=True, metavar="REGEX", callback=check_patterns,
               help="Leave nodes whose name matches in float; repeatable.")  # fmt: skip
+@click.option("--max-drop", type=float, metavar="X",
+              help="Keep layers in float until the metric falls no more than X below the float "
+              "model's on --validate-data; see onnxq validate.")  # fmt: skip
+@click.option("--validate-data", metavar="DATA",
+              help="Samples that --max-drop measures on, preprocessed like --data.")  # fmt: skip
+@click.option("--max-trials", type=click.IntRange(min=1), default=MAX_TRIALS, show_default=True,
+              metavar="N", help="Models that --max-drop may make and measure.")  # fmt: skip
+@click.option("--max-minutes", type=click.FloatRange(min=0), default=MAX_MINUTES, show_default=True,
+              metavar="M", help="Time after which --max-drop starts no other.")  # fmt: skip
+@options.recipe_option()
 @click.option("--dry-run", is_flag=True, help="Print what happens to each node; write nothing.")
 @options.common
 def quantize(
@@ -71,38 +83,52 @@ def quantize(
     bias_correction: bool,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
+    max_drop: float | None,
+    validate_data: str | None,
+    max_trials: int,
+    max_minutes: float,
     dry_run: bool,
     terminal: Terminal,
-) -> None:
+) -> int:
     """Turn a float model into an int8 one.
 
     The result holds int8 weights and Q/DQ annotations for the target. The defaults are the
-    most accurate that end in minutes.
+    most accurate that end in minutes. Exit code 1 says that --max-drop does not hold; then
+    nothing is written.
     """
     from onnxq import api
+    from onnxq.cli import recipe
     from onnxq.report import quantization as report
 
     if output is None and not dry_run:
         raise click.UsageError("missing -o OUT.onnx, where the int8 model goes, or --dry-run")
     if data is None and calibration is None:
         raise click.UsageError("missing --data DATA or --calibration FILE.calib")
-    options.check_output(output, model, data, calibration)
+    if (max_drop is None) != (validate_data is None):
+        raise click.UsageError("--max-drop X and --validate-data DATA need each other")
+    options.check_output(output, model, data, calibration, validate_data)
     loaded = api.load(model)
     with terminal.progress.track("quantize", None):
         quantized, result = api.quantize(
             loaded, data, calibration=calibration, preprocess=preprocess, samples=samples,
             target=target, weights=weights, equalize=equalize, absorb_bias=absorb_bias,
             ranges=ranges, scale=scale, bias_correction=bias_correction, include=include,
-            exclude=exclude, progress=terminal.progress,
+            exclude=exclude, max_drop=max_drop, validate_data=validate_data,
+            max_trials=max_trials, max_minutes=max_minutes, progress=terminal.progress,
         )  # fmt: skip
-    if output is not None and not dry_run:
-        api.save(quantized, output)
+    failed = result.search is not None and not result.search.passed
+    written = None if dry_run or failed else output
+    if written is not None:
+        api.save(recipe.carried(quantized, click.get_current_context()), written)
     for text in report.summary(result):
         terminal.line(text)
     operators = {node.name: node.op_type for node in quantized.proto.graph.node}
     whole = dry_run or terminal.verbose
     show = report.plan_table if whole else report.float_table
     terminal.table(show(result.plan, operators))
-    terminal.note("dry run: nothing was written" if dry_run else f"wrote {output}")
-    written = None if dry_run else output
+    if result.search is not None:
+        terminal.table(report.search_table(result.search))
+    why = "--max-drop does not hold" if failed else "dry run"
+    terminal.note(f"wrote {written}" if written else f"{why}: nothing was written")
     terminal.document("quantize", report.document(loaded, result, operators, written))
+    return GATE_FAILED if failed else 0

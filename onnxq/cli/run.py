@@ -20,6 +20,7 @@ from onnxq.errors import OnnxqError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+GATE_FAILED = 1
 USAGE = 2
 BUG = 5
 INTERRUPTED = 130

@@ -48,15 +48,22 @@ class ArraySource:
 
     @cached_property
     def fingerprint(self) -> str:
-        return combine(sample_digests(self._read(spans(self.count, self.inputs, 16, 0, None))))
+        return combine(sample_digests(self._read(spans(self.count, self.inputs, 16))))
 
     def sample_name(self, index: int) -> str:
         return f"{self.spec}[{index}]"
 
     def batches(
-        self, batch_size: int, *, start: int = 0, stop: int | None = None
+        self,
+        batch_size: int,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        first: int = 0,
+        step: int = 1,
     ) -> Iterator[Batch]:
-        for batch in self._read(spans(self.count, self.inputs, batch_size, start, stop)):
+        ranges = spans(self.count, self.inputs, batch_size, start, stop, first, step)
+        for batch in self._read(ranges):
             check_finite(batch, self, allow=self.allow_nonfinite)
             yield batch
 

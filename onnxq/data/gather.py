@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from onnxq.data.source import Array, DataSource, fixed_batch
+from onnxq.data.source import Array, DataSource, fixed_batch, span_of
 from onnxq.model.model import TensorSpec
 
 BATCH_SIZE = 8
@@ -27,21 +27,26 @@ def gather(
 ) -> list[Mapping[str, Array]]:
     """Up to `count` samples spread evenly over the source, in batches that fit the model.
 
+    Where the model fixes its batch size whole batches are taken, spread as evenly.
+
     Args:
         hold_out: every so many-th batch is held out, see `is_held_out`; with `held` only
             samples of those are taken, without it only the others'.
     """
     fixed = fixed_batch(inputs)
-    wanted = 1 if fixed else max(1, math.ceil((source.count or count) / count))
+    wanted = max(1, math.ceil((source.count or count) / count))
     batches: list[Mapping[str, Array]] = []
-    taken = position = 0
-    for number, batch in enumerate(source.batches(BATCH_SIZE)):
-        if is_held_out(number, hold_out) != held:
+    taken = position = seen = 0
+    for batch in source.batches(BATCH_SIZE):
+        if is_held_out(span_of(batch, inputs, BATCH_SIZE), hold_out) != held:
             continue
-        rows = [i for i in range(len(batch)) if held or (position + i) % wanted == 0]
-        position += len(batch)
-        if not fixed:
+        if fixed:
+            rows = list(range(len(batch))) if held or seen % wanted == 0 else []
+        else:
+            rows = [i for i in range(len(batch)) if held or (position + i) % wanted == 0]
             rows = rows[: count - taken]
+        position += len(batch)
+        seen += 1
         if rows:
             batches.append({name: values[rows] for name, values in batch.feeds.items()})
         taken += len(rows)

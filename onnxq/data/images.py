@@ -78,12 +78,16 @@ class ImageSource:
         return str(self.files[index])
 
     def batches(
-        self, batch_size: int, *, start: int = 0, stop: int | None = None
+        self,
+        batch_size: int,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        first: int = 0,
+        step: int = 1,
     ) -> Iterator[Batch]:
-        ranges = spans(self.count, self.inputs, batch_size, start, stop)
-        if not ranges:
-            return
-        samples = self._samples(self.files[ranges[0][0] : ranges[-1][1]])
+        ranges = spans(self.count, self.inputs, batch_size, start, stop, first, step)
+        samples = self._samples([self.files[i] for begin, end in ranges for i in range(begin, end)])
         for batch in collect(samples, ranges, self.labels):
             check_finite(batch, self, allow=self.allow_nonfinite)
             yield batch

@@ -45,8 +45,8 @@ class ModelZooSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        ranges = spans(self.count, self.inputs, 1, 0, None)
-        return combine(sample_digests(collect(self._samples(0), ranges)))
+        ranges = spans(self.count, self.inputs, 1)
+        return combine(sample_digests(collect(self._samples(ranges), ranges)))
 
     def sample_name(self, index: int) -> str:
         position, row = self._locate(index)
@@ -55,12 +55,16 @@ class ModelZooSource:
         return name if self.ends[position] - first == 1 else f"{name}[{row}]"
 
     def batches(
-        self, batch_size: int, *, start: int = 0, stop: int | None = None
+        self,
+        batch_size: int,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        first: int = 0,
+        step: int = 1,
     ) -> Iterator[Batch]:
-        ranges = spans(self.count, self.inputs, batch_size, start, stop)
-        if not ranges:
-            return
-        for batch in collect(self._samples(ranges[0][0]), ranges):
+        ranges = spans(self.count, self.inputs, batch_size, start, stop, first, step)
+        for batch in collect(self._samples(ranges), ranges):
             check_finite(batch, self, allow=self.allow_nonfinite)
             yield batch
 
@@ -69,13 +73,13 @@ class ModelZooSource:
         position = next(i for i, end in enumerate(self.ends) if index < end)
         return position, index - (self.ends[position - 1] if position else 0)
 
-    def _samples(self, start: int) -> Iterator[Sample]:
-        position, row = self._locate(start)
-        for folder in self.folders[position:]:
-            feeds = _read_set(folder, self.inputs)
-            for index in range(row, len(next(iter(feeds.values())))):
-                yield {name: values[index] for name, values in feeds.items()}
-            row = 0
+    def _samples(self, ranges: Sequence[tuple[int, int]]) -> Iterator[Sample]:
+        read, feeds = -1, dict[str, Array]()
+        for index in (index for begin, end in ranges for index in range(begin, end)):
+            position, row = self._locate(index)
+            if position != read:
+                read, feeds = position, _read_set(self.folders[position], self.inputs)
+            yield {name: values[row] for name, values in feeds.items()}
 
 
 def is_model_zoo(folder: Path) -> bool:

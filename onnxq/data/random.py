@@ -41,9 +41,15 @@ class RandomSource:
         return f"{self.spec}[{index}]"
 
     def batches(
-        self, batch_size: int, *, start: int = 0, stop: int | None = None
+        self,
+        batch_size: int,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        first: int = 0,
+        step: int = 1,
     ) -> Iterator[Batch]:
-        ranges = spans(self.count, self.inputs, batch_size, start, stop)
+        ranges = spans(self.count, self.inputs, batch_size, start, stop, first, step)
         indices = (index for begin, end in ranges for index in range(begin, end))
         return collect((self._draw(index) for index in indices), ranges)
 

@@ -76,12 +76,19 @@ class DataSource(Protocol):
         ...
 
     def batches(
-        self, batch_size: int, *, start: int = 0, stop: int | None = None
+        self,
+        batch_size: int,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        first: int = 0,
+        step: int = 1,
     ) -> Iterator[Batch]:
         """Yield samples `start` to `stop` (as a slice takes them) in order.
 
-        Where the model fixes its batch size that size wins over `batch_size`. A batch can be
-        shorter: the last one, and one whose next sample has another shape.
+        Where the model fixes its batch size that size wins over `batch_size`. Of the spans of so
+        many samples only number `first`, `first` + `step`, … are read. A batch can be shorter: the
+        last one, and one whose next sample has another shape; all lie within their span.
 
         Raises `DataError` for samples that cannot be read, do not fit the model or are not finite.
         """
@@ -114,27 +121,41 @@ def fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
     return next(iter(sizes), None)
 
 
+def span_of(batch: Batch, inputs: Sequence[TensorSpec], batch_size: int) -> int:
+    """The number of the span that a batch of `DataSource.batches` lies in, counted from 0."""
+    return batch.start // (fixed_batch(inputs) or batch_size)
+
+
 def spans(
-    count: int, inputs: Sequence[TensorSpec], batch_size: int, start: int, stop: int | None
+    count: int,
+    inputs: Sequence[TensorSpec],
+    batch_size: int,
+    start: int = 0,
+    stop: int | None = None,
+    first: int = 0,
+    step: int = 1,
 ) -> list[tuple[int, int]]:
-    """The half-open index ranges of the batches of samples `start` to `stop` out of `count`."""
+    """The half-open index ranges of the batches of samples `start` to `stop` out of `count`.
+
+    Of these only number `first`, `first` + `step`, …
+    """
     if batch_size < 1:
         raise UsageError(f"the batch size must be at least 1, not {batch_size}")
     fixed = fixed_batch(inputs)
     size = fixed or batch_size
-    first, last, _ = slice(start, stop).indices(count)
-    if fixed and (last - first) % fixed:
+    begin, end, _ = slice(start, stop).indices(count)
+    if fixed and (end - begin) % fixed:
         raise DataError(
-            f"{last - first} samples do not fill batches of {fixed}, which the model's input fixes",
+            f"{end - begin} samples do not fill batches of {fixed}, which the model's input fixes",
             hint="give a multiple of it, or export the model with a dynamic batch",
         )
-    return [(begin, min(begin + size, last)) for begin in range(first, last, size)]
+    return [(at, min(at + size, end)) for at in range(begin, end, size)][first::step]
 
 
 def collect(
     samples: Iterable[Sample], ranges: Sequence[tuple[int, int]], labels: Labels | None = None
 ) -> Iterator[Batch]:
-    """Stack consecutive samples, those of `ranges`, into batches of one shape each.
+    """Stack samples, those of `ranges` one after the other, into batches of one shape each.
 
     `labels` are those of the whole source.
     """

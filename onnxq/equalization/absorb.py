@@ -81,6 +81,15 @@ class Absorption:
     ranges: Mapping[str, Range]
     refused: Mapping[str, str]
 
+    def broadcastable(self, graph: Graph) -> dict[str, Floats]:
+        """The offsets shaped to broadcast to their tensors; channels lie on axis 1."""
+        return {
+            name: values.reshape(1, -1, *[1] * ((graph.rank(name) or 2) - 2))
+            if values.size > 1
+            else values
+            for name, values in self.offsets.items()
+        }
+
 
 @dataclass(frozen=True)
 class _Source:

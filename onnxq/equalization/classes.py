@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.equalization.patterns import Pattern, along_axis, follow_move
+from onnxq.equalization.patterns import MOVE_LIMIT, Pattern, along_axis, follow_move
 from onnxq.equalization.union import DisjointSets, Ids
 from onnxq.model.graph import Graph, Node
 from onnxq.model.operators import (
@@ -429,6 +429,12 @@ class _Finder:
             return "all its operands are constants"
         if a == b or (divides and b in carriers):
             return "it divides by, or squares, an activation"
+        if len(carriers) == 1:
+            position = 1 - node.inputs.index(carriers[0])
+            absorbed = self._absorbing_factor(node, carriers[0], position, rank, divides=divides)
+            if absorbed is not None:
+                self.patterns[node.output] = absorbed
+                return ""
         free = [n for n in carriers if np.any(self.sets.roots(self.patterns[n]))]
         if len(free) > 1:
             pinned = min(free, key=lambda n: self.patterns[n].size)
@@ -436,31 +442,31 @@ class _Finder:
             reason = "of two factors one must keep its scale"
             self.barriers.append(Barrier(node.name, node.op_type, pinned, reason))
             free.remove(pinned)
-        if not free and not divides and self._gain(node):
-            return ""
         source = self.patterns[free[0] if free else carriers[0]]
         self.patterns[node.output] = source.reshape((1,) * (rank - source.ndim) + source.shape)
         return ""
 
-    def _gain(self, node: Node) -> bool:
-        """Fresh scales behind the constant factor of a pinned tensor, as behind a norm's γ.
-
-        False where no constant varies along exactly one axis, of known size.
+    def _absorbing_factor(
+        self, node: Node, carrier: str, position: int, rank: int, *, divides: bool
+    ) -> Pattern | None:
+        """The output's fresh ids where a constant factor already varies with the scales, and so
+        takes those of the input and gives any others; None where it would have to grow.
         """
-        shape = self.graph.shape(node.output) or ()
-        for position, name in enumerate(node.inputs):
-            value = self.graph.constant(name)
-            if value is None or value.size < 2:
-                continue
-            padded = (1,) * (len(shape) - value.ndim) + value.shape
-            axis = int(np.argmax(padded))
-            if padded[axis] != value.size or shape[axis] != value.size:
-                return False
-            ids = self.sets.fresh(value.size)
-            self.patterns[node.output] = along_axis(ids, len(shape), axis)
-            self.constants.append(ConstantSite(node, position, ids.reshape(value.shape)))
-            return True
-        return False
+        value = self.graph.constant(node.inputs[position])
+        if value is None or value.size == 1 or value.size > MOVE_LIMIT:
+            return None
+        shape = (1,) * (rank - value.ndim) + value.shape
+        source = self.patterns[carrier]
+        source = source.reshape((1,) * (rank - source.ndim) + source.shape)
+        if any(a not in {1, b} for a, b in zip(source.shape, shape, strict=True)):
+            return None
+        made = self.sets.fresh(value.size).reshape(shape)
+        source = np.broadcast_to(source, shape)
+        # A constant takes scales in its own rank.
+        inner, outer = source.reshape(value.shape), made.reshape(value.shape)
+        pattern, divisor = (inner, outer) if divides else (outer, inner)
+        self.constants.append(ConstantSite(node, position, pattern, divisor))
+        return made
 
     def _move(self, row: Operator, node: Node) -> str:
         data = set(row.data_of(node))

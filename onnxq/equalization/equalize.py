@@ -86,6 +86,7 @@ class Equalization:
         barriers: where scales are pinned, and why.
         clips: what was done with saturating Clips.
         expected_gain: of the weights and activations together, dB of SQNR.
+        expected_noise: of all layers together, each relative to the power of its output.
         proof: float outputs before and after.
         kernels_added: kernels the float model runs more than before.
         rolled_back: tensors of classes that failed the proof.
@@ -97,6 +98,7 @@ class Equalization:
     barriers: tuple[Barrier, ...]
     clips: tuple[ClipRecord, ...]
     expected_gain: float
+    expected_noise: float
     proof: Proof
     kernels_added: int
     rolled_back: tuple[str, ...]
@@ -156,7 +158,7 @@ def equalize(
     record = Equalization(
         options, _class_records(graph, Graph(scaled), choice, final),
         classes.barriers, choice.variables.clips,
-        decibels(choice.solution.before.sum(), after), proof, added, rolled_back,
+        decibels(choice.solution.before.sum(), after), float(after), proof, added, rolled_back,
         {name: np.log2(scales_of(p, exponents)) for name, p in classes.patterns.items()},
     )  # fmt: skip
     return scaled, record

@@ -163,7 +163,7 @@ def build_noise_model(
     activations = [
         _activation_term(frame, tensor, sites, lookup, gains, powers)
         for tensor, sites in readers.items()
-        if tensor in frame.tensors and np.any(lookup[sites[0].input_ids])
+        if tensor in frame.tensors
     ]
     return NoiseModel(
         1 + max([0, *variable_of.values()]), tuple(weights), tuple(activations), per_channel

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -12,15 +12,13 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
 
 from onnxq.errors import ModelError, OutputError
+from onnxq.model import external
 from onnxq.model.model import Model
 from onnxq.model.session import open_session
 from onnxq.records import atomic_path
 
 NEWEST_OPSET = 24
 """Newest default operator set that the oldest supported ONNX Runtime and the table know."""
-
-INLINE_LIMIT = 1_900_000_000
-"""Bytes above which weights go to a file beside the model (protobuf ends at 2 GiB)."""
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -105,7 +103,7 @@ def _read_external(tensor: TensorProto, entries: dict[str, str], folder: Path, p
     if not target.is_file():
         raise ModelError(f"{where} are missing: no file {location!r} beside the model")
     available = target.stat().st_size - offset
-    expected = _byte_size(tensor)
+    expected = external.byte_size(tensor)
     if expected is None:
         raise ModelError(f"{where} have a type or shape that cannot be stored outside the model")
     length = expected if length < 0 else length
@@ -121,21 +119,9 @@ def _read_external(tensor: TensorProto, entries: dict[str, str], folder: Path, p
     tensor.ClearField("data_location")
 
 
-def _byte_size(tensor: TensorProto) -> int | None:
-    """Bytes of the tensor's raw data; None for types and shapes that have none."""
-    stored = set(TensorProto.DataType.values()) - {TensorProto.UNDEFINED, TensorProto.STRING}
-    if tensor.data_type not in stored or any(size < 0 for size in tensor.dims):
-        return None
-    count = math.prod(tensor.dims)
-    if tensor.data_type in {TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1}:
-        return (count + 1) // 2
-    itemsize: int = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return count * itemsize
-
-
 def _check(proto: ModelProto, path: Path) -> None:
     try:
-        if proto.ByteSize() < INLINE_LIMIT:
+        if not external.is_large(proto):
             onnx.checker.check_model(proto)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}") from None
@@ -147,6 +133,13 @@ def _check(proto: ModelProto, path: Path) -> None:
 def _with_shapes(proto: ModelProto) -> ModelProto:
     """Add inferred shapes; a model whose shapes cannot be inferred keeps the declared ones."""
     try:
+        if external.is_large(proto):
+            shaped = onnx.shape_inference.infer_shapes(
+                external.without_weights(proto), data_prop=True
+            )
+            del proto.graph.value_info[:]
+            proto.graph.value_info.extend(shaped.graph.value_info)
+            return proto
         return onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
         return proto
@@ -157,19 +150,66 @@ def infer_shapes(model: Model) -> Model:
     return Model(_with_shapes(model.proto), model.source)
 
 
+def read_written(path: Path) -> Model:
+    """A model that `external.write` wrote."""
+    proto = _parse(path)
+    _load_external_data(proto, path)
+    return Model(proto, path)
+
+
 def save(model: Model, path: str | os.PathLike[str]) -> None:
     """Write the model; before it takes its name the file is loaded back in ONNX Runtime.
+
+    Weights beyond 1.9 GB go to a file beside it, whose name tells their content. Both files are
+    there in the end, or neither is; data of a model that is replaced are removed.
 
     Raises:
         OutputError: the folder does not exist, is read-only or is full.
         ModelError: ONNX Runtime does not load the result (then nothing is written).
     """
     path = Path(path)
-    if model.proto.ByteSize() >= INLINE_LIMIT:
-        raise OutputError(f"cannot write {path}: models above 1.9 GB are not supported yet")
+    if external.is_large(model.proto):
+        _save_with_data(model.proto, path)
+        return
     with atomic_path(path) as temporary:
         temporary.write_bytes(model.proto.SerializeToString(deterministic=True))
         open_session(temporary)
+    _remove_old_data(path, "")
+
+
+def _save_with_data(proto: ModelProto, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        data = temporary.with_name(temporary.name + ".data")
+        try:
+            with data.open("wb") as stream:
+                split = external.write_split(proto, stream, "")
+                os.fsync(stream.fileno())
+            name = external.data_name(path, data)
+            for tensor in split.graph.initializer:
+                for entry in tensor.external_data:
+                    if entry.key == "location":
+                        entry.value = name
+            temporary.write_bytes(split.SerializeToString(deterministic=True))
+            final = path.with_name(name)
+            existed = final.exists()
+            data.replace(final)
+            try:
+                open_session(temporary)
+            except BaseException:
+                if not existed:
+                    final.unlink(missing_ok=True)
+                raise
+        finally:
+            data.unlink(missing_ok=True)
+    _remove_old_data(path, name)
+
+
+def _remove_old_data(path: Path, kept: str) -> None:
+    """Remove data files of models that had this name before."""
+    pattern = re.compile(re.escape(path.name) + r"\.[0-9a-f]{12}\.data")
+    for other in path.parent.iterdir():
+        if other.name != kept and pattern.fullmatch(other.name):
+            other.unlink(missing_ok=True)
 
 
 def require_writable(path: Path) -> None:

@@ -39,8 +39,8 @@ class ScaleRule(enum.Enum):
     TIE = "tie"
     """Elementwise among operands that must all carry the same s; constants are multiplied by s."""
     PRODUCT = "product"
-    """s_out = s_a · s_b: of two activations one is pinned; a constant passes the other's scale, or
-    gives any s to a pinned one if it has a value for each channel."""
+    """s_out = s_a · s_b: a constant passes the other's scale, or one for each channel takes it and
+    gives any; of two activations one is pinned."""
     MOVE = "move"
     """Elements move unchanged; scales move with them."""
     INVARIANT = "invariant"
@@ -79,6 +79,24 @@ class OffsetRule(enum.Enum):
     """No such rule."""
 
 
+class IntegerForm(enum.Enum):
+    """What an int8 machine computes where an operator's operands and result are 8-bit integers."""
+
+    ACCUMULATE = "accumulate"
+    """Products of integers are summed in int32; the sum is rounded once."""
+    PRODUCT = "product"
+    """The product of two integers is rounded once."""
+    AVERAGE = "average"
+    """Integers are summed in int32; the sum is divided and rounded once."""
+    VALUE = "value"
+    """Each result depends on one value of each operand (a table, or rescaled operands); rounded
+    once."""
+    MOVE = "move"
+    """Integers move, or the largest is picked; rounded only where the scale changes."""
+    NONE = "none"
+    """No integer form: float."""
+
+
 LayoutOf = Callable[[Graph, Node], "WeightLayout | str"]
 AxesOf = Callable[[Graph, Node, int], "tuple[int, ...] | str"]
 
@@ -114,6 +132,7 @@ class Operator:
         averages: each output lies between the smallest and the largest of its inputs and zero.
         keeps_int8: whether a node's attributes leave it the int8 rule; without it the node stays
             in float.
+        form: what an int8 machine computes; see `integer_form`.
     """
 
     op_type: str
@@ -133,6 +152,13 @@ class Operator:
     averages: bool = False
     offset: OffsetRule = OffsetRule.STOPS
     keeps_int8: Callable[[Node], bool] = _always
+    form: IntegerForm = IntegerForm.NONE
+
+    @property
+    def integer_form(self) -> IntegerForm:
+        """The form; what is weighted accumulates, what passes int8 through moves it."""
+        implied = {Int8Rule.WEIGHTED: IntegerForm.ACCUMULATE, Int8Rule.SHARED: IntegerForm.MOVE}
+        return implied.get(self.int8, self.form)
 
     def data_of(self, node: Node) -> tuple[str, ...]:
         """The tensors at the data inputs that the node has."""
@@ -301,7 +327,7 @@ def clip_bounds(graph: Graph, node: Node) -> tuple[float, float] | None:
 
 # --- the table -------------------------------------------------------------------------------
 
-_S, _I, _O = ScaleRule, Int8Rule, OffsetRule
+_S, _I, _O, _F = ScaleRule, Int8Rule, OffsetRule, IntegerForm
 
 _ROWS = (
     # weighted
@@ -318,44 +344,49 @@ _ROWS = (
     Operator("LayerNormalization", _S.AFFINE, _I.FLOAT, trailing=True),
     Operator("RMSNormalization", _S.AFFINE, _I.FLOAT, trailing=True),
     # activations
-    Operator("Relu", _S.HOMOGENEOUS, _I.OWN, fuses=True, averages=True, offset=_O.LIMITS),
-    Operator("LeakyRelu", _S.HOMOGENEOUS, _I.OWN),
-    Operator("PRelu", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_prelu),
-    Operator("Clip", _S.CLIP, _I.OWN, fuses=True, offset=_O.LIMITS),
-    Operator("Sigmoid", _S.BARRIER, _I.OWN, bounds=(0.0, 1.0)),
-    Operator("HardSigmoid", _S.BARRIER, _I.FLOAT, bounds=(0.0, 1.0)),
-    Operator("HardSwish", _S.BARRIER, _I.FLOAT),
+    Operator("Relu", _S.HOMOGENEOUS, _I.OWN, form=_F.VALUE, fuses=True, averages=True,
+             offset=_O.LIMITS),
+    Operator("LeakyRelu", _S.HOMOGENEOUS, _I.OWN, form=_F.VALUE),
+    Operator("PRelu", _S.HOMOGENEOUS, _I.FLOAT, form=_F.VALUE, mixed_axes=_prelu),
+    Operator("Clip", _S.CLIP, _I.OWN, form=_F.VALUE, fuses=True, offset=_O.LIMITS),
+    Operator("Sigmoid", _S.BARRIER, _I.OWN, form=_F.VALUE, bounds=(0.0, 1.0)),
+    Operator("HardSigmoid", _S.BARRIER, _I.FLOAT, form=_F.VALUE, bounds=(0.0, 1.0)),
+    Operator("HardSwish", _S.BARRIER, _I.FLOAT, form=_F.VALUE),
     Operator("Softmax", _S.BARRIER, _I.FLOAT, bounds=(0.0, 1.0)),
-    Operator("Tanh", _S.BARRIER, _I.FLOAT, bounds=(-1.0, 1.0)),
-    Operator("Gelu", _S.BARRIER, _I.FLOAT),
-    Operator("Elu", _S.BARRIER, _I.FLOAT),
-    Operator("Erf", _S.BARRIER, _I.FLOAT),
-    Operator("Abs", _S.HOMOGENEOUS, _I.FLOAT),
-    Operator("Neg", _S.HOMOGENEOUS, _I.FLOAT),
+    Operator("Tanh", _S.BARRIER, _I.FLOAT, form=_F.VALUE, bounds=(-1.0, 1.0)),
+    Operator("Gelu", _S.BARRIER, _I.FLOAT, form=_F.VALUE),
+    Operator("Elu", _S.BARRIER, _I.FLOAT, form=_F.VALUE),
+    Operator("Erf", _S.BARRIER, _I.FLOAT, form=_F.VALUE),
+    Operator("Abs", _S.HOMOGENEOUS, _I.FLOAT, form=_F.VALUE),
+    Operator("Neg", _S.HOMOGENEOUS, _I.FLOAT, form=_F.VALUE),
     # elementwise with several operands
-    Operator("Add", _S.TIE, _I.OWN, data_inputs=None, offset=_O.ADDS),
-    Operator("Sub", _S.TIE, _I.FLOAT, data_inputs=None),
-    Operator("Sum", _S.TIE, _I.FLOAT, data_inputs=None, offset=_O.ADDS),
-    Operator("Mean", _S.TIE, _I.FLOAT, data_inputs=None),
-    Operator("Max", _S.TIE, _I.FLOAT, data_inputs=None, limits=True, offset=_O.LIMITS),
-    Operator("Min", _S.TIE, _I.FLOAT, data_inputs=None, limits=True, offset=_O.LIMITS),
-    Operator("Where", _S.TIE, _I.FLOAT, data_inputs=(1, 2)),
-    Operator("Mul", _S.PRODUCT, _I.OWN, data_inputs=None),
-    Operator("Div", _S.PRODUCT, _I.FLOAT, data_inputs=None, divides=True),
+    Operator("Add", _S.TIE, _I.OWN, form=_F.VALUE, data_inputs=None, offset=_O.ADDS),
+    Operator("Sub", _S.TIE, _I.FLOAT, form=_F.VALUE, data_inputs=None),
+    Operator("Sum", _S.TIE, _I.FLOAT, form=_F.VALUE, data_inputs=None, offset=_O.ADDS),
+    Operator("Mean", _S.TIE, _I.FLOAT, form=_F.VALUE, data_inputs=None),
+    Operator("Max", _S.TIE, _I.FLOAT, form=_F.VALUE,
+             data_inputs=None, limits=True, offset=_O.LIMITS),
+    Operator("Min", _S.TIE, _I.FLOAT, form=_F.VALUE,
+             data_inputs=None, limits=True, offset=_O.LIMITS),
+    Operator("Where", _S.TIE, _I.FLOAT, form=_F.VALUE, data_inputs=(1, 2)),
+    Operator("Mul", _S.PRODUCT, _I.OWN, form=_F.PRODUCT, data_inputs=None),
+    Operator("Div", _S.PRODUCT, _I.FLOAT, form=_F.VALUE, data_inputs=None, divides=True),
     # pooling and reduction
     Operator("MaxPool", _S.HOMOGENEOUS, _I.SHARED,
              mixed_axes=_spatial_axes, averages=True, offset=_O.KEEPS),
-    Operator("AveragePool", _S.HOMOGENEOUS, _I.OWN,
+    Operator("AveragePool", _S.HOMOGENEOUS, _I.OWN, form=_F.AVERAGE,
              mixed_axes=_spatial_axes, averages=True, offset=_O.KEEPS),
     Operator("LpPool", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_lp_pooled_axes),
-    Operator("GlobalAveragePool", _S.HOMOGENEOUS, _I.OWN, mixed_axes=_spatial_axes,
+    Operator("GlobalAveragePool", _S.HOMOGENEOUS, _I.OWN, form=_F.AVERAGE, mixed_axes=_spatial_axes,
              averages=True, offset=_O.KEEPS),
-    Operator("GlobalMaxPool", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_spatial_axes,
+    Operator("GlobalMaxPool", _S.HOMOGENEOUS, _I.FLOAT, form=_F.MOVE, mixed_axes=_spatial_axes,
              averages=True, offset=_O.KEEPS),
     Operator("ReduceMean", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes, offset=_O.KEEPS),
     Operator("ReduceSum", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
-    Operator("ReduceMax", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes, offset=_O.KEEPS),
-    Operator("ReduceMin", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes, offset=_O.KEEPS),
+    Operator("ReduceMax", _S.HOMOGENEOUS, _I.FLOAT, form=_F.MOVE,
+             mixed_axes=_reduced_axes, offset=_O.KEEPS),
+    Operator("ReduceMin", _S.HOMOGENEOUS, _I.FLOAT, form=_F.MOVE,
+             mixed_axes=_reduced_axes, offset=_O.KEEPS),
     Operator("ReduceL1", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
     Operator("ReduceL2", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
     # padding and resizing
@@ -416,17 +447,32 @@ def weight_layout(graph: Graph, node: Node) -> WeightLayout | str:
     return row.layout(graph, node)
 
 
-def kernel_output(graph: Graph, node: Node) -> str:
-    """What the node's kernel writes once the activations behind it are fused into it."""
+def fused_activations(graph: Graph, node: Node) -> tuple[Node, ...]:
+    """The activations behind the node that run inside its kernel, in order."""
+    found: list[Node] = []
     name = node.output
     uses = graph.consumers(name)
     while len(uses) == 1 and not graph.is_exposed(name):
         row = operator_of(uses[0].node)
-        if row is None or not row.fuses:
+        if row is None or not row.fuses or uses[0].position != 0:
             break
+        found.append(uses[0].node)
         name = uses[0].node.output
         uses = graph.consumers(name)
-    return name
+    return tuple(found)
+
+
+def kernel_output(graph: Graph, node: Node) -> str:
+    """What the node's kernel writes once the activations behind it are fused into it."""
+    fused = fused_activations(graph, node)
+    return fused[-1].output if fused else node.output
+
+
+def activation_bounds(graph: Graph, activation: Node) -> tuple[float, float] | None:
+    """Interval to which a fusing activation limits its result; None where only run time tells."""
+    row = operator_of(activation)
+    clips = row is not None and row.scale is ScaleRule.CLIP
+    return clip_bounds(graph, activation) if clips else (0.0, math.inf)
 
 
 def saturated_output(graph: Graph, node: Node) -> str:
@@ -464,13 +510,8 @@ def saturation(graph: Graph, node: Node) -> NDArray[Any] | None:
 def fused_bounds(graph: Graph, node: Node) -> tuple[float, float]:
     """Interval to which the activations fused behind the node limit its output; ±∞ for none."""
     low, high = -math.inf, math.inf
-    name, last = node.output, kernel_output(graph, node)
-    while name != last:
-        activation = graph.consumers(name)[0].node
-        row = operator_of(activation)
-        clip = row is not None and row.scale is ScaleRule.CLIP
-        bounds = clip_bounds(graph, activation) if clip else (0.0, math.inf)
+    for activation in fused_activations(graph, node):
+        bounds = activation_bounds(graph, activation)
         if bounds is not None:
             low, high = max(low, bounds[0]), min(high, bounds[1])
-        name = activation.output
     return low, high

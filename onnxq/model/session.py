@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnxq.errors import ModelError, ProviderError
+from onnxq.model import external
 from onnxq.model.model import Model
 
 if TYPE_CHECKING:
@@ -38,6 +42,8 @@ def open_session(
     provider: str = "cpu",
     threads: int = 0,
     keep_qdq: bool = False,
+    optimized: Path | None = None,
+    libraries: Sequence[Path] = (),
 ) -> ort.InferenceSession:
     """Open a session.
 
@@ -47,9 +53,11 @@ def open_session(
         provider: "cpu" or "cuda".
         threads: intra-operator threads; 0 lets ONNX Runtime choose.
         keep_qdq: never fuse QuantizeLinear and DequantizeLinear into integer kernels.
+        optimized: write the graph that really runs here.
+        libraries: shared libraries of custom operators.
 
     Raises:
-        ModelError: ONNX Runtime refuses the model.
+        ModelError: ONNX Runtime refuses the model, or a library.
         ProviderError: the provider is not available.
     """
     import onnxruntime as ort
@@ -59,9 +67,13 @@ def open_session(
     options.intra_op_num_threads = threads
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
     if keep_qdq:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.add_session_config_entry("session.disable_double_qdq_remover", "1")
+    for library in libraries:
+        _register(options, library)
     providers: list[Any] = ["CPUExecutionProvider"]
     if provider == "cuda":
         require_cuda()
@@ -69,9 +81,10 @@ def open_session(
             options.add_session_config_entry(key, value)
         providers = [("CUDAExecutionProvider", CUDA_OPTIONS)]
     try:
-        session = ort.InferenceSession(_source(model), options, providers=providers)
+        with _source(model) as source:
+            session = ort.InferenceSession(source, options, providers=providers)
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class of their own
-        raise ModelError(f"ONNX Runtime refuses the model: {_reason(error)}") from None
+        raise _refusal(error) from None
     if provider == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
         raise ProviderError(
             "the CUDA execution provider did not start",
@@ -80,11 +93,54 @@ def open_session(
     return session
 
 
-def _source(model: Model | ModelProto | Path) -> bytes | str:
+@dataclass(frozen=True)
+class Runtime:
+    """Where models run; see `open_session`."""
+
+    provider: str = "cpu"
+    threads: int = 0
+    libraries: tuple[Path, ...] = ()
+
+    def open(self, model: Model | ModelProto | Path) -> ort.InferenceSession:
+        return open_session(
+            model, provider=self.provider, threads=self.threads, libraries=self.libraries
+        )
+
+
+def _register(options: ort.SessionOptions, library: Path) -> None:
+    if not library.is_file():
+        raise ModelError(f"{library}: no such library of custom operators")
+    try:
+        options.register_custom_ops_library(str(library.resolve()))
+    except Exception as error:  # noqa: BLE001
+        raise ModelError(
+            f"{library} is no library of custom operators: {_reason(error)}",
+            hint="it must export RegisterCustomOps and be built for this ONNX Runtime",
+        ) from None
+
+
+def _refusal(error: Exception) -> ModelError:
+    reason = _reason(error)
+    foreign = re.search(r"(\S+?)(?:\(-?\d+\))? is not a registered function/op", reason)
+    if foreign:
+        return ModelError(
+            f"ONNX Runtime refuses the model: it does not know the operator {foreign[1]}",
+            hint="give the library that holds it with --custom-op-library",
+        )
+    return ModelError(f"ONNX Runtime refuses the model: {reason}")
+
+
+@contextmanager
+def _source(model: Model | ModelProto | Path) -> Iterator[bytes | str]:
     if isinstance(model, Path):
-        return str(model)
+        yield str(model)
+        return
     proto = model.proto if isinstance(model, Model) else model
-    return proto.SerializeToString()
+    if external.is_large(proto):
+        with external.as_file(proto) as path:
+            yield str(path)
+    else:
+        yield proto.SerializeToString()
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ and bias correction works on that form, whatever the operator's own storage.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,12 @@ class WeightLayout:
         else:
             stored = weight
         return np.ascontiguousarray(stored.reshape(self.shape))
+
+    def of_inputs(self, count: int) -> WeightLayout:
+        """The layout of a weight that reads `count` of the inputs only (without groups)."""
+        shape = list(self.shape)
+        shape[0 if self.transposed else -2 if self.output_last else 1] = count
+        return replace(self, shape=tuple(shape))
 
     def bias_vector(self, bias: Array) -> Array | None:
         """The bias as (outputs,); None for a Gemm's that differs from row to row."""

@@ -91,12 +91,16 @@ def details_json(result: QuantizationResult, calibration: Calibration) -> str:
             "float_change_db": result.float_sqnr,
             "kernels_added": equalization.kernels_added,
             "rolled_back": equalization.rolled_back,
+            "expected_gain_db": equalization.expected_gain,
+            "classes": equalization.classes,
+            "barriers": equalization.barriers,
+            "clips": equalization.clips,
         },
-        "centered": {shift.tensor: shift.offset for shift in result.absorption.shifts}
-        if result.absorption
-        else {},
+        "centered_activations": len(result.absorption.shifts) if result.absorption else 0,
+        "not_centered": result.absorption.refused if result.absorption else {},
         "int8_sqnr_db": result.int8_sqnr,
         "biases_corrected": sum(record.accepted for record in result.corrections),
+        "search": result.search,
         "calibration": {
             "samples": calibration.samples,
             "data": calibration.data,

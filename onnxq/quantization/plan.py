@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnxq.calibration.ranges import Range, distribution, estimate
 from onnxq.calibration.statistics import Calibration
+from onnxq.data.suggest import suggest
 from onnxq.errors import UsageError
 from onnxq.model.graph import Graph, Node
 from onnxq.model.operators import Int8Rule, kernel_output, operator_of, weight_layout
@@ -103,7 +104,9 @@ def plan_quantization(
     target: Target,
     options: QuantizationOptions,
     gains: Mapping[str, NDArray[np.float64]] | None = None,
+    *,
     fixed: Mapping[str, Range] | None = None,
+    keep: Mapping[str, str] | None = None,
 ) -> QuantizationPlan:
     """Decide what becomes int8.
 
@@ -112,11 +115,9 @@ def plan_quantization(
         calibration: of exactly that model.
         gains: tensor → how much an error in each channel matters at its readers (channels,).
         fixed: tensor → the range it must have, and with it all that share its scale.
-
-    Raises:
-        UsageError: a regular expression is invalid or matches no node.
+        keep: node → why it stays in float whatever the options say.
     """
-    selected = _selected(graph, options)
+    selected = _selected(graph, options) | dict(keep or {})
     nodes: dict[str, Quantized | Float] = {
         node.name: _eligible(graph, node, target, calibration, selected) for node in graph.nodes
     }
@@ -140,30 +141,45 @@ def plan_quantization(
 # --- who may be quantized --------------------------------------------------------------------
 
 
-def _selected(graph: Graph, options: QuantizationOptions) -> Mapping[str, str]:
-    """Node name → reason why the user left it out, "" for those that stay in."""
-    names = [node.name for node in graph.nodes]
+def check_patterns(graph: Graph, options: QuantizationOptions) -> None:
+    """Refuse, before the long work, expressions that say nothing about this model.
 
-    def matching(patterns: Iterable[str], option: str) -> set[str]:
-        found: set[str] = set()
+    Args:
+        graph: of the normalized model.
+
+    Raises:
+        UsageError: a regular expression is invalid or matches no node.
+    """
+    names = [node.name for node in graph.nodes]
+    for option, patterns in (("--include", options.include), ("--exclude", options.exclude)):
         for pattern in patterns:
             try:
-                hits = {name for name in names if re.search(pattern, name)}
+                found = any(re.search(pattern, name) for name in names)
             except re.error as error:
                 raise UsageError(
                     f"{option} {pattern!r} is no regular expression: {error}"
                 ) from None
-            if not hits:
+            if not found:
+                near = suggest(re.sub(r"[\\^$]", "", pattern), names)
                 raise UsageError(
-                    f"{option} {pattern!r} matches no node", hint="onnxq inspect lists their names"
+                    f"{option} {pattern!r} matches no node",
+                    hint=near or "onnxq quantize --dry-run lists their names",
                 )
-            found |= hits
-        return found
 
-    included = matching(options.include, "--include") if options.include else set(names)
-    excluded = matching(options.exclude, "--exclude")
-    reasons = {name: "" if name in included else "no --include matches it" for name in names}
-    return reasons | dict.fromkeys(excluded, "--exclude matches it")
+
+def _selected(graph: Graph, options: QuantizationOptions) -> dict[str, str]:
+    """Node name → reason why the user left it out, "" for those that stay in."""
+
+    def matches(name: str, patterns: Iterable[str]) -> bool:
+        return any(re.search(pattern, name) for pattern in patterns)
+
+    reasons = {}
+    for node in graph.nodes:
+        included = not options.include or matches(node.name, options.include)
+        reasons[node.name] = "" if included else "no --include matches it"
+        if matches(node.name, options.exclude):
+            reasons[node.name] = "--exclude matches it"
+    return reasons
 
 
 def _is_weighted(node: Node) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from onnxq.equalization.equalize import (
 )
 from onnxq.equalization.prove import Feeds, compare_outputs, random_feeds, run_reference
 from onnxq.equalization.sensitivity import input_gains
+from onnxq.equalization.solve import decibels
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
@@ -28,7 +30,9 @@ from onnxq.progress import Progress
 from onnxq.quantization.correct import BiasCorrection, correct_biases
 from onnxq.quantization.insert import insert
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan, plan_quantization
+from onnxq.quantization.search import Search
 from onnxq.quantization.targets import Target
+from onnxq.shown import Shown
 
 PROOF_BATCHES = 2
 """Batches of the samples in memory on which equalization is proved."""
@@ -38,28 +42,57 @@ TIE_MARGIN = 15.0
 
 
 @dataclass(frozen=True)
-class QuantizationResult:
+class Prepared:
+    """The float model as it will be quantized: what a plan starts from.
+
+    Attributes:
+        model: equalized and centered.
+        calibration: of exactly that model.
+        gains: tensor → how much an error in each of its channels matters (channels,).
+        equalization, absorption: what was done; None where not asked for.
+    """
+
+    model: Model
+    calibration: Calibration
+    gains: Mapping[str, NDArray[np.float64]]
+    equalization: Equalization | None = None
+    absorption: Absorption | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class QuantizationResult(Shown):
     """What `quantize` did.
 
     Attributes:
         normalization: batch norms folded, constants computed.
-        equalization, absorption: None where not asked for.
+        prepared: the float model that was quantized, and how it came about.
         relu6_reason: why saturating Clips were treated as they were.
         float_sqnr: float model after against before equalization, dB on held-out samples; inf
             where identical, NaN where not measured.
         int8_sqnr: quantized against float model, dB on the same samples.
         plan: every node and tensor.
         corrections: what bias correction did to each layer.
+        search: what the search for layers to keep in float did; None where none was asked for.
     """
 
     normalization: Normalization
-    equalization: Equalization | None
-    absorption: Absorption | None
+    prepared: Prepared
     relu6_reason: str
     float_sqnr: float
     int8_sqnr: float
     plan: QuantizationPlan
     corrections: tuple[BiasCorrection, ...]
+    search: Search | None = None
+
+    @property
+    def equalization(self) -> Equalization | None:
+        """What equalization did; None where it was not asked for."""
+        return self.prepared.equalization
+
+    @property
+    def absorption(self) -> Absorption | None:
+        """What was centered; None where it was not asked for."""
+        return self.prepared.absorption
 
 
 @dataclass(frozen=True)
@@ -76,7 +109,12 @@ class Samples:
 
 @dataclass(frozen=True)
 class Request:
-    """What to quantize, how, and with what."""
+    """What to quantize, how, and with what.
+
+    Attributes:
+        again: an earlier result for the same request; its equalization is used as it is.
+        keep: node → why it stays in float.
+    """
 
     model: Model
     normalization: Normalization
@@ -88,72 +126,90 @@ class Request:
     absorb: bool
     correct: bool
     progress: Progress
+    again: QuantizationResult | None = None
+    keep: Mapping[str, str] = field(default_factory=dict)
 
 
 def quantize(request: Request) -> tuple[Model, QuantizationResult]:
-    """Quantize, equalized with the treatment of saturating Clips that measures best.
+    """Quantize, equalized with the treatment of saturating Clips that suits best.
 
-    A tie costs no kernel but is exact on the calibration data only, so it is used where the
-    change of the float model on samples it never saw stays `TIE_MARGIN` dB below the int8 noise.
+    A tie costs no kernel but is exact on the calibration data only, so it is used where the change
+    of the float model on samples it never saw stays `TIE_MARGIN` dB below the int8 noise, unless
+    bounds for each channel are expected to bring `KERNEL_WORTH` more.
     """
+    if request.again is not None:
+        return _finish(request, request.again.prepared, request.again.relu6_reason)
     if not request.equalize:
-        return _attempt(request, None, "")
+        return _finish(request, _prepare(request, None), "")
     exact = "per-channel" if request.target.symmetric else "skip"
-    saturating = find_classes(Graph(request.model)).clips
-    if not saturating:
-        return _attempt(request, exact, "no Clip saturates")
+    if not find_classes(Graph(request.model)).clips:
+        return _finish(request, _prepare(request, exact), "no Clip saturates")
     if request.samples is None or not (request.samples.held_out and request.samples.unseen):
-        return _attempt(request, exact, "no samples that the calibration did not see")
-    tied, tie = _attempt(request, "tie", "")
-    tie_holds = tie.float_sqnr >= tie.int8_sqnr + TIE_MARGIN
-    if tie_holds and not request.target.symmetric:
-        return tied, replace(tie, relu6_reason="measured on held-out samples; adds no kernel")
-    other, moved = _attempt(request, exact, "")
-    gain = moved.int8_sqnr - tie.int8_sqnr
-    if not tie_holds:
-        reason = f"a tie would change unseen float outputs by {-tie.float_sqnr:.1f} dB"
-        return other, replace(moved, relu6_reason=reason)
-    if gain > KERNEL_WORTH:
-        reason = f"{gain:.1f} dB better than a tie on held-out samples"
-        return other, replace(moved, relu6_reason=reason)
-    reason = f"adds no kernel; {exact} would change the SQNR by {gain:+.1f} dB"
-    return tied, replace(tie, relu6_reason=reason)
+        reason = "no samples that the calibration did not see"
+        return _finish(request, _prepare(request, exact), reason)
+    tied = _prepare(request, "tie")
+    if request.target.symmetric:
+        other = _prepare(request, exact)
+        worth = _expected_gain(tied, other)
+        if worth > KERNEL_WORTH:
+            return _finish(request, other, f"expected to be {worth:.1f} dB better than a tie")
+    quantized, result = _finish(request, tied, "adds no kernel")
+    if result.float_sqnr >= result.int8_sqnr + TIE_MARGIN:
+        return quantized, result
+    reason = f"a tie would change unseen float outputs by {-result.float_sqnr:.1f} dB"
+    return _finish(request, _prepare(request, exact), reason)
 
 
-def _attempt(request: Request, relu6: str | None, reason: str) -> tuple[Model, QuantizationResult]:
-    """Equalize (unless `relu6` is None), plan, correct, insert, measure."""
-    model, calibration, samples = request.model, request.calibration, request.samples
-    equalized, record = model, None
+def _expected_gain(first: Prepared, second: Prepared) -> float:
+    """How much less noise the second is expected to have, dB."""
+    if first.equalization is None or second.equalization is None:
+        return 0.0
+    return decibels(first.equalization.expected_noise, second.equalization.expected_noise)
+
+
+def _prepare(request: Request, relu6: str | None) -> Prepared:
+    """Equalize, unless `relu6` is None, and center for targets without zero points."""
+    model, calibration = request.model, request.calibration
+    record = absorption = None
     if relu6 is not None:
         options = EqualizationOptions(relu6=relu6, per_channel=request.options.per_channel)
+        samples = request.samples
         feeds: list[Feeds] = (
             random_feeds(model) if samples is None else samples.correction[:PROOF_BATCHES]
         )
-        equalized, record = equalize(model, calibration, feeds, options)
-        equalized = infer_shapes(equalized)
+        model, record = equalize(model, calibration, feeds, options)
+        model = infer_shapes(model)
         calibration, _ = derive_calibration(calibration, record.octaves)
-    graph = Graph(equalized)
+    graph = Graph(model)
     gains = input_gains(graph, find_classes(graph), calibration)
-    absorption = None
     if relu6 is not None and request.absorb and request.target.symmetric:
         absorption = plan_absorption(graph, calibration, gains, request.options.ranges)
-        equalized = absorb(equalized, absorption)
+        model = absorb(model, absorption)
         calibration = derive_shifted(calibration, absorption)
-        graph = Graph(equalized)
-    fixed = absorption.ranges if absorption else {}
-    plan = plan_quantization(graph, calibration, request.target, request.options, gains, fixed)
+    return Prepared(model, calibration, gains, record, absorption)
+
+
+def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, QuantizationResult]:
+    """Plan, correct, insert, measure."""
+    model, samples = prepared.model, request.samples
+    plan = plan_quantization(
+        Graph(model), prepared.calibration, request.target, request.options, prepared.gains,
+        fixed=prepared.absorption.ranges if prepared.absorption else {}, keep=request.keep,
+    )  # fmt: skip
     biases: dict[str, NDArray[np.float32]] = {}
     corrections: tuple[BiasCorrection, ...] = ()
     if request.correct and samples is not None:
         biases, corrections = correct_biases(
-            equalized, plan, samples.correction, progress=request.progress
+            model, plan, samples.correction, progress=request.progress
         )
-    quantized = insert(equalized, plan, biases=biases)
+    quantized = insert(model, plan, biases=biases)
     float_sqnr = int8_sqnr = math.nan
     if samples is not None and samples.held_out:
-        held_out = samples.held_out
-        float_sqnr = compare_outputs(run_reference(model, held_out, levels=(True,)), equalized).sqnr
-        int8_sqnr = compare_outputs(run_reference(model, held_out, levels=(False,)), quantized).sqnr
+        levels = (True, False)
+        reference = run_reference(request.model, samples.held_out, levels=levels)
+        optimized, plain = (replace(reference, outputs={k: reference.outputs[k]}) for k in levels)
+        float_sqnr = compare_outputs(optimized, model).sqnr
+        int8_sqnr = compare_outputs(plain, quantized).sqnr
     return quantized, QuantizationResult(
-        request.normalization, record, absorption, reason, float_sqnr, int8_sqnr, plan, corrections
+        request.normalization, prepared, reason, float_sqnr, int8_sqnr, plan, corrections
     )

@@ -10,10 +10,10 @@ from typing import Any
 
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto
 
-from onnxq.model.graph import Graph, Node, names_in_subgraphs
+from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
+from onnxq.model.part import names_read, part_of
 from onnxq.model.session import open_session, run
 
 Array = NDArray[Any]
@@ -29,17 +29,12 @@ class SegmentRunner:
 
     def __init__(self, model: Model, batches: Sequence[Mapping[str, Array]]) -> None:
         self._graph = Graph(model)
-        self._model = model
-        self._initializers = {t.name: t for t in model.proto.graph.initializer}
         self._live: dict[str, list[Array]] = {
             name: [batch[name] for batch in batches] for name in (batches[0] if batches else {})
         }
         self._pending: dict[int, Node] = {node.index: node for node in self._graph.nodes}
         # What each node reads, in the bodies of its If, Loop or Scan too; and who reads a tensor.
-        self._reads: list[set[str]] = [
-            {name for name in node.inputs if name} | names_in_subgraphs(proto)
-            for node, proto in zip(self._graph.nodes, model.proto.graph.node, strict=True)
-        ]
+        self._reads: list[set[str]] = [names_read(self._graph, node) for node in self._graph.nodes]
         self._readers: dict[str, set[int]] = {}
         for index, names in enumerate(self._reads):
             for name in names:
@@ -82,7 +77,11 @@ class SegmentRunner:
         ]
         read = set().union(*(self._reads[index] for index in inside))
         fed = [name for name in sorted(read) if name in self._live]
-        session = open_session(self._part(nodes, fed, wanted, read), optimize=False)
+        inputs = {
+            name: (onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.ndim)
+            for name, value in ((name, self._live[name][0]) for name in fed)
+        }
+        session = open_session(part_of(self._graph, nodes, inputs, wanted), optimize=False)
         count = len(next(iter(self._live.values()), []))
         results = [
             run(session, wanted, {name: self._live[name][i] for name in fed}) for i in range(count)
@@ -91,27 +90,6 @@ class SegmentRunner:
             self._live[name] = [result[index] for result in results]
         for index in inside:
             self._pending.pop(index, None)
-
-    def _part(
-        self, nodes: list[Node], fed: list[str], wanted: list[str], read: set[str]
-    ) -> ModelProto:
-        proto = self._model.proto
-        inputs = [
-            onnx.helper.make_tensor_value_info(
-                name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim
-            )
-            for name, value in ((name, self._live[name][0]) for name in fed)
-        ]
-        part = ModelProto(ir_version=proto.ir_version)
-        part.opset_import.extend(proto.opset_import)
-        part.graph.name = "segment"
-        part.graph.node.extend(proto.graph.node[node.index] for node in nodes)
-        part.graph.input.extend(inputs)
-        part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-        part.graph.initializer.extend(
-            self._initializers[name] for name in sorted(read) if name in self._initializers
-        )
-        return part
 
     def _forget(self) -> None:
         """Drop values that no pending node reads."""

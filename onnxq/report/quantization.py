@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxq.quantization.plan import Float, QuantizationPlan, Quantized
 from onnxq.report import equalization as equalization_report
-from onnxq.report.table import Table, count, table
+from onnxq.report.table import Table, count, number, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from onnxq.model.model import Model
     from onnxq.quantization.quantize import QuantizationResult
+    from onnxq.quantization.search import Criterion, Search, Step
 
 
 def summary(result: QuantizationResult) -> Iterator[str]:
@@ -42,6 +43,50 @@ def summary(result: QuantizationResult) -> Iterator[str]:
         yield f"corrected the biases of {accepted:,} of {count(len(result.corrections), 'layer')}"
     if not math.isnan(result.int8_sqnr):
         yield f"int8 against float: {result.int8_sqnr:.1f} dB SQNR on held-out samples"
+    if result.search is not None:
+        yield search_text(result.search)
+
+
+def search_text(search: Search) -> str:
+    """What the search for layers to keep in float came to."""
+    wanted, best = search.criterion, _best(search)
+    verdict = "holds" if search.passed else "fails"
+    exact = wanted.float_value
+    against = "" if math.isnan(exact) else f" against {_value(exact, wanted)}"
+    return (
+        f"--max-drop {wanted.max_drop:g} {verdict} with {count(len(search.kept), 'layer')} in "
+        f"float: {wanted.metric} {_value(best.value, wanted)}{against}, a drop of "
+        f"{number(best.drop, 3)}{wanted.drop_unit and ' ' + wanted.drop_unit}, on "
+        f"{count(wanted.samples, 'sample')}; {search.ended}"
+    )
+
+
+def search_table(search: Search) -> Table:
+    """The trials, by the number of layers in float: what was added, and what that bought."""
+    wanted = search.criterion
+    rows = []
+    for before, step in zip((None, *search.steps), search.steps, strict=False):
+        bought = "" if before is None else f"{before.drop - step.drop:+.2f}"
+        rows.append(
+            (str(step.kept), "\n".join(step.added), _value(step.value, wanted, unit=False),
+             f"{step.drop:.2f}", bought, "holds" if step.passed else "fails")
+        )  # fmt: skip
+    unit = f" ({wanted.drop_unit})" if wanted.drop_unit else ""
+    head = f"{wanted.metric} ({wanted.unit})" if wanted.unit else wanted.metric
+    return table(
+        f">In float | Added | >{head} | >Drop{unit} | >Bought{unit} | Verdict",
+        rows,
+        title="Layers kept in float, step by step",
+    )
+
+
+def _best(search: Search) -> Step:
+    return next(step for step in search.steps if step.kept == len(search.kept))
+
+
+def _value(value: float, wanted: Criterion, *, unit: bool = True) -> str:
+    digits = f"{value:.1f}" if wanted.unit == "dB" else f"{value:.2f}"
+    return f"{digits} {wanted.unit}".rstrip() if unit else digits
 
 
 def describe(status: Quantized | Float) -> tuple[str, str]:
@@ -100,5 +145,6 @@ def document(
         "float_sqnr_db": result.float_sqnr,
         "int8_sqnr_db": result.int8_sqnr,
         "bias_corrections": result.corrections,
+        "search": result.search,
         "nodes": nodes,
     }

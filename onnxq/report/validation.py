@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from onnxq.report import layers
 from onnxq.report.table import Table, decibels, number, table
 
 if TYPE_CHECKING:
@@ -31,14 +32,15 @@ def metric_table(result: Validation, paths: Sequence[Path]) -> Table:
                 str(path),
                 row.execution,
                 number(row.size / 1e6, 3),
-                *(_cell(row, name) for name in units),
+                *(cell(row, name) for name in units),
             )
             for row, path in zip(result.rows, paths, strict=True)
         ],
     )
 
 
-def _cell(row: Row, metric: str) -> str:
+def cell(row: Row, metric: str) -> str:
+    """A metric's value, without its unit."""
     value, unit = row.values[metric], row.units[metric]
     if unit == "dB":
         return decibels(value)
@@ -50,8 +52,8 @@ def gate_table(result: Validation) -> Table:
     return table(
         "Gate | Model | Execution | >Limit | >Found | Verdict",
         [
-            (gate.name, gate.model, gate.execution, _with_unit(gate.limit, gate),
-             _with_unit(gate.value, gate), "passed" if gate.passed else "failed")
+            (gate.name, gate.model, gate.execution, gate_with_unit(gate.limit, gate),
+             gate_with_unit(gate.value, gate), "passed" if gate.passed else "failed")
             for gate in result.gates
         ],
         title="Gates",
@@ -61,18 +63,28 @@ def gate_table(result: Validation) -> Table:
 def verdict(gate: Gate) -> str:
     """A failed gate in one line."""
     relation = "above" if gate.name == "max-drop" else "below"
+    limit, found = (gate_with_unit(value, gate) for value in (gate.limit, gate.value))
     return (
-        f"failed: --{gate.name} {_with_unit(gate.limit, gate)}: {gate.model} ({gate.execution}) "
-        f"is at {_with_unit(gate.value, gate)}, {relation} the limit"
+        f"failed: --{gate.name} {limit}: {gate.model} ({gate.execution}) is at {found}, "
+        f"{relation} the limit"
     )
 
 
-def _with_unit(value: float, gate: Gate) -> str:
+def gate_with_unit(value: float, gate: Gate) -> str:
+    """A limit, or what was found, with its unit."""
     return f"{number(value)} {gate.unit}".rstrip()
 
 
-def document(result: Validation, paths: Sequence[Path]) -> dict[str, Any]:
-    """The document of `onnxq validate --json`."""
+def document(
+    result: Validation, paths: Sequence[Path], quantized: Sequence[Path]
+) -> dict[str, Any]:
+    """The document of `onnxq validate --json`.
+
+    Args:
+        result: the validation.
+        paths: the model file of each row.
+        quantized: the quantized models' files.
+    """
     return {
         "passed": result.passed,
         "samples": result.samples,
@@ -88,4 +100,8 @@ def document(result: Validation, paths: Sequence[Path]) -> dict[str, Any]:
             for row, path in zip(result.rows, paths, strict=True)
         ],
         "gates": result.gates,
+        "layers": [
+            layers.document(path, each)
+            for path, each in zip(quantized, result.layers, strict=False)
+        ],
     }  # fmt: skip

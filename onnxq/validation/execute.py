@@ -8,7 +8,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from onnxq.errors import UsageError
+from onnxq.emulation.emulate import emulator
+from onnxq.errors import ModelError, UsageError
 from onnxq.model.model import Model
 from onnxq.model.session import open_session, run
 
@@ -17,9 +18,19 @@ Runner = Callable[[Mapping[str, Array]], list[Array]]
 
 
 def _emulate(model: Model) -> Runner:
-    """Fake quantization: the graph as written, node by node, in float32."""
-    session = open_session(model, optimize=False)
-    return lambda feeds: run(session, None, feeds)
+    """The integer machine of a QDQ model."""
+    machine = emulator(model)
+
+    def run_machine(feeds: Mapping[str, Array]) -> list[Array]:
+        outputs, overflows = machine.run(feeds)
+        for node, count in overflows.items():
+            raise ModelError(
+                f"{model.name}: {count} sums of {node!r} leave int32 and wrap around",
+                hint="give its weight or input a coarser scale, or leave it in float",
+            )
+        return outputs
+
+    return run_machine
 
 
 def _cpu(model: Model) -> Runner:
@@ -44,7 +55,8 @@ def runner(model: Model, execution: str) -> Runner:
     Raises:
         UsageError: unknown execution.
         ProviderError: no CUDA device.
-        ModelError: ONNX Runtime refuses the model.
+        ModelError: ONNX Runtime refuses the model; running it raises this too where the sums of an
+            emulated layer leave int32.
     """
     if execution not in EXECUTIONS:
         raise UsageError(f"unknown execution {execution!r}", hint=f"one of {', '.join(EXECUTIONS)}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnxq.validation.compare import Row
+from onnxq.validation.metrics import Metric
 
 
 @dataclass(frozen=True)
@@ -22,29 +24,32 @@ class Gate:
 
 
 def check_gates(
-    rows: Sequence[Row], *, max_drop: float | None, min_accuracy: float | None
+    rows: Sequence[Row], metric: Metric, *, max_drop: float | None, min_accuracy: float | None
 ) -> tuple[Gate, ...]:
-    """Check the first metric of every row.
+    """Check one metric of every row.
+
+    A metric that compares with the float model has no value for the float model itself; its drop
+    is what `Metric.drop` says: for the SQNR the error in % of the outputs.
 
     Args:
         rows: the float model's first.
-        max_drop: how far a quantized model may fall below the float model, in the metric's unit.
+        metric: the one to check.
+        max_drop: how far a quantized model may fall below the float model.
         min_accuracy: the least value any model may have.
     """
     gates = []
     reference = rows[0]
-    metric = next(iter(reference.values))
-    unit = reference.units[metric]
     for row in rows:
-        value = row.values[metric]
+        value = row.values[metric.name]
         if max_drop is not None and row is not reference:
-            drop = reference.values[metric] - value
+            drop = metric.drop(reference.values[metric.name], value)
             gates.append(
-                Gate("max-drop", row.model, row.execution, max_drop, drop, unit, drop <= max_drop)
-            )
-        if min_accuracy is not None:
-            passed = value >= min_accuracy
+                Gate("max-drop", row.model, row.execution, max_drop, drop, metric.drop_unit,
+                     drop <= max_drop)
+            )  # fmt: skip
+        if min_accuracy is not None and not (math.isnan(value) and row is reference):
             gates.append(
-                Gate("min-accuracy", row.model, row.execution, min_accuracy, value, unit, passed)
-            )
+                Gate("min-accuracy", row.model, row.execution, min_accuracy, value, metric.unit,
+                     value >= min_accuracy)
+            )  # fmt: skip
     return tuple(gates)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,8 @@ class Metric:
         needs_labels: compares outputs with labels; else with the float model's outputs.
         terms: (outputs, labels or reference) of one batch → sums that add over batches.
         finish: sums → the metric's value.
-        relative: only meaningful against a reference, so the float model itself has none.
+        drop: (value of the float model, of a quantized one) → how far it fell.
+        drop_unit: unit of that.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Metric:
     needs_labels: bool
     terms: Callable[[Array, Array], Array]
     finish: Callable[[Array], float]
+    drop: Callable[[float, float], float] = operator.sub
+    drop_unit: str = ""
 
 
 def _top(k: int) -> Callable[[Array, Array], Array]:
@@ -65,6 +69,11 @@ def _decibels(sums: Array) -> float:
     return float(10 * np.log10(max(sums[0], 1e-300) / sums[1]))
 
 
+def _relative_error(_: float, decibels: float) -> float:
+    """RMS of the error over that of the outputs, %: what an SQNR says in the unit of a drop."""
+    return float(100 * 10 ** (-decibels / 20))
+
+
 def _products(outputs: Array, reference: Array) -> Array:
     exact = reference.reshape(len(reference), -1).astype(np.float64)
     got = outputs.reshape(len(outputs), -1).astype(np.float64)
@@ -79,10 +88,10 @@ def _mean(sums: Array) -> float:
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
-        "top1": Metric("top1", "%", True, _top(1), _percent),
-        "top5": Metric("top5", "%", True, _top(5), _percent),
-        "sqnr": Metric("sqnr", "dB", False, _powers, _decibels),
-        "cosine": Metric("cosine", "", False, _products, _mean),
+        "top1": Metric("top1", "%", True, _top(1), _percent, drop_unit="%"),
+        "top5": Metric("top5", "%", True, _top(5), _percent, drop_unit="%"),
+        "sqnr": Metric("sqnr", "dB", False, _powers, _decibels, _relative_error, "%"),
+        "cosine": Metric("cosine", "", False, _products, _mean, lambda _, value: 1 - value),
     }
 )
 

@@ -82,11 +82,12 @@ def test_external_data_outside_the_folder(case: Case, location: str):
     refused(quantize(case), MODEL, "'w1'", "outside the model's folder")
 
 
-@pytest.mark.parametrize("command", ["inspect", "validate", "calibrate", "equalize"])
+@pytest.mark.parametrize("command", ["inspect", "emulate", "validate", "calibrate", "equalize"])
 def test_every_command_refuses_a_bad_model(case: Case, command: str):
     case.model.write_bytes(b"nonsense")
     extra = {
         "validate": ("--data", case.data),
+        "emulate": ("--data", case.data, "-o", case.folder / "outputs.npz"),
         "calibrate": ("--data", case.data, "-o", case.calib),
         "equalize": ("-o", case.out),
     }.get(command, ())
@@ -282,16 +283,23 @@ def test_metric_file_that_does_not_load(case: Case):
     refused(result, USAGE, "mine.py", "SyntaxError")
 
 
-def test_gates_need_labels(case: Case):
-    refused(run("validate", case.model, "--data", "random:4", "--max-drop", "1"), USAGE, "labels")
+def test_gates_that_check_nothing(case: Case):
+    refused(run("validate", case.model, "--data", "random:4", "--max-drop", "1"), USAGE, "gates")
     arguments = ("--metric", "sqnr", "--min-accuracy", "10")
-    refused(run("validate", case.model, "--data", case.data, *arguments), USAGE, "labels")
+    refused(run("validate", case.model, "--data", case.data, *arguments), USAGE, "gates")
+
+
+def test_a_drop_needs_data_and_data_a_drop(case: Case):
+    refused(quantize(case, "--max-drop", "1"), USAGE, "--validate-data")
+    refused(quantize(case, "--validate-data", case.data), USAGE, "--max-drop")
 
 
 @pytest.mark.parametrize("option", ["--include", "--exclude"])
 def test_regular_expressions(case: Case, option: str):
     refused(quantize(case, option, "conv("), USAGE, option, "'conv('")
     refused(quantize(case, option, "nothing"), USAGE, option, "'nothing'", "matches no node")
+    near = "did you mean 'classifier'?"
+    refused(quantize(case, option, "^clasifier$"), USAGE, "'^clasifier$'", "matches no node", near)
 
 
 def test_preprocessing_that_makes_no_sense(case: Case):

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxq as library
 import pytest
-from cli_case import Case, network, run
+from cli_case import Case, Run, network, run
 from onnx import numpy_helper
 from onnxq.cli import machine
 from onnxq.validation.execute import runner
@@ -161,8 +161,9 @@ def test_equalize_explains_classes_and_barriers(calibrated: Case):
         "--explain",
     )  # fmt: skip
     assert result.code == 0
-    for words in ("Scale classes", "Saturating Clips", "proven tie", "Barriers", "graph output"):
+    for words in ("Scale classes", "Saturating Clips", "Barriers", "graph output"):
         assert words in result.out
+    assert "proven tie" in result.out or "per-channel" in result.out
 
 
 def test_equalize_document(calibrated: Case):
@@ -250,6 +251,64 @@ def test_dry_run_plans_what_the_run_does(case: Case):
     assert (plan["output"], done["output"]) == (None, str(case.out))
 
 
+# --- emulate -----------------------------------------------------------------------------------
+
+
+def test_emulate_writes_the_outputs_of_every_sample(quantized: Case):
+    path = quantized.folder / "outputs.npz"
+    result = run("emulate", quantized.out, "--data", quantized.data, "-o", path)
+    assert result.code == 0
+    assert "no sum can leave int32" in result.out
+    with np.load(path) as written, np.load(quantized.data) as data:
+        assert list(written) == ["y"]
+        expected = library.emulate(library.load(quantized.out), data["x"])["y"]
+        np.testing.assert_array_equal(written["y"], expected)
+        assert written["y"].shape == (24, 4)
+
+
+def test_emulate_gives_the_same_bytes(quantized: Case):
+    paths = [quantized.folder / f"{number}.npz" for number in range(2)]
+    for size, path in zip((8, 5), paths, strict=True):
+        options = ("--data", quantized.data, "-o", path, "--batch-size", size)
+        assert run("emulate", quantized.out, *options).code == 0
+    first, second = (path.read_bytes() for path in paths)
+    assert first == second
+
+
+def test_emulate_says_what_runs_in_float_and_why(quantized: Case):
+    arguments = ("emulate", quantized.out, "--data", quantized.data, "--samples", "4")
+    result = run(*arguments, "-v")
+    assert "no integer form" in result.out or "is not quantized" in result.out
+    document = run(*arguments, "--json").json
+    assert document["samples"] == 4
+    assert document["output"] is None
+    layers = {layer["node"]: layer for layer in document["layers"]}
+    assert set(layers) == {"conv1", "depthwise", "project", "classifier"}
+    assert all(layer["proved"] and layer["overflows"] == 0 for layer in layers.values())
+    assert all(node["reason"] for node in document["float_nodes"])
+
+
+def test_emulate_reports_sums_that_leave_int32(case: Case):
+    """A bias at the end of int32, in the steps of the sum: adding to it wraps around."""
+    assert run("quantize", case.model, "--data", case.data, "-o", case.out, "--target", "cpu",
+               "--no-bias-correction").code == 0  # fmt: skip
+    model = onnx.load(case.out)
+    (bias,) = (t for t in model.graph.initializer if t.name == "classifier.bias_quantized")
+    bias.CopyFrom(numpy_helper.from_array(np.full(4, 2**31 - 1, np.int32), bias.name))
+    onnx.save(model, case.out)
+    result = run("emulate", case.out, "--data", case.data)
+    assert result.code == 0
+    assert "sums of classifier left int32" in result.out
+    document = run("emulate", case.out, "--data", case.data, "--json").json
+    layer = next(each for each in document["layers"] if each["node"] == "classifier")
+    assert layer["overflows"] > 0
+    assert not layer["proved"]
+    # A verdict on wrapped sums would mean nothing.
+    verdict = run("validate", case.model, case.out, "--data", case.data)
+    assert verdict.code == 3
+    assert "leave int32" in verdict.err
+
+
 # --- validate --------------------------------------------------------------------------------
 
 
@@ -314,6 +373,81 @@ def test_a_metric_of_the_users(quantized: Case):
     assert values[0] == pytest.approx(outputs(quantized.model, quantized.data).max(1).mean())
 
 
+def test_a_gate_without_labels_looks_at_the_error(quantized: Case):
+    """For the SQNR a drop is the error in % of the outputs; the float model itself has none."""
+    arguments = ("validate", quantized.model, quantized.out, "--data", "random:16", "--json")
+    document = run(*arguments).json
+    decibels = document["rows"][1]["metrics"]["sqnr"]["value"]
+    error = 100 * 10 ** (-decibels / 20)
+    for limit, code in ((error * 1.01, 0), (error * 0.99, 1)):
+        result = run(*arguments, "--max-drop", limit)
+        assert result.code == code
+        (gate,) = result.json["gates"]
+        assert gate["value"] == pytest.approx(error)
+        assert gate["unit"] == "%"
+    for limit, code in ((decibels - 0.1, 0), (decibels + 0.1, 1)):
+        result = run(*arguments, "--min-accuracy", limit)
+        assert result.code == code
+        assert [gate["model"] for gate in result.json["gates"]] == ["out.onnx"]
+
+
+def test_layers_are_ranked(quantized: Case):
+    arguments = ("validate", quantized.model, quantized.out, "--data", quantized.data, "--layers")
+    result = run(*arguments)
+    assert result.code == 0
+    assert "Share of the output error" in result.out
+    assert "Own error (dB)" in result.out
+    for layer in ("conv1", "depthwise", "project", "add", "classifier"):
+        assert layer in result.out
+    (report,) = run(*arguments, "--json").json["layers"]
+    assert report["model"] == str(quantized.out)
+    assert report["unmatched"] == []
+    assert report["warning"] == ""
+    assert (report["samples"], report["probes"]) == (24, 24)
+    ranking = report["ranking"]
+    assert {each["operator"] for each in ranking} == {"Conv", "Add", "Gemm"}
+    assert sum(each["share_percent"] for each in ranking) == pytest.approx(100)
+    assert run(*arguments[:-1], "--json").json["layers"] == []
+
+
+def keep_in_float(case: Case, limit: object, *options: str) -> Run:
+    return run(
+        "quantize", case.model, "--data", case.data, "-o", case.out, "--max-drop", limit,
+        "--validate-data", "random:16", *options,
+    )  # fmt: skip
+
+
+def test_layers_stay_in_float_until_the_gate_holds(case: Case):
+    steps = keep_in_float(case, 1e-9, "--dry-run", "--json").json["search"]["steps"]
+    drops = [step["drop"] for step in steps]
+    assert len(drops) > 2
+    assert not case.out.exists()
+    result = keep_in_float(case, (drops[0] + drops[1]) / 2)
+    assert result.code == 0
+    assert "holds with 1 layer in float" in result.out
+    assert "step by step" in result.out
+    (layer,) = steps[1]["added"]
+    (told,) = [line for line in run("inspect", case.out).out.splitlines() if "--max-drop" in line]
+    assert told.startswith(layer)
+    again = run("validate", case.model, case.out, "--data", "random:16", "--json").json
+    error = 100 * 10 ** (-again["rows"][1]["metrics"]["sqnr"]["value"] / 20)
+    assert error == pytest.approx(drops[1])
+
+
+def test_a_drop_that_cannot_be_held_is_exit_1_and_writes_nothing(case: Case):
+    before = case.files()
+    result = keep_in_float(case, 1e-9, "--json")
+    assert result.code == 1
+    assert "nothing was written" in result.err
+    assert result.json["output"] is None
+    assert result.json["search"]["passed"] is False
+    assert "leaves one in int8" in result.json["search"]["ended"]
+    assert case.files() == before
+    result = keep_in_float(case, 1e-9, "--max-trials", "2")
+    assert result.code == 1
+    assert "2 trials were made" in result.out
+
+
 # --- documents ---------------------------------------------------------------------------------
 
 KEYS = {
@@ -324,8 +458,9 @@ KEYS = {
     "equalize": "model output normalization calibration_samples options classes clips barriers "
     "expected_gain_db proof kernels_added rolled_back",
     "quantize": "model output target options normalization equalization relu6_reason "
-    "float_sqnr_db int8_sqnr_db bias_corrections nodes",
-    "validate": "passed samples note rows gates",
+    "float_sqnr_db int8_sqnr_db bias_corrections search nodes",
+    "emulate": "model output samples note outputs layers on_8_bit_values float_nodes",
+    "validate": "passed samples note rows gates layers",
     "inspect": "model opset size_bytes inputs outputs is_quantized target quantized_layers "
     "quantized_layer_count learnables float_nodes record",
     "doctor": "findings",
@@ -341,6 +476,7 @@ def test_documents_keep_their_keys(calibrated: Case, command: str):
         "merge": (calibrated.calib, "-o", calibrated.folder / "all.calib"),
         "equalize": (calibrated.model, "-o", calibrated.out),
         "quantize": (calibrated.model, *data, "-o", calibrated.out),
+        "emulate": (calibrated.model, *data),
         "validate": (calibrated.model, *data),
         "inspect": (calibrated.model,),
         "doctor": (),

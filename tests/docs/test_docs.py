@@ -2,8 +2,12 @@
 
 import importlib.util
 import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +21,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 from onnxq import errors
-from onnxq.cli import run, validate
+from onnxq.cli import run
 from onnxq.cli.group import COMMANDS
 from onnxq.cli.group import onnxq as command_line
 from PIL import Image
@@ -223,6 +227,97 @@ def test_python_examples_run(page: Path, folder: Path, capsys: pytest.CaptureFix
     capsys.readouterr()
 
 
+# --- shell -----------------------------------------------------------------------------------
+
+STAND_INS = {
+    "--preprocess imagenet": "--preprocess resize=8x8,mean=0.5,std=0.5",
+    "'^head/'": "'^classifier'",
+    "'^/features/features.0/'": "'^stem'",
+}
+"""What fits the small model where examples stand for a user's own."""
+
+UNFIT = {"data.md"}
+"""Pages whose examples are about images and models of other sizes."""
+
+
+def shell_blocks(page: Path) -> list[str]:
+    """The blocks that hold nothing but calls of onnxq."""
+    return [
+        block
+        for language, block in code_blocks(page.read_text(encoding="utf-8"))
+        if language == "sh"
+        and all(line.startswith(("onnxq ", " ")) for line in block.splitlines())
+        and "$" not in block
+    ]
+
+
+@pytest.fixture
+def workplace(folder: Path) -> Path:
+    """The folder with what examples take for granted: other images, calibrations, int8 models."""
+    shutil.copytree("images", "test")
+    data = ("model.onnx", "--data", "images/", *STAND_INS["--preprocess imagenet"].split())
+    for number in (1, 2, 3):
+        invoke("calibrate", *data, "--shard", f"{number}/3", "-o", f"part-{number}.calib")
+    invoke("calibrate", *data, "-o", "model.calib")
+    for target, name in (("gpu", "model.int8.onnx"), ("cpu", "model.cpu.onnx")):
+        invoke("quantize", *data, "--target", target, "-o", name)
+    Path("int8.toml").write_text('[quantize]\ndata = "images/"\ntarget = "cpu"\n'
+                                 'preprocess = "resize=8x8,mean=0.5,std=0.5"\n')  # fmt: skip
+    return folder
+
+
+def invoke(*words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(command_line, list(words))
+    assert result.exit_code in {0, run.GATE_FAILED}, f"onnxq {shlex.join(words)}: {result.stderr}"
+    return result.exit_code, result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize(
+    "page",
+    [p for p in PAGES if p.name not in UNFIT and shell_blocks(p)],
+    ids=lambda page: page.name,
+)
+def test_shell_examples_run(page: Path):
+    for block in shell_blocks(page):
+        text = re.sub(r"\\\n\s*", " ", block)
+        for example, fits in STAND_INS.items():
+            text = text.replace(example, fits)
+        for line in text.splitlines():
+            call, _, target = line.partition(" > ")
+            words = shlex.split(call, comments=True)[1:]
+            code, shown = invoke(*words)
+            assert not code or {"--max-drop", "--min-accuracy"} & set(words), line
+            if target:
+                Path(target).write_text(shown)
+
+
+@pytest.mark.slow
+def test_makefile_rules_run(workplace: Path):
+    """The rules of docs/recipes.md, in a real make."""
+    text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    rules = [block for language, block in code_blocks(text) if language == "make"]
+    # The second block is another way to write the first.
+    makefile = "\n".join([rules[0], rules[2]])
+    for example, fits in STAND_INS.items():
+        makefile = makefile.replace(example, fits)
+    (workplace / "Makefile").write_text(makefile)
+    for name in ("model.calib", "model.int8.onnx"):
+        (workplace / name).unlink()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    targets = ["model.report.html", "model.small.onnx"]
+    made = subprocess.run(
+        ["make", *targets], env=os.environ | {"PATH": path}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    for name in (*targets, "model.calib", "model.int8.onnx"):
+        assert (workplace / name).exists(), name
+    again = subprocess.run(["make", "-q", *targets], check=False).returncode
+    assert again == 0, "make would do it all again"
+
+
 # --- JSON ------------------------------------------------------------------------------------
 
 BY_NAME = {"not_finite", "folded_batch_norms", "folded_pads", "joined_biases", "metrics"}
@@ -244,6 +339,7 @@ OFTEN_EMPTY = {
     "options.exclude[]",
     "barriers[].node",
     "float_nodes[].node",
+    "notes[]",
 }
 
 
@@ -294,10 +390,15 @@ def test_json_fields_are_documented(folder: Path):
         "calibrate": ("calibrate", "model.onnx", "--data", "data.npz", "-o", "model.calib"),
         "merge": ("merge", "model.calib", "-o", "whole.calib"),
         "equalize": ("equalize", "model.onnx", "--data", "data.npz", "-o", "equalized.onnx"),
-        "quantize": ("quantize", "model.onnx", "--data", "data.npz", "-o", "model.int8.onnx"),
+        "quantize": ("quantize", "model.onnx", "--data", "data.npz", "-o", "model.int8.onnx",
+                     "--max-drop", "100", "--validate-data", "data.npz"),
+        "emulate": ("emulate", "model.int8.onnx", "--data", "data.npz", "-o", "outputs.npz"),
         "validate": ("validate", "model.onnx", "model.int8.onnx", "--data", "data.npz",
-                     "--max-drop", "100"),
+                     "--max-drop", "100", "--layers"),
         "inspect": ("inspect", "model.int8.onnx"),
+        "explain": ("explain", "model.int8.onnx", "depthwise"),
+        "report": ("report", "model.onnx", "model.int8.onnx", "--data", "data.npz",
+                   "--max-drop", "100", "-o", "report.html"),
         "doctor": ("doctor",),
     }  # fmt: skip
     assert set(calls) == set(COMMANDS)
@@ -317,5 +418,5 @@ def test_exit_codes_are_documented():
         for each in vars(errors).values()
         if isinstance(each, type) and issubclass(each, errors.OnnxqError)
     }
-    others = {0, validate.GATE_FAILED, run.USAGE, run.BUG, run.INTERRUPTED, run.BROKEN_PIPE}
+    others = {0, run.GATE_FAILED, run.USAGE, run.BUG, run.INTERRUPTED, run.BROKEN_PIPE}
     assert raised | others == codes

@@ -25,6 +25,7 @@ from onnxq.quantization.plan import (
     QuantizationOptions,
     Quantized,
     Shared,
+    check_patterns,
     plan_quantization,
 )
 from onnxq.quantization.targets import TARGETS
@@ -150,12 +151,18 @@ def test_include_and_exclude(target):
     ("options", "message"),
     [
         ({"include": ("no such layer",)}, "matches no node"),
+        ({"exclude": ("gem",)}, None),
+        ({"exclude": (r"^gemn$",)}, "did you mean 'gemm'"),
         ({"exclude": ("(",)}, "is no regular expression"),
     ],
 )
 def test_expressions_that_make_no_sense(options, message):
+    graph = Graph(network())
+    if message is None:
+        check_patterns(graph, QuantizationOptions(**options))
+        return
     with pytest.raises(UsageError, match=message):
-        prepare(network(), "gpu", QuantizationOptions(**options))
+        check_patterns(graph, QuantizationOptions(**options))
 
 
 @targets

@@ -1,0 +1,68 @@
+"""Count codes into histogram rows: two ways with the same result, the faster one is taken.
+
+Where the processor sorts 16-bit integers in its vector unit (AVX-512 VBMI2, through numpy), sorting
+each channel and measuring the runs of equal codes is faster than counting one by one.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.calibration import bins
+
+
+def add_counts(codes: NDArray[np.uint16], counts: NDArray[np.int64], top: int) -> None:
+    """Add the counts of `codes` to `counts`, in place.
+
+    Args:
+        codes: (channels, values), see `bins.write_codes`; their order is lost.
+        counts: (channels, 2 + 2·magnitude_bins(top)), the last column for NaN and Inf.
+        top: exponent above every finite magnitude.
+    """
+    (add_runs if sorting_is_fast() else add_one_by_one)(codes, counts, top)
+
+
+def add_runs(codes: NDArray[np.uint16], counts: NDArray[np.int64], top: int) -> None:
+    """`add_counts` by sorting."""
+    codes.sort(axis=1)
+    last = np.empty(codes.shape, np.bool_)
+    last[:, -1] = True
+    np.not_equal(codes[:, 1:], codes[:, :-1], out=last[:, :-1])
+    ends = np.flatnonzero(last)
+    cells = bins.code_table(top)[codes.ravel()[ends]]
+    cells += ends // codes.shape[1] * counts.shape[1]
+    # Several codes share the column of tiny magnitudes, so plain indexing would lose counts.
+    np.add.at(counts.reshape(-1), cells, np.diff(ends, prepend=-1))
+
+
+def add_one_by_one(codes: NDArray[np.uint16], counts: NDArray[np.int64], top: int) -> None:
+    """`add_counts` by looking each code up."""
+    channels, width = counts.shape
+    cells = bins.code_table(top).take(codes, mode="clip")
+    cells += (np.arange(channels) * width)[:, None]
+    counts += np.bincount(cells.ravel(), minlength=counts.size).reshape(counts.shape)
+
+
+@lru_cache(maxsize=1)
+def sorting_is_fast() -> bool:
+    """Measured once, in a millisecond; the result only decides the speed."""
+    values = np.random.default_rng(0).standard_normal((16, 2048)).astype(np.float32)
+    # Half of all activations are what a ReLU gives.
+    values[::2] = np.maximum(values[::2], 0)
+    sample = np.empty(values.shape, np.uint16)
+    bins.write_codes(values, sample)
+    seconds = {}
+    for way in (add_runs, add_one_by_one):
+        counts = np.zeros((16, 2 + 2 * bins.magnitude_bins(4)), np.int64)
+        tries = []
+        for _ in range(8):
+            codes = sample.copy()
+            started = time.thread_time()
+            way(codes, counts, 4)
+            tries.append(time.thread_time() - started)
+        seconds[way] = min(tries)
+    return seconds[add_runs] < seconds[add_one_by_one]

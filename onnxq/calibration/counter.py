@@ -1,0 +1,77 @@
+"""Count the tensors of one batch, in threads, while the caller computes the next one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from concurrent.futures import Executor, Future
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.calibration.accumulate import Accumulator
+from onnxq.calibration.statistics import NotFinite, TensorStatistics
+from onnxq.data.source import DataSource
+from onnxq.errors import DataError
+
+Values = dict[str, NDArray[Any]]
+
+
+class Counter:
+    """The accumulators of all tensors. One batch is counted at a time, its tensors in parallel."""
+
+    def __init__(
+        self, accumulators: Mapping[str, Accumulator], source: DataSource, *, allow_nonfinite: bool
+    ) -> None:
+        self._accumulators = accumulators
+        self._source = source
+        self._allow = allow_nonfinite
+        self._pending: list[tuple[str, NDArray[Any], int, Future[bool]]] = []
+
+    def take(self, pool: Executor, values: Values, start: int, half: int) -> None:
+        """Begin to count a batch, once the one before is done.
+
+        Args:
+            values: tensor name → values.
+            start: index of the batch's first sample.
+            half: 0 or 1, whichever half of the data the batch belongs to.
+
+        Raises:
+            DataError: NaN or Inf in the batch before, unless they are allowed.
+        """
+        self.wait()
+        self._pending = [
+            (name, array, start, pool.submit(self._accumulators[name].add, array, half=half))
+            for name, array in values.items()
+        ]
+
+    def wait(self) -> None:
+        """Return when all batches are counted. Raises as `take` does."""
+        pending, self._pending = self._pending, []
+        # All of them first: nothing is left running behind an error.
+        finite = [future.result() for *_, future in pending]
+        for (name, array, start, _), good in zip(pending, finite, strict=True):
+            if not good:
+                found = self._locate(array, start, self._accumulators[name].axis)
+                if not self._allow:
+                    raise DataError(
+                        f"{found.kind} in activation {name!r} for sample {found.name}, "
+                        f"channel {found.channel}",
+                        hint="mend the model or the data, or pass --allow-nonfinite to leave such "
+                        "values out",
+                    )
+                self._accumulators[name].note(found)
+
+    def _locate(self, values: NDArray[Any], start: int, axis: int | None) -> NotFinite:
+        """The first value that is not finite. Axis 0 counts samples."""
+        place = np.argwhere(~np.isfinite(values))[0]
+        sample = start + (int(place[0]) if values.ndim else 0)
+        channel = 0 if axis is None else int(place[axis])
+        kind = "NaN" if math.isnan(values[tuple(place)]) else "Inf"
+        return NotFinite(sample, self._source.sample_name(sample), channel, kind)
+
+    def finish(self) -> dict[str, TensorStatistics]:
+        """The statistics of the tensors that had values, by name in sorted order."""
+        found = {name: self._accumulators[name].finish() for name in sorted(self._accumulators)}
+        return {name: value for name, value in found.items() if value is not None}

@@ -1,0 +1,164 @@
+"""Calibrate in several processes on one machine: each runs a shard, the parts are merged."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import Empty
+from typing import TYPE_CHECKING, Any
+
+from onnxq.calibration.checkpoint import Checkpoint
+from onnxq.calibration.merge import merge
+from onnxq.calibration.statistics import Calibration
+from onnxq.calibration.stream import Request, calibrate
+from onnxq.data.source import DataSource
+from onnxq.errors import DataError, UsageError
+from onnxq.model import external
+from onnxq.model.files import read_written
+from onnxq.progress import SILENT, Advance, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from onnxq.model.model import Model
+
+POLL = 0.2
+"""Seconds between two looks at how far the processes are."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process does.
+
+    Attributes:
+        model: file of the normalized model.
+        checkpoint: None where no state is kept.
+    """
+
+    model: Path
+    source: DataSource
+    request: Request
+    checkpoint: Checkpoint | None
+
+
+def split(request: Request, jobs: int) -> list[Request]:
+    """The request as `jobs` requests whose parts make up the whole."""
+    index, count = request.shard
+    return [replace(request, shard=(index + count * job, count * jobs)) for job in range(jobs)]
+
+
+def join(parts: Sequence[Calibration], shard: tuple[int, int]) -> Calibration:
+    """The parts of one shard as that shard, with the bits of one process."""
+    return replace(merge(parts), shards=(shard,))
+
+
+def calibrate_in_processes(
+    model: Model,
+    source: DataSource,
+    request: Request,
+    jobs: int,
+    *,
+    checkpoint: Checkpoint | None = None,
+    progress: Progress = SILENT,
+) -> Calibration:
+    """`stream.calibrate` in `jobs` processes, with the same result.
+
+    Each process gets its share of the threads and of the memory, and a state file of its own.
+
+    Raises:
+        DataError: as `calibrate`.
+        UsageError: a process was killed, most likely for lack of memory.
+    """
+    requests = split(_share(request, jobs), jobs)
+    # The parts are cheap to start only once the fingerprint is known.
+    _ = source.fingerprint
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    with (
+        tempfile.TemporaryDirectory(prefix="onnxq.") as folder,
+        ProcessPoolExecutor(jobs, context, _start, (queue,)) as pool,
+    ):
+        path = Path(folder) / "model.onnx"
+        external.write(model.proto, path)
+        states = [_state(checkpoint, each) for each in requests]
+        futures = [
+            pool.submit(_run, Job(path, source, each, state))
+            for each, state in zip(requests, states, strict=True)
+        ]
+        try:
+            with progress.track("calibrate", source.count) as advance:
+                _follow(futures, queue, advance)
+            parts = [part for future in futures if (part := future.result()) is not None]
+        except BrokenProcessPool:
+            raise UsageError(
+                "a process of the calibration was killed, perhaps for lack of memory",
+                hint="use fewer --jobs or a smaller --memory; --resume goes on where it stopped",
+            ) from None
+        finally:
+            for future in futures:
+                future.cancel()
+    if not parts:
+        raise DataError(f"{source.spec}: no samples in shard {request.shard[0]}/{request.shard[1]}")
+    return join(parts, request.shard)
+
+
+def _share(request: Request, jobs: int) -> Request:
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    return replace(
+        request, memory=request.memory // jobs, runtime=replace(request.runtime, threads=threads)
+    )
+
+
+def _state(checkpoint: Checkpoint | None, request: Request) -> Checkpoint | None:
+    if checkpoint is None:
+        return None
+    name = f"{checkpoint.path.name}.{request.shard[0]}-{request.shard[1]}"
+    return replace(checkpoint, path=checkpoint.path.with_name(name))
+
+
+def _follow(futures: Sequence[Future[Any]], queue: Any, advance: Advance) -> None:
+    """Show progress until all processes are done or one fails."""
+    pending = set(futures)
+    while pending:
+        done, pending = wait(pending, POLL, FIRST_EXCEPTION)
+        while True:
+            try:
+                advance(queue.get_nowait())
+            except Empty:
+                break
+        for future in done:
+            future.result()
+
+
+class _Reports:
+    """Progress that another process shows."""
+
+    @contextmanager
+    def track(self, _label: str, _total: int | None) -> Iterator[Advance]:
+        yield _queue.put
+
+
+_queue: Any = None
+
+
+def _start(queue: Any) -> None:
+    global _queue  # noqa: PLW0603 - a process's own, set once when it starts
+    _queue = queue
+
+
+def _run(job: Job) -> Calibration | None:
+    """One process's part; None where there are fewer batches than processes."""
+    request = job.request
+    spans = job.source.batches(
+        request.batch_size, first=request.shard[0] - 1, step=request.shard[1]
+    )
+    if next(iter(spans), None) is None:
+        return None
+    model = read_written(job.model)
+    return calibrate(model, job.source, request, checkpoint=job.checkpoint, progress=_Reports())

@@ -1,0 +1,42 @@
+"""`onnxq explain`: why one node was, or was not, equalized, quantized and fused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxq.cli import options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from onnxq.cli.terminal import Terminal
+
+
+@click.command()
+@options.model_argument()
+@click.argument("node", metavar="NODE")
+@options.calibration_option()
+@options.choice("--target", ("gpu", "cpu"), "For which a float MODEL is planned.",
+                default="gpu")  # fmt: skip
+@options.common
+def explain(
+    *, model: Path, node: str, calibration: Path | None, target: str, terminal: Terminal
+) -> None:
+    """Say why a node is equalized, quantized, fused, or not.
+
+    NODE is a node or a tensor it computes. Of a float MODEL the answer is what quantize would do.
+    """
+    from onnxq import api
+    from onnxq.report import explain as report
+
+    found = report.explain(
+        api.load(model), node, calibration=calibration, target=target, progress=terminal.progress
+    )
+    terminal.line(report.headline(found))
+    for content in report.tables(found):
+        terminal.table(content)
+    if found.note:
+        terminal.note(f"note: {found.note}")
+    terminal.document("explain", report.document(model, found))

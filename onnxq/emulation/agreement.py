@@ -1,0 +1,206 @@
+"""How the emulator agrees with the integer kernels of ONNX Runtime's CPU provider.
+
+Layer by layer, each on identical inputs: a layer is what lies between two quantized tensors. End to
+end nothing is compared, since one value that differs by one step changes what later layers read.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxq.emulation.emulate import Emulator
+from onnxq.emulation.qdq import is_dequantize, is_quantize
+from onnxq.model.graph import Graph, Node
+from onnxq.model.part import names_read, part_of
+from onnxq.model.session import open_session, run, with_outputs
+from onnxq.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+Array = NDArray[Any]
+
+_FLOAT_SUMS = "adds float32 products and rounds each sum"
+
+REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "QLinearAdd": "rescales operands by ratios and adds the zero point before it rounds",
+        "QLinearMul": "adds the zero point before it rounds, so ties fall otherwise",
+        "QLinearAveragePool": "averages dequantized float32 values",
+        **dict.fromkeys(
+            ("Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"),
+            _FLOAT_SUMS,
+        ),
+    }
+)
+"""ONNX Runtime kernel → how it computes otherwise than the emulator."""
+
+_INTEGER = ("QLinear", "QGemm", "MatMulInteger", "DynamicQuantize", "QAttention")
+"""How the names of ONNX Runtime's integer kernels begin."""
+
+_PLAIN = frozenset({"QuantizeLinear", "DequantizeLinear", "ReorderInput", "ReorderOutput"})
+
+SATURATES = "adds products in 16 bits, which saturate on a CPU without VNNI"
+UNKNOWN = "computes in another order of float32 operations"
+
+
+@dataclass(frozen=True)
+class LayerAgreement:
+    """One quantized tensor, computed from the same inputs by both.
+
+    Attributes:
+        tensor: the integer tensor.
+        node: the node whose result it is, fused activations aside.
+        kernels: operators that ONNX Runtime ran, Q/DQ aside.
+        values, differing: how many were compared, and how many were not the same.
+        largest: largest difference, steps of the tensor (LSB).
+        reason: why they differ; "" where they do not.
+    """
+
+    tensor: str
+    node: str
+    kernels: tuple[str, ...]
+    values: int
+    differing: int
+    largest: int
+    reason: str
+
+    @property
+    def share(self) -> float:
+        """Differing over all values."""
+        return self.differing / max(self.values, 1)
+
+
+@dataclass
+class _Layer:
+    """One layer while it is compared."""
+
+    tensor: str
+    nodes: tuple[Node, ...]
+    inputs: tuple[str, ...]
+    session: ort.InferenceSession | None = None
+    kernels: tuple[str, ...] = ()
+    values: int = 0
+    differing: int = 0
+    largest: int = 0
+    shape: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+def agreement(
+    emulator: Emulator, batches: Iterable[Mapping[str, Array]], *, progress: Progress = SILENT
+) -> tuple[LayerAgreement, ...]:
+    """Compare every layer with what the CPU provider makes of it, in the order of the model.
+
+    Args:
+        emulator: of the QDQ model.
+        batches: values of the model's inputs.
+    """
+    graph = Graph(emulator.source)
+    layers = [
+        _layer(graph, node)
+        for node in graph.nodes
+        if is_quantize(node) and not graph.is_constant(node.input(0))
+    ]
+    names = sorted({name for layer in layers for name in (layer.tensor, *layer.inputs)})
+    known = set(graph.inputs)
+    produced = [name for name in names if name not in known]
+    machine = open_session(with_outputs(emulator.machine, produced), keep_qdq=True)
+    with progress.track("compare", None) as advance:
+        for batch in batches:
+            values = dict(zip(produced, run(machine, produced, batch), strict=True))
+            values |= {name: batch[name] for name in known}
+            for layer in layers:
+                _compare(graph, layer, values)
+            advance(1)
+    return tuple(_finish(layer) for layer in layers)
+
+
+def _layer(graph: Graph, quantizer: Node) -> _Layer:
+    """What computes a quantized tensor from other ones.
+
+    A float tensor that several nodes read is an input as well, so that no layer holds another.
+    """
+    found: dict[int, Node] = {quantizer.index: quantizer}
+    inputs: set[str] = set()
+    pending = [(name, True) for name in quantizer.inputs[:1]]
+    while pending:
+        name, first = pending.pop()
+        producer = graph.producers.get(name)
+        if graph.is_constant(name):
+            continue
+        shared = len(graph.consumers(name)) > 1 or graph.is_exposed(name)
+        quantized = producer is not None and is_dequantize(producer)
+        if producer is None or is_quantize(producer) or (shared and not first and not quantized):
+            inputs.add(name)
+        elif producer.index not in found:
+            found[producer.index] = producer
+            pending += [(read, False) for read in names_read(graph, producer)]
+    nodes = tuple(found[index] for index in sorted(found))
+    return _Layer(quantizer.output, nodes, tuple(sorted(inputs)))
+
+
+def _compare(graph: Graph, layer: _Layer, values: Mapping[str, Array]) -> None:
+    if layer.session is None:
+        inputs = {
+            name: (onnx.helper.np_dtype_to_tensor_dtype(values[name].dtype), values[name].ndim)
+            for name in layer.inputs
+        }
+        layer.session, layer.kernels = _open(part_of(graph, layer.nodes, inputs, [layer.tensor]))
+    feeds = {name: values[name] for name in layer.inputs}
+    (theirs,) = run(layer.session, [layer.tensor], feeds)
+    gap = np.abs(theirs.astype(np.int32) - values[layer.tensor].astype(np.int32))
+    layer.values += gap.size
+    layer.differing += int(np.count_nonzero(gap))
+    layer.largest = max(layer.largest, int(gap.max(initial=0)))
+
+
+def _open(part: onnx.ModelProto) -> tuple[ort.InferenceSession, tuple[str, ...]]:
+    """A session with all optimizations, and the kernels it runs.
+
+    Where they find no integer kernel Q/DQ are kept as written: otherwise ONNX Runtime turns float
+    biases into int32 ones, which saturate where the weights of a channel are tiny.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for keep_qdq in (False, True):
+            path = Path(folder) / f"optimized{keep_qdq}.onnx"
+            # One thread: many small sessions would spin against each other.
+            session = open_session(part, threads=1, optimized=path, keep_qdq=keep_qdq)
+            found = dict.fromkeys(n.op_type for n in onnx.load(path).graph.node)
+            kernels = tuple(name for name in found if name not in _PLAIN)
+            if _integer(kernels):
+                break
+    return session, kernels
+
+
+def _integer(kernels: Iterable[str]) -> list[str]:
+    return [name for name in kernels if name.startswith(_INTEGER)]
+
+
+def _finish(layer: _Layer) -> LayerAgreement:
+    node = next(
+        (n for n in reversed(layer.nodes) if not (is_quantize(n) or is_dequantize(n))),
+        layer.nodes[-1],
+    )
+    reason = ""
+    if layer.differing:
+        reason = _reason(layer.kernels, layer.largest)
+    return LayerAgreement(
+        layer.tensor, node.name, layer.kernels, layer.values, layer.differing, layer.largest, reason
+    )
+
+
+def _reason(kernels: Sequence[str], largest: int) -> str:
+    known = [f"{kernel} {REASONS[kernel]}" for kernel in kernels if kernel in REASONS]
+    integer = _integer(kernels)
+    if largest > 1 and integer:
+        return f"{integer[0]} {SATURATES}"
+    return "; ".join(known) or f"{', '.join(kernels) or 'ONNX Runtime'} {UNKNOWN}"

@@ -1,0 +1,124 @@
+"""What nodes of a QDQ model become in the integer machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.emulation.bounds import Reach
+from onnxq.emulation.qdq import Quantization
+from onnxq.model.operators import IntegerForm
+from onnxq.quantization.plan import Float
+
+
+@dataclass(frozen=True)
+class Requantization:
+    """The one rounding that ends an integer kernel.
+
+    Attributes:
+        node: the QuantizeLinear it replaces.
+        to: scale and zero point of the result.
+        low, high: integers to which the fused activations limit the result; the type's own limits
+            where there are none.
+        fused: those activations.
+    """
+
+    node: str
+    to: Quantization
+    low: int
+    high: int
+    fused: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WeightPart:
+    """Some terms of a weight; the others are zero or left out.
+
+    Attributes:
+        integers: the weight less its zero point as float32, in stored layout.
+        channels: first and last but one of the input channels it reads; None for all.
+        axis: their axis in the data, counted from the end where negative.
+    """
+
+    integers: NDArray[np.float32]
+    channels: tuple[int, int] | None
+    axis: int
+
+
+@dataclass(frozen=True)
+class Accumulation:
+    """A weighted node, or a MatMul of two activations: Σ w·x + b in int32.
+
+    Attributes:
+        data: the activations; the second one stands in for a weight.
+        parts: the weight, cut so that float32 holds the sums of each part; empty for two
+            activations.
+        step: value of one step of the sum, float32: data scale × weight scale.
+        bias: int32, added to the sum; None where there is none.
+        float_bias: float32, added after the sum is dequantized; None where there is none.
+            All three are shaped to broadcast along the output's last axes.
+        reach: where the sum, bias included, can get; from the weights.
+        requantization: None where the result is a float tensor.
+    """
+
+    data: tuple[Quantization, ...]
+    parts: tuple[WeightPart, ...]
+    step: NDArray[np.float32]
+    bias: NDArray[np.int32] | None
+    float_bias: NDArray[np.float32] | None
+    reach: Reach
+    requantization: Requantization | None
+    form: IntegerForm = IntegerForm.ACCUMULATE
+
+
+@dataclass(frozen=True)
+class Product:
+    """Two activations multiplied value by value."""
+
+    data: tuple[Quantization, Quantization]
+    reach: Reach
+    requantization: Requantization
+    form: IntegerForm = IntegerForm.PRODUCT
+
+
+@dataclass(frozen=True)
+class Average:
+    """Sums over a window, or over all positions, divided by how many there are.
+
+    Attributes:
+        window: attributes of the convolution with ones that sums; None for all positions.
+        channels, rank: of the data.
+        count: values in each sum; 0 where it differs by position or is known at run time only.
+    """
+
+    data: Quantization
+    window: Mapping[str, Any] | None
+    channels: int
+    rank: int
+    count: int
+    reach: Reach
+    requantization: Requantization
+    form: IntegerForm = IntegerForm.AVERAGE
+
+
+@dataclass(frozen=True)
+class AsWritten:
+    """Eight bits in, eight bits out, computed as Q/DQ says: dequantize, apply, round once."""
+
+    form: IntegerForm
+    fused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fused:
+    """An activation that is part of another node's kernel."""
+
+    into: str
+
+
+Integer = Accumulation | Product | Average
+Status = Integer | AsWritten | Fused | Float

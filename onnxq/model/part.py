@@ -1,0 +1,45 @@
+"""Cut a piece out of a model, to run it by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import onnx
+from onnx import ModelProto
+
+from onnxq.model.graph import Graph, Node, names_in_subgraphs
+
+
+def names_read(graph: Graph, node: Node) -> set[str]:
+    """What a node reads, in the bodies of its If, Loop or Scan too."""
+    proto = graph.model.proto.graph.node[node.index]
+    return {name for name in node.inputs if name} | names_in_subgraphs(proto)
+
+
+def part_of(
+    graph: Graph, nodes: Iterable[Node], inputs: Mapping[str, tuple[int, int]], outputs: list[str]
+) -> ModelProto:
+    """A model of some nodes.
+
+    Args:
+        graph: of the whole model.
+        nodes: in topological order.
+        inputs: tensor → (ONNX element type, rank), for what a caller will feed.
+        outputs: what it gives back.
+    """
+    proto, nodes = graph.model.proto, list(nodes)
+    read = set().union(*(names_read(graph, node) for node in nodes))
+    part = ModelProto(ir_version=proto.ir_version)
+    part.opset_import.extend(proto.opset_import)
+    part.functions.extend(proto.functions)
+    part.graph.name = "part"
+    part.graph.node.extend(proto.graph.node[node.index] for node in nodes)
+    part.graph.input.extend(
+        onnx.helper.make_tensor_value_info(name, number, [None] * rank)
+        for name, (number, rank) in inputs.items()
+    )
+    part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    part.graph.initializer.extend(
+        t for t in proto.graph.initializer if t.name in read and t.name not in inputs
+    )
+    return part

@@ -1,0 +1,120 @@
+"""What the emulator computed: a summary, tables, a document."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from onnxq.emulation.layers import Accumulation, AsWritten, Fused, Integer
+from onnxq.quantization.plan import Float
+from onnxq.report.table import Table, count, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from onnxq.emulation.emulate import Emulation
+    from onnxq.model.model import Model
+
+
+def summary(record: Emulation) -> Iterator[str]:
+    """The lines everybody sees."""
+    kinds = Counter(type(status) for status in record.plan.values())
+    integer = sum(isinstance(status, Integer) for status in record.plan.values())
+    yield (
+        f"{count(len(record.plan), 'node')}: {integer} summed or multiplied in integers, "
+        f"{kinds[AsWritten]} on 8-bit values, {kinds[Fused]} fused, {kinds[Float]} in float"
+    )
+    measured = [s for s in record.plan.values() if isinstance(s, Integer) and not proved(s)]
+    if not measured:
+        if integer:
+            yield "no sum can leave int32 (proved from the weights)"
+    elif not record.overflows:
+        yield f"no sum left int32 (measured in {count(len(measured), 'node')}, else proved)"
+    for node, beyond in record.overflows.items():
+        yield f"overflow: {count(beyond, 'sum')} of {node} left int32 and wrapped around"
+
+
+def proved(status: Integer) -> bool:
+    """Whether the weights alone say that no sum leaves int32."""
+    return status.reach.fits_int32
+
+
+def layer_table(record: Emulation) -> Table:
+    """Everything that is computed on integers."""
+    return table(
+        "Node | Operator | Computes | Result | >Largest sum | >Parts | Fused",
+        [
+            (
+                node,
+                record.operators[node],
+                status.form.value,
+                "float" if isinstance(status, Integer) and not status.requantization else "8-bit",
+                f"{status.reach.largest:.4g}" if isinstance(status, Integer) else "–",
+                str(_parts(status)) if isinstance(status, Integer) else "–",
+                ", ".join(_fused(record, node)),
+            )
+            for node, status in record.plan.items()
+            if isinstance(status, (Integer, AsWritten))
+        ],
+        title="On integers",
+    )
+
+
+def float_table(record: Emulation) -> Table:
+    """Everything that runs in float, and why."""
+    return table(
+        "Node | Operator | Reason",
+        [
+            (node, record.operators[node], status.reason)
+            for node, status in record.plan.items()
+            if isinstance(status, Float)
+        ],
+        title="In float",
+    )
+
+
+def _fused(record: Emulation, node: str) -> list[str]:
+    return [
+        name for name, status in record.plan.items()
+        if isinstance(status, Fused) and status.into == node
+    ]  # fmt: skip
+
+
+def _parts(status: Integer) -> int:
+    return max(len(status.parts), 1) if isinstance(status, Accumulation) else 1
+
+
+def document(model: Model, record: Emulation, output: Path | None) -> dict[str, Any]:
+    """The document of `onnxq emulate --json`."""
+    return {
+        "model": model.source or model.name,
+        "output": output,
+        "samples": record.samples,
+        "note": record.note,
+        "outputs": [
+            {"name": name, "dtype": str(array.dtype), "shape": list(array.shape)}
+            for name, array in record.outputs.items()
+        ],
+        "layers": [
+            {
+                "node": node, "op_type": record.operators[node], "computes": status.form,
+                "result": "8-bit" if status.requantization else "float",
+                "largest_sum": status.reach.largest, "proved": proved(status),
+                "parts": _parts(status), "overflows": record.overflows.get(node, 0),
+                "fused": _fused(record, node),
+            }
+            for node, status in record.plan.items() if isinstance(status, Integer)
+        ],
+        "on_8_bit_values": [
+            {
+                "node": node, "op_type": record.operators[node], "computes": status.form,
+                "fused": _fused(record, node),
+            }
+            for node, status in record.plan.items() if isinstance(status, AsWritten)
+        ],
+        "float_nodes": [
+            {"node": node, "op_type": record.operators[node], "reason": status.reason}
+            for node, status in record.plan.items() if isinstance(status, Float)
+        ],
+    }  # fmt: skip

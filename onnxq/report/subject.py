@@ -1,0 +1,208 @@
+"""One model as the reports look at it: its float graph, and what becomes of each node.
+
+Of a quantized model the float graph is that of its float twin, without Q/DQ, so that nodes and
+neighbors read as in the model it was made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.data.suggest import suggest
+from onnxq.equalization.classes import ScaleClasses, find_classes
+from onnxq.errors import UsageError
+from onnxq.model.graph import Graph, Node
+from onnxq.model.model import Model
+from onnxq.model.normalize import Normalization, normalize
+from onnxq.model.octaves import recorded_octaves, recorded_offsets
+from onnxq.model.operators import Int8Rule, operator_of, weight_layout
+from onnxq.model.weights import WeightLayout
+from onnxq.quantization.details import Details, details
+from onnxq.quantization.numerics import Parameters
+from onnxq.quantization.plan import Float, QuantizationPlan
+from onnxq.validation.twin import DEQUANTIZE, QUANTIZE, float_twin
+
+
+@dataclass(frozen=True)
+class Status:
+    """What becomes of a node: "int8", "fused", "float" or "undecided", and why."""
+
+    becomes: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to report on.
+
+    Attributes:
+        model: as it was given.
+        graph: its normalized float graph.
+        quantized: its normalized graph with Q/DQ; None for a float model.
+        normalization: batch norms folded.
+        details: what the model says of itself.
+        plan: what `quantize` would do to a float model; None where nobody asked.
+    """
+
+    model: Model
+    graph: Graph
+    quantized: Graph | None
+    normalization: Normalization
+    details: Details
+    plan: QuantizationPlan | None = None
+
+    @cached_property
+    def classes(self) -> ScaleClasses:
+        return find_classes(self.graph)
+
+    @cached_property
+    def octaves(self) -> Mapping[str, NDArray[np.float64]]:
+        """Tensor → log₂ of the scales that equalization gave its channels."""
+        return recorded_octaves(self.model)
+
+    @cached_property
+    def offsets(self) -> Mapping[str, NDArray[np.float64]]:
+        """Tensor → what was subtracted to center it."""
+        return recorded_offsets(self.model)
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        return self.details.record
+
+    @cached_property
+    def folded(self) -> Mapping[str, str]:
+        """Node that is gone → node that took it up."""
+        found = {**self.normalization.folded_batch_norms, **self.normalization.folded_pads}
+        for kind in ("folded_batch_norms", "folded_pads"):
+            found |= self.record.get(kind, {})
+        return found
+
+    def layout(self, node: Node) -> WeightLayout | None:
+        """How the node stores its weight; None for nodes without one."""
+        found = weight_layout(self.graph, node)
+        return found if isinstance(found, WeightLayout) else None
+
+    def data_of(self, node: Node) -> tuple[str, ...]:
+        """The activations that the node reads."""
+        row = operator_of(node)
+        names = node.inputs if row is None else row.data_of(node)
+        return tuple(name for name in names if name and self.graph.constant(name) is None)
+
+    @cached_property
+    def activations(self) -> Mapping[str, Parameters]:
+        """Activation → its scale and zero point, of those quantized with one scale."""
+        if self.plan is not None:
+            return {name: entry.parameters for name, entry in self.plan.activations.items()}
+        if self.quantized is None:
+            return {}
+        graph = self.quantized
+        found: dict[str, Parameters] = {}
+        for node in graph.nodes:
+            if node.op_type != QUANTIZE or graph.constant(node.input(0)) is not None:
+                continue
+            parameters = _parameters(graph, node)
+            if parameters is not None and parameters.scale.ndim == 0:
+                found.setdefault(node.input(0), parameters)
+        return found
+
+    def weight(self, node: Node) -> Parameters | None:
+        """Scales of the node's integer weight; None where it is float."""
+        if self.plan is not None:
+            return self.plan.weights.get(node.name)
+        layout = self.layout(node)
+        if self.quantized is None or layout is None:
+            return None
+        there = self.quantized.by_name.get(node.name)
+        source = there and self.quantized.producers.get(there.input(layout.weight_position))
+        if not source or source.op_type != DEQUANTIZE:
+            return None
+        return _parameters(self.quantized, source)
+
+    def status(self, node: Node) -> Status:
+        """What becomes of the node, and why."""
+        if self.plan is not None:
+            decided = self.plan.nodes[node.name]
+            if isinstance(decided, Float):
+                return Status("float", decided.reason)
+            host = decided.fused_into
+            return Status("fused", f"into {host}") if host else Status("int8")
+        if self.quantized is None:
+            return Status("undecided", "the model is float")
+        if node.name in self.record.get("fused", {}):
+            return Status("fused", f"into {self.record['fused'][node.name]}")
+        if node.name in self.details.float_nodes:
+            return Status("float", self.details.float_nodes[node.name])
+        return Status("int8") if self.record else self._seen(node)
+
+    def _seen(self, node: Node) -> Status:
+        """The same of a model without a record: what its graph shows."""
+        assert self.quantized is not None  # noqa: S101 - `status` asked
+        row = operator_of(node)
+        there = self.quantized.by_name.get(node.name)
+        if there is None:
+            return Status("float", "it is not in the quantized graph")
+        reads = [self.quantized.producers.get(name) for name in there.inputs if name]
+        if row is not None and row.int8 is Int8Rule.WEIGHTED and self.weight(node) is not None:
+            return Status("int8")
+        if any(source is not None and source.op_type == DEQUANTIZE for source in reads):
+            return Status("int8", "it reads dequantized values")
+        if row is not None and row.fuses and reads and reads[0] is not None:
+            return Status("fused", f"into {reads[0].name}")
+        return Status("float", "no Q/DQ before it")
+
+    def find(self, name: str) -> Node:
+        """The node of this name, or the one that took it up, or that computes this tensor.
+
+        Raises:
+            UsageError: there is none; the hint names the nearest.
+        """
+        for candidate in (name, self.folded.get(name, "")):
+            if candidate in self.graph.by_name:
+                return self.graph.by_name[candidate]
+        if name in self.graph.producers:
+            return self.graph.producers[name]
+        known = [*self.graph.by_name, *self.folded, *self.graph.producers]
+        near = suggest(name, known) or suggest(name.lower(), {each.lower() for each in known})
+        raise UsageError(
+            f"{self.model.name} has no node {name!r}",
+            hint=near or "onnxq report and onnxq quantize --dry-run list their names",
+        )
+
+
+def _parameters(graph: Graph, node: Node) -> Parameters | None:
+    """Of a QuantizeLinear or DequantizeLinear with constant parameters."""
+    scale, zero = graph.constant(node.input(1)), graph.constant(node.input(2))
+    if scale is None:
+        return None
+    if zero is None:
+        stored = graph.constant(node.input(0))
+        kind = stored.dtype if stored is not None else np.dtype(np.uint8)
+        zero = np.zeros(scale.shape, kind)
+    if zero.dtype.kind not in "iu":
+        return None
+    if scale.size == 1:
+        return Parameters(scale.reshape(()), zero.reshape(()))
+    return Parameters(scale, zero, int(node.attributes.get("axis", 1)))
+
+
+def look_at(model: Model, plan: QuantizationPlan | None = None) -> Subject:
+    """Look at a model, quantized or not.
+
+    Args:
+        plan: what `quantize` would do to it, of a float model.
+
+    Raises:
+        ModelError: it cannot be normalized.
+    """
+    normalized, normalization = normalize(model)
+    graph = Graph(normalized)
+    if any(node.op_type in {QUANTIZE, DEQUANTIZE} for node in graph.nodes):
+        twin = Graph(float_twin(normalized))
+        return Subject(model, twin, graph, normalization, details(model))
+    return Subject(model, graph, None, normalization, details(model), plan)

@@ -1,0 +1,188 @@
+"""Why a layer's own error is what it is, as far as its weights, inputs and quantizers tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.model.graph import Graph, Node
+from onnxq.model.operators import weight_layout
+from onnxq.model.weights import WeightLayout
+from onnxq.validation.pairing import Layer, Pairing
+from onnxq.validation.twin import DEQUANTIZE, QUANTIZE
+
+Array = NDArray[Any]
+
+FEW = 25.0
+"""% of the levels at or below which half of the channels use few of them."""
+
+
+@dataclass(frozen=True)
+class Causes:
+    """Where a layer's own error comes from; NaN for what does not apply.
+
+    Attributes:
+        weights: share of the own error that rounding the weights makes by itself, %.
+        clipped: values of the input beyond the quantizer's range, %. Of several inputs the one
+            with the largest error counts.
+        clipping: share of these values in the input's error, %.
+        input_levels: levels that the median channel of the input uses, % of those it could.
+        weight_levels: the same of a weight with one scale for all channels.
+        note: the cause in words.
+    """
+
+    weights: float
+    clipped: float
+    clipping: float
+    input_levels: float
+    weight_levels: float
+    note: str
+
+
+class CauseFinder:
+    """Adds up over batches what tells the causes."""
+
+    def __init__(self, pairing: Pairing) -> None:
+        graph, twin = Graph(pairing.quantized), Graph(pairing.twin)
+        paired = {*pairing.tensors, *graph.inputs}
+        self._pairing = pairing
+        self._inputs: dict[str, list[_Input]] = {}
+        self._weights: dict[str, float] = {}
+        for layer in pairing.layers:
+            main = twin.by_name.get(layer.name)
+            layout = weight_layout(twin, main) if main else ""
+            axis = layout.input_axis if isinstance(layout, WeightLayout) else 1
+            nodes = [graph.by_name[name] for name in layer.nodes]
+            found = [_input(graph, node, axis) for node in nodes if node.input(0) in paired]
+            self._inputs[layer.output] = [each for each in found if each is not None]
+            if isinstance(layout, WeightLayout):
+                self._weights[layer.output] = _weight_levels(graph, twin, layer, layout)
+        self._powers = {layer.output: np.zeros(2) for layer in pairing.layers}
+        self._seen: dict[_Input, Array] = {}
+        self._peaks: dict[_Input, Array] = {}
+
+    def add(
+        self, exact: Mapping[str, Array], own: Mapping[str, Array], rounded: Mapping[str, Array]
+    ) -> None:
+        """Take one batch.
+
+        Args:
+            exact: paired tensors and inputs of the float model.
+            own: layer output, computed from exact inputs.
+            rounded: the same with nothing but the weights rounded.
+        """
+        for name in self._powers:
+            self._powers[name] += [
+                power(own[name] - exact[name]),
+                power(rounded[name] - exact[name]),
+            ]
+        for each in {each for inputs in self._inputs.values() for each in inputs}:
+            values = self._pairing.to_quantized(each.tensor, exact[each.tensor])
+            low, high = each.range
+            inside = np.clip(values, low, high)
+            error = values - each.scale * np.rint(inside / each.scale)
+            # Half a step beyond the range costs no more than rounding within it.
+            clipped = np.abs(values - inside) > 0.501 * each.scale
+            counts = [values.size, np.count_nonzero(clipped)]
+            powers = [power(error[clipped]), power(error)]
+            self._seen[each] = self._seen.get(each, 0.0) + np.array([*counts, *powers])
+            others = tuple(a for a in range(values.ndim) if a != each.axis % values.ndim)
+            peaks = np.abs(values).max(axis=others, initial=0.0)
+            self._peaks[each] = np.maximum(self._peaks.get(each, 0.0), peaks)
+
+    def finish(self) -> dict[str, Causes]:
+        """Layer output → causes."""
+        return {name: self._causes(name) for name in self._powers}
+
+    def _causes(self, name: str) -> Causes:
+        own, rounded = self._powers[name]
+        weights = math.nan
+        if name in self._weights:
+            weights = min(100.0, 100 * rounded / own) if own > 0 else 0.0
+        worst = max(self._inputs[name], key=lambda each: float(self._seen[each][3]), default=None)
+        clipped = clipping = levels = math.nan
+        if worst is not None:
+            values, beyond, clip, total = self._seen[worst]
+            clipped = 100 * beyond / max(values, 1)
+            clipping = 100 * clip / total if total > 0 else 0.0
+            levels = 100 * float(np.median(self._peaks[worst])) / max(map(abs, worst.range))
+            levels = min(levels, 100.0)
+        weight_levels = self._weights.get(name, math.nan)
+        note = _note(weights, clipped, clipping, levels, weight_levels)
+        return Causes(weights, float(clipped), float(clipping), levels, weight_levels, note)
+
+
+def power(values: Array) -> float:
+    """Σ x² in float64."""
+    return float(np.square(values, dtype=np.float64).sum())
+
+
+@dataclass(frozen=True)
+class _Input:
+    """A tensor quantized with one scale, as one layer reads it; `axis` counts its channels."""
+
+    tensor: str
+    axis: int
+    scale: float
+    zero_point: int
+    lowest: int
+    highest: int
+
+    @property
+    def range(self) -> tuple[float, float]:
+        return (
+            self.scale * (self.lowest - self.zero_point),
+            self.scale * (self.highest - self.zero_point),
+        )
+
+
+def _input(graph: Graph, node: Node, axis: int) -> _Input | None:
+    if node.op_type != QUANTIZE:
+        return None
+    scale, zero = graph.constant(node.input(1)), graph.constant(node.input(2))
+    if scale is None or scale.size != 1 or zero is None or zero.dtype.kind not in "iu":
+        return None
+    info = np.iinfo(zero.dtype)
+    return _Input(
+        node.input(0), axis, float(scale.item()), int(zero.item()), int(info.min), int(info.max)
+    )
+
+
+def _weight_levels(graph: Graph, twin: Graph, layer: Layer, layout: WeightLayout) -> float:
+    """Levels that the median channel uses, %; NaN where each channel has a scale of its own."""
+    producer = graph.producers.get(graph.by_name[layer.name].input(layout.weight_position))
+    if producer is None or producer.op_type != DEQUANTIZE:
+        return math.nan
+    scale, zero = graph.constant(producer.input(1)), graph.constant(producer.input(2))
+    integers = graph.constant(producer.input(0))
+    kept = zero if zero is not None else integers
+    weight = twin.constant(layout.weight)
+    if scale is None or scale.size != 1 or kept is None or weight is None:
+        return math.nan
+    if kept.dtype.kind not in "iu":
+        return math.nan
+    largest = np.abs(layout.to_canonical(weight)).max(axis=(1, 2))
+    reach = float(scale.item()) * float(np.iinfo(kept.dtype).max)
+    return min(100.0, 100 * float(np.median(largest)) / reach)
+
+
+def _note(
+    weights: float, clipped: float, clipping: float, levels: float, weight_levels: float
+) -> str:
+    if weights > 50:
+        if weight_levels <= FEW:
+            return (
+                f"its weight: one scale for all, and half of the channels use at most "
+                f"{weight_levels:.0f} % of the levels"
+            )
+        return "its weight"
+    if clipping > 50:
+        return f"its input: {clipped:.2g} % of the values are clipped"
+    if levels <= FEW:
+        return f"its input: half of the channels use at most {levels:.0f} % of the levels"
+    return "its input"

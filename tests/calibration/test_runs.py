@@ -1,0 +1,260 @@
+"""However a calibration is run - killed, in processes, in passes - the bytes are the same."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnxq import api
+from onnxq.calibration import files, jobs, stream
+from onnxq.calibration.checkpoint import Checkpoint, remove_states, state_path
+from onnxq.calibration.passes import groups_within
+from onnxq.calibration.stream import Request
+from onnxq.errors import DataError, UsageError
+from onnxq.model.graph import Graph
+from onnxq.model.model import Model
+from onnxq.model.normalize import normalize
+from onnxq.model.session import Runtime
+
+from equalization.graphs import Builder
+
+TESTS = Path(__file__).parent.parent
+
+
+def model():
+    b = Builder(1)
+    x = b.clip(b.conv(b.input(3, 6, 6), 8, 3))
+    return b.model(b.head(b.op("Add", x, b.conv(x, 8))))
+
+
+def data(count=50):
+    return np.random.default_rng(0).standard_normal((count, 3, 6, 6)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return files.to_bytes(api.calibrate(model(), data()))
+
+
+# --- killed and resumed ------------------------------------------------------------------------
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from calibration import test_runs as t
+from onnxq.calibration import stream
+from onnxq.calibration.counter import Counter
+
+if __name__ == "__main__":
+    left = int(sys.argv[1])
+    take = Counter.take
+
+    def counted(self, *arguments):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        take(self, *arguments)
+
+    Counter.take = counted
+    found = t.resumed(Path(sys.argv[2]), memory=int(sys.argv[3]))
+    Path(sys.argv[2] + ".done").write_bytes(t.files.to_bytes(found))
+"""
+
+
+def resumed(state, *, memory=0):
+    normalized, _ = normalize(model())
+    tensors = api.tensors_to_observe(Graph(normalized))
+    request = Request(tensors, model().fingerprint, memory=memory)
+    source = api.as_source(data(), model())
+    return stream.calibrate(normalized, source, request, checkpoint=Checkpoint(state, True, 0))
+
+
+@pytest.mark.parametrize("memory", [0, 40_000])
+def test_killed_again_and_again_a_run_ends_with_the_same_bytes(tmp_path, expected, memory):
+    script, state = tmp_path / "run.py", tmp_path / "state"
+    script.write_text(KILLED.format(tests=str(TESTS)))
+    done = Path(f"{state}.done")
+    kills = 0
+    while not done.exists():
+        # Seven batches a pass: several kills within each.
+        command = [sys.executable, str(script), "3", str(state), str(memory)]
+        code = subprocess.run(command, check=False, capture_output=True).returncode
+        assert code in {0, -signal.SIGKILL}
+        kills += code != 0
+        assert kills < 30
+    assert kills >= 2
+    assert done.read_bytes() == expected
+
+
+def test_the_state_of_another_run_is_refused(tmp_path):
+    state = tmp_path / "c.calib.state"
+    resumed(state)
+    source = api.as_source(data(), model())
+    for change, message in (
+        ({"batch_size": 4}, "different batch size"),
+        ({"shard": (1, 2)}, "different shard"),
+        ({"fingerprint": "other"}, "different model"),
+    ):
+        normalized, _ = normalize(model())
+        tensors = api.tensors_to_observe(Graph(normalized))
+        request = dataclasses.replace(Request(tensors, model().fingerprint), **change)
+        with pytest.raises(DataError, match=message):
+            stream.calibrate(normalized, source, request, checkpoint=Checkpoint(state, True, 0))
+    with pytest.raises(DataError, match="different data"):
+        api.calibrate(model(), data(20), state=state, resume=True)
+    state.write_bytes(b"PK nothing")
+    with pytest.raises(DataError, match="no state of a calibration"):
+        api.calibrate(model(), data(), state=state, resume=True)
+
+
+def test_without_resume_an_old_state_is_of_no_account(tmp_path, expected):
+    state = tmp_path / "state"
+    state.write_bytes(b"old")
+    assert files.to_bytes(api.calibrate(model(), data(), state=state)) == expected
+
+
+def test_states_are_removed_and_nothing_else(tmp_path):
+    state = state_path(tmp_path / "a.calib")
+    for name in (
+        "a.calib.state",
+        "a.calib.state.1-2",
+        "a.calib.states",
+        "b.calib.state",
+        "a.calib",
+    ):
+        (tmp_path / name).write_bytes(b"")
+    remove_states(state)
+    assert {p.name for p in tmp_path.iterdir()} == {"a.calib.states", "b.calib.state", "a.calib"}
+
+
+# --- processes ---------------------------------------------------------------------------------
+
+
+def test_processes_give_the_bytes_of_one(expected, tmp_path):
+    seen = []
+
+    class Watch:
+        def track(self, label, total):
+            seen.append(total)
+            return self
+
+        def __enter__(self):
+            return seen.append
+
+        def __exit__(self, *_):
+            return None
+
+    state = tmp_path / "state"
+    found = api.calibrate(model(), data(), jobs=2, state=state, progress=Watch())
+    assert files.to_bytes(found) == expected
+    assert seen[0] == 50
+
+
+def test_processes_share_one_shard():
+    whole = api.calibrate(model(), data(), shard=(2, 3))
+    normalized, _ = normalize(model())
+    tensors = api.tensors_to_observe(Graph(normalized))
+    request = Request(tensors, model().fingerprint, shard=(2, 3))
+    source = api.as_source(data(), model())
+    parts = [stream.calibrate(normalized, source, each) for each in jobs.split(request, 2)]
+    assert files.to_bytes(jobs.join(parts, (2, 3))) == files.to_bytes(whole)
+
+
+def test_more_processes_than_batches(expected):
+    few = data(10)
+    found = api.calibrate(model(), few, jobs=3)
+    assert files.to_bytes(found) == files.to_bytes(api.calibrate(model(), few))
+
+
+def test_an_error_in_a_process_is_the_same_error():
+    bad = data()
+    bad[41, 0, 0, 0] = np.nan
+    with pytest.raises(DataError, match=r"<memory>\[41\]"):
+        api.calibrate(model(), bad, jobs=2)
+
+
+class Deadly:
+    """Data whose reading kills the process; the parent only asks for the fingerprint."""
+
+    def __init__(self, source, parent):
+        self.inner, self.parent = source, parent
+
+    def __getattr__(self, name):
+        if name in {"inner", "parent"}:
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def batches(self, *args, **kwargs):
+        if os.getpid() != self.parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.inner.batches(*args, **kwargs)
+
+
+def test_a_killed_process_is_said():
+    source = Deadly(api.as_source(data(), model()), os.getpid())
+    with pytest.raises(UsageError, match="a process of the calibration was killed"):
+        api.calibrate(model(), source, jobs=2)
+
+
+# --- memory ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("memory", [1, 20_000, 10**9])
+def test_passes_over_groups_of_tensors_give_the_same_bytes(memory, expected):
+    assert files.to_bytes(api.calibrate(model(), data(), memory=memory)) == expected
+
+
+def test_groups_fit_the_budget():
+    normalized, _ = normalize(model())
+    graph = Graph(normalized)
+    tensors = [t for t in api.tensors_to_observe(graph) if t not in graph.inputs]
+    feeds = {"x": data(8)}
+    sizes = {t: 4 * 8 * int(np.prod(graph.shape(t)[1:])) for t in tensors}
+    budget = 4 * max(sizes.values())
+    groups = groups_within(normalized, tensors, feeds, budget, Runtime())
+    assert [tensor for group in groups for tensor in group] == tensors
+    assert len(groups) > 1
+    assert all(2 * sum(sizes[t] for t in group) <= budget for group in groups)
+    alone = groups_within(normalized, tensors, feeds, 1, Runtime())
+    assert alone == [[t] for t in tensors]
+
+
+# --- models that take one sample -----------------------------------------------------------------
+
+
+def only_singly():
+    """Its Reshape has the batch size 1 in it, though the input says N."""
+    nodes = [
+        onnx.helper.make_node("Relu", ["x"], ["r"], name="relu"),
+        onnx.helper.make_node("Reshape", ["r", "shape"], ["f"], name="reshape"),
+        onnx.helper.make_node("MatMul", ["f", "w"], ["y"], name="matmul"),
+    ]
+    w = np.random.default_rng(0).standard_normal((12, 3)).astype(np.float32)
+    graph = onnx.helper.make_graph(
+        nodes, "g",
+        [onnx.helper.make_tensor_value_info("x", 1, ["N", 3, 4])],
+        [onnx.helper.make_tensor_value_info("y", 1, [1, 3])],
+        [onnx.numpy_helper.from_array(np.array([1, 12]), "shape"),
+         onnx.numpy_helper.from_array(w, "w")],
+    )  # fmt: skip
+    proto = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+    )
+    return Model(proto)
+
+
+def test_a_model_that_takes_one_sample_gets_one_at_a_time():
+    x = np.random.default_rng(0).standard_normal((19, 3, 4)).astype(np.float32)
+    found = api.calibrate(only_singly(), x)
+    assert found.samples == 19
+    assert found.tensors["f"].count == 19 * 12
+    assert found.note == stream.SINGLY
+    parts = [api.calibrate(only_singly(), x, shard=(i, 2)) for i in (1, 2)]
+    assert files.to_bytes(jobs.join(parts, (1, 1))) == files.to_bytes(found)

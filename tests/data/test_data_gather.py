@@ -1,0 +1,39 @@
+"""Samples taken into memory are spread over the whole source, also where the batch is fixed."""
+
+import numpy as np
+import pytest
+from onnxq.api import as_source
+from onnxq.data.gather import gather, is_held_out
+
+from equalization.graphs import Builder
+
+
+def source(batch, count=96):
+    b = Builder(batch=batch)
+    model = b.model(b.op("Relu", b.input(1)))
+    return as_source({"x": np.arange(count, dtype=np.float32)[:, None]}, model), model.inputs
+
+
+@pytest.mark.parametrize("batch", ["N", 1, 4])
+def test_samples_are_spread_evenly(batch):
+    data, inputs = source(batch)
+    batches = [each["x"].ravel() for each in gather(data, inputs, 16)]
+    taken = np.concatenate(batches)
+    assert len(taken) == 16
+    assert taken[0] == 0
+    assert taken[-1] >= 96 - 6 * (batch if isinstance(batch, int) else 1)
+    if batch != "N":
+        assert {len(each) for each in batches} == {batch}
+
+
+@pytest.mark.parametrize("batch", ["N", 4])
+def test_held_out_samples_and_the_others_are_disjoint(batch):
+    data, inputs = source(batch)
+    held, others = (
+        np.concatenate([each["x"].ravel() for each in gather(data, inputs, 96, hold_out=3, held=h)])
+        for h in (True, False)
+    )
+    assert set(held) | set(others) == set(range(96))
+    assert not set(held) & set(others)
+    size = batch if isinstance(batch, int) else 8
+    assert all(is_held_out(int(value) // size, 3) for value in held)

@@ -1,0 +1,159 @@
+"""The facts and charts of the report, against what they are drawn from."""
+
+import math
+import re
+
+import numpy as np
+import onnxq
+import pytest
+from onnxq.calibration.statistics import TensorStatistics
+from onnxq.calibration.stream import observe
+from onnxq.errors import DataError, UsageError
+from onnxq.model.session import open_session, run, with_outputs
+from onnxq.quantization.numerics import activation_parameters
+from onnxq.report.html import charts, collect, render
+from reporting import EVIL, Reported
+
+from equalization.graphs import Builder
+from shipped import TESTDATA, images
+
+
+def seen(values: np.ndarray) -> TensorStatistics:
+    """The statistics of one tensor with these values."""
+    b = Builder()
+    model = b.model(b.op("Relu", b.input(values.size // len(values))))
+    data = onnxq.api.as_source({"x": values.reshape(len(values), -1)}, model)
+    tensors = {"x": None, model.outputs[0].name: None}
+    found = observe(model, data, tensors, fingerprint="", batch_size=8)
+    return found.tensors["x"]
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.75])
+@pytest.mark.parametrize("reach", [0.5, 1.0, 3.0])
+def test_the_clipped_share_is_that_of_the_values(reach: float, offset: float):
+    values = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
+    parameters = activation_parameters(-reach, reach, dtype="int8", symmetric=True)
+    step = 0.5 * float(parameters.scale)
+    low, high = parameters.range
+    moved = values - offset
+    exact = 100 * np.mean((moved < low - step) | (moved > high + step))
+    found = charts.clipped_share(charts.Seen(seen(values), offset), parameters)
+    # A bin is 3 % wide, so the share is known to what lies in the bins at the ends.
+    assert found == pytest.approx(exact, abs=1.0)
+
+
+def test_what_saturates_at_the_end_of_the_range_is_not_clipped():
+    values = np.minimum(np.abs(np.random.default_rng(0).standard_normal((64, 32))) * 6, 6)
+    parameters = activation_parameters(-6, 6, dtype="int8", symmetric=True)
+    shown = charts.Seen(seen(values.astype(np.float32)))
+    assert charts.clipped_share(shown, parameters) == 0
+    # The last column of the picture is the peak.
+    heights = [
+        float(y) for y in re.findall(r"V([\d.]+)H", charts.histogram(shown, parameters).path)
+    ]
+    assert heights[-1] == min(heights) < 10
+
+
+def test_ranges_are_those_of_the_file_and_values_those_of_the_int8_models_float_twin(
+    reported: Reported,
+):
+    """Histograms are moved and scaled like the channels: checked by running the model."""
+    (view,) = reported.report.views
+    shown = {each.name: each for each in view.tensors if each.seen and each.parameters}
+    assert len(shown) > 3
+    _, result = onnxq.quantize(reported.model, reported.data, weights="per-tensor")
+    prepared = result.prepared.model
+    names = sorted(set(shown) - {spec.name for spec in prepared.inputs})
+    values = run(open_session(with_outputs(prepared, names)), names, reported.data)
+    for name, value in zip(names, values, strict=True):
+        # The page was made from all the data, as this run is.
+        assert shown[name].seen.low == pytest.approx(float(value.min()), abs=1e-4)
+        assert shown[name].seen.high == pytest.approx(float(value.max()), rel=1e-4)
+        assert shown[name].parameters.range[1] == pytest.approx(
+            result.plan.activations[name].parameters.range[1]
+        )
+
+
+def test_the_curve_begins_at_the_sum_of_parts_and_rises():
+    curve = charts.sensitivity_curve([50.0, 25.0, 25.0], 20.0)
+    assert curve is not None
+    values = [value for *_, value in curve.points]
+    assert values == pytest.approx([20, 20 + 10 * math.log10(2), 20 + 10 * math.log10(4)])
+    assert charts.sensitivity_curve([], 20.0) is None
+    assert charts.sensitivity_curve([100.0], math.inf) is None
+
+
+def test_boxplots_place_the_quartiles():
+    boxes = charts.boxplots([np.array([-1.0, -0.5, 0.0, 0.5, 1.0])], 1.0)
+    assert boxes.whiskers == f"M4 {charts.BOX_HEIGHT}V0"
+    assert boxes.medians == "M1 45H7"
+    assert boxes.boxes == "M1 22.5H7V67.5H1Z"
+
+
+def test_equal_channels_use_all_levels_and_one_outlier_takes_them():
+    even = charts.channel_spread(np.ones(8))
+    assert (even.low, even.high, even.median) == (charts.WIDTH, charts.WIDTH, 127)
+    uneven = charts.channel_spread(np.array([1.0, 1, 1, 64]))
+    assert uneven.median == pytest.approx(127 / 64)
+    assert charts.channel_spread(np.zeros(3)) is None
+
+
+def test_the_page_is_the_same_each_time_and_small(reported: Reported):
+    page = render(reported.report)
+    assert page == render(reported.report)
+    assert len(page) < 1_000_000
+    assert EVIL not in page
+
+
+def test_the_page_names_no_address(reported: Reported):
+    page = render(reported.report).replace("http://example.com", "")  # the evil name's
+    assert set(re.findall(r"\b(?:src|href)=\"(#|data:,|.)", page)) <= {"#", "data:,"}
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_other_models_by_themselves(reported: Reported):
+    """A float model, and a quantized one without its original."""
+    alone = collect(reported.int8, data=reported.data)
+    assert not alone.quantized
+    (view,) = alone.views
+    assert {each.explanation.becomes for each in view.layers} >= {"int8", "fused"}
+    assert render(alone)
+    bare = collect(reported.model)
+    assert bare.notes[0].startswith("Nothing was measured")
+    assert {each.explanation.becomes for each in bare.views[0].layers} == {"undecided"}
+    assert "undecided" in render(bare)
+
+
+def test_two_models_of_one_name_keep_their_own_verdicts(reported: Reported):
+    worse, _ = onnxq.quantize(
+        reported.model, reported.data, weights="per-tensor", equalize=False, ranges="minmax",
+        bias_correction=False,
+    )  # fmt: skip
+    found = collect(reported.model, [reported.int8, worse], data=reported.data)
+    int8, other = (row.values["sqnr"] for row in found.validation.rows[1:])
+    assert int8 > other + 3
+    limit = 100 * 10 ** (-(int8 + other) / 40)
+    gated = collect(reported.model, [reported.int8, worse], data=reported.data, max_drop=limit)
+    assert not gated.passed
+    words = re.findall(r'<div class="card (\w+)">', render(gated))
+    assert words == ["passed", "failed"]
+
+
+def test_what_needs_data_says_so(reported: Reported):
+    with pytest.raises(UsageError, match="--max-drop needs data"):
+        collect(reported.model, [reported.int8], max_drop=1.0)
+
+
+def test_a_calibration_of_another_model_is_refused(reported: Reported):
+    calibration = onnxq.calibrate(reported.model, reported.data)
+    with pytest.raises(DataError, match="another model"):
+        collect(TESTDATA / "mobilenetv2.onnx", calibration=calibration)
+
+
+@pytest.mark.slow
+def test_a_mobilenet_is_below_one_megabyte():
+    path = TESTDATA / "mobilenetv2.onnx"
+    data = images("calibration", 10)
+    int8, _ = onnxq.quantize(path, data, bias_correction=False)
+    page = render(collect(path, [int8], data=images("test", 200)))
+    assert 200_000 < len(page.encode()) < 1_000_000
