@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 WORK   ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fast lint types format bench clean
+.PHONY: help venv demo test test-fast lint types format bench peers clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,11 @@ format: venv ## format the code
 
 bench: venv ## measure accuracy, time and memory on testdata/
 	$(BIN)/python benchmarks/steps.py testdata/mobilenetv2.onnx \
+	  --calibration testdata/fashion-mnist/calibration --test testdata/fashion-mnist/test \
+	  --preprocess 'unit,color=gray,mean=0.5,std=0.5'
+
+peers: venv ## compare with five other quantizers on testdata/; installs them in ~/.cache/onnxq-peers
+	$(BIN)/python benchmarks/peers/run.py testdata/mobilenetv2.onnx \
 	  --calibration testdata/fashion-mnist/calibration --test testdata/fashion-mnist/test \
 	  --preprocess 'unit,color=gray,mean=0.5,std=0.5'
 

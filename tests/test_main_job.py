@@ -62,11 +62,11 @@ def test_equalized_float_outputs_are_bit_identical_on_unseen_images():
     normalized, _ = onnxq.equalize(
         TESTDATA / "mobilenetv2.onnx", data=IMAGES / "calibration", preprocess=GRAY, relu6="skip"
     )
-    outputs = [onnxq.emulate(m, _arrays()) for m in (normalized, model)]
+    outputs = [onnxq.emulate(m, unseen_images()) for m in (normalized, model)]
     assert (outputs[0]["logits"] == outputs[1]["logits"]).all()
 
 
-def _arrays():
+def unseen_images():
     files = sorted((IMAGES / "test").glob("*/*.png"))[::20]
     pixels = np.stack([np.asarray(Image.open(file), np.float32) for file in files])
     return {"image": (pixels / 127.5 - 1)[:, None]}

@@ -1,0 +1,154 @@
+"""Which tools are compared, at which versions, in which modes: plain and the best documented one.
+
+Training is left out; rounding learned layer by layer (AdaRound) takes minutes and is marked slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+TORCH = "torch==2.13.0"
+"""This version's plain wheel is the CPU build; others bring gigabytes of CUDA."""
+
+TENSOR, CHANNEL = "per tensor", "per channel"
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One row of the table.
+
+    Attributes:
+        name: the mode in the tool's own words.
+        weights: whether int8 weights have a scale per tensor or per channel.
+        settings: what the driver reads; for onnxq the options of `onnxq quantize`.
+        slow: takes minutes, so that it runs with `--slow` only.
+    """
+
+    name: str
+    weights: str
+    settings: Mapping[str, Any] | tuple[str, ...]
+    slow: bool = False
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}, {self.weights}"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A quantizer: what to install and the modes to run.
+
+    `driver` is a script of `drivers/`; None stands for the `onnxq` command of this environment.
+    """
+
+    name: str
+    version: str
+    modes: tuple[Mode, ...]
+    requirements: tuple[str, ...] = ()
+    driver: str | None = None
+    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def _both(name: str, *, slow: bool = False, **settings: Any) -> tuple[Mode, Mode]:
+    return (
+        Mode(name, TENSOR, {**settings, "per_channel": False}, slow),
+        Mode(name, CHANNEL, {**settings, "per_channel": True}, slow),
+    )
+
+
+def _channel(name: str, *, slow: bool = False, **settings: Any) -> tuple[Mode]:
+    return (Mode(name, CHANNEL, {**settings, "per_channel": True}, slow),)
+
+
+def _tensor(name: str, *, slow: bool = False, **settings: Any) -> tuple[Mode]:
+    return (Mode(name, TENSOR, {**settings, "per_channel": False}, slow),)
+
+
+def _onnxq(options: str) -> tuple[Mode, Mode]:
+    words = tuple(options.split())
+    return (
+        Mode(f"`{options}`", TENSOR, (*words, "--weights", "per-tensor")),
+        Mode(f"`{options}`", CHANNEL, (*words, "--weights", "per-channel")),
+    )
+
+
+_QUARK = {"scales": "float", "calibration": "MinMax"}
+
+TOOLS = (
+    Tool(
+        "onnxruntime",
+        "1.32.0",
+        (
+            *_both("minmax", method="MinMax"),
+            *_channel("percentile", method="Percentile"),
+            *_channel("entropy", method="Entropy"),
+        ),
+        ("onnxruntime==1.32.0", "onnx==1.23.2"),
+        "with_onnxruntime.py",
+    ),
+    Tool(
+        "nvidia-modelopt",
+        "0.47.0",
+        (
+            *_channel("default: entropy, fp16 rest", method="entropy", rest="fp16"),
+            *_channel("max, fp32 rest", method="max", rest="fp32"),
+            *_channel("entropy, fp32 rest", method="entropy", rest="fp32"),
+        ),
+        (TORCH, "nvidia-modelopt[onnx]==0.47.0"),
+        "with_modelopt.py",
+    ),
+    Tool(
+        "nncf",
+        "3.4.0",
+        (
+            *_both("symmetric, fast bias correction",
+                   preset="performance", fast_bias_correction=True),
+            *_both("symmetric, full bias correction",
+                   preset="performance", fast_bias_correction=False),
+            *_channel("mixed, full bias correction", preset="mixed", fast_bias_correction=False),
+        ),
+        ("nncf==3.4.0", "onnx==1.23.2", "onnxruntime==1.32.0"),
+        "with_nncf.py",
+        MappingProxyType({"NNCF_CI": "1"}),  # sends no usage statistics
+    ),
+    Tool(
+        "amd-quark",
+        "0.13",
+        (
+            *_both("minmax", **_QUARK),
+            *_channel("percentile", scales="float", calibration="Percentile"),
+            *_tensor("XINT8 preset: power-of-two scales", scales="power-of-two"),
+            *_both("equalization, ReLU6 to ReLU", equalize=True, **_QUARK),
+            *_both("equalization, ReLU6 to ReLU, AdaRound", equalize=True, adaround=True,
+                   slow=True, **_QUARK),
+            *_channel("AdaRound", adaround=True, slow=True, **_QUARK),
+        ),
+        (TORCH, "amd-quark==0.13", "onnx==1.22.0", "onnxruntime==1.32.0"),
+        "with_quark.py",
+    ),
+    Tool(
+        "aimet-onnx",
+        "2.42.0",
+        (
+            *_both("min-max"),
+            *_both("cross-layer equalization", equalize=True),
+            *_channel("SeqMSE", seq_mse=True, slow=True),
+            *_channel("AdaRound, 200 iterations", adaround=200, slow=True),
+        ),
+        (TORCH, "torchvision==0.28.0", "aimet-onnx==2.42.0", "onnx==1.23.2", "onnxruntime==1.32.0"),
+        "with_aimet.py",
+    ),
+    Tool(
+        "onnxq",
+        "this tree",
+        (
+            *_onnxq("--target gpu --no-equalize --no-bias-correction --ranges minmax"),
+            *_onnxq("--target gpu --no-equalize"),
+            *_onnxq("--target gpu"),
+            *_onnxq("--target cpu"),
+        ),
+    ),
+)  # fmt: skip
