@@ -308,6 +308,7 @@ def quantize(
     absorb_bias: bool = True,
     scale: str = "float",
     bias_correction: bool = True,
+    rounding: str = "nearest",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     max_drop: float | None = None,
@@ -319,7 +320,7 @@ def quantize(
     """Turn a float model into an int8 QDQ model.
 
     Args:
-        data: calibration samples; with `calibration` they only correct biases and measure.
+        data: calibration samples; with `calibration` they only settle layers and measure.
         calibration: a calibration of this model, instead of running one.
         absorb_bias: center activations, if equalized and the target's zero points are all 0.
         target, weights, ranges, scale, include, exclude: as on the command line.
@@ -367,7 +368,7 @@ def quantize(
     )
     request = Request(
         normalized, normalization, calibration, in_memory, chosen, options, equalize, absorb_bias,
-        bias_correction, progress,
+        bias_correction, rounding == "adaptive", progress,
     )  # fmt: skip
     quantized, result = quantization_stage.quantize(request)
     if max_drop is not None and validate_data is not None:

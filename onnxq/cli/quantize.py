@@ -32,7 +32,7 @@ def check_patterns(
 @click.command()
 @options.model_argument()
 @options.output_option("the int8 model", "OUT.onnx", required=False)
-@options.data_option(extra=" Calibrates, corrects biases and measures.")
+@options.data_option(extra=" Calibrates, rounds, corrects biases and measures.")
 @options.calibration_option()
 @options.preprocess_option()
 @options.samples_option()
@@ -50,6 +50,9 @@ def check_patterns(
                 default="float")  # fmt: skip
 @click.option("--bias-correction/--no-bias-correction", default=True, show_default=True,
               help="Cancel each channel's mean error; needs --data.")  # fmt: skip
+@options.choice("--rounding", ("nearest", "adaptive"),
+                "How weights are rounded; adaptive, for the layer's output, needs --data.",
+                default="nearest")  # fmt: skip
 @click.option("--include", multiple=True, metavar="REGEX", callback=check_patterns,
               help="Quantize only nodes whose name matches; repeatable.")  # fmt: skip
 @click.option("--exclude", multiple=True, metavar="REGEX", callback=check_patterns,
@@ -81,6 +84,7 @@ def quantize(
     ranges: str,
     scale: str,
     bias_correction: bool,
+    rounding: str,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     max_drop: float | None,
@@ -112,8 +116,8 @@ def quantize(
         quantized, result = api.quantize(
             loaded, data, calibration=calibration, preprocess=preprocess, samples=samples,
             target=target, weights=weights, equalize=equalize, absorb_bias=absorb_bias,
-            ranges=ranges, scale=scale, bias_correction=bias_correction, include=include,
-            exclude=exclude, max_drop=max_drop, validate_data=validate_data,
+            ranges=ranges, scale=scale, bias_correction=bias_correction, rounding=rounding,
+            include=include, exclude=exclude, max_drop=max_drop, validate_data=validate_data,
             max_trials=max_trials, max_minutes=max_minutes, progress=terminal.progress,
         )  # fmt: skip
     failed = result.search is not None and not result.search.passed

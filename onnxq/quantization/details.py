@@ -99,6 +99,7 @@ def details_json(result: QuantizationResult, calibration: Calibration) -> str:
         "centered_activations": len(result.absorption.shifts) if result.absorption else 0,
         "not_centered": result.absorption.refused if result.absorption else {},
         "int8_sqnr_db": result.int8_sqnr,
+        "weights_rounded_adaptively": sum(record.adaptive for record in result.roundings),
         "biases_corrected": sum(record.accepted for record in result.corrections),
         "search": result.search,
         "calibration": {

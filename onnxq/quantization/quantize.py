@@ -1,4 +1,4 @@
-"""The stage: equalize, plan, correct biases, insert Q/DQ, measure."""
+"""The stage: equalize, plan, round weights, correct biases, insert Q/DQ, measure."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.normalize import Normalization
 from onnxq.progress import Progress
-from onnxq.quantization.correct import BiasCorrection, correct_biases
+from onnxq.quantization.correct import BiasCorrection
 from onnxq.quantization.insert import insert
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan, plan_quantization
+from onnxq.quantization.rounding import Rounding
 from onnxq.quantization.search import Search
+from onnxq.quantization.sequential import SettledLayers, settle_layers
 from onnxq.quantization.targets import Target
 from onnxq.shown import Shown
 
@@ -72,6 +74,7 @@ class QuantizationResult(Shown):
         int8_sqnr: quantized against float model, dB on the same samples.
         plan: every node and tensor.
         corrections: what bias correction did to each layer.
+        roundings: what adaptive rounding did to each layer.
         search: what the search for layers to keep in float did; None where none was asked for.
     """
 
@@ -82,6 +85,7 @@ class QuantizationResult(Shown):
     int8_sqnr: float
     plan: QuantizationPlan
     corrections: tuple[BiasCorrection, ...]
+    roundings: tuple[Rounding, ...] = ()
     search: Search | None = None
 
     @property
@@ -97,7 +101,7 @@ class QuantizationResult(Shown):
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples in memory: those that correct biases, and those held out to measure on.
+    """Samples in memory: those that settle layers, and those held out to measure on.
 
     `unseen` says whether the calibration never saw the held-out ones either.
     """
@@ -125,6 +129,7 @@ class Request:
     equalize: bool
     absorb: bool
     correct: bool
+    adaptive: bool
     progress: Progress
     again: QuantizationResult | None = None
     keep: Mapping[str, str] = field(default_factory=dict)
@@ -190,19 +195,19 @@ def _prepare(request: Request, relu6: str | None) -> Prepared:
 
 
 def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, QuantizationResult]:
-    """Plan, correct, insert, measure."""
+    """Plan, settle layers, insert, measure."""
     model, samples = prepared.model, request.samples
     plan = plan_quantization(
         Graph(model), prepared.calibration, request.target, request.options, prepared.gains,
         fixed=prepared.absorption.ranges if prepared.absorption else {}, keep=request.keep,
     )  # fmt: skip
-    biases: dict[str, NDArray[np.float32]] = {}
-    corrections: tuple[BiasCorrection, ...] = ()
-    if request.correct and samples is not None:
-        biases, corrections = correct_biases(
-            model, plan, samples.correction, progress=request.progress
-        )
-    quantized = insert(model, plan, biases=biases)
+    settled = SettledLayers({}, {}, (), ())
+    if samples is not None and (request.correct or request.adaptive):
+        settled = settle_layers(
+            model, plan, samples.correction, adaptive=request.adaptive, correct=request.correct,
+            progress=request.progress,
+        )  # fmt: skip
+    quantized = insert(model, plan, weights=settled.weights, biases=settled.biases)
     float_sqnr = int8_sqnr = math.nan
     if samples is not None and samples.held_out:
         levels = (True, False)
@@ -211,5 +216,6 @@ def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, Q
         float_sqnr = compare_outputs(optimized, model).sqnr
         int8_sqnr = compare_outputs(plain, quantized).sqnr
     return quantized, QuantizationResult(
-        request.normalization, prepared, reason, float_sqnr, int8_sqnr, plan, corrections
-    )
+        request.normalization, prepared, reason, float_sqnr, int8_sqnr, plan,
+        settled.corrections, settled.roundings,
+    )  # fmt: skip

@@ -5,7 +5,7 @@ Each node runs once: the cost of visiting every layer is about that of one infer
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -28,7 +28,7 @@ class SegmentRunner:
     """
 
     def __init__(self, model: Model, batches: Sequence[Mapping[str, Array]]) -> None:
-        self._graph = Graph(model)
+        self._graph, self._count = Graph(model), len(batches)
         self._live: dict[str, list[Array]] = {
             name: [batch[name] for batch in batches] for name in (batches[0] if batches else {})
         }
@@ -48,9 +48,15 @@ class SegmentRunner:
         self._forget()
         return value
 
-    def replace(self, tensor: str, values: list[Array]) -> None:
-        """Let everything that runs later see `values` instead."""
-        self._live[tensor] = values
+    def replace(self, tensor: str, change: Callable[[Array], Array]) -> None:
+        """Let everything that runs later see changed values; no more than one batch is copied."""
+        values = self._live.get(tensor, [])
+        for index, value in enumerate(values):
+            values[index] = change(value)
+
+    def set_constant(self, name: str, value: Array) -> None:
+        """Give an initializer another value for everything that runs later."""
+        self._live[name] = [value] * self._count
 
     def _needed(self, tensor: str) -> list[Node]:
         """Pending nodes that the tensor depends on, in topological order."""
@@ -82,9 +88,9 @@ class SegmentRunner:
             for name, value in ((name, self._live[name][0]) for name in fed)
         }
         session = open_session(part_of(self._graph, nodes, inputs, wanted), optimize=False)
-        count = len(next(iter(self._live.values()), []))
         results = [
-            run(session, wanted, {name: self._live[name][i] for name in fed}) for i in range(count)
+            run(session, wanted, {name: self._live[name][i] for name in fed})
+            for i in range(self._count)
         ]
         for index, name in enumerate(wanted):
             self._live[name] = [result[index] for result in results]

@@ -38,6 +38,10 @@ def summary(result: QuantizationResult) -> Iterator[str]:
         yield equalization_report.absorption_summary(result.absorption)
     if math.isfinite(result.float_sqnr):
         yield f"float model: changed by {-result.float_sqnr:.1f} dB on held-out samples"
+    if result.roundings:
+        adaptive = sum(record.adaptive for record in result.roundings)
+        layers = count(len(result.roundings), "layer")
+        yield f"rounded the weights of {adaptive:,} of {layers} adaptively"
     if result.corrections:
         accepted = sum(record.accepted for record in result.corrections)
         yield f"corrected the biases of {accepted:,} of {count(len(result.corrections), 'layer')}"
@@ -144,6 +148,7 @@ def document(
         "relu6_reason": result.relu6_reason,
         "float_sqnr_db": result.float_sqnr,
         "int8_sqnr_db": result.int8_sqnr,
+        "roundings": result.roundings,
         "bias_corrections": result.corrections,
         "search": result.search,
         "nodes": nodes,

@@ -16,7 +16,6 @@ from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.operators import Int8Rule, operator_of, weight_layout
-from onnxq.quantization.correct import correct_biases
 from onnxq.quantization.insert import insert
 from onnxq.quantization.numerics import dequantize, quantize_weight
 from onnxq.quantization.plan import (
@@ -28,6 +27,7 @@ from onnxq.quantization.plan import (
     check_patterns,
     plan_quantization,
 )
+from onnxq.quantization.sequential import settle_layers
 from onnxq.quantization.targets import TARGETS
 
 from equalization.check import outputs
@@ -37,6 +37,12 @@ INTEGER_KERNELS = {"QLinearConv", "QLinearMatMul", "QGemm", "MatMulIntegerToFloa
 OPTIONS = QuantizationOptions(ranges="minmax")
 
 targets = pytest.mark.parametrize("target", TARGETS)
+
+
+def correct_biases(model, plan, batches):
+    """Corrected biases and the records, weights rounded to nearest."""
+    settled = settle_layers(model, plan, batches, adaptive=False, correct=True)
+    return settled.biases, settled.corrections
 
 
 def sqnr(exact, other):
