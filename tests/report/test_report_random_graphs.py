@@ -1,6 +1,7 @@
 """Random graphs out of the operator table: every node is explained, and the page holds them all."""
 
 import onnxq
+import pytest
 from hypothesis import assume, given, settings
 from onnxq.report.explain import explain, headline, tables
 from onnxq.report.html import collect, render
@@ -9,6 +10,7 @@ from equalization.check import runnable
 from equalization.graphs import random_feeds, random_models
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(random_models())
 def test_every_node_of_a_random_graph_is_explained(model):
