@@ -143,5 +143,6 @@ class Accumulator:
             return None
         return TensorStatistics(
             self.axis, self._minimum.copy(), self._maximum.copy(),
-            self._counts[:, :-1].astype(np.int64), self._top, int(self._counts[:, -1].sum()), self._first, self._halves.copy(),
+            self._counts[:, :-1].astype(np.int64), self._top, int(self._counts[:, -1].sum()),
+            self._first, self._halves.copy(),
         )  # fmt: skip
