@@ -29,9 +29,23 @@ def kinds(calibration, tensor):
 
 
 def test_dead_and_constant_channels_are_named():
-    relu = kinds(calibrate(model(), values()), "relu")
-    assert relu[findings.ZERO].channels == (1,)
-    assert kinds(calibrate(model(), values()), "log")[findings.CONSTANT].channels == (1,)
+    b = Builder()
+    x = b.input(3, 4, 4)
+    weight = b.random(4, 3, 1, 1)
+    weight[1:3] = 0
+    bias = b.const(np.array([0, -1, 0.5, 0], np.float32))
+    conv = b.op("Conv", x, b.const(weight), bias, shape=(4, 4, 4), name="conv", kernel_shape=[1, 1])
+    relu = b.op("Relu", conv, name="relu")
+    proto = b.model(b.conv(relu, 2), conv)
+    x = np.random.default_rng(0).standard_normal((20, 3, 4, 4)).astype(np.float32)
+    calibration = calibrate(proto, x)
+    found = kinds(calibration, "relu")
+    assert found[findings.ZERO].channels == (1,)
+    assert "1 of 4 channels always zero in every sample: 1" in found[findings.ZERO].text
+    assert found[findings.CONSTANT].channels == (2,)
+    assert kinds(calibration, "conv")[findings.CONSTANT].channels == (1, 2)
+    assert findings.ZERO not in kinds(calibration, "conv")
+    assert not kinds(calibration, "x")
 
 
 def test_the_first_value_that_is_not_finite_is_named_whatever_the_shards():
