@@ -155,6 +155,7 @@ def _say_notes(terminal: Terminal, calibration: Calibration, output: Path | None
         terminal.note(f"note: {calibration.note}")
     findings = find_oddities(calibration)
     shown = [each for each in findings if each.kind in LOUD or terminal.verbose]
+    shown.sort(key=lambda each: each.kind != LOUD[0])
     for finding in shown if terminal.verbose else shown[:MOST]:
         terminal.note(f"note: {finding.tensor}: {finding.text}")
     if len(findings) > len(shown[:MOST]) and not terminal.verbose:

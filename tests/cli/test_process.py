@@ -48,7 +48,7 @@ def test_every_command_has_help_and_the_common_options(command: str):
 
 
 @pytest.mark.parametrize(
-    "absent", ["--resume", "--rounding", "--rest", "--recipe", "--junit", "--layers", "explain"]
+    "absent", ["--rounding", "--rest", "--recipe", "--junit", "--layers", "explain"]
 )
 def test_what_is_not_built_is_not_in_help(absent: str):
     commands = "".join(run(command, "--help").out for command in COMMANDS if command != "equalize")

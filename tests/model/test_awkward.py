@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxq import api
+from onnxq.calibration import files
+from onnxq.calibration.merge import merge
 from onnxq.errors import ModelError
 from onnxq.model.model import Model
 from onnxq.model.session import Runtime, open_session, run
 from onnxq.quantization.plan import Float
+from PIL import Image
 
 RNG = np.random.default_rng(0)
 
@@ -83,8 +86,6 @@ def test_several_inputs_one_of_them_integer():
 
 def test_samples_of_several_shapes(tmp_path):
     """Dynamic height and width: consecutive images of one size make a batch."""
-    from PIL import Image
-
     sizes = [(8, 8), (8, 8), (6, 9), (8, 8), (5, 5), (5, 5), (5, 5), (7, 6)]
     for number, (height, width) in enumerate(sizes):
         pixels = RNG.integers(0, 256, (height, width, 3)).astype(np.uint8)
@@ -97,9 +98,6 @@ def test_samples_of_several_shapes(tmp_path):
     assert found.samples == len(sizes)
     assert found.tensors["x"].count == sum(3 * h * w for h, w in sizes)
     assert found.tensors["c"].count == sum(4 * (h - 2) * (w - 2) for h, w in sizes)
-    from onnxq.calibration import files
-    from onnxq.calibration.merge import merge
-
     parts = [
         api.calibrate(model, tmp_path, preprocess="unit", batch_size=3, shard=(i, 2))
         for i in (1, 2)
@@ -137,3 +135,20 @@ def test_a_library_that_is_none(tmp_path):
     subprocess.run(["cc", "-shared", "-o", library, source], check=True)
     with pytest.raises(ModelError, match="no library of custom operators"):
         Runtime(libraries=(library,)).open(custom())
+
+
+def test_a_custom_operator_is_calibrated_with_its_library():
+    extensions = pytest.importorskip("onnxruntime_extensions")
+    model = built(
+        [node("Gemm", ["x", "w"], ["h"]),
+         node("NegPos", ["h"], ["neg", "pos"], domain="ai.onnx.contrib", name="split"),
+         node("Gemm", ["pos", "v"], ["y"])],
+        [info("x", "N", 4)], [info("y", "N", 2)], [weight("w", 4, 4), weight("v", 4, 2)],
+        ["ai.onnx.contrib"],
+    )  # fmt: skip
+    x = RNG.standard_normal((20, 4)).astype(np.float32)
+    with pytest.raises(ModelError, match="does not know the operator"):
+        api.calibrate(model, x)
+    found = api.calibrate(model, x, libraries=[extensions.get_library_path()])
+    assert found.tensors["h"].count == 80
+    assert found.tensors["y"].count == 40
