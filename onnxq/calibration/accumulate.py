@@ -128,7 +128,10 @@ class Accumulator:
         self._counted += self._filled
         if self._counted > LARGEST and self._counts.dtype == np.uint32:
             self._counts = self._counts.astype(np.int64)
-        self._counts = bins.regrow(self._counts, self._top, top)
+        if top != self._top:
+            self._counts = bins.regrow(self._counts, self._top, top)
+            # Written to, so that memory does not creep up as rarer values find their bins.
+            self._counts |= self._counts.dtype.type(0)
         self._top = top
         step = max(1, BLOCK // self._filled)
         for first in range(0, len(self._codes), step):

@@ -27,10 +27,7 @@ def parse_shard(_ctx: click.Context, _param: click.Parameter, text: str) -> tupl
 
 
 MOST = 3
-"""Findings that are named without `--verbose`."""
-
-LOUD = ("not-finite", "all-zero", "constant")
-"""Kinds of findings that are named at all without it."""
+"""Dead and constant channels that are named without `--verbose`; NaN and Inf always are."""
 
 UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
@@ -142,7 +139,13 @@ def _usable(provider: str) -> str:
 
 
 def _say_notes(terminal: Terminal, calibration: Calibration, output: Path | None) -> None:
-    from onnxq.calibration.findings import find_oddities, too_few_samples
+    from onnxq.calibration.findings import (
+        CONSTANT,
+        NOT_FINITE,
+        ZERO,
+        find_oddities,
+        too_few_samples,
+    )
     from onnxq.report.table import count
 
     seen = count(calibration.samples, "sample") + " seen, "
@@ -154,12 +157,13 @@ def _say_notes(terminal: Terminal, calibration: Calibration, output: Path | None
     if calibration.note:
         terminal.note(f"note: {calibration.note}")
     findings = find_oddities(calibration)
-    shown = [each for each in findings if each.kind in LOUD or terminal.verbose]
-    shown.sort(key=lambda each: each.kind != LOUD[0])
-    for finding in shown if terminal.verbose else shown[:MOST]:
+    bad = [each for each in findings if each.kind == NOT_FINITE]
+    dead = [each for each in findings if each.kind in {ZERO, CONSTANT}]
+    shown = findings if terminal.verbose else [*bad, *dead[:MOST]]
+    for finding in shown:
         terminal.note(f"note: {finding.tensor}: {finding.text}")
-    if len(findings) > len(shown[:MOST]) and not terminal.verbose:
-        rest = [each for each in findings if each not in shown[:MOST]]
+    rest = [each for each in findings if each not in shown]
+    if rest:
         kinds = ", ".join(sorted({each.kind for each in rest}))
         terminal.note(f"note: {count(len(rest), 'more finding')} ({kinds}); -v names them")
     few = too_few_samples(calibration)
