@@ -15,6 +15,9 @@ ROW = 2048
 """Codes of each channel to collect before they are counted: counting has a cost for each occupied
 bin, which many values should share."""
 
+LARGEST = (1 << 32) - 1
+"""Values a channel can have while its counts are 32 bits wide."""
+
 BLOCK = 1 << 17
 """Values to treat at once, so that they and what is made of them stay in the cache."""
 
@@ -30,7 +33,8 @@ class Accumulator:
         self.axis = axis
         self._minimum: NDArray[np.float32] | None = None
         self._maximum: NDArray[np.float32] | None = None
-        self._counts = np.zeros((0, 0), np.int64)
+        self._counts: NDArray[Any] = np.zeros((0, 0), np.uint32)
+        self._counted = 0
         self._top = bins.FLOOR + 1
         self._codes = np.zeros((0, 0), np.uint16)
         self._filled = 0
@@ -47,6 +51,9 @@ class Accumulator:
             # Only the sum of the last column is kept, so any row may hold it.
             self._counts = np.pad(found.counts, ((0, 0), (0, 1)))
             self._counts[0, -1] = found.not_finite
+            self._counted = int(self._counts.sum(axis=1).max())
+            if self._counted <= LARGEST:
+                self._counts = self._counts.astype(np.uint32)
             self._top, self._first = found.top, found.first_not_finite
             self._halves = self._halves if found.halves is None else found.halves.copy()
         return self
@@ -75,10 +82,15 @@ class Accumulator:
         self._filled += outer * inner
         return finite
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has seen no value."""
+        return self._minimum is None
+
     def _start(self, channels: int, row: int) -> None:
         self._minimum = np.full(channels, np.inf, np.float32)
         self._maximum = np.full(channels, -np.inf, np.float32)
-        self._counts = np.zeros((channels, 2 + 2 * bins.magnitude_bins(self._top)), np.int64)
+        self._counts = np.zeros((channels, 2 + 2 * bins.magnitude_bins(self._top)), np.uint32)
         # Written to, not just reserved: memory is the same from the first batch on.
         self._codes = np.full((channels, max(row, ROW)), 0, np.uint16)
 
@@ -113,7 +125,13 @@ class Accumulator:
         extremes = np.concatenate([self._minimum, self._maximum])
         largest = float(np.abs(extremes[np.isfinite(extremes)]).max(initial=0.0))
         top = max(self._top, bins.top_of(largest))
-        self._counts = bins.regrow(self._counts, self._top, top)
+        self._counted += self._filled
+        if self._counted > LARGEST and self._counts.dtype == np.uint32:
+            self._counts = self._counts.astype(np.int64)
+        if top != self._top:
+            self._counts = bins.regrow(self._counts, self._top, top)
+            # Written to, so that memory does not creep up as rarer values find their bins.
+            self._counts |= self._counts.dtype.type(0)
         self._top = top
         step = max(1, BLOCK // self._filled)
         for first in range(0, len(self._codes), step):
@@ -127,6 +145,7 @@ class Accumulator:
         if self._minimum is None or self._maximum is None:
             return None
         return TensorStatistics(
-            self.axis, self._minimum.copy(), self._maximum.copy(), self._counts[:, :-1].copy(),
-            self._top, int(self._counts[:, -1].sum()), self._first, self._halves.copy(),
+            self.axis, self._minimum.copy(), self._maximum.copy(),
+            self._counts[:, :-1].astype(np.int64), self._top, int(self._counts[:, -1].sum()),
+            self._first, self._halves.copy(),
         )  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +16,19 @@ from numpy.typing import NDArray
 from onnxq.calibration import bins
 
 
-def add_counts(codes: NDArray[np.uint16], counts: NDArray[np.int64], top: int) -> None:
+def add_counts(codes: NDArray[np.uint16], counts: NDArray[Any], top: int) -> None:
     """Add the counts of `codes` to `counts`, in place.
 
     Args:
         codes: (channels, values), see `bins.write_codes`; their order is lost.
-        counts: (channels, 2 + 2·magnitude_bins(top)), the last column for NaN and Inf.
+        counts: (channels, 2 + 2·magnitude_bins(top)), integers wide enough for the sum, the last
+            column for NaN and Inf.
         top: exponent above every finite magnitude.
     """
     (add_runs if sorting_is_fast() else add_one_by_one)(codes, counts, top)
 
 
-def add_runs(codes: NDArray[np.uint16], counts: NDArray[np.int64], top: int) -> None:
+def add_runs(codes: NDArray[np.uint16], counts: NDArray[Any], top: int) -> None:
     """`add_counts` by sorting."""
     codes.sort(axis=1)
     last = np.empty(codes.shape, np.bool_)
@@ -36,15 +38,16 @@ def add_runs(codes: NDArray[np.uint16], counts: NDArray[np.int64], top: int) -> 
     cells = bins.code_table(top)[codes.ravel()[ends]]
     cells += ends // codes.shape[1] * counts.shape[1]
     # Several codes share the column of tiny magnitudes, so plain indexing would lose counts.
-    np.add.at(counts.reshape(-1), cells, np.diff(ends, prepend=-1))
+    np.add.at(counts.reshape(-1), cells, np.diff(ends, prepend=-1).astype(counts.dtype))
 
 
-def add_one_by_one(codes: NDArray[np.uint16], counts: NDArray[np.int64], top: int) -> None:
+def add_one_by_one(codes: NDArray[np.uint16], counts: NDArray[Any], top: int) -> None:
     """`add_counts` by looking each code up."""
     channels, width = counts.shape
     cells = bins.code_table(top).take(codes, mode="clip")
     cells += (np.arange(channels) * width)[:, None]
-    counts += np.bincount(cells.ravel(), minlength=counts.size).reshape(counts.shape)
+    found = np.bincount(cells.ravel(), minlength=counts.size).reshape(counts.shape)
+    counts += found.astype(counts.dtype)
 
 
 @lru_cache(maxsize=1)

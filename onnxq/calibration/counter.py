@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future
 from typing import Any
 
@@ -18,11 +18,30 @@ from onnxq.errors import DataError
 Values = dict[str, NDArray[Any]]
 
 
+class _SoFar(Mapping[str, TensorStatistics]):
+    """The tensors that had values, by name in sorted order."""
+
+    def __init__(self, accumulators: Mapping[str, Accumulator]) -> None:
+        self._of = {n: a for n, a in sorted(accumulators.items()) if not a.is_empty}
+
+    def __getitem__(self, name: str) -> TensorStatistics:
+        found = self._of[name].finish()
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._of)
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+
 class Counter:
     """The accumulators of all tensors. One batch is counted at a time, its tensors in parallel."""
 
     def __init__(
-        self, accumulators: Mapping[str, Accumulator], source: DataSource, *, allow_nonfinite: bool
+        self, accumulators: dict[str, Accumulator], source: DataSource, *, allow_nonfinite: bool
     ) -> None:
         self._accumulators = accumulators
         self._source = source
@@ -71,7 +90,14 @@ class Counter:
         kind = "NaN" if math.isnan(values[tuple(place)]) else "Inf"
         return NotFinite(sample, self._source.sample_name(sample), channel, kind)
 
+    def so_far(self) -> Mapping[str, TensorStatistics]:
+        """The statistics so far, each made when it is asked for: all would be large."""
+        return _SoFar(self._accumulators)
+
     def finish(self) -> dict[str, TensorStatistics]:
-        """The statistics of the tensors that had values, by name in sorted order."""
-        found = {name: self._accumulators[name].finish() for name in sorted(self._accumulators)}
+        """The statistics of the tensors that had values, by name in sorted order.
+
+        Each accumulator is let go once its result is there.
+        """
+        found = {name: self._accumulators.pop(name).finish() for name in sorted(self._accumulators)}
         return {name: value for name, value in found.items() if value is not None}

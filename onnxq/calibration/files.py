@@ -32,24 +32,42 @@ def save(calibration: Calibration, path: Path) -> None:
 
 def to_bytes(calibration: Calibration) -> bytes:
     """The content of the file."""
+    entries, arrays = [], []
+    # One at a time: a tensor's dense counts are far larger than what is stored of them.
+    for number, (name, statistics) in enumerate(calibration.tensors.items()):
+        entries.append(_entry(name, statistics))
+        arrays += [(f"{number}/{key}.npy", array) for key, array in _arrays(statistics).items()]
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        _add(archive, "header.json", json.dumps(_header(calibration), indent=1).encode())
-        for number, statistics in enumerate(calibration.tensors.values()):
-            positions = np.flatnonzero(statistics.counts)
-            arrays: dict[str, NDArray[Any]] = {
-                "minimum": statistics.minimum,
-                "maximum": statistics.maximum,
-                "positions": np.diff(positions, prepend=0).astype(np.uint32),
-                "counts": statistics.counts.ravel()[positions].astype(np.uint64),
-            }
-            if statistics.halves is not None:
-                arrays[_HALVES] = statistics.halves
-            for name, array in arrays.items():
-                stream = io.BytesIO()
-                np.lib.format.write_array(stream, _smallest(array), allow_pickle=False)
-                _add(archive, f"{number}/{name}.npy", stream.getvalue())
+        header = json.dumps(_header(calibration) | {"tensors": entries}, indent=1)
+        _add(archive, "header.json", header.encode())
+        for name, array in arrays:
+            stream = io.BytesIO()
+            np.lib.format.write_array(stream, array, allow_pickle=False)
+            _add(archive, name, stream.getvalue())
     return buffer.getvalue()
+
+
+def _arrays(statistics: TensorStatistics) -> dict[str, NDArray[Any]]:
+    positions = np.flatnonzero(statistics.counts)
+    arrays: dict[str, NDArray[Any]] = {
+        "minimum": statistics.minimum,
+        "maximum": statistics.maximum,
+        "positions": np.diff(positions, prepend=0).astype(np.uint32),
+        "counts": statistics.counts.ravel()[positions].astype(np.uint64),
+    }
+    if statistics.halves is not None:
+        arrays[_HALVES] = statistics.halves
+    return {name: _smallest(array) for name, array in arrays.items()}
+
+
+def _entry(name: str, statistics: TensorStatistics) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "name": name, "axis": statistics.axis, "channels": statistics.channels,
+        "top": statistics.top, "not_finite": statistics.not_finite,
+    }  # fmt: skip
+    first = statistics.first_not_finite
+    return entry | ({"first_not_finite": asdict(first)} if first else {})
 
 
 def _smallest(array: NDArray[Any]) -> NDArray[Any]:
@@ -76,15 +94,7 @@ def _header(calibration: Calibration) -> dict[str, Any]:
         "note": calibration.note,
         "samples": calibration.samples,
         "shards": [list(shard) for shard in calibration.shards],
-        "tensors": [
-            {
-                "name": name, "axis": t.axis, "channels": t.channels, "top": t.top,
-                "not_finite": t.not_finite,
-            }
-            | ({"first_not_finite": asdict(t.first_not_finite)} if t.first_not_finite else {})
-            for name, t in calibration.tensors.items()
-        ],
-    }  # fmt: skip
+    }
 
 
 def load(path: Path) -> Calibration:

@@ -14,7 +14,7 @@ from onnxq.calibration.accumulate import Accumulator
 from onnxq.calibration.checkpoint import Checkpoint, Cursor
 from onnxq.calibration.counter import Counter, Values
 from onnxq.calibration.passes import groups_within, with_group
-from onnxq.calibration.statistics import Calibration, Provenance, join_notes
+from onnxq.calibration.statistics import Calibration, Provenance, TensorStatistics, join_notes
 from onnxq.data.gather import is_held_out
 from onnxq.data.source import Batch, DataSource, span_of
 from onnxq.errors import DataError, ModelError
@@ -96,19 +96,18 @@ def calibrate(
     calibration = _empty(source, request)
     key = _key(calibration, request)
     cursor, before = checkpoint.load(key) if checkpoint else (Cursor(), None)
-    calibration = before or calibration
+    calibration = calibration if before is None else before
     counter = Counter(
         {name: Accumulator.of(axis, calibration.tensors.get(name))
          for name, axis in request.tensors.items()}, source,
         allow_nonfinite=request.allow_nonfinite,
     )  # fmt: skip
+    calibration = replace(calibration, tensors={})
     singly = SINGLY in calibration.note
 
-    def so_far() -> Calibration:
+    def found(tensors: Mapping[str, TensorStatistics]) -> Calibration:
         notes = (calibration.note, SINGLY) if singly else (calibration.note,)
-        return replace(
-            calibration, note=join_notes(notes), samples=cursor.samples, tensors=counter.finish()
-        )
+        return replace(calibration, note=join_notes(notes), samples=cursor.samples, tensors=tensors)
 
     groups = _groups(model, source, request)
     total = None if source.count is None else math.ceil(source.count / request.shard[1])
@@ -126,12 +125,12 @@ def calibrate(
                 advance(read)
                 if checkpoint and checkpoint.is_due:
                     counter.wait()
-                    checkpoint.save(key, cursor, so_far())
+                    checkpoint.save(key, cursor, found(counter.so_far()))
             counter.wait()
             cursor = Cursor(number + 1, 0, cursor.samples)
     if cursor.samples == 0:
         raise DataError(f"{source.spec}: no samples in shard {request.shard[0]}/{request.shard[1]}")
-    return so_far()
+    return found(counter.finish())
 
 
 def _count(

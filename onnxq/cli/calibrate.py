@@ -26,6 +26,9 @@ def parse_shard(_ctx: click.Context, _param: click.Parameter, text: str) -> tupl
     return int(index), int(count)
 
 
+MOST = 3
+"""Dead and constant channels that are named without `--verbose`; NaN and Inf always are."""
+
 UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -135,6 +138,13 @@ def _usable(provider: str) -> str:
 
 
 def _say_notes(terminal: Terminal, calibration: Calibration, output: Path | None) -> None:
+    from onnxq.calibration.findings import (
+        CONSTANT,
+        NOT_FINITE,
+        ZERO,
+        find_oddities,
+        too_few_samples,
+    )
     from onnxq.report.table import count
 
     seen = count(calibration.samples, "sample") + " seen, "
@@ -145,8 +155,18 @@ def _say_notes(terminal: Terminal, calibration: Calibration, output: Path | None
         terminal.detail(f"preprocessing {calibration.provenance.preprocessing}")
     if calibration.note:
         terminal.note(f"note: {calibration.note}")
-    bad = {name: t.not_finite for name, t in calibration.tensors.items() if t.not_finite}
-    for name, values in bad.items():
-        terminal.note(f"note: {name} has {count(values, 'value')} that are NaN or Inf")
+    findings = find_oddities(calibration)
+    bad = [each for each in findings if each.kind == NOT_FINITE]
+    dead = [each for each in findings if each.kind in {ZERO, CONSTANT}]
+    shown = findings if terminal.verbose else [*bad, *dead[:MOST]]
+    for finding in shown:
+        terminal.note(f"note: {finding.tensor}: {finding.text}")
+    rest = [each for each in findings if each not in shown]
+    if rest:
+        kinds = ", ".join(sorted({each.kind for each in rest}))
+        terminal.note(f"note: {count(len(rest), 'more finding')} ({kinds}); -v names them")
+    few = too_few_samples(calibration)
+    if few:
+        terminal.note(f"note: {few}")
     if output is not None:
         terminal.note(f"wrote {output}")

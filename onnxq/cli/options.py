@@ -55,8 +55,8 @@ def model_argument(name: str = "model", metavar: str = "MODEL") -> Decorator:
 def data_option(*, required: bool = False, extra: str = "") -> Decorator:
     return click.option(
         "--data", metavar="DATA", required=required, shell_complete=complete_file,
-        help="Samples: an .npz or .npy file, a folder of images, of class folders or of "
-        f"test_data_set_*, or random:N.{extra}",
+        help="Samples: an .npz, .npy, .h5, .parquet or .tar file, a folder of images, of class "
+        f"folders or of test_data_set_*, file.py:function, or random:N.{extra}",
     )  # fmt: skip
 
 

@@ -107,6 +107,21 @@ def open_npy(
     return _open(columns, spec, inputs, samples=samples, allow_nonfinite=allow_nonfinite)
 
 
+def open_hdf5(
+    path: Path,
+    spec: str,
+    inputs: Sequence[TensorSpec],
+    *,
+    samples: int | None = None,
+    allow_nonfinite: bool = False,
+) -> ArraySource:
+    """The data sets of an HDF5 file, named as the arrays of an .npz. Raises as `open_npz`."""
+    from onnxq.data.hdf5 import hdf5_columns
+
+    columns = hdf5_columns(path)
+    return _open(columns, spec, inputs, samples=samples, allow_nonfinite=allow_nonfinite)
+
+
 def open_memory(
     data: Array | Mapping[str, Array],
     inputs: Sequence[TensorSpec],

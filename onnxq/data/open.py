@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxq.data.arrays import IN_MEMORY, open_memory, open_npy, open_npz
+from onnxq.data.arrays import IN_MEMORY, open_hdf5, open_memory, open_npy, open_npz
+from onnxq.data.functions import FunctionSource, parse_function
 from onnxq.data.images import open_images
 from onnxq.data.model_zoo import is_model_zoo, open_model_zoo
 from onnxq.data.random import PREFIX, open_random
 from onnxq.data.source import Array, DataSource, fixed_batch
 from onnxq.data.suggest import suggest
+from onnxq.data.tables import is_dataset, open_table
+from onnxq.data.tar import open_tar
 from onnxq.errors import DataError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -22,15 +25,19 @@ if TYPE_CHECKING:
     from onnxq.model.model import TensorSpec
 
 KINDS = (
-    "data are an .npz or .npy file, a folder of images or of class folders, a folder of "
-    "test_data_set_*, or random:N"
+    "data are an .npz, .npy, .h5, .parquet or .tar file, a folder of images or of class folders, a "
+    "folder of test_data_set_*, a Hugging Face dataset on disk, file.py:function, or random:N"
 )
-
 """What a hint says about `--data`."""
 
 FILES: Mapping[str, Callable[..., DataSource]] = MappingProxyType(
-    {".npz": open_npz, ".npy": open_npy}
+    {".npz": open_npz, ".npy": open_npy, ".h5": open_hdf5, ".hdf5": open_hdf5}
 )
+
+RECORDS: Mapping[str, Callable[..., DataSource]] = MappingProxyType(
+    {".tar": open_tar, ".parquet": open_table}
+)
+"""Files that may hold images, and then take preprocessing."""
 
 
 def open_data(
@@ -70,16 +77,23 @@ def open_data(
     if text.startswith(PREFIX):
         _refuse_preprocessing(preprocessing, text)
         return open_random(text, inputs, samples=samples, seed=seed)
+    function = parse_function(text)
+    if function is not None:
+        _refuse_preprocessing(preprocessing, text)
+        return FunctionSource(text, tuple(inputs), *function, samples, allow_nonfinite)
     path = _existing(text)
-    if path.is_dir() and not is_model_zoo(path):
-        return open_images(
-            path,
-            text,
-            inputs,
-            preprocessing=preprocessing,
-            samples=samples,
+    with_images = RECORDS.get(path.suffix.lower())
+    if path.is_dir():
+        folder = None if is_model_zoo(path) else open_images
+        with_images = open_table if is_dataset(path) else folder
+    if with_images is not None:
+        source = with_images(
+            path, text, inputs, preprocessing=preprocessing, samples=samples,
             allow_nonfinite=allow_nonfinite,
-        )
+        )  # fmt: skip
+        if source.preprocessing is None:
+            _refuse_preprocessing(preprocessing, text)
+        return source
     _refuse_preprocessing(preprocessing, text)
     opener = open_model_zoo if path.is_dir() else FILES.get(path.suffix.lower())
     if opener is None:
@@ -90,7 +104,7 @@ def open_data(
 def _refuse_preprocessing(preprocessing: Preprocessing | None, text: str) -> None:
     if preprocessing is not None:
         raise UsageError(
-            f"{text} takes no preprocessing: only folders of images do",
+            f"{text} takes no preprocessing: only images do",
             hint="leave it out; arrays are fed as they are",
         )
 

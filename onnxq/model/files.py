@@ -137,6 +137,7 @@ def _with_shapes(proto: ModelProto) -> ModelProto:
             shaped = onnx.shape_inference.infer_shapes(
                 external.without_weights(proto), data_prop=True
             )
+            # In place: a copy would double gigabytes, and inferring again changes nothing.
             del proto.graph.value_info[:]
             proto.graph.value_info.extend(shaped.graph.value_info)
             return proto

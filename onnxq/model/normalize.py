@@ -27,6 +27,7 @@ from onnxq.model.operators import Int8Rule, ScaleRule, operator_of, weight_layou
 from onnxq.model.rewrite import constant, edit
 from onnxq.model.session import open_session, run
 from onnxq.model.shapes import fix_reshapes
+from onnxq.model.widen import widen
 
 if TYPE_CHECKING:
     from onnxq.model.weights import WeightLayout
@@ -56,6 +57,7 @@ class Normalization:
         folded_constants: nodes replaced by their value.
         raised_from: the file's operator set, where it was raised; else 0.
         renamed: number of nodes that had no name or shared one.
+        widened: number of tensors that were float16 or bfloat16 and are float32 now.
     """
 
     folded_batch_norms: dict[str, str]
@@ -64,6 +66,7 @@ class Normalization:
     folded_constants: int
     raised_from: int
     renamed: int
+    widened: int = 0
 
 
 def normalize(model: Model) -> tuple[Model, Normalization]:
@@ -75,6 +78,7 @@ def normalize(model: Model) -> tuple[Model, Normalization]:
     raised_from = model.opset if 0 < model.opset < LOWEST_OPSET else 0
     if raised_from:
         model = _raise_opset(model)
+    model, widened = widen(model)
     model, renamed = _name_nodes(model)
     model, folded_constants = _fold_constants(model)
     model = fix_reshapes(model)
@@ -83,7 +87,7 @@ def normalize(model: Model) -> tuple[Model, Normalization]:
     model, folded = _fold_batch_norms(model)
     model, pads = _fold_pads(model)
     return infer_shapes(model), Normalization(
-        folded, pads, joined, folded_constants, raised_from, renamed
+        folded, pads, joined, folded_constants, raised_from, renamed, widened
     )
 
 

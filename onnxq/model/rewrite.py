@@ -17,6 +17,7 @@ from onnx import ModelProto
 from onnx_graphsurgeon.logger import G_LOGGER  # noqa: TID251
 
 from onnxq.errors import ModelError
+from onnxq.model import external
 from onnxq.model.graph import names_in_subgraphs
 from onnxq.model.model import Model
 
@@ -64,7 +65,8 @@ def edit(model: Model, change: Change, *, opset: int = 0) -> Model:
             node.doc_string = notes[node.name].doc_string
     _merge_opsets(proto, result, opset)
     try:
-        onnx.checker.check_model(proto)
+        if not external.is_large(proto):
+            onnx.checker.check_model(proto)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(f"the rewritten graph is not valid: {error}") from error
     return Model(proto, model.source)

@@ -179,10 +179,30 @@ def run(
 ) -> list[Array]:
     """Run once; errors of ONNX Runtime become `ModelError`."""
     try:
+        if any(values.dtype.name == "bfloat16" for values in feeds.values()):
+            return _run_as_ort_values(session, names, feeds)
         result: list[Array] = session.run(names, dict(feeds))
     except Exception as error:  # noqa: BLE001
         raise ModelError(f"the model failed to run: {_reason(error)}") from None
     return result
+
+
+def _run_as_ort_values(
+    session: ort.InferenceSession, names: Sequence[str] | None, feeds: Mapping[str, Array]
+) -> list[Array]:
+    """Run with bfloat16 inputs, which ONNX Runtime does not take as numpy arrays."""
+    import onnxruntime as ort
+
+    values = {
+        name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(
+            np.ascontiguousarray(array).view(np.uint16), onnx.TensorProto.BFLOAT16
+        )
+        if array.dtype.name == "bfloat16"
+        else ort.OrtValue.ortvalue_from_numpy(array)
+        for name, array in feeds.items()
+    }
+    found = session.run_with_ort_values(names, values)
+    return [value.numpy() for value in found]
 
 
 def with_outputs(model: Model, names: Iterable[str]) -> ModelProto:

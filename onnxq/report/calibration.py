@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from onnxq.calibration.findings import find_oddities, too_few_samples
 from onnxq.report.table import Table, number, table
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def summary(calibration: Calibration, output: Path | None) -> dict[str, Any]:
             for name, tensor in calibration.tensors.items()
             if tensor.not_finite
         },
+        "findings": find_oddities(calibration),
+        "too_few_samples": too_few_samples(calibration),
     }
 
 

@@ -452,9 +452,9 @@ def test_a_drop_that_cannot_be_held_is_exit_1_and_writes_nothing(case: Case):
 
 KEYS = {
     "calibrate": "model output model_fingerprint data_fingerprint preprocessing note samples "
-    "shards tensors not_finite table",
+    "shards tensors not_finite findings too_few_samples table",
     "merge": "parts output model_fingerprint data_fingerprint preprocessing note samples shards "
-    "tensors not_finite",
+    "tensors not_finite findings too_few_samples",
     "equalize": "model output normalization calibration_samples options classes clips barriers "
     "expected_gain_db proof kernels_added rolled_back absorption change",
     "quantize": "model output target options normalization equalization absorption relu6_reason "
@@ -547,3 +547,56 @@ def test_doctor_says_what_the_cpu_implies(tmp_path, monkeypatch, cpu_info, satur
     finding = next(each for each in machine.examine() if each.name == "cpu")
     expected = {True: machine.SATURATES, False: machine.EXACT, None: machine.UNKNOWN}
     assert finding.implies == expected[saturates]
+
+
+# --- calibrate: processes, memory, resume ----------------------------------------------------------
+
+
+def test_ways_to_run_a_calibration_give_the_same_file(case: Case) -> None:
+    command = ("calibrate", case.model, "--data", case.data, "-q", "-o")
+    assert run(*command, case.calib).code == 0
+    for number, extra in enumerate((("--jobs", 2), ("--memory", "20KB"), ("--resume",))):
+        other = case.folder / f"{number}.calib"
+        found = run(*command, other, *extra)
+        assert (found.code, found.err) == (0, "")
+        assert other.read_bytes() == case.calib.read_bytes()
+    assert not [name for name in case.files() if ".state" in name]
+
+
+def test_bad_ways_to_run_a_calibration(case: Case) -> None:
+    command = ("calibrate", case.model, "--data", case.data)
+    for extra in (("--memory", "much"), ("--memory", "0"), ("--jobs", 0), ("--resume",)):
+        found = run(*command, *extra)
+        assert found.code == 2, extra
+    found = run(*command, "--custom-op-library", case.folder / "none.so")
+    assert found.code == 3
+    assert "no such library" in found.err
+
+
+def test_findings_are_said_and_documented(case: Case) -> None:
+    found = run("calibrate", case.model, "--data", case.data, "--samples", 8, "--json")
+    assert "one batch is too few" in found.err
+    assert found.json["too_few_samples"].startswith("one batch")
+    assert all(
+        {"tensor", "kind", "channels", "text"} == each.keys() for each in found.json["findings"]
+    )
+
+
+def test_merge_refuses_what_does_not_belong_together(case: Case) -> None:
+    command = ("calibrate", case.model, "--data", case.data, "-o")
+    parts = [case.folder / f"{i}.calib" for i in (1, 2)]
+    for index, part in enumerate(parts):
+        assert run(*command, part, "--shard", f"{index + 1}/2").code == 0
+    other = case.folder / "other.calib"
+    assert run(*command, other, "--shard", "2/2", "--batch-size", 4).code == 0
+    for named, message in (
+        ((parts[0], parts[0]), "shard 1/2 is given twice"),
+        ((parts[0], other), "different batch sizes"),
+    ):
+        found = run("merge", *named, "-o", case.folder / "all.calib")
+        assert found.code == 4
+        assert message in found.err
+        assert not (case.folder / "all.calib").exists()
+    assert run("merge", *parts, "-o", case.folder / "all.calib").code == 0
+    assert run(*command, case.calib).code == 0
+    assert (case.folder / "all.calib").read_bytes() == case.calib.read_bytes()

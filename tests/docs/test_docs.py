@@ -117,7 +117,7 @@ def command_lines(text: str) -> Iterator[list[str]]:
             continue
         joined = re.sub(r"\\\n\s*", " ", block)
         # Variables of Actions, Make and the shell stand for some number.
-        joined = re.sub(r"\$\{\{[^}]*\}\}|\$\([A-Z]+\)|\$\{?[A-Za-z_]\w*\}?", "1", joined)
+        joined = re.sub(r"\$\{\{[^}]*\}\}|\$\([A-Z]+\)|\$\*|\$\{?[A-Za-z_]\w*\}?", "1", joined)
         for call in re.finditer(r"(?:^|[\s/;&|])onnxq +([^\n]*)", joined):
             words = shlex.split(re.split(r"\s(?:[|;>]|&&|# )", call[1])[0])
             if words and not call.group(0).lstrip().startswith("#"):

@@ -1,0 +1,103 @@
+"""Weights in a file of their own: both files or none, the same model, no leftovers."""
+
+import numpy as np
+import onnx
+import pytest
+from onnxq import api
+from onnxq.errors import ModelError, OutputError
+from onnxq.model import external, files
+from onnxq.model.model import Model
+from onnxq.model.session import open_session, run
+
+from equalization.graphs import Builder
+
+
+@pytest.fixture(autouse=True)
+def small_limit(monkeypatch):
+    """So that a small model is written as one of 2 GB is."""
+    monkeypatch.setattr(external, "INLINE_LIMIT", 4000)
+
+
+def model(seed=1):
+    b = Builder(seed)
+    x = b.clip(b.conv(b.input(3, 6, 6), 32, 3))
+    return b.model(b.head(b.conv(x, 32, 3)))
+
+
+X = np.random.default_rng(0).standard_normal((20, 3, 6, 6)).astype(np.float32)
+
+
+def outputs(source):
+    return run(open_session(source), None, {"x": X})
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path):
+    path = tmp_path / "m.onnx"
+    files.save(model(), path)
+    data, name = names(tmp_path)[1], names(tmp_path)[0]
+    assert name == "m.onnx"
+    assert data.startswith("m.onnx.")
+    assert data.endswith(".data")
+    assert path.stat().st_size < 8000 < (tmp_path / data).stat().st_size
+    onnx.checker.check_model(str(path))
+    loaded = files.load(path)
+    for a, b in zip(loaded.proto.graph.initializer, model().proto.graph.initializer, strict=True):
+        assert np.array_equal(onnx.numpy_helper.to_array(a), onnx.numpy_helper.to_array(b))
+    assert loaded.proto.graph.node == model().proto.graph.node
+    assert np.array_equal(outputs(loaded)[0], outputs(model())[0])
+    assert np.array_equal(outputs(path)[0], outputs(model())[0])
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        files.save(model(), tmp_path / folder / "m.onnx")
+    assert names(tmp_path / "a") == names(tmp_path / "b")
+    for name in names(tmp_path / "a"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_new_model_replaces_both_files(tmp_path, monkeypatch):
+    path = tmp_path / "m.onnx"
+    files.save(model(1), path)
+    (tmp_path / "m.onnx.notes.data").write_bytes(b"mine")
+    first = names(tmp_path)
+    files.save(model(2), path)
+    assert len(names(tmp_path)) == 3
+    assert names(tmp_path) != first
+    assert np.array_equal(outputs(path)[0], outputs(model(2))[0])
+    monkeypatch.setattr(external, "INLINE_LIMIT", 10**9)
+    files.save(model(3), path)
+    assert names(tmp_path) == ["m.onnx", "m.onnx.notes.data"]
+
+
+def test_a_refused_model_leaves_the_old_one(tmp_path):
+    path = tmp_path / "m.onnx"
+    files.save(model(1), path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    bad = onnx.ModelProto()
+    bad.CopyFrom(model(2).proto)
+    bad.graph.node[0].op_type = "NoSuchOperator"
+    with pytest.raises(ModelError, match="refuses the model"):
+        files.save(Model(bad), path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    with pytest.raises(OutputError, match="does not exist"):
+        files.save(model(), tmp_path / "none" / "m.onnx")
+
+
+def test_every_stage_takes_a_large_model(tmp_path):
+    """Shapes are inferred, sessions opened, processes started as for a model of 2 GB."""
+    files.save(model(), tmp_path / "m.onnx")
+    loaded = files.load(tmp_path / "m.onnx")
+    expected = api.calibrate(loaded, X)
+    found = api.calibrate(tmp_path / "m.onnx", X, jobs=2)
+    assert found.tensors.keys() == expected.tensors.keys()
+    quantized, _ = api.quantize(tmp_path / "m.onnx", X)
+    files.save(quantized, tmp_path / "q.onnx")
+    (y,) = outputs(tmp_path / "q.onnx")
+    (reference,) = outputs(loaded)
+    assert np.abs(y - reference).max() < 0.2 * np.abs(reference).max()
