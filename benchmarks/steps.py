@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -47,9 +48,18 @@ VARIANTS = (
      ("--no-equalize", "--no-bias-correction", "--ranges", "minmax")),
     ("int8 per-tensor, no equalization", ("--weights", "per-tensor", "--no-equalize")),
     ("int8 per-tensor, no bias correction", ("--weights", "per-tensor", "--no-bias-correction")),
+    ("int8 per-tensor, no bias absorption", ("--weights", "per-tensor", "--no-absorb-bias")),
     ("int8 per-tensor", ("--weights", "per-tensor")),
+    ("int8 per-tensor, adaptive rounding", ("--weights", "per-tensor", "--rounding", "adaptive")),
     ("int8 per-channel, no equalization", ("--no-equalize",)),
+    ("int8 per-channel, no bias correction", ("--no-bias-correction",)),
+    ("int8 per-channel, no bias absorption", ("--no-absorb-bias",)),
+    ("int8 per-channel, minmax", ("--ranges", "minmax")),
+    ("int8 per-channel, percentile", ("--ranges", "percentile")),
+    ("int8 per-channel, entropy", ("--ranges", "entropy")),
+    ("int8 per-channel, scales powers of two", ("--scale", "power-of-two")),
     ("int8 per-channel (default)", ()),
+    ("int8 per-channel, adaptive rounding", ("--rounding", "adaptive")),
 )  # fmt: skip
 
 
@@ -61,6 +71,7 @@ def main() -> None:
     parser.add_argument("--preprocess", required=True)
     parser.add_argument("--targets", default="gpu,cpu")
     parser.add_argument("--execution", default="emulate")
+    parser.add_argument("--only", default="", help="run the variants whose label matches this")
     options = parser.parse_args()
     images = ("--data", options.calibration, "--preprocess", options.preprocess)
     test = ("--data", options.test, "--preprocess", options.preprocess)
@@ -74,6 +85,8 @@ def main() -> None:
         show("equalize, calibration done", cost)
         for target in options.targets.split(","):
             for number, (label, flags) in enumerate(VARIANTS):
+                if not re.search(options.only, label):
+                    continue
                 path = str(work / f"{target}{number}.onnx")
                 cost = run(
                     "quantize", options.model, *images, "-o", path, "--target", target, *flags
