@@ -226,6 +226,7 @@ def quantize(
     ranges: str = "mse",
     scale: str = "float",
     bias_correction: bool = True,
+    rounding: str = "nearest",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     progress: Progress = SILENT,
@@ -233,7 +234,7 @@ def quantize(
     """Turn a float model into an int8 QDQ model.
 
     Args:
-        data: calibration samples; with `calibration` they only correct biases and measure.
+        data: calibration samples; with `calibration` they only settle layers and measure.
         calibration: a calibration of this model, instead of running one.
         target, weights, ranges, scale, include, exclude: as on the command line.
 
@@ -272,7 +273,7 @@ def quantize(
     )
     request = Request(
         normalized, normalization, calibration, in_memory, chosen, options, equalize,
-        bias_correction, progress,
+        bias_correction, rounding == "adaptive", progress,
     )  # fmt: skip
     quantized, result = quantization_stage.quantize(request)
     return with_metadata(quantized, {METADATA_KEY: details_json(result, calibration)}), result

@@ -30,7 +30,7 @@ def check_patterns(
 @click.command()
 @options.model_argument()
 @options.output_option("the int8 model", "OUT.onnx", required=False)
-@options.data_option(extra=" Calibrates, corrects biases and measures.")
+@options.data_option(extra=" Calibrates, rounds, corrects biases and measures.")
 @options.calibration_option()
 @options.preprocess_option()
 @options.samples_option()
@@ -47,6 +47,9 @@ def check_patterns(
                 default="float")  # fmt: skip
 @click.option("--bias-correction/--no-bias-correction", default=True, show_default=True,
               help="Cancel each channel's mean error; needs --data.")  # fmt: skip
+@options.choice("--rounding", ("nearest", "adaptive"),
+                "How weights are rounded; adaptive, for the layer's output, needs --data.",
+                default="nearest")  # fmt: skip
 @click.option("--include", multiple=True, metavar="REGEX", callback=check_patterns,
               help="Quantize only nodes whose name matches; repeatable.")  # fmt: skip
 @click.option("--exclude", multiple=True, metavar="REGEX", callback=check_patterns,
@@ -67,6 +70,7 @@ def quantize(
     ranges: str,
     scale: str,
     bias_correction: bool,
+    rounding: str,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     dry_run: bool,
@@ -90,7 +94,7 @@ def quantize(
         quantized, result = api.quantize(
             loaded, data, calibration=calibration, preprocess=preprocess, samples=samples,
             target=target, weights=weights, equalize=equalize, ranges=ranges, scale=scale,
-            bias_correction=bias_correction, include=include, exclude=exclude,
+            bias_correction=bias_correction, rounding=rounding, include=include, exclude=exclude,
             progress=terminal.progress,
         )  # fmt: skip
     if output is not None and not dry_run:

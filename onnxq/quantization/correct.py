@@ -1,31 +1,24 @@
-"""Sequential bias correction: cancel the mean error that quantization leaves in each channel.
+"""Bias correction: cancel the mean error that quantization leaves in each channel of a layer.
 
-For each weighted node in topological order, with everything before it quantized and corrected,
 δ = E[y_float − y_int8] over samples and positions is added to the bias (Nagel et al., 2019, §4.2,
-with measured means). A channel is corrected only if that lowers its error, behind the activation
-fused to the node, on samples that δ was not measured on.
+with measured means). Where an activation that clips is fused to the layer, the mean over the
+positions that it does not clip is tried as well: elsewhere an error is cut off anyway. Each channel
+takes what lowers its error most, behind the activation, on samples that δ was not measured on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.model.graph import Graph
-from onnxq.model.model import Model
-from onnxq.model.operators import fused_bounds, weight_layout
-from onnxq.model.weights import WeightLayout
-from onnxq.progress import SILENT, Progress
-from onnxq.quantization.insert import insert
-from onnxq.quantization.plan import QuantizationPlan
-from onnxq.quantization.segments import SegmentRunner
-
 Array = NDArray[Any]
+Floats = NDArray[np.float64]
+Pairs = list[tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -38,72 +31,100 @@ class BiasCorrection:
     error_after: float
 
 
-def correct_biases(
-    model: Model,
-    plan: QuantizationPlan,
-    batches: Sequence[Mapping[str, Array]],
-    *,
-    weights: Mapping[str, NDArray[np.int8]] | None = None,
-    progress: Progress = SILENT,
-) -> tuple[dict[str, NDArray[np.float32]], tuple[BiasCorrection, ...]]:
-    """Measure and correct, layer by layer.
+def measure_shift(
+    node: str,
+    wanted: Sequence[Array],
+    got: Sequence[Array],
+    axis: int,
+    bounds: tuple[float, float],
+) -> tuple[Floats, BiasCorrection]:
+    """What to add to the bias of each channel, 0 where nothing helps, and the record.
 
     Args:
-        model: the float model the plan was made for.
-        batches: samples, all in memory; half of them measure, the other half decide.
-
-    Returns:
-        Node → new float bias (outputs,), and a record of every layer.
+        wanted, got: outputs of the float and of the int8 layer, batch by batch. Every other
+            sample measures, those between decide.
+        axis: of the channels.
+        bounds: of the fused activation, ±∞ for none.
     """
-    graph = Graph(model)
-    exact = SegmentRunner(model, batches)
-    quantized = SegmentRunner(insert(model, plan, weights=weights, integer_bias=False), batches)
-    biases: dict[str, NDArray[np.float32]] = {}
-    records = []
-    nodes = [node for node in graph.nodes if node.name in plan.weights]
-    with progress.track("correct biases", len(nodes)) as advance:
-        for node in nodes:
-            layout = weight_layout(graph, node)
-            assert isinstance(layout, WeightLayout)  # noqa: S101 - the plan holds such nodes only
-            wanted, got = exact.compute(node.output), quantized.compute(node.output)
-            advance(1)
-            bias = graph.constant(layout.bias) if layout.bias else np.zeros((), np.float32)
-            vector = None if bias is None else layout.bias_vector(bias)
-            if vector is None or not layout.takes_bias:
-                continue
-            shift, record = _measure(
-                node.name, np.concatenate(wanted), np.concatenate(got), layout.output_axis,
-                fused_bounds(graph, node),
-            )  # fmt: skip
-            records.append(record)
-            if record.accepted:
-                biases[node.name] = (vector + shift).astype(np.float32)
-                step = _along(shift, got[0].ndim, layout.output_axis)
-                quantized.replace(node.output, [values + step for values in got])
-    return biases, tuple(records)
+    measuring, deciding = _every_other_sample(wanted, got)
+    if not (measuring and deciding):
+        return np.zeros(wanted[0].shape[axis]), BiasCorrection(node, False, math.nan, math.nan)
+    measured, rest = (_mean_errors(pairs, axis, bounds) for pairs in (measuring, deciding))
+    errors = np.stack([
+        _squared_error(deciding, shift, axis, bounds) for shift in measured.shifts()
+    ])  # fmt: skip
+    best = errors.argmin(axis=0)
+    record = BiasCorrection(
+        node, bool(best.any()), float(errors[0].mean()), float(errors.min(axis=0).mean())
+    )
+    return np.choose(best, (measured + rest).shifts()), record
 
 
-def _along(values: Array, rank: int, axis: int) -> Array:
+def along(values: Array, rank: int, axis: int) -> NDArray[np.float32]:
+    """One value for each channel, shaped to be added to a tensor of that rank."""
     shape = [1] * rank
     shape[axis] = -1
     return values.reshape(shape).astype(np.float32)
 
 
-def _measure(
-    name: str, wanted: Array, got: Array, axis: int, bounds: tuple[float, float]
-) -> tuple[NDArray[np.float64], BiasCorrection]:
-    """The shift of each channel, and whether it helps behind the activation that follows."""
-    error = wanted - got
-    others = tuple(a for a in range(error.ndim) if a != axis % error.ndim)
-    shift: NDArray[np.float64] = error.mean(axis=others, dtype=np.float64)
-    if len(error) < 2:
-        return shift, BiasCorrection(name, False, math.nan, math.nan)
-    trial = got[1::2] + _along(error[::2].mean(axis=others), error.ndim, axis)
-    exact = np.clip(wanted[1::2], *bounds)
-    before = np.square(exact - np.clip(got[1::2], *bounds)).mean(axis=others, dtype=np.float64)
-    after = np.square(exact - np.clip(trial, *bounds)).mean(axis=others, dtype=np.float64)
-    helps = after < before
-    kept = np.where(helps, after, before)
-    return np.where(helps, shift, 0.0), BiasCorrection(
-        name, bool(helps.any()), float(before.mean()), float(kept.mean())
-    )
+@dataclass(frozen=True)
+class _MeanErrors:
+    """Sums of the error over all positions, and over those not clipped; each (channels,)."""
+
+    error: Floats
+    count: Floats
+    error_inside: Floats
+    count_inside: Floats
+
+    def __add__(self, other: _MeanErrors) -> _MeanErrors:
+        return _MeanErrors(
+            self.error + other.error, self.count + other.count,
+            self.error_inside + other.error_inside, self.count_inside + other.count_inside,
+        )  # fmt: skip
+
+    def shifts(self) -> tuple[Floats, Floats, Floats]:
+        """No correction, the mean error, and the mean where it matters."""
+        mean = self.error / np.maximum(self.count, 1)
+        inside = self.error_inside / np.maximum(self.count_inside, 1)
+        return np.zeros_like(mean), mean, inside
+
+
+def _every_other_sample(wanted: Sequence[Array], got: Sequence[Array]) -> tuple[Pairs, Pairs]:
+    halves: tuple[Pairs, Pairs] = ([], [])
+    seen = 0
+    for exact, other in zip(wanted, got, strict=True):
+        for half, pairs in enumerate(halves):
+            chosen = slice((half + seen) % 2, None, 2)
+            if len(exact[chosen]):
+                pairs.append((exact[chosen], other[chosen]))
+        seen += len(exact)
+    return halves
+
+
+def _mean_errors(pairs: Pairs, axis: int, bounds: tuple[float, float]) -> _MeanErrors:
+    total = _MeanErrors(*(np.zeros(pairs[0][0].shape[axis]) for _ in range(4)))
+    low, high = bounds
+    for exact, other in pairs:
+        error = exact - other
+        inside = ((exact > low) & (exact < high)) | ((other > low) & (other < high))
+        total += _MeanErrors(
+            _sum(error, axis), np.full_like(total.count, error.size / len(total.count)),
+            _sum(error * inside, axis), _sum(inside, axis),
+        )  # fmt: skip
+    return total
+
+
+def _squared_error(pairs: Pairs, shift: Floats, axis: int, bounds: tuple[float, float]) -> Floats:
+    """Mean squared error of each channel behind the activation."""
+    total, count = np.zeros_like(shift), 0
+    for exact, other in pairs:
+        moved = np.clip(other + along(shift, other.ndim, axis), *bounds)
+        total += _sum(np.square(np.clip(exact, *bounds) - moved), axis)
+        count += exact.size // len(shift)
+    return total / count
+
+
+def _sum(values: Array, axis: int) -> Floats:
+    others = tuple(a for a in range(values.ndim) if a != axis % values.ndim)
+    total: Floats = values.sum(axis=others, dtype=np.float64)
+    return total

@@ -92,6 +92,7 @@ def details_json(result: QuantizationResult, calibration: Calibration) -> str:
             "rolled_back": equalization.rolled_back,
         },
         "int8_sqnr_db": result.int8_sqnr,
+        "weights_rounded_adaptively": sum(record.adaptive for record in result.roundings),
         "biases_corrected": sum(record.accepted for record in result.corrections),
         "calibration": {
             "samples": calibration.samples,

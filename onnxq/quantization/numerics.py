@@ -88,6 +88,11 @@ def weight_parameters(
     return Parameters(shaped, np.zeros(shaped.shape, np.int8), axis)
 
 
+def scale_of_each(parameters: Parameters, shape: tuple[int, ...]) -> Array:
+    """The scale of each element of a tensor of that shape, as a read-only view."""
+    return np.broadcast_to(_shaped(parameters.scale, len(shape), parameters.axis), shape)
+
+
 def _shaped(values: Array, rank: int, axis: int | None) -> Array:
     if axis is None:
         return values

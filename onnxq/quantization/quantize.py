@@ -1,12 +1,9 @@
-"""The stage: equalize, plan, correct biases, insert Q/DQ, measure."""
+"""The stage: equalize, plan, round weights, correct biases, insert Q/DQ, measure."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.equalization.classes import find_classes
@@ -19,9 +16,11 @@ from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.normalize import Normalization
 from onnxq.progress import Progress
-from onnxq.quantization.correct import BiasCorrection, correct_biases
+from onnxq.quantization.correct import BiasCorrection
 from onnxq.quantization.insert import insert
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan, plan_quantization
+from onnxq.quantization.rounding import Rounding
+from onnxq.quantization.sequential import SettledLayers, settle_layers
 from onnxq.quantization.targets import Target
 
 PROOF_BATCHES = 2
@@ -47,6 +46,7 @@ class QuantizationResult:
         int8_sqnr: quantized against float model, dB on the same samples.
         plan: every node and tensor.
         corrections: what bias correction did to each layer.
+        roundings: what adaptive rounding did to each layer.
     """
 
     normalization: Normalization
@@ -56,11 +56,12 @@ class QuantizationResult:
     int8_sqnr: float
     plan: QuantizationPlan
     corrections: tuple[BiasCorrection, ...]
+    roundings: tuple[Rounding, ...]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples in memory: those that correct biases, and those held out to measure on.
+    """Samples in memory: those that settle layers, and those held out to measure on.
 
     `unseen` says whether the calibration never saw the held-out ones either.
     """
@@ -82,6 +83,7 @@ class Request:
     options: QuantizationOptions
     equalize: bool
     correct: bool
+    adaptive: bool
     progress: Progress
 
 
@@ -116,7 +118,7 @@ def quantize(request: Request) -> tuple[Model, QuantizationResult]:
 
 
 def _attempt(request: Request, relu6: str | None, reason: str) -> tuple[Model, QuantizationResult]:
-    """Equalize (unless `relu6` is None), plan, correct, insert, measure."""
+    """Equalize (unless `relu6` is None), plan, settle, insert, measure."""
     model, calibration, samples = request.model, request.calibration, request.samples
     equalized, record = model, None
     if relu6 is not None:
@@ -130,18 +132,19 @@ def _attempt(request: Request, relu6: str | None, reason: str) -> tuple[Model, Q
     graph = Graph(equalized)
     gains = input_gains(graph, find_classes(graph), calibration)
     plan = plan_quantization(graph, calibration, request.target, request.options, gains)
-    biases: dict[str, NDArray[np.float32]] = {}
-    corrections: tuple[BiasCorrection, ...] = ()
-    if request.correct and samples is not None:
-        biases, corrections = correct_biases(
-            equalized, plan, samples.correction, progress=request.progress
-        )
-    quantized = insert(equalized, plan, biases=biases)
+    settled = SettledLayers({}, {}, (), ())
+    if samples is not None and (request.correct or request.adaptive):
+        settled = settle_layers(
+            equalized, plan, samples.correction, adaptive=request.adaptive,
+            correct=request.correct, progress=request.progress,
+        )  # fmt: skip
+    quantized = insert(equalized, plan, weights=settled.weights, biases=settled.biases)
     float_sqnr = int8_sqnr = math.nan
     if samples is not None and samples.held_out:
         held_out = samples.held_out
         float_sqnr = compare_outputs(model, equalized, held_out, levels=(True,)).sqnr
         int8_sqnr = compare_outputs(model, quantized, held_out, levels=(False,)).sqnr
     return quantized, QuantizationResult(
-        request.normalization, record, reason, float_sqnr, int8_sqnr, plan, corrections
-    )
+        request.normalization, record, reason, float_sqnr, int8_sqnr, plan,
+        settled.corrections, settled.roundings,
+    )  # fmt: skip

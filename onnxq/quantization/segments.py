@@ -5,7 +5,7 @@ Each node runs once: the cost of visiting every layer is about that of one infer
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -53,9 +53,15 @@ class SegmentRunner:
         self._forget()
         return value
 
-    def replace(self, tensor: str, values: list[Array]) -> None:
-        """Let everything that runs later see `values` instead."""
-        self._live[tensor] = values
+    def replace(self, tensor: str, change: Callable[[Array], Array]) -> None:
+        """Let everything that runs later see changed values; no more than one batch is copied."""
+        values = self._live.get(tensor, [])
+        for index, value in enumerate(values):
+            values[index] = change(value)
+
+    def set_constant(self, name: str, value: Array) -> None:
+        """Give an initializer another value for everything that runs later."""
+        self._initializers[name] = onnx.numpy_helper.from_array(value, name)
 
     def _needed(self, tensor: str) -> list[Node]:
         """Pending nodes that the tensor depends on, in topological order."""

@@ -33,6 +33,10 @@ def summary(result: QuantizationResult) -> Iterator[str]:
         if result.equalization.clips:
             mode = result.equalization.options.relu6
             yield f"saturating Clips: {mode} ({result.relu6_reason})"
+    if result.roundings:
+        adaptive = sum(record.adaptive for record in result.roundings)
+        layers = count(len(result.roundings), "layer")
+        yield f"rounded the weights of {adaptive:,} of {layers} adaptively"
     if result.corrections:
         accepted = sum(record.accepted for record in result.corrections)
         yield f"corrected the biases of {accepted:,} of {count(len(result.corrections), 'layer')}"
@@ -93,6 +97,7 @@ def document(
         "relu6_reason": result.relu6_reason,
         "float_sqnr_db": result.float_sqnr,
         "int8_sqnr_db": result.int8_sqnr,
+        "roundings": result.roundings,
         "bias_corrections": result.corrections,
         "nodes": nodes,
     }

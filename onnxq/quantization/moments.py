@@ -1,0 +1,178 @@
+"""Second moments of what goes into a layer and of what should come out of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.model.weights import WeightLayout
+from onnxq.quantization.columns import Columns
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+
+POSITIONS = 128
+"""Output positions looked at in each sample; their neighbours tell little that is new."""
+
+PENDING = 1 << 23
+"""Numbers to collect before they are multiplied: few large products are faster than many small."""
+
+ROUNDING = 2.0**-20
+"""Relative error of a float32 sum of many products."""
+
+GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Moments of inputs x and targets t over positions, in each group of a layer.
+
+    Where they are centered, x and t may be counted from any origin.
+
+    Attributes:
+        gram: (groups, columns + 1, columns + 1), Σ [x; 1]·[x; 1]ᵀ.
+        cross: (groups, outputs per group, columns + 1), Σ t·[x; 1]ᵀ.
+        squares: (groups, outputs per group), Σ t².
+        centered: whether the means do not matter, because a bias makes up for them.
+    """
+
+    gram: Floats
+    cross: Floats
+    squares: Floats
+    centered: bool
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(
+            self.gram + other.gram, self.cross + other.cross, self.squares + other.squares,
+            self.centered,
+        )  # fmt: skip
+
+    @property
+    def count(self) -> float:
+        """Number of positions."""
+        return float(self.gram[0, -1, -1])
+
+    @property
+    def is_finite(self) -> bool:
+        return all(bool(np.isfinite(v).all()) for v in (self.gram, self.cross, self.squares))
+
+    @cached_property
+    def inputs(self) -> Floats:
+        """H = E[x·xᵀ], or the covariance: (groups, columns, columns)."""
+        raw: Floats = self.gram[:, :-1, :-1] / self.count
+        if self.centered:
+            mean = self.gram[:, :-1, -1] / self.count
+            raw -= mean[:, :, None] * mean[:, None, :]
+        return raw
+
+    @property
+    def noise(self) -> Floats:
+        """What of H's diagonal may be rounding of the float32 sums: (groups,)."""
+        squares = np.einsum("gii->gi", self.gram[:, :-1, :-1])
+        return np.asarray(ROUNDING * squares.mean(axis=1) / self.count)
+
+    @cached_property
+    def targets(self) -> Floats:
+        """T = E[t·xᵀ], or the covariance: (groups, outputs per group, columns)."""
+        raw: Floats = self.cross[:, :, :-1] / self.count
+        if self.centered:
+            raw -= (self.cross[:, :, -1:] / self.count) * (self.gram[:, -1:, :-1] / self.count)
+        return raw
+
+    @cached_property
+    def power(self) -> Floats:
+        """P = E[t²], or the variance: (groups, outputs per group)."""
+        raw: Floats = self.squares / self.count
+        if self.centered:
+            raw -= np.square(self.cross[:, :, -1] / self.count)
+        return raw
+
+    def error(self, weight: Floats) -> float:
+        """Mean squared error of the outputs of a weight (groups, outputs per group, columns)."""
+        linear = 2 * (self.targets * weight).sum(axis=2)
+        quadratic = ((weight @ self.inputs) * weight).sum(axis=2)
+        return max(float((self.power - linear + quadratic).mean()), 0.0)
+
+
+def collect_moments(
+    layout: WeightLayout,
+    columns: Columns,
+    inputs: Sequence[Array],
+    targets: Sequence[Array],
+    *,
+    centered: bool,
+) -> tuple[Moments, Moments] | None:
+    """Moments of every other sample, and of those between; None for fewer than two samples.
+
+    Args:
+        inputs, targets: activations and outputs of the layer, batch by batch.
+    """
+    halves = (_Collector(centered), _Collector(centered))
+    origins: list[Array] = []
+    samples = 0
+    for x, t in zip(inputs, targets, strict=True):
+        rows = np.moveaxis(np.atleast_2d(t), layout.output_axis, 1)
+        rows = rows.reshape(len(rows), layout.outputs, -1)
+        index = _positions(samples, len(rows), rows.shape[2])
+        wanted = np.take_along_axis(rows, index[:, None, :], 2)
+        wanted = wanted.reshape(len(rows), layout.groups, -1, index.shape[1]).transpose(1, 2, 0, 3)
+        found = columns.of(x, index)
+        if not origins:
+            # Far from 0 float32 sums of squares would swallow what the covariance is made of.
+            origins = [v.mean(axis=(2, 3), keepdims=True) * centered for v in (found, wanted)]
+        found, wanted = found - origins[0], wanted - origins[1]
+        for half, collector in enumerate(halves):
+            chosen = slice((half + samples) % 2, None, 2)
+            collector.add(found[:, :, chosen], wanted[:, :, chosen])
+        samples += len(rows)
+    if samples < 2:
+        return None
+    return halves[0].moments(), halves[1].moments()
+
+
+def _positions(first: int, samples: int, count: int) -> NDArray[np.int64]:
+    """(samples, chosen): evenly spaced positions, others in each sample."""
+    chosen = min(count, POSITIONS)
+    offset = (np.arange(first, first + samples) * GOLDEN) % 1
+    index = (np.arange(chosen) + offset[:, None]) * (count / chosen)
+    return np.minimum(index.astype(np.int64), count - 1)
+
+
+class _Collector:
+    """Adds up products, many columns at a time."""
+
+    def __init__(self, centered: bool) -> None:
+        self._centered = centered
+        self._pending: list[tuple[Array, Array]] = []
+        self._total: Moments | None = None
+
+    def add(self, columns: Array, targets: Array) -> None:
+        """Columns and targets of some samples: (groups, columns or outputs, samples, chosen)."""
+        flat = [v.reshape(*v.shape[:2], v.shape[2] * v.shape[3]) for v in (columns, targets)]
+        ones = np.ones_like(flat[0][:, :1])
+        self._pending.append((np.concatenate([flat[0], ones], axis=1), flat[1]))
+        if sum(x.size + t.size for x, t in self._pending) > PENDING:
+            self._multiply()
+
+    def moments(self) -> Moments:
+        self._multiply()
+        assert self._total is not None  # noqa: S101 - there was at least one sample
+        return self._total
+
+    def _multiply(self) -> None:
+        if not self._pending:
+            return
+        x, t = (np.concatenate(parts, axis=2) for parts in zip(*self._pending, strict=True))
+        self._pending = []
+        across = x.swapaxes(1, 2)
+        new = Moments(
+            (x @ across).astype(np.float64), (t @ across).astype(np.float64),
+            np.square(t).sum(axis=2, dtype=np.float64), self._centered,
+        )  # fmt: skip
+        self._total = new if self._total is None else self._total + new

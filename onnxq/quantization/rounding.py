@@ -1,0 +1,210 @@
+"""Adaptive weight rounding: the int8 weights that keep a layer's output, not those nearest.
+
+With x the inputs that the int8 model gives a layer and t the outputs of the float model, the
+mean squared error of int8 weights V is a quadratic, P − 2⟨T, V⟩ + ⟨V·H, V⟩ with H = E[x·xᵀ] and
+T = E[t·xᵀ]. Two closed-form steps lower it:
+
+- *refit*: the real weights V = W + (T − W·H)·(H + λI)⁻¹, which make up for what quantization did
+  to the inputs (as GPTAQ, Li et al., 2025, and Qronos, arXiv:2505.11695, aim at);
+- *rounding one input after another*: each rounding error is made up for by the weights still to be
+  rounded (GPTQ, Frantar et al., 2022), here in the form of Babai's nearest plane, which is the
+  same and needs no inverse (arXiv:2507.18553).
+
+Which strength of the refit is best, and whether any beats rounding to nearest, is decided on
+samples that the candidates were not fitted to.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.model.weights import WeightLayout
+from onnxq.quantization.moments import Moments
+from onnxq.quantization.numerics import Parameters, quantize_weight, scale_of_each
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+
+STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+"""λ of the refit to try, as shares of the mean of H's diagonal."""
+
+DAMPING = 0.01
+"""Added to H's diagonal while rounding, as a share of its mean."""
+
+BLOCK = 64
+"""Columns rounded before their errors are passed on to all the rest."""
+
+LIMIT = 127.0
+"""Largest magnitude of an int8 weight."""
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How the weight of one layer was rounded.
+
+    Attributes:
+        adaptive: whether that is better than rounding to nearest, which is kept otherwise: on the
+            samples that it was not fitted to and, fitted to all samples, on all.
+        error_nearest, error_adaptive: mean squared error of the layer's output, before its
+            activation, on the samples not fitted to; NaN where adaptive rounding was not tried.
+        reason: why it was not tried, else "".
+    """
+
+    node: str
+    adaptive: bool
+    error_nearest: float
+    error_adaptive: float
+    reason: str = ""
+
+
+def keep_nearest(
+    node: str, weight: Array, parameters: Parameters, reason: str
+) -> tuple[NDArray[np.int8], Rounding]:
+    """Round to nearest, for a reason."""
+    return quantize_weight(weight, parameters), Rounding(node, False, math.nan, math.nan, reason)
+
+
+def round_weight(
+    node: str,
+    layout: WeightLayout,
+    weight: Array,
+    parameters: Parameters,
+    fitted: Moments,
+    unseen: Moments,
+) -> tuple[NDArray[np.int8], Rounding]:
+    """Round a weight adaptively if that is better than to nearest on samples not fitted to.
+
+    Args:
+        weight: float32 in stored layout.
+        parameters: its scales, which stay.
+        fitted, unseen: moments of two disjoint sets of samples.
+
+    Returns:
+        int8 in stored layout, fitted to all samples where adaptive, and the record.
+    """
+    steps = scale_of_each(parameters, layout.shape)
+    canonical, step = (
+        layout.to_canonical(np.asarray(values, np.float64)).reshape(
+            layout.groups, layout.outputs // layout.groups, -1
+        )
+        for values in (weight, steps)
+    )
+    step = step[:, :, :1]
+    integers, adaptive, nearest_error, adaptive_error = choose_rounding(
+        canonical, step, fitted, unseen
+    )
+    stored = layout.from_canonical(integers.reshape(layout.outputs, -1, layout.taps))
+    return stored.astype(np.int8), Rounding(node, adaptive, nearest_error, adaptive_error)
+
+
+def choose_rounding(
+    weight: Floats, step: Floats, fitted: Moments, unseen: Moments
+) -> tuple[Floats, bool, float, float]:
+    """The same for a weight (groups, outputs per group, columns) of floats in canonical form.
+
+    Args:
+        step: (groups, outputs per group, 1), the scale of each output.
+
+    Returns:
+        Whole numbers in [−127, 127], whether they are adaptive, and the errors of nearest and
+        adaptive rounding on the unseen samples. Adaptive weights have the lower error both on the
+        unseen samples, when fitted to the others, and on all samples, fitted to all.
+    """
+    nearest = _nearest(weight / step)
+    strength = best_strength(weight, fitted, unseen)
+
+    def adapt(moments: Moments) -> Floats:
+        values = refit(weight, moments, strength) / step
+        return round_in_order(values, moments.inputs, moments.noise)
+
+    def error(integers: Floats, moments: Moments) -> float:
+        return moments.error(integers * step)
+
+    errors = error(nearest, unseen), error(adapt(fitted), unseen)
+    if errors[1] < errors[0]:
+        everything = fitted + unseen
+        adaptive = adapt(everything)
+        if error(adaptive, everything) < error(nearest, everything):
+            return adaptive, True, *errors
+    return nearest, False, *errors
+
+
+def best_strength(weight: Floats, fitted: Moments, unseen: Moments) -> float:
+    """The strength of the refit with the lowest error on the unseen samples, before rounding.
+
+    The weaker the pull towards the old weight, the better the fit, up to where it fits accidents.
+    """
+    best, lowest = math.inf, unseen.error(weight)
+    for strength in STRENGTHS:
+        error = unseen.error(refit(weight, fitted, strength))
+        if error >= lowest:
+            break
+        best, lowest = strength, error
+    return best
+
+
+def _nearest(values: Floats) -> Floats:
+    rounded: Floats = np.clip(np.rint(values), -LIMIT, LIMIT)
+    return rounded
+
+
+def refit(weight: Floats, moments: Moments, strength: float) -> Floats:
+    """The real weights V that best turn the inputs into the targets, drawn towards `weight`.
+
+    They minimize the error plus λ·‖V − W‖², λ = `strength` times the mean of H's diagonal; with
+    infinite strength V = W.
+    """
+    if math.isinf(strength):
+        return weight
+    rest = moments.targets - weight @ moments.inputs
+    # Both sides are symmetric, so the solution is taken from the left.
+    damped = _damped(moments.inputs, strength, moments.noise)
+    change = np.linalg.solve(damped, rest.swapaxes(1, 2))
+    return np.asarray(weight + change.swapaxes(1, 2))
+
+
+def _damped(matrix: Floats, share: float, floor: Floats | float) -> Floats:
+    """With a share of the mean of its diagonal, and the floor, added to the diagonal."""
+    size = matrix.shape[-1]
+    added = share * np.maximum(np.einsum("gii->g", matrix) / size, 0) + floor
+    result = matrix.copy()
+    # A group whose inputs are all 0 has no say: any weight will do.
+    result.reshape(len(matrix), -1)[:, :: size + 1] += np.where(added > 0, added, 1.0)[:, None]
+    return result
+
+
+def round_in_order(values: Floats, gram: Floats, noise: Floats | float = 0.0) -> Floats:
+    """Whole numbers near `values` in the metric of `gram` (groups, columns, columns).
+
+    `noise` is how much of the diagonal may be rounding, for each group.
+
+    With gram = Rᵀ·R the error is ‖R·(values − q)‖². R is triangular, so from the last column on
+    each q is the nearest to its value plus what the errors made so far add to it. Columns with the
+    most power come first: the later ones make up for their errors.
+    """
+    groups, outputs, columns = values.shape
+    order = np.argsort(np.einsum("gii->gi", gram), axis=1, kind="stable")
+    sorted_gram = _take(_take(gram, order[:, :, None], 1), order[:, None, :], 2)
+    factor = np.linalg.cholesky(_damped(sorted_gram, DAMPING, noise)).swapaxes(1, 2)
+    factor = factor / np.einsum("gii->gi", factor)[:, :, None]
+    exact = _take(values, order[:, None, :], 2)
+    target, result = exact.copy(), np.empty_like(exact)
+    for stop in range(columns, 0, -BLOCK):
+        start = max(0, stop - BLOCK)
+        errors = np.empty((groups, outputs, stop - start))
+        for column in range(stop - 1, start - 1, -1):
+            result[:, :, column] = _nearest(target[:, :, column])
+            error = exact[:, :, column] - result[:, :, column]
+            errors[:, :, column - start] = error
+            target[:, :, start:column] += error[:, :, None] * factor[:, None, start:column, column]
+        target[:, :, :start] += errors @ factor[:, :start, start:stop].swapaxes(1, 2)
+    return _take(result, np.argsort(order, axis=1)[:, None, :], 2)
+
+
+def _take(values: NDArray[Any], index: NDArray[Any], axis: int) -> Floats:
+    return np.asarray(np.take_along_axis(values, index, axis))

@@ -1,0 +1,156 @@
+"""Settle the weights and biases of the layers one after another, each on its int8 inputs.
+
+For each weighted node in topological order, with everything before it quantized and settled: round
+its weight given the inputs that it will really see, then correct the mean error left in its output.
+So each layer makes up for what the layers before it could not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.model.graph import Graph, Node
+from onnxq.model.model import Model
+from onnxq.model.operators import fused_bounds, weight_layout
+from onnxq.model.weights import WeightLayout
+from onnxq.progress import SILENT, Progress
+from onnxq.quantization.columns import Columns, reason_against
+from onnxq.quantization.correct import BiasCorrection, along, measure_shift
+from onnxq.quantization.insert import insert
+from onnxq.quantization.moments import collect_moments
+from onnxq.quantization.plan import QuantizationPlan
+from onnxq.quantization.rounding import Rounding, keep_nearest, round_weight
+from onnxq.quantization.segments import SegmentRunner
+
+Array = NDArray[Any]
+Integers = NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class SettledLayers:
+    """What `settle_layers` found.
+
+    Attributes:
+        weights: node → int8 weight in stored layout, where it is not rounded to nearest.
+        biases: node → new float bias (outputs,), where it changes.
+        roundings, corrections: a record of each layer; empty for what was not asked for.
+    """
+
+    weights: Mapping[str, Integers]
+    biases: Mapping[str, NDArray[np.float32]]
+    roundings: tuple[Rounding, ...]
+    corrections: tuple[BiasCorrection, ...]
+
+
+def settle_layers(
+    model: Model,
+    plan: QuantizationPlan,
+    batches: Sequence[Mapping[str, Array]],
+    *,
+    adaptive: bool,
+    correct: bool,
+    progress: Progress = SILENT,
+) -> SettledLayers:
+    """Round weights adaptively, correct biases, or both.
+
+    Args:
+        model: the float model the plan was made for.
+        batches: samples, all in memory; half of them measure, the other half decide.
+    """
+    layers = _Layers(model, plan, batches)
+    weights: dict[str, Integers] = {}
+    biases: dict[str, NDArray[np.float32]] = {}
+    roundings: list[Rounding] = []
+    corrections: list[BiasCorrection] = []
+    with progress.track("settle layers", len(plan.weights)) as advance:
+        for node in layers.nodes:
+            wanted = layers.exact.compute(node.output)
+            if adaptive:
+                integers, rounding = layers.round(node, wanted, corrected=correct)
+                roundings.append(rounding)
+                if rounding.adaptive:
+                    weights[node.name] = integers
+            if correct and (found := layers.correct(node, wanted)) is not None:
+                bias, correction = found
+                corrections.append(correction)
+                if correction.accepted:
+                    biases[node.name] = bias
+            del wanted
+            advance(1)
+    return SettledLayers(weights, biases, tuple(roundings), tuple(corrections))
+
+
+class _Layers:
+    """The float and the int8 model, run side by side as far as the layer that is settled."""
+
+    def __init__(
+        self, model: Model, plan: QuantizationPlan, batches: Sequence[Mapping[str, Array]]
+    ) -> None:
+        self._graph, self._plan = Graph(model), plan
+        quantized = insert(model, plan, integer_bias=False)
+        self._quantized = Graph(quantized)
+        self.exact = SegmentRunner(model, batches)
+        self._int8 = SegmentRunner(quantized, batches)
+        self.nodes = [node for node in self._graph.nodes if node.name in plan.weights]
+
+    def round(
+        self, node: Node, wanted: list[Array], *, corrected: bool
+    ) -> tuple[Integers, Rounding]:
+        """Round the node's weight; `corrected` says that its bias makes up for means afterwards."""
+        layout, quantized = self._layout(node), self._quantized.by_name[node.name]
+        weight = np.asarray(self._graph.constant(layout.weight))
+        parameters = self._plan.weights[node.name]
+        bias = self._bias(layout)
+        reason = reason_against(self._graph, node, layout)
+        if bias is None:
+            reason = "its bias is not one constant for each output"
+        if reason or bias is None:
+            return keep_nearest(node.name, weight, parameters, reason)
+        inputs = self._int8.compute(quantized.inputs[layout.data])
+        centered = corrected and layout.takes_bias
+        targets = wanted
+        if not centered:
+            targets = [y - along(bias, y.ndim, layout.output_axis) for y in wanted]
+        moments = collect_moments(
+            layout, Columns(self._graph, node, layout), inputs, targets, centered=centered
+        )
+        if moments is None:
+            return keep_nearest(node.name, weight, parameters, "one sample cannot decide")
+        if not all(half.is_finite for half in moments):
+            return keep_nearest(node.name, weight, parameters, "its values are not finite")
+        integers, record = round_weight(node.name, layout, weight, parameters, *moments)
+        stored = self._quantized.producers[quantized.inputs[layout.weight_position]].input(0)
+        self._int8.set_constant(stored, integers)
+        return integers, record
+
+    def correct(
+        self, node: Node, wanted: list[Array]
+    ) -> tuple[NDArray[np.float32], BiasCorrection] | None:
+        """Correct the node's bias; None where it can have none."""
+        layout = self._layout(node)
+        bias = self._bias(layout)
+        if bias is None or not layout.takes_bias:
+            return None
+        got = self._int8.compute(node.output)
+        shift, record = measure_shift(
+            node.name, wanted, got, layout.output_axis, fused_bounds(self._graph, node)
+        )
+        if record.accepted:
+            step = along(shift, got[0].ndim, layout.output_axis)
+            self._int8.replace(node.output, lambda values: values + step)
+        return (bias + shift).astype(np.float32), record
+
+    def _layout(self, node: Node) -> WeightLayout:
+        layout = weight_layout(self._graph, node)
+        assert isinstance(layout, WeightLayout)  # noqa: S101 - the plan holds such nodes only
+        return layout
+
+    def _bias(self, layout: WeightLayout) -> Array | None:
+        """(outputs,); None where it is not one constant for each output."""
+        bias = self._graph.constant(layout.bias) if layout.bias else np.zeros((), np.float32)
+        return None if bias is None else layout.bias_vector(bias)
