@@ -80,6 +80,9 @@ class Accumulator:
         for first in range(0, channels, step):
             finite &= self._take(view[:, first : first + step], first, self._halves[half])
         self._filled += outer * inner
+        if not self._counted:
+            # Rows for the counts exist from the first batch on, not only when codes fill up.
+            self._flush()
         return finite
 
     @property
