@@ -308,7 +308,7 @@ def quantize(
     absorb_bias: bool = True,
     scale: str = "float",
     bias_correction: bool = True,
-    rounding: str = "nearest",
+    rounding: str = "adaptive",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     max_drop: float | None = None,

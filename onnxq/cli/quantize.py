@@ -52,7 +52,7 @@ def check_patterns(
               help="Cancel each channel's mean error; needs --data.")  # fmt: skip
 @options.choice("--rounding", ("nearest", "adaptive"),
                 "How weights are rounded; adaptive, for the layer's output, needs --data.",
-                default="nearest")  # fmt: skip
+                default="adaptive")  # fmt: skip
 @click.option("--include", multiple=True, metavar="REGEX", callback=check_patterns,
               help="Quantize only nodes whose name matches; repeatable.")  # fmt: skip
 @click.option("--exclude", multiple=True, metavar="REGEX", callback=check_patterns,

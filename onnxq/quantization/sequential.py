@@ -122,6 +122,8 @@ class _Layers:
         )
         if moments is None:
             return keep_nearest(node.name, weight, parameters, "one sample cannot decide")
+        if not all(half.is_finite for half in moments):
+            return keep_nearest(node.name, weight, parameters, "its values are not finite")
         integers, record = round_weight(node.name, layout, weight, parameters, *moments)
         stored = self._quantized.producers[quantized.inputs[layout.weight_position]].input(0)
         self._int8.set_constant(stored, integers)
