@@ -43,14 +43,16 @@ def run(*arguments: str) -> Cost:
 
 VARIANTS = (
     ("int8 per-tensor, minmax, nothing else",
-     ("--weights", "per-tensor", "--no-equalize", "--no-bias-correction", "--ranges", "minmax")),
+     ("--weights", "per-tensor", "--no-equalize", "--no-bias-correction",
+      "--rounding", "nearest", "--ranges", "minmax")),
     ("int8 per-channel, minmax, nothing else",
-     ("--no-equalize", "--no-bias-correction", "--ranges", "minmax")),
+     ("--no-equalize", "--no-bias-correction",
+      "--rounding", "nearest", "--ranges", "minmax")),
     ("int8 per-tensor, no equalization", ("--weights", "per-tensor", "--no-equalize")),
     ("int8 per-tensor, no bias correction", ("--weights", "per-tensor", "--no-bias-correction")),
     ("int8 per-tensor, no bias absorption", ("--weights", "per-tensor", "--no-absorb-bias")),
     ("int8 per-tensor", ("--weights", "per-tensor")),
-    ("int8 per-tensor, adaptive rounding", ("--weights", "per-tensor", "--rounding", "adaptive")),
+    ("int8 per-tensor, nearest rounding", ("--weights", "per-tensor", "--rounding", "nearest")),
     ("int8 per-channel, no equalization", ("--no-equalize",)),
     ("int8 per-channel, no bias correction", ("--no-bias-correction",)),
     ("int8 per-channel, no bias absorption", ("--no-absorb-bias",)),
@@ -59,7 +61,7 @@ VARIANTS = (
     ("int8 per-channel, entropy", ("--ranges", "entropy")),
     ("int8 per-channel, scales powers of two", ("--scale", "power-of-two")),
     ("int8 per-channel (default)", ()),
-    ("int8 per-channel, adaptive rounding", ("--rounding", "adaptive")),
+    ("int8 per-channel, nearest rounding", ("--rounding", "nearest")),
 )  # fmt: skip
 
 

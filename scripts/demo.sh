@@ -20,7 +20,7 @@ echo
 echo '── MobileNetV2, int8 weights per tensor: float / int8 / int8 equalized ──────────'
 "$onnxq" quantize testdata/mobilenetv2.onnx -o "$work/mobilenetv2.int8.onnx" \
   --data "$images/calibration" --preprocess "$gray" \
-  --weights per-tensor --no-equalize --no-bias-correction --ranges minmax
+  --weights per-tensor --no-equalize --no-bias-correction --rounding nearest --ranges minmax
 "$onnxq" quantize testdata/mobilenetv2.onnx -o "$work/mobilenetv2.int8-equalized.onnx" \
   --data "$images/calibration" --preprocess "$gray" --weights per-tensor
 "$onnxq" validate testdata/mobilenetv2.onnx \

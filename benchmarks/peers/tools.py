@@ -145,7 +145,9 @@ TOOLS = (
         "onnxq",
         "this tree",
         (
-            *_onnxq("--target gpu --no-equalize --no-bias-correction --ranges minmax"),
+            *_onnxq(
+                "--target gpu --no-equalize --no-bias-correction --rounding nearest --ranges minmax"
+            ),
             *_onnxq("--target gpu --no-equalize"),
             *_onnxq("--target gpu"),
             *_onnxq("--target cpu"),

@@ -250,7 +250,7 @@ def test_output_is_an_input(case: Case):
         (("quantize", "m.onnx"), ("-o OUT.onnx",)),
         (("quantize", "m.onnx", "-o", "q.onnx"), ("--data", "--calibration")),
         (("quantize", "m.onnx", "-o", "q.onnx", "--data", "d", "--target", "tpu"), ("tpu", "gpu")),
-        (("quantize", "m.onnx", "--rounding", "adaptive"), ("--rounding",)),
+        (("quantize", "m.onnx", "--rounding", "up"), ("--rounding", "adaptive")),
         (("calibrate", "m.onnx", "--data", "d", "--shard", "5/4"), ("part 5 of 4",)),
         (("calibrate", "m.onnx", "--data", "d", "--shard", "one"), ("'one'",)),
         (("calibrate", "m.onnx", "--data", "d", "--batch-size", "0"), ("batch-size",)),
