@@ -190,8 +190,7 @@ def round_in_order(values: Floats, gram: Floats, noise: Floats | float = 0.0) ->
     groups, outputs, columns = values.shape
     order = np.argsort(np.einsum("gii->gi", gram), axis=1, kind="stable")
     sorted_gram = _take(_take(gram, order[:, :, None], 1), order[:, None, :], 2)
-    factor = np.linalg.cholesky(_damped(sorted_gram, DAMPING, noise)).swapaxes(1, 2)
-    factor = factor / np.einsum("gii->gi", factor)[:, :, None]
+    factor = _factor(sorted_gram, noise)
     exact = _take(values, order[:, None, :], 2)
     target, result = exact.copy(), np.empty_like(exact)
     for stop in range(columns, 0, -BLOCK):
@@ -204,6 +203,22 @@ def round_in_order(values: Floats, gram: Floats, noise: Floats | float = 0.0) ->
             target[:, :, start:column] += error[:, :, None] * factor[:, None, start:column, column]
         target[:, :, :start] += errors @ factor[:, :start, start:stop].swapaxes(1, 2)
     return _take(result, np.argsort(order, axis=1)[:, None, :], 2)
+
+
+def _factor(gram: Floats, noise: Floats | float) -> Floats:
+    """R with a diagonal of ones and Rᵀ·D·R = `gram`, damped until that exists.
+
+    Rounding may leave `gram` with eigenvalues further below 0 than `noise` expects.
+    """
+    growth = 1.0
+    while True:
+        try:
+            factor = np.linalg.cholesky(_damped(gram, growth * DAMPING, growth * noise))
+        except np.linalg.LinAlgError:
+            growth *= 10
+            continue
+        upper = factor.swapaxes(1, 2)
+        return np.asarray(upper / np.einsum("gii->gi", upper)[:, :, None])
 
 
 def _take(values: NDArray[Any], index: NDArray[Any], axis: int) -> Floats:

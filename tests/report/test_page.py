@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from onnxq.report.html import render
 from onnxq.report.table import decibels
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from reporting import EVIL, Reported
 
 CHROMIUM = (
@@ -125,15 +125,16 @@ def test_the_strip_leads_to_details_by_mouse_and_keyboard(page: Page, reported: 
     links.nth(0).focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
-    assert second.get_attribute("open") == ""
-    assert second.is_visible()
+    # The page follows a link a moment after it: `expect` waits.
+    expect(second).to_have_attribute("open", "")
+    expect(second).to_be_visible()
     assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
     # The same link again opens what was closed by hand, and what a search hides.
     page.keyboard.press("Enter")
     page.locator('input[data-for="m1-details"]').fill("zzz")
     links.nth(1).click()
-    assert second.get_attribute("open") == ""
-    assert second.is_visible()
+    expect(second).to_have_attribute("open", "")
+    expect(second).to_be_visible()
 
 
 def test_markup_in_names_is_text(page: Page):

@@ -1,0 +1,33 @@
+"""Random graphs out of the operator table: every node is explained, and the page holds them all."""
+
+import onnxq
+import pytest
+from hypothesis import assume, given, settings
+from onnxq.report.explain import explain, headline, tables
+from onnxq.report.html import collect, render
+
+from equalization.check import runnable
+from equalization.graphs import random_feeds, random_models
+
+
+@pytest.mark.slow
+@settings(max_examples=12)
+@given(random_models())
+def test_every_node_of_a_random_graph_is_explained(model):
+    assume(runnable(model))
+    data = random_feeds(model, batch=8)
+    int8, _ = onnxq.quantize(model, data, weights="per-tensor")
+    found = collect(model, [int8], data=data)
+    (view,) = found.views
+    page = render(found)
+    for layer in view.layers:
+        each = layer.explanation
+        assert each.becomes in {"int8", "fused", "float"}
+        assert each.reason or each.becomes == "int8"
+        assert each.equalization
+        assert f'id="{layer.id}"' in page
+    # From the model, as the command asks, it is the same.
+    first = view.layers[0].explanation
+    assert explain(int8, first.node) == first
+    assert first.node in headline(first)
+    assert [content.title for content in tables(first)][:2] == ["Equalization", "Quantization"]
