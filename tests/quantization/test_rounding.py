@@ -379,5 +379,5 @@ def test_what_is_constant_far_from_zero_is_no_covariance():
 def test_a_covariance_that_rounding_left_indefinite_is_damped():
     gram = np.array([[[1.0, 1.0], [1.0, 0.9]]])
     assert np.linalg.eigvalsh(gram).min() < 0
-    rounded = round_in_order(np.array([[[0.3, 2.4]]]), gram)
+    rounded = rounding.round_in_order(np.array([[[0.3, 2.4]]]), gram)
     assert np.array_equal(rounded, np.rint(rounded))
