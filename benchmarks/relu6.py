@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime as ort
 from steps import run
 
-MODES = ("skip", "tie", "relu", "per-channel")
+MODES = ("skip", "tie", "relu", "per-channel", "auto")
 
 
 def session(path: Path | str) -> ort.InferenceSession:

@@ -31,6 +31,7 @@ from onnxq.errors import DataError, UsageError
 from onnxq.model import files as model_files
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model, with_metadata
+from onnxq.model.narrow import OPSET as HALF_OPSET
 from onnxq.model.normalize import Normalization, normalize
 from onnxq.model.octaves import with_octaves, with_offsets
 from onnxq.model.operators import operator_of
@@ -50,7 +51,7 @@ from onnxq.quantization.search import (
     Trial,
     search,
 )
-from onnxq.quantization.targets import target_named
+from onnxq.quantization.targets import Target, target_named
 from onnxq.shown import Shown
 from onnxq.validation.compare import Row, compare
 from onnxq.validation.gates import Gate, check_gates
@@ -309,6 +310,7 @@ def quantize(
     scale: str = "float",
     bias_correction: bool = True,
     rounding: str = "adaptive",
+    rest: str = "fp32",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     max_drop: float | None = None,
@@ -323,7 +325,7 @@ def quantize(
         data: calibration samples; with `calibration` they only settle layers and measure.
         calibration: a calibration of this model, instead of running one.
         absorb_bias: center activations, if equalized and the target's zero points are all 0.
-        target, weights, ranges, scale, include, exclude: as on the command line.
+        target, weights, ranges, scale, rest, include, exclude: as on the command line.
         max_drop: keep layers in float until the first metric `validate` computes on
             `validate_data` (top1 where they have labels, else sqnr) falls no further than this;
             `QuantizationResult.search.passed` says whether it does.
@@ -341,10 +343,12 @@ def quantize(
     model = as_model(model)
     options = QuantizationOptions(
         per_channel=weights == "per-channel", ranges=ranges, power_of_two=scale == "power-of-two",
-        include=tuple(include), exclude=tuple(exclude),
+        half=rest == "fp16", include=tuple(include), exclude=tuple(exclude),
     )  # fmt: skip
     chosen = target_named(target)
-    normalized, normalization = normalize(model)
+    if options.half:
+        _check_half(chosen, has_data=data is not None)
+    normalized, normalization = normalize(model, opset=HALF_OPSET if options.half else 0)
     check_patterns(Graph(normalized), options)
     source = None
     if data is not None:
@@ -384,6 +388,19 @@ def quantize(
         offsets = result.absorption.broadcastable(Graph(result.prepared.model))
         quantized = with_offsets(quantized, offsets)
     return with_metadata(quantized, {METADATA_KEY: details_json(result, calibration)}), result
+
+
+def _check_half(target: Target, *, has_data: bool) -> None:
+    if target.integer_bias:
+        raise UsageError(
+            f"--rest fp16 is no use for target {target.name}: its biases are int32",
+            hint="use --target gpu",
+        )
+    if not has_data:
+        raise UsageError(
+            "--rest fp16 needs samples, on which it looks for values beyond float16",
+            hint="give --data",
+        )
 
 
 def _keep_in_float(

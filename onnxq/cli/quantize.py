@@ -53,6 +53,8 @@ def check_patterns(
 @options.choice("--rounding", ("nearest", "adaptive"),
                 "How weights are rounded; adaptive, for the layer's output, needs --data.",
                 default="adaptive")  # fmt: skip
+@options.choice("--rest", ("fp32", "fp16"), "Type of what stays in float; fp16 needs --data.",
+                default="fp32")  # fmt: skip
 @click.option("--include", multiple=True, metavar="REGEX", callback=check_patterns,
               help="Quantize only nodes whose name matches; repeatable.")  # fmt: skip
 @click.option("--exclude", multiple=True, metavar="REGEX", callback=check_patterns,
@@ -85,6 +87,7 @@ def quantize(
     scale: str,
     bias_correction: bool,
     rounding: str,
+    rest: str,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     max_drop: float | None,
@@ -117,8 +120,9 @@ def quantize(
             loaded, data, calibration=calibration, preprocess=preprocess, samples=samples,
             target=target, weights=weights, equalize=equalize, absorb_bias=absorb_bias,
             ranges=ranges, scale=scale, bias_correction=bias_correction, rounding=rounding,
-            include=include, exclude=exclude, max_drop=max_drop, validate_data=validate_data,
-            max_trials=max_trials, max_minutes=max_minutes, progress=terminal.progress,
+            rest=rest, include=include, exclude=exclude, max_drop=max_drop,
+            validate_data=validate_data, max_trials=max_trials, max_minutes=max_minutes,
+            progress=terminal.progress,
         )  # fmt: skip
     failed = result.search is not None and not result.search.passed
     written = None if dry_run or failed else output
@@ -130,6 +134,8 @@ def quantize(
     whole = dry_run or terminal.verbose
     show = report.plan_table if whole else report.float_table
     terminal.table(show(result.plan, operators))
+    if result.narrowing is not None and result.narrowing.kept:
+        terminal.table(report.narrowing_table(result.narrowing))
     if result.search is not None:
         terminal.table(report.search_table(result.search))
     why = "--max-drop does not hold" if failed else "dry run"

@@ -69,15 +69,19 @@ class Normalization:
     widened: int = 0
 
 
-def normalize(model: Model) -> tuple[Model, Normalization]:
+def normalize(model: Model, *, opset: int = 0) -> tuple[Model, Normalization]:
     """Normalize a float model; its outputs stay equal up to rounding.
+
+    Args:
+        opset: raise the operator set to this version, if lower; always to `LOWEST_OPSET`.
 
     Raises:
         ModelError: the operator set is too old and cannot be converted.
     """
-    raised_from = model.opset if 0 < model.opset < LOWEST_OPSET else 0
+    opset = max(opset, LOWEST_OPSET)
+    raised_from = model.opset if 0 < model.opset < opset else 0
     if raised_from:
-        model = _raise_opset(model)
+        model = _raise_opset(model, opset)
     model, widened = widen(model)
     model, renamed = _name_nodes(model)
     model, folded_constants = _fold_constants(model)
@@ -91,14 +95,14 @@ def normalize(model: Model) -> tuple[Model, Normalization]:
     )
 
 
-def _raise_opset(model: Model) -> Model:
+def _raise_opset(model: Model, opset: int) -> Model:
     try:
-        proto = onnx.version_converter.convert_version(model.proto, LOWEST_OPSET)
+        proto = onnx.version_converter.convert_version(model.proto, opset)
     except Exception as error:  # noqa: BLE001 - the converter raises RuntimeError and its own C++ exceptions
         raise ModelError(
-            f"{model.name}: opset {model.opset} cannot be raised to {LOWEST_OPSET}: "
+            f"{model.name}: opset {model.opset} cannot be raised to {opset}: "
             f"{' '.join(str(error).split())[:200]}",
-            hint="export the model with opset 13 or newer",
+            hint=f"export the model with opset {opset} or newer",
         ) from None
     if model.opset < _RESIZE_WITH_MODES:
         _keep_old_resize(proto)

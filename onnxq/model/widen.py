@@ -13,7 +13,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from onnxq.model.model import Model
 
 NARROW = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
-_TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_datatype"})
+TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_datatype"})
 """Attributes that name an element type."""
 
 
@@ -37,8 +37,8 @@ def widen(model: Model) -> tuple[Model, int]:
         while name in taken:
             name += "_"
         renamed[info.name] = name
-    before = [_cast(i.name, renamed[i.name], TensorProto.FLOAT) for i in inputs]
-    after = [_cast(renamed[o.name], o.name, _type(o)) for o in outputs]
+    before = [cast(i.name, renamed[i.name], TensorProto.FLOAT) for i in inputs]
+    after = [cast(renamed[o.name], o.name, _type(o)) for o in outputs]
     kept = {info.name: _type(info) for info in (*inputs, *outputs)}
     count = _widen_graph(graph, renamed)
     for info in (*graph.input, *graph.output):
@@ -55,7 +55,7 @@ def _has_narrow(graph: GraphProto) -> bool:
         any(t.data_type in NARROW for t in graph.initializer)
         or any(_type(i) in NARROW for i in (*graph.input, *graph.output, *graph.value_info))
         or any(
-            a.t.data_type in NARROW or (a.name in _TYPE_ATTRIBUTES and a.i in NARROW)
+            a.t.data_type in NARROW or (a.name in TYPE_ATTRIBUTES and a.i in NARROW)
             for node in graph.node
             for a in node.attribute
         )
@@ -87,7 +87,7 @@ def _widen_node(node: NodeProto, renamed: dict[str, str]) -> None:
     for attribute in node.attribute:
         if attribute.type == AttributeProto.TENSOR and attribute.t.data_type in NARROW:
             attribute.t.CopyFrom(_wide(attribute.t))
-        elif attribute.name in _TYPE_ATTRIBUTES and attribute.i in NARROW:
+        elif attribute.name in TYPE_ATTRIBUTES and attribute.i in NARROW:
             attribute.i = TensorProto.FLOAT
 
 
@@ -108,5 +108,6 @@ def _type(info: onnx.ValueInfoProto) -> int:
     return int(info.type.tensor_type.elem_type)
 
 
-def _cast(source: str, target: str, to: int) -> NodeProto:
+def cast(source: str, target: str, to: int) -> NodeProto:
+    """The node that casts the tensor `source` to another type and name."""
     return onnx.helper.make_node("Cast", [source], [target], name=f"Cast_{target}", to=to)

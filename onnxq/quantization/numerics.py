@@ -6,7 +6,6 @@ here, in ONNX Runtime and in the emulator.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,12 +47,21 @@ class Parameters:
 
 
 def activation_parameters(
-    low: float, high: float, *, dtype: str, symmetric: bool, power_of_two: bool = False
+    low: float,
+    high: float,
+    *,
+    dtype: str,
+    symmetric: bool,
+    power_of_two: bool = False,
+    half: bool = False,
 ) -> Parameters:
     """Per-tensor parameters that cover [low, high] and hold zero exactly.
 
     A tensor that is all zero gets the range of 1: kernels refuse scales far from their inputs', and
     a bias must still fit int32.
+
+    Args:
+        half: the scale is a float16 number, wherever one is large enough.
     """
     info = np.iinfo(dtype)
     low, high = min(low, 0.0), max(high, 0.0)
@@ -63,15 +71,17 @@ def activation_parameters(
         steps, span = float(info.max - info.min), high - low
     span = span or 1.0
     scale = max(span / steps, SMALLEST_SCALE)
-    if power_of_two:
-        scale = 2.0 ** math.ceil(math.log2(scale) - 1e-9)
-    scale32 = np.float32(scale)
+    scale32 = _representable(np.array([scale]), power_of_two=power_of_two, half=half)[0]
     zero = 0 if symmetric else int(np.clip(np.rint(info.min - low / scale32), info.min, info.max))
     return Parameters(np.array(scale32), np.array(zero, dtype))
 
 
 def weight_parameters(
-    magnitude: NDArray[np.float64], *, axis: int | None, power_of_two: bool = False
+    magnitude: NDArray[np.float64],
+    *,
+    axis: int | None,
+    power_of_two: bool = False,
+    half: bool = False,
 ) -> Parameters:
     """Symmetric int8 parameters in [−127, 127] from the largest magnitudes to cover.
 
@@ -81,11 +91,24 @@ def weight_parameters(
     """
     magnitude = np.where(magnitude > 0, magnitude, magnitude.max(initial=0.0) or 1.0)
     scale = np.maximum(magnitude / 127.0, SMALLEST_SCALE)
-    if power_of_two:
-        scale = np.exp2(np.ceil(np.log2(scale) - 1e-9))
-    scale = scale.astype(np.float32)
+    scale = _representable(scale, power_of_two=power_of_two, half=half)
     shaped = scale if axis is not None else scale.reshape(())
     return Parameters(shaped, np.zeros(shaped.shape, np.int8), axis)
+
+
+def _representable(
+    scale: NDArray[np.float64], *, power_of_two: bool, half: bool
+) -> NDArray[np.float32]:
+    """The next larger power of two or float16; beyond float16's range the float32."""
+    if power_of_two:
+        scale = np.exp2(np.ceil(np.log2(scale) - 1e-9))
+    single = scale.astype(np.float32)
+    if not half:
+        return single
+    with np.errstate(over="ignore"):
+        near = single.astype(np.float16)
+    above = np.where(near < single, np.nextafter(near, np.float16(np.inf)), near)
+    return np.where(np.isfinite(above), above, single).astype(np.float32)
 
 
 def scale_of_each(parameters: Parameters, shape: tuple[int, ...]) -> Array:

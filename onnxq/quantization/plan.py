@@ -35,6 +35,7 @@ class QuantizationOptions:
         per_channel: int8 weights per output channel, else per tensor.
         ranges: range estimator of the activations.
         power_of_two: all scales are powers of two.
+        half: all scales are float16 numbers, as the float remainder will be.
         include, exclude: regular expressions on node names; a node is quantized if it matches
             some `include` (or there is none) and no `exclude`.
     """
@@ -42,6 +43,7 @@ class QuantizationOptions:
     per_channel: bool = True
     ranges: str = "mse"
     power_of_two: bool = False
+    half: bool = False
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
@@ -407,7 +409,7 @@ def _activation_parameters(
             )  # fmt: skip
         parameters = activation_parameters(
             low, high, dtype=target.activation, symmetric=target.symmetric,
-            power_of_two=options.power_of_two,
+            power_of_two=options.power_of_two, half=options.half,
         )  # fmt: skip
         result[known[0]] = Own(parameters)
         result |= {name: Shared(parameters, known[0]) for name in names if name != known[0]}
@@ -437,6 +439,7 @@ def _widen_pooled(
         wider = activation_parameters(
             low * ratio, high * ratio, dtype=pooled.parameters.dtype,
             symmetric=not pooled.parameters.zero_point, power_of_two=options.power_of_two,
+            half=options.half,
         )  # fmt: skip
         leader = pooled.shares_with if isinstance(pooled, Shared) else node.output
         for name, entry in activations.items():
@@ -473,6 +476,10 @@ def plan_weight(
         magnitude = np.where(magnitude > 0, np.maximum(magnitude, needed), 0.0)
     if options.per_channel:
         axis = layout.channel_axis
-        return weight_parameters(magnitude, axis=axis, power_of_two=options.power_of_two)
+        return weight_parameters(
+            magnitude, axis=axis, power_of_two=options.power_of_two, half=options.half
+        )
     largest = magnitude.max(keepdims=True, initial=0.0)
-    return weight_parameters(largest, axis=None, power_of_two=options.power_of_two)
+    return weight_parameters(
+        largest, axis=None, power_of_two=options.power_of_two, half=options.half
+    )

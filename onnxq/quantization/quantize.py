@@ -25,11 +25,13 @@ from onnxq.equalization.solve import decibels
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
+from onnxq.model.narrow import Narrowing
 from onnxq.model.normalize import Normalization
 from onnxq.progress import Progress
 from onnxq.quantization.correct import BiasCorrection
 from onnxq.quantization.insert import insert
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan, plan_quantization
+from onnxq.quantization.rest import narrow_rest
 from onnxq.quantization.rounding import Rounding
 from onnxq.quantization.search import Search
 from onnxq.quantization.sequential import SettledLayers, settle_layers
@@ -76,6 +78,7 @@ class QuantizationResult(Shown):
         corrections: what bias correction did to each layer.
         roundings: what adaptive rounding did to each layer.
         search: what the search for layers to keep in float did; None where none was asked for.
+        narrowing: what became of the float remainder; None where it was to stay float32.
     """
 
     normalization: Normalization
@@ -87,6 +90,7 @@ class QuantizationResult(Shown):
     corrections: tuple[BiasCorrection, ...]
     roundings: tuple[Rounding, ...] = ()
     search: Search | None = None
+    narrowing: Narrowing | None = None
 
     @property
     def equalization(self) -> Equalization | None:
@@ -208,6 +212,9 @@ def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, Q
             progress=request.progress,
         )  # fmt: skip
     quantized = insert(model, plan, weights=settled.weights, biases=settled.biases)
+    narrowing = None
+    if request.options.half and samples is not None:
+        quantized, narrowing = narrow_rest(quantized, prepared.calibration, samples.correction)
     float_sqnr = int8_sqnr = math.nan
     if samples is not None and samples.held_out:
         levels = (True, False)
@@ -217,5 +224,5 @@ def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, Q
         int8_sqnr = compare_outputs(plain, quantized).sqnr
     return quantized, QuantizationResult(
         request.normalization, prepared, reason, float_sqnr, int8_sqnr, plan,
-        settled.corrections, settled.roundings,
+        settled.corrections, settled.roundings, narrowing=narrowing,
     )  # fmt: skip

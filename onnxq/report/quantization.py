@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from onnxq.model.model import Model
+    from onnxq.model.narrow import Narrowing
     from onnxq.quantization.quantize import QuantizationResult
     from onnxq.quantization.search import Criterion, Search, Step
 
@@ -45,6 +46,12 @@ def summary(result: QuantizationResult) -> Iterator[str]:
     if result.corrections:
         accepted = sum(record.accepted for record in result.corrections)
         yield f"corrected the biases of {accepted:,} of {count(len(result.corrections), 'layer')}"
+    if result.narrowing is not None:
+        kept = len(result.narrowing.kept)
+        yield (
+            f"float remainder: {count(result.narrowing.nodes, 'node')} in float16, "
+            f"{kept:,} kept in float32"
+        )
     if not math.isnan(result.int8_sqnr):
         yield f"int8 against float: {result.int8_sqnr:.1f} dB SQNR on held-out samples"
     if result.search is not None:
@@ -124,6 +131,15 @@ def float_table(plan: QuantizationPlan, operators: Mapping[str, str]) -> Table:
     )
 
 
+def narrowing_table(narrowing: Narrowing) -> Table:
+    """Nodes that stay in float32 although float16 was asked for, and why."""
+    return table(
+        "Node | Reason",
+        [(each.node, each.reason) for each in narrowing.kept],
+        title="Kept in float32",
+    )
+
+
 def document(
     model: Model, result: QuantizationResult, operators: Mapping[str, str], output: Path | None
 ) -> dict[str, Any]:
@@ -151,5 +167,6 @@ def document(
         "roundings": result.roundings,
         "bias_corrections": result.corrections,
         "search": result.search,
+        "float16": result.narrowing,
         "nodes": nodes,
     }

@@ -458,7 +458,7 @@ KEYS = {
     "equalize": "model output normalization calibration_samples options classes clips barriers "
     "expected_gain_db proof kernels_added rolled_back absorption change",
     "quantize": "model output target options normalization equalization absorption relu6_reason "
-    "float_sqnr_db int8_sqnr_db roundings bias_corrections search nodes",
+    "float_sqnr_db int8_sqnr_db roundings bias_corrections search float16 nodes",
     "emulate": "model output samples note outputs layers on_8_bit_values float_nodes",
     "validate": "passed samples note rows gates layers",
     "inspect": "model opset size_bytes inputs outputs is_quantized target quantized_layers "

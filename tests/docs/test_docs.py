@@ -400,7 +400,7 @@ def test_json_fields_are_documented(folder: Path):
         "equalize": ("equalize", "model.onnx", "--data", "data.npz", "-o", "equalized.onnx",
                      "--absorb-bias"),
         "quantize": ("quantize", "model.onnx", "--data", "data.npz", "-o", "model.int8.onnx",
-                     "--max-drop", "100", "--validate-data", "data.npz"),
+                     "--max-drop", "100", "--validate-data", "data.npz", "--rest", "fp16"),
         "emulate": ("emulate", "model.int8.onnx", "--data", "data.npz", "-o", "outputs.npz"),
         "validate": ("validate", "model.onnx", "model.int8.onnx", "--data", "data.npz",
                      "--max-drop", "100", "--layers"),

@@ -1,0 +1,49 @@
+"""What stays in float goes to float16, where the values seen leave room for others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.calibration.statistics import Calibration
+from onnxq.model.files import infer_shapes
+from onnxq.model.graph import Graph
+from onnxq.model.model import Model
+from onnxq.model.narrow import Narrowing, narrow
+from onnxq.model.session import open_session, run, with_outputs
+
+Feeds = Mapping[str, NDArray[Any]]
+
+
+def narrow_rest(
+    quantized: Model, calibration: Calibration, batches: Sequence[Feeds]
+) -> tuple[Model, Narrowing]:
+    """The int8 model with its float remainder in float16; see `onnxq.model.narrow`.
+
+    Args:
+        calibration: of the float model; tensors of its names hold the same values, but for
+            quantization errors.
+        batches: samples on which all other tensors are measured.
+    """
+    model = infer_shapes(quantized)
+    largest = _largest_magnitudes(model, batches)
+    for name, tensor in calibration.tensors.items():
+        if name in largest:
+            largest[name] = max(largest[name], abs(tensor.low), abs(tensor.high))
+    return narrow(model, largest)
+
+
+def _largest_magnitudes(model: Model, batches: Sequence[Feeds]) -> dict[str, float]:
+    """Float activation → the largest magnitude it takes."""
+    names = Graph(model).activations
+    session = open_session(with_outputs(model, names), optimize=False)
+    largest = dict.fromkeys(names, 0.0)
+    for batch in batches:
+        for name, values in zip(names, run(session, names, batch), strict=True):
+            # NaN is no reason to keep float32, but Inf is: fmax passes over the one only.
+            seen = float(np.fmax.reduce(np.abs(values), axis=None, initial=0.0))
+            largest[name] = max(largest[name], seen)
+    return largest
