@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 @options.model_argument()
 @click.argument("node", metavar="NODE")
 @options.calibration_option()
-@options.choice("--target", ("gpu", "cpu"), "For which a float MODEL is planned.",
-                default="gpu")  # fmt: skip
+@options.target_option("For which a float MODEL is planned.")
 @options.common
 def explain(
     *, model: Path, node: str, calibration: Path | None, target: str, terminal: Terminal

@@ -101,6 +101,26 @@ def choice(name: str, values: tuple[str, ...], help_text: str, *, default: str) 
     )
 
 
+class TargetType(click.Choice[str]):
+    """A shipped target by its name, or a file that describes another."""
+
+    name = "target"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """As `Choice` does, but the path of a TOML file passes."""
+        if isinstance(value, str) and value.endswith(".toml"):
+            return value
+        return str(super().convert(value, param, ctx))
+
+
+def target_option(help_text: str) -> Decorator:
+    """Whom the int8 model is for."""
+    return click.option(
+        "--target", type=TargetType(("gpu", "cpu")), default="gpu", show_default=True,
+        metavar="[gpu|cpu|FILE.toml]", help=help_text,
+    )  # fmt: skip
+
+
 def recipe_option() -> Decorator:
     """Defaults from a file; see `onnxq.cli.recipe`."""
 

@@ -36,9 +36,8 @@ def check_patterns(
 @options.calibration_option()
 @options.preprocess_option()
 @options.samples_option()
-@options.choice("--target", ("gpu", "cpu"),
-                "The machine: gpu for TensorRT and CUDA, cpu for ONNX Runtime's CPU kernels.",
-                default="gpu")  # fmt: skip
+@options.target_option("The machine: gpu for TensorRT and CUDA, cpu for ONNX Runtime's CPU "
+                       "kernels, or your own.")  # fmt: skip
 @options.choice("--weights", ("per-channel", "per-tensor"), "Scales of the int8 weights.",
                 default="per-channel")  # fmt: skip
 @click.option("--equalize/--no-equalize", default=True, show_default=True,

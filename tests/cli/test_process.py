@@ -47,12 +47,6 @@ def test_every_command_has_help_and_the_common_options(command: str):
         assert option in result.out
 
 
-@pytest.mark.parametrize("absent", ["--rest"])
-def test_what_is_not_built_is_not_in_help(absent: str):
-    commands = "".join(run(command, "--help").out for command in COMMANDS if command != "equalize")
-    assert absent not in commands + run("--help").out
-
-
 def test_version():
     assert run("--version").out == f"onnxq {onnxq.__version__}\n"
 

@@ -1,0 +1,69 @@
+"""Targets are files: those shipped, and those users write."""
+
+import dataclasses
+
+import numpy as np
+import onnxq
+import pytest
+from onnx import parser
+from onnxq.errors import UsageError
+from onnxq.model.model import Model
+from onnxq.quantization.plan import Quantized
+from onnxq.quantization.targets import TARGETS, target_named
+
+
+def written(tmp_path, text: str) -> str:
+    path = tmp_path / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_file_starts_from_a_shipped_target(tmp_path):
+    found = target_named(written(tmp_path, 'base = "gpu"\nweighted = ["Conv"]\n'))
+    assert found == dataclasses.replace(TARGETS["gpu"], name="mine", weighted=frozenset({"Conv"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "hint"),
+    [
+        ("symmetric = ", "not a TOML file", ""),
+        ('base = "tpu"', "base must be one of gpu, cpu, not 'tpu'", ""),
+        ('base = "gpu"\nwieghted = []', "unknown key 'wieghted'", "did you mean 'weighted'?"),
+        ('activation = "int8"', "no 'float_output'", 'give it, or base = "gpu"'),
+        ('base = "gpu"\nsymmetric = 1', "symmetric must be true or false, not 1", ""),
+        ('base = "gpu"\nplacement = "outputs"', "placement must be one of inputs, all", ""),
+        ('base = "gpu"\nweighted = "Conv"', "weighted must be a list of operators", ""),
+        ('base = "gpu"\nweighted = ["Cnov"]', "'Cnov' cannot be in weighted", "did you mean 'Conv'?"),
+        ('base = "gpu"\nown = ["Softmax"]', "'Softmax' cannot be in own", ""),
+        ('base = "gpu"\nactivation = "uint8"', "symmetric activations are int8", ""),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(tmp_path, text, said, hint):
+    path = written(tmp_path, text)
+    with pytest.raises(UsageError) as error:
+        target_named(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert said in str(error.value)
+    assert hint in (error.value.hint or "")
+
+
+def test_unknown_targets(tmp_path):
+    with pytest.raises(UsageError, match="unknown target 'tpu'"):
+        target_named("tpu")
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
+        target_named(str(tmp_path / "none.toml"))
+
+
+def test_a_model_is_planned_for_it(tmp_path):
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[n,4] x) => (float[n,4] y) <float[4,4] w = {
+        1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0}> {
+        a = MatMul(x, w)  r = Relu(a)  y = MatMul(r, w)
+    }"""
+    model = Model(parser.parse_model(text), None)
+    data = {"x": np.random.default_rng(0).standard_normal((32, 4), np.float32)}
+    path = written(tmp_path, 'base = "gpu"\nweighted = ["Conv"]\nfloat_output = ["Conv"]\n')
+    _, result = onnxq.quantize(model, data, target=path)
+    assert not any(isinstance(status, Quantized) for status in result.plan.nodes.values())
+    _, result = onnxq.quantize(model, data, target=written(tmp_path, 'base = "gpu"'))
+    assert sum(isinstance(status, Quantized) for status in result.plan.nodes.values()) >= 2
