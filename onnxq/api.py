@@ -453,7 +453,7 @@ def _samples(
 ) -> Samples:
     """As many samples as fit the memory set aside for the largest activation."""
     per_sample = max(
-        (t.count * 4 / max(calibration.samples, 1) for t in calibration.tensors.values()),
+        (t.seen * 4 / max(calibration.samples, 1) for t in calibration.tensors.values()),
         default=1.0,
     )
     count = int(np.clip(MEMORY_FOR_SAMPLES / per_sample, 8, CORRECTION_SAMPLES))

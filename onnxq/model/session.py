@@ -44,6 +44,7 @@ def open_session(
     keep_qdq: bool = False,
     optimized: Path | None = None,
     libraries: Sequence[Path] = (),
+    yields: bool = False,
 ) -> ort.InferenceSession:
     """Open a session.
 
@@ -55,6 +56,8 @@ def open_session(
         keep_qdq: never fuse QuantizeLinear and DequantizeLinear into integer kernels.
         optimized: write the graph that really runs here.
         libraries: shared libraries of custom operators.
+        yields: its threads sleep as soon as a run ends, instead of waiting for the next one in a
+            loop that keeps the cores from other threads.
 
     Raises:
         ModelError: ONNX Runtime refuses the model, or a library.
@@ -72,6 +75,8 @@ def open_session(
     if keep_qdq:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.add_session_config_entry("session.disable_double_qdq_remover", "1")
+    if yields:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     for library in libraries:
         _register(options, library)
     providers: list[Any] = ["CPUExecutionProvider"]
@@ -95,16 +100,23 @@ def open_session(
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where models run; see `open_session`."""
+    """Where models run beside other work; see `open_session`."""
 
     provider: str = "cpu"
     threads: int = 0
     libraries: tuple[Path, ...] = ()
 
-    def open(self, model: Model | ModelProto | Path) -> ort.InferenceSession:
+    def open(
+        self,
+        model: Model | ModelProto | Path,
+        *,
+        optimize: bool = True,
+        optimized: Path | None = None,
+    ) -> ort.InferenceSession:
         return open_session(
-            model, provider=self.provider, threads=self.threads, libraries=self.libraries
-        )
+            model, provider=self.provider, threads=self.threads, libraries=self.libraries,
+            optimize=optimize, optimized=optimized, yields=True,
+        )  # fmt: skip
 
 
 def _register(options: ort.SessionOptions, library: Path) -> None:
