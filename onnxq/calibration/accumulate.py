@@ -177,12 +177,10 @@ class Accumulator:
 
     def _flush(self) -> None:
         """Count the collected codes."""
-        self._settle()
-        if not self._filled or self._minimum is None or self._maximum is None:
+        if not self._filled:
             return
-        extremes = np.concatenate([self._minimum, self._maximum])
-        largest = float(np.abs(extremes[np.isfinite(extremes)]).max(initial=0.0))
-        top = max(self._top, bins.top_of(largest))
+        seen = self._halves[np.isfinite(self._halves)]
+        top = max(self._top, bins.top_of(float(np.abs(seen).max(initial=0.0))))
         self._counted += self._filled
         if self._counted > LARGEST and self._counts.dtype == np.uint32:
             self._counts = self._counts.astype(np.int64)
@@ -200,6 +198,7 @@ class Accumulator:
     def finish(self) -> TensorStatistics | None:
         """The statistics so far; None if no value was seen."""
         self._flush()
+        self._settle()
         if self._minimum is None or self._maximum is None:
             return None
         return TensorStatistics(
