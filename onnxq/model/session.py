@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,7 @@ def open_session(
         options.add_session_config_entry("session.disable_double_qdq_remover", "1")
     if yields:
         options.add_session_config_entry("session.force_spinning_stop", "1")
-    for library in libraries:
+    for library in dict.fromkeys((*libraries, *_libraries.get())):
         _register(options, library)
     providers: list[Any] = ["CPUExecutionProvider"]
     if provider == "cuda":
@@ -96,6 +97,24 @@ def open_session(
             hint="pip install 'onnxruntime-gpu[cuda,cudnn]', then check nvidia-smi",
         )
     return session
+
+
+_libraries: ContextVar[tuple[Path, ...]] = ContextVar("libraries", default=())
+
+
+@contextmanager
+def custom_operators(libraries: Iterable[Path]) -> Iterator[None]:
+    """Sessions that this thread opens in the block know the operators of these libraries."""
+    token = _libraries.set((*_libraries.get(), *libraries))
+    try:
+        yield
+    finally:
+        _libraries.reset(token)
+
+
+def libraries_in_use() -> tuple[Path, ...]:
+    """Those of the `custom_operators` blocks around the caller."""
+    return _libraries.get()
 
 
 @dataclass(frozen=True)
