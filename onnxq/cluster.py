@@ -49,7 +49,7 @@ class Cluster:
         futures = [self._client.submit(work, piece, pure=False) for piece in pieces]
         place = {future.key: index for index, future in enumerate(futures)}
         try:
-            for future in as_completed(futures):
+            for future in as_completed(futures, loop=self._client.loop):
                 yield place[future.key], future.result()
         except KilledWorker:
             raise UsageError(
