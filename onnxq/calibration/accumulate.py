@@ -77,17 +77,18 @@ class Accumulator:
         """
         if not isinstance(observed, Observed):
             observed = Observed(observed)
-        if observed.block and self.axis != 1:
+        # What pads the last block is no activation.
+        if observed.block and (self.axis != 1 or observed.channels % observed.block):
             observed = Observed(observed.plain)
         values = np.ascontiguousarray(observed.values, np.float32)
         sides = _sides(observed, self.axis)
         if values.size == 0:
             return True
         _, _, outer, _, inner = sides
-        channels = observed.channels or outer * inner
+        channels = outer * inner
         view = values.reshape(sides)
         thin = self._thin(view)
-        row = thin.size // (outer * inner)
+        row = thin.size // channels
         if self._minimum is None:
             self._start(channels, row)
         if row > self._codes.shape[1] - self._filled:
@@ -172,8 +173,7 @@ class Accumulator:
             return
         codes = np.empty(thin.shape, np.uint16)
         bins.write_codes(thin, codes)
-        rows = codes.transpose(2, 4, 0, 1, 3).reshape(outer * inner, row)
-        self._codes[:, here] = rows[: len(self._codes)]
+        self._codes[:, here] = codes.transpose(2, 4, 0, 1, 3).reshape(outer * inner, row)
 
     def _flush(self) -> None:
         """Count the collected codes."""

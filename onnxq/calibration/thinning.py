@@ -18,7 +18,7 @@ ENOUGH = 1 << 14
 """Values of each channel above which fewer positions are counted."""
 
 PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31)
-"""A prime that divides no side of the map visits every row and every column."""
+"""A prime that divides no side of a map, and is no longer than one, visits every row and column."""
 
 
 def step_of(shape: Sequence[Dimension] | None, axis: int | None, samples: int | None) -> int:
@@ -44,7 +44,7 @@ def step_of(shape: Sequence[Dimension] | None, axis: int | None, samples: int | 
     fitting = [
         prime
         for prime in PRIMES
-        if 2 * prime <= math.prod(known) and all(side % prime or side == 0 for side in known)
+        if prime * prime <= math.prod(known) and all(side % prime or side == 0 for side in known)
     ]
     return next((prime for prime in fitting if prime >= needed), fitting[-1] if fitting else 1)
 
