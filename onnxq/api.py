@@ -573,9 +573,7 @@ def validate(
         tuple(Shipped.of(model) for model in (float_model, *models)) if dask else (),
         tuple(metrics), tuple(executions), batch_size, libraries_in_use(),
     )  # fmt: skip
-    rows, count = compare(
-        (float_model, *models), source, comparison, dask=dask, progress=progress
-    )
+    rows, count = compare((float_model, *models), source, comparison, dask=dask, progress=progress)
     gates = check_gates(rows, chosen[0], max_drop=max_drop, min_accuracy=min_accuracy)
     reports = [
         measure_layers(float_model, m, source, batch_size=batch_size, progress=progress)

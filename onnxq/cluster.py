@@ -100,4 +100,5 @@ def threads_of_task() -> int:
     """Threads a task may use on the worker that runs it: its share of the machine's cores."""
     from distributed import get_worker
 
-    return max(1, (os.cpu_count() or 1) // get_worker().state.nthreads)
+    threads: int = get_worker().state.nthreads
+    return max(1, (os.cpu_count() or 1) // threads)

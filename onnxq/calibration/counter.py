@@ -70,12 +70,12 @@ class Counter:
         self.wait()
         self._values, self._start = values, start
         # The last computed first: they are still in the cache.
-        left = deque(reversed(values))
+        left = deque(reversed(list(values)))
         self._pending = [pool.submit(self._count, left, half) for _ in range(self._threads)]
 
     def _count(self, left: deque[str], half: int) -> list[str]:
         """Count tensors until none is left; those with values that are not finite."""
-        bad = []
+        bad: list[str] = []
         while True:
             try:
                 name = left.popleft()

@@ -114,7 +114,7 @@ def _without_reordering(
         runtime.open(proto, optimized=path)
         try:
             optimized = onnx.load(str(path))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - none was written, or one protobuf refuses
             raise ModelError(f"the optimized graph was not saved: {error}") from None
     outputs = {output.name for output in optimized.graph.output}
     used = {name for node in optimized.graph.node for name in node.input}

@@ -12,16 +12,14 @@ from onnxq.errors import DataError, UsageError
 
 from calibration.test_runs import data, model
 
-pytest.importorskip("distributed")
+distributed = pytest.importorskip("distributed")
 # Dask leaves sockets and event loops to the garbage collector.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    from distributed import LocalCluster
-
-    with LocalCluster(
+    with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
     ) as made:
         yield made
@@ -120,6 +118,5 @@ def test_a_file_is_read_by_the_workers_and_checked(cluster, tmp_path):
 
 def test_no_cluster_is_said(monkeypatch):
     monkeypatch.setattr("onnxq.cluster.SECONDS", 0.5)
-    with pytest.raises(UsageError, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
+    with pytest.raises(UsageError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         api.calibrate(model(), data(8), dask="tcp://127.0.0.1:9")
-
