@@ -1,6 +1,6 @@
 """Which positions of a tensor are counted: all, or every so many-th where there are plenty.
 
-A histogram of a few ten thousand values of each channel tells what one of millions tells, above
+A histogram of some ten thousand values of each channel tells what one of millions tells, above
 all as neighbours in a feature map are alike. So of a tensor with many positions a fixed pattern of
 them is counted. What it is depends on the tensor's shape and on the number of samples in the data
 only, so that neither order nor batches nor shards matter. Extremes, NaN and Inf are those of all
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from onnxq.model.model import Dimension
 
-ENOUGH = 1 << 14
+ENOUGH = 1 << 16
 """Values of each channel above which fewer positions are counted."""
 
 PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31)

@@ -97,7 +97,7 @@ def test_few_values_are_all_counted():
 
 
 def test_positions_before_the_channels_are_thinned_too():
-    assert step_of(("n", 197, 384), 2, 1000) == 13
+    assert step_of(("n", 197, 384), 2, 4000) == 13
     values = np.random.default_rng(0).standard_normal((4, 197, 8)).astype(np.float32)
     accumulator = Accumulator(2, 13)
     accumulator.add(values)
