@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnxq.calibration import files as calibration_files
 from onnxq.calibration import stream as calibration_stream
 from onnxq.calibration.checkpoint import Checkpoint
+from onnxq.calibration.cluster import calibrate_on_cluster
 from onnxq.calibration.jobs import calibrate_in_processes
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import observe
@@ -35,7 +36,8 @@ from onnxq.model.narrow import OPSET as HALF_OPSET
 from onnxq.model.normalize import Normalization, normalize
 from onnxq.model.octaves import with_octaves, with_offsets
 from onnxq.model.operators import operator_of
-from onnxq.model.session import Runtime
+from onnxq.model.session import Runtime, custom_operators, libraries_in_use
+from onnxq.model.shipped import Shipped
 from onnxq.progress import SILENT, Progress
 from onnxq.quantization import quantize as quantization_stage
 from onnxq.quantization.details import METADATA_KEY, details_json, recorded_preprocessing
@@ -53,7 +55,7 @@ from onnxq.quantization.search import (
 )
 from onnxq.quantization.targets import Target, target_named
 from onnxq.shown import Shown
-from onnxq.validation.compare import Row, compare
+from onnxq.validation.compare import Comparison, Row, compare
 from onnxq.validation.gates import Gate, check_gates
 from onnxq.validation.layers import LayerReport, measure_layers
 from onnxq.validation.metrics import METRICS, metric_named
@@ -149,6 +151,7 @@ def calibrate(
     batch_size: int = BATCH_SIZE,
     shard: tuple[int, int] = (1, 1),
     jobs: int = 1,
+    dask: str | None = None,
     memory: int = 0,
     state: PathLike | None = None,
     resume: bool = False,
@@ -162,29 +165,37 @@ def calibrate(
     Args:
         shard: (i, n), the i-th of n equal parts of the batches, counted from 1.
         jobs: processes; the result does not depend on their number.
+        dask: address of a Dask scheduler whose workers do the work; they read the model and the
+            data under the same paths.
         memory: bytes that collected activations may take at a time, 0 for no limit; beyond them
             there are several passes over the data.
         state: file for the state of the run, to go on from with `resume` after it was killed. The
             caller removes it once the result is safe, with `calibration.checkpoint.remove_states`.
-        libraries: shared libraries of custom operators.
+        libraries: shared libraries of custom operators; the block `custom_operators` gives them to
+            everything inside it.
 
     Raises:
         DataError: the data do not fit, or an activation is NaN or Inf.
         ModelError: the model does not run.
-        UsageError: a process was killed.
+        UsageError: a process was killed, or the cluster does not answer.
     """
+    if dask is not None and (jobs > 1 or state is not None):
+        raise UsageError("a Dask cluster takes the place of jobs and of a state to resume from")
     model = as_model(model)
     source = as_source(
         data, model, preprocess=preprocess, samples=samples, allow_nonfinite=allow_nonfinite
     )
-    normalized, _ = normalize(model)
+    with custom_operators(map(Path, libraries)):
+        normalized, _ = normalize(model)
     request = calibration_stream.Request(
         tensors_to_observe(Graph(normalized)), model.fingerprint, batch_size, shard,
         allow_nonfinite=allow_nonfinite, memory=memory,
-        runtime=Runtime(provider, libraries=tuple(Path(library) for library in libraries)),
+        runtime=Runtime(provider, libraries=(*map(Path, libraries), *libraries_in_use())),
     )  # fmt: skip
     checkpoint = Checkpoint(Path(state), resume) if state is not None else None
-    if jobs > 1:
+    if dask is not None:
+        found = calibrate_on_cluster(model, source, request, dask, progress=progress)
+    elif jobs > 1:
         found = calibrate_in_processes(
             normalized, source, request, jobs, checkpoint=checkpoint, progress=progress
         )
@@ -453,7 +464,7 @@ def _samples(
 ) -> Samples:
     """As many samples as fit the memory set aside for the largest activation."""
     per_sample = max(
-        (t.count * 4 / max(calibration.samples, 1) for t in calibration.tensors.values()),
+        (t.seen * 4 / max(calibration.samples, 1) for t in calibration.tensors.values()),
         default=1.0,
     )
     count = int(np.clip(MEMORY_FOR_SAMPLES / per_sample, 8, CORRECTION_SAMPLES))
@@ -532,6 +543,7 @@ def validate(
     min_accuracy: float | None = None,
     layers: bool = False,
     batch_size: int = BATCH_SIZE,
+    dask: str | None = None,
     progress: Progress = SILENT,
 ) -> Validation:
     """Compare quantized models with the float one on the same samples.
@@ -540,7 +552,8 @@ def validate(
         metrics: names or `file.py:function`; by default top1 where the data have labels, and
             sqnr and cosine. Gates look at the first.
         max_drop, min_accuracy: see `onnxq.validation.gates`.
-        layers: measure each layer of each quantized model, too.
+        layers: measure each layer of each quantized model, too; on this machine.
+        dask: address of a Dask scheduler whose workers run the models.
     """
     float_model = as_model(float_model)
     if isinstance(quantized, (Model, str, os.PathLike)):
@@ -556,10 +569,11 @@ def validate(
     relative = min_accuracy is not None and not chosen[0].needs_labels
     if not models and (max_drop is not None or relative):
         raise UsageError("the gates have nothing to check", hint="name a quantized model")
-    rows, count = compare(
-        float_model, models, source, metrics=chosen, executions=executions,
-        batch_size=batch_size, progress=progress,
+    comparison = Comparison(
+        tuple(Shipped.of(model) for model in (float_model, *models)) if dask else (),
+        tuple(metrics), tuple(executions), batch_size, libraries_in_use(),
     )  # fmt: skip
+    rows, count = compare((float_model, *models), source, comparison, dask=dask, progress=progress)
     gates = check_gates(rows, chosen[0], max_drop=max_drop, min_accuracy=min_accuracy)
     reports = [
         measure_layers(float_model, m, source, batch_size=batch_size, progress=progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from onnxq.calibration import bins
 from onnxq.calibration.count import add_counts
 from onnxq.calibration.statistics import NotFinite, TensorStatistics
+from onnxq.model.blocked import Observed
 
 ROW = 2048
 """Codes of each channel to collect before they are counted: counting has a cost for each occupied
@@ -21,36 +23,45 @@ LARGEST = (1 << 32) - 1
 BLOCK = 1 << 17
 """Values to treat at once, so that they and what is made of them stay in the cache."""
 
+Floats = NDArray[np.float32]
+
 
 class Accumulator:
     """Statistics of one tensor while it streams by; `finish` gives the frozen result.
 
     It keeps the extremes exactly and collects the leading bits of the values, which are their
     bin numbers, until counting them is cheap. Its memory is fixed by the first batch.
+
+    Extremes are kept for each element of a sample and brought down to the channels at the end:
+    comparing whole arrays is several times faster than reducing short rows.
     """
 
-    def __init__(self, axis: int | None) -> None:
+    def __init__(self, axis: int | None, step: int = 1) -> None:
         self.axis = axis
-        self._minimum: NDArray[np.float32] | None = None
-        self._maximum: NDArray[np.float32] | None = None
+        self.step = step
+        self._minimum: Floats | None = None
+        self._maximum: Floats | None = None
+        self._low: Floats = np.zeros(0, np.float32)
+        self._high: Floats = np.zeros(0, np.float32)
+        self._sides: tuple[int, ...] = ()
         self._counts: NDArray[Any] = np.zeros((0, 0), np.uint32)
         self._counted = 0
         self._top = bins.FLOOR + 1
         self._codes = np.zeros((0, 0), np.uint16)
         self._filled = 0
         self._halves = np.array([[np.inf, -np.inf]] * 2, np.float32)
+        self._not_finite = 0
         self._first: NotFinite | None = None
 
     @classmethod
-    def of(cls, axis: int | None, found: TensorStatistics | None) -> Accumulator:
+    def of(cls, axis: int | None, found: TensorStatistics | None, step: int = 1) -> Accumulator:
         """One that goes on where another, which found this, had stopped."""
-        self = cls(axis)
+        self = cls(axis, step)
         if found is not None:
             self._start(found.channels, 0)
             self._minimum, self._maximum = found.minimum.copy(), found.maximum.copy()
-            # Only the sum of the last column is kept, so any row may hold it.
             self._counts = np.pad(found.counts, ((0, 0), (0, 1)))
-            self._counts[0, -1] = found.not_finite
+            self._not_finite = found.not_finite
             self._counted = int(self._counts.sum(axis=1).max())
             if self._counted <= LARGEST:
                 self._counts = self._counts.astype(np.uint32)
@@ -58,28 +69,34 @@ class Accumulator:
             self._halves = self._halves if found.halves is None else found.halves.copy()
         return self
 
-    def add(self, values: NDArray[Any], *, half: int = 0) -> bool:
+    def add(self, observed: Observed | NDArray[Any], *, half: int = 0) -> bool:
         """Take one batch, of any shape; whether all its values are finite.
 
         Args:
             half: 0 or 1, whichever half of the data the batch belongs to.
         """
-        shape = bins.split_shape(values.shape, self.axis)
-        view = np.ascontiguousarray(values, np.float32).reshape(shape)
-        if view.size == 0:
+        if not isinstance(observed, Observed):
+            observed = Observed(observed)
+        # What pads the last block is no activation.
+        if observed.block and (self.axis != 1 or observed.channels % observed.block):
+            observed = Observed(observed.plain)
+        values = np.ascontiguousarray(observed.values, np.float32)
+        sides = _sides(observed, self.axis)
+        if values.size == 0:
             return True
-        outer, channels, inner = shape
+        _, _, outer, _, inner = sides
+        channels = outer * inner
+        view = values.reshape(sides)
+        thin = self._thin(view)
+        row = thin.size // channels
         if self._minimum is None:
-            self._start(channels, outer * inner)
-        if outer * inner > self._codes.shape[1] - self._filled:
+            self._start(channels, row)
+        if row > self._codes.shape[1] - self._filled:
             self._flush()
-        if outer * inner > self._codes.shape[1]:
-            self._codes = np.zeros((channels, outer * inner), np.uint16)
-        finite = True
-        step = max(1, BLOCK // (outer * inner))
-        for first in range(0, channels, step):
-            finite &= self._take(view[:, first : first + step], first, self._halves[half])
-        self._filled += outer * inner
+        if row > self._codes.shape[1]:
+            self._codes = np.zeros((channels, row), np.uint16)
+        finite = self._compare(values.reshape(sides[0], -1), sides[1:], self._halves[half])
+        self._collect(thin, row)
         if not self._counted:
             # Rows for the counts exist from the first batch on, not only when codes fill up.
             self._flush()
@@ -101,33 +118,69 @@ class Accumulator:
         """Keep the first of the places where a value is not finite."""
         self._first = min(filter(None, (self._first, found)))
 
-    def _take(self, block: NDArray[np.float32], first: int, half: NDArray[np.float32]) -> bool:
-        """Extremes and codes of some channels, (outer, channels, inner)."""
-        assert self._minimum is not None  # noqa: S101
-        assert self._maximum is not None  # noqa: S101
-        outer, channels, inner = block.shape
-        # Over the samples first: numpy is slow along a short last axis.
-        minimum, maximum = block.min(axis=0).min(axis=1), block.max(axis=0).max(axis=1)
-        finite = bool(np.isfinite(minimum).all() and np.isfinite(maximum).all())
-        if not finite:
-            good = np.isfinite(block)
-            minimum = np.where(good, block, np.float32(np.inf)).min(axis=(0, 2))
-            maximum = np.where(good, block, np.float32(-np.inf)).max(axis=(0, 2))
-        here = slice(first, first + channels)
-        np.minimum(self._minimum[here], minimum, out=self._minimum[here])
-        np.maximum(self._maximum[here], maximum, out=self._maximum[here])
-        half[0], half[1] = min(half[0], minimum.min()), max(half[1], maximum.max())
-        place = self._codes[here, self._filled : self._filled + outer * inner]
-        bins.write_codes(block, place.reshape(channels, outer, inner).transpose(1, 0, 2))
-        return finite
+    def _thin(self, view: Floats) -> Floats:
+        """The positions that are counted of (samples, before, outer, after, inner)."""
+        if self.step == 1:
+            return view
+        every = slice(self.step // 2, None, self.step)
+        return view[:, :, :, every] if view.shape[3] > 1 else view[:, every]
+
+    def _compare(self, rows: Floats, sides: tuple[int, ...], half: Floats) -> bool:
+        """Update the extremes with samples (samples, elements); whether all are finite."""
+        if self._sides != sides:
+            self._settle()
+            self._sides = sides
+            self._low = np.full(rows.shape[1], np.inf, np.float32)
+            self._high = np.full(rows.shape[1], -np.inf, np.float32)
+        all_finite = True
+        step = max(1, BLOCK // len(rows))
+        for first in range(0, rows.shape[1], step):
+            here = slice(first, first + step)
+            block = rows[:, here]
+            low, high = np.minimum.reduce(block, axis=0), np.maximum.reduce(block, axis=0)
+            least, most = low.min(), high.max()
+            if not (math.isfinite(least) and math.isfinite(most)):
+                all_finite = False
+                good = np.isfinite(block)
+                self._not_finite += int(block.size - np.count_nonzero(good))
+                low = np.where(good, block, np.float32(np.inf)).min(axis=0)
+                high = np.where(good, block, np.float32(-np.inf)).max(axis=0)
+                least, most = low.min(), high.max()
+            np.minimum(self._low[here], low, out=self._low[here])
+            np.maximum(self._high[here], high, out=self._high[here])
+            half[0], half[1] = min(half[0], least), max(half[1], most)
+        return all_finite
+
+    def _settle(self) -> None:
+        """Bring the extremes of the elements down to the channels."""
+        if not self._sides or self._minimum is None or self._maximum is None:
+            return
+        low, high = self._low.reshape(self._sides), self._high.reshape(self._sides)
+        channels = len(self._minimum)
+        # + 0: of −0 and +0 either may be the smaller one.
+        low, high = (each.ravel()[:channels] for each in (low.min((0, 2)), high.max((0, 2))))
+        self._minimum = np.minimum(self._minimum, low) + np.float32(0)
+        self._maximum = np.maximum(self._maximum, high) + np.float32(0)
+
+    def _collect(self, thin: Floats, row: int) -> None:
+        """Append the codes of (samples, before, outer, after, inner)."""
+        samples, before, outer, after, inner = thin.shape
+        here = slice(self._filled, self._filled + row)
+        self._filled += row
+        if inner == 1:
+            place = self._codes[:, here].reshape(outer, samples, before, after)
+            bins.write_codes(thin[..., 0], place.transpose(1, 2, 0, 3))
+            return
+        codes = np.empty(thin.shape, np.uint16)
+        bins.write_codes(thin, codes)
+        self._codes[:, here] = codes.transpose(2, 4, 0, 1, 3).reshape(outer * inner, row)
 
     def _flush(self) -> None:
         """Count the collected codes."""
-        if not self._filled or self._minimum is None or self._maximum is None:
+        if not self._filled:
             return
-        extremes = np.concatenate([self._minimum, self._maximum])
-        largest = float(np.abs(extremes[np.isfinite(extremes)]).max(initial=0.0))
-        top = max(self._top, bins.top_of(largest))
+        seen = self._halves[np.isfinite(self._halves)]
+        top = max(self._top, bins.top_of(float(np.abs(seen).max(initial=0.0))))
         self._counted += self._filled
         if self._counted > LARGEST and self._counts.dtype == np.uint32:
             self._counts = self._counts.astype(np.int64)
@@ -145,10 +198,27 @@ class Accumulator:
     def finish(self) -> TensorStatistics | None:
         """The statistics so far; None if no value was seen."""
         self._flush()
+        self._settle()
         if self._minimum is None or self._maximum is None:
             return None
         return TensorStatistics(
             self.axis, self._minimum.copy(), self._maximum.copy(),
-            self._counts[:, :-1].astype(np.int64), self._top, int(self._counts[:, -1].sum()),
-            self._first, self._halves.copy(),
+            self._counts[:, :-1].astype(np.int64), self._top, self._not_finite,
+            self._first, self._halves + np.float32(0), self.step,
         )  # fmt: skip
+
+
+def _sides(observed: Observed, axis: int | None) -> tuple[int, int, int, int, int]:
+    """Sizes (samples, before, outer, after, inner): the channels are outer × inner.
+
+    With the channels, or nothing known, along the first axis there is one sample.
+    """
+    shape, block = observed.values.shape, observed.block
+    if axis is None or not shape:
+        samples = shape[0] if shape else 1
+        return samples, 1, 1, math.prod(shape[1:]), 1
+    if block:
+        return shape[0], 1, shape[1] // block, math.prod(shape[2:]), block
+    if axis == 0:
+        return 1, 1, shape[0], math.prod(shape[1:]), 1
+    return shape[0], math.prod(shape[1:axis]), shape[axis], math.prod(shape[axis + 1 :]), 1

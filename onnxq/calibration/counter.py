@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnxq.calibration.accumulate import Accumulator
 from onnxq.calibration.statistics import NotFinite, TensorStatistics
 from onnxq.data.source import DataSource
 from onnxq.errors import DataError
+from onnxq.model.blocked import Observed
 
-Values = dict[str, NDArray[Any]]
+Values = Mapping[str, Observed]
 
 
 class _SoFar(Mapping[str, TensorStatistics]):
@@ -41,12 +41,20 @@ class Counter:
     """The accumulators of all tensors. One batch is counted at a time, its tensors in parallel."""
 
     def __init__(
-        self, accumulators: dict[str, Accumulator], source: DataSource, *, allow_nonfinite: bool
+        self,
+        accumulators: dict[str, Accumulator],
+        source: DataSource,
+        threads: int,
+        *,
+        allow_nonfinite: bool,
     ) -> None:
         self._accumulators = accumulators
         self._source = source
+        self._threads = threads
         self._allow = allow_nonfinite
-        self._pending: list[tuple[str, NDArray[Any], int, Future[bool]]] = []
+        self._values: Values = {}
+        self._start = 0
+        self._pending: list[Future[list[str]]] = []
 
     def take(self, pool: Executor, values: Values, start: int, half: int) -> None:
         """Begin to count a batch, once the one before is done.
@@ -60,30 +68,42 @@ class Counter:
             DataError: NaN or Inf in the batch before, unless they are allowed.
         """
         self.wait()
-        self._pending = [
-            (name, array, start, pool.submit(self._accumulators[name].add, array, half=half))
-            for name, array in values.items()
-        ]
+        self._values, self._start = values, start
+        # The last computed first: they are still in the cache.
+        left = deque(reversed(list(values)))
+        self._pending = [pool.submit(self._count, left, half) for _ in range(self._threads)]
+
+    def _count(self, left: deque[str], half: int) -> list[str]:
+        """Count tensors until none is left; those with values that are not finite."""
+        bad: list[str] = []
+        while True:
+            try:
+                name = left.popleft()
+            except IndexError:
+                return bad
+            if not self._accumulators[name].add(self._values[name], half=half):
+                bad.append(name)
 
     def wait(self) -> None:
         """Return when all batches are counted. Raises as `take` does."""
         pending, self._pending = self._pending, []
         # All of them first: nothing is left running behind an error.
-        finite = [future.result() for *_, future in pending]
-        for (name, array, start, _), good in zip(pending, finite, strict=True):
-            if not good:
-                found = self._locate(array, start, self._accumulators[name].axis)
-                if not self._allow:
-                    raise DataError(
-                        f"{found.kind} in activation {name!r} for sample {found.name}, "
-                        f"channel {found.channel}",
-                        hint="mend the model or the data, or pass --allow-nonfinite to leave such "
-                        "values out",
-                    )
-                self._accumulators[name].note(found)
+        bad = {name for future in pending for name in future.result()}
+        values, self._values = self._values, {}
+        for name in filter(bad.__contains__, values):
+            found = self._locate(values[name], self._start, self._accumulators[name].axis)
+            if not self._allow:
+                raise DataError(
+                    f"{found.kind} in activation {name!r} for sample {found.name}, "
+                    f"channel {found.channel}",
+                    hint="mend the model or the data, or pass --allow-nonfinite to leave such "
+                    "values out",
+                )
+            self._accumulators[name].note(found)
 
-    def _locate(self, values: NDArray[Any], start: int, axis: int | None) -> NotFinite:
+    def _locate(self, observed: Observed, start: int, axis: int | None) -> NotFinite:
         """The first value that is not finite. Axis 0 counts samples."""
+        values = observed.plain
         place = np.argwhere(~np.isfinite(values))[0]
         sample = start + (int(place[0]) if values.ndim else 0)
         channel = 0 if axis is None else int(place[axis])

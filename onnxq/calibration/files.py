@@ -64,7 +64,7 @@ def _arrays(statistics: TensorStatistics) -> dict[str, NDArray[Any]]:
 def _entry(name: str, statistics: TensorStatistics) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "name": name, "axis": statistics.axis, "channels": statistics.channels,
-        "top": statistics.top, "not_finite": statistics.not_finite,
+        "top": statistics.top, "not_finite": statistics.not_finite, "step": statistics.step,
     }  # fmt: skip
     first = statistics.first_not_finite
     return entry | ({"first_not_finite": asdict(first)} if first else {})
@@ -167,6 +167,7 @@ def _read_tensor(archive: zipfile.ZipFile, number: int, entry: dict[str, Any]) -
         entry["axis"], minimum.astype(np.float32), maximum.astype(np.float32), rows, top,
         int(entry["not_finite"]), NotFinite(**first) if first else None,
         _read_array(archive, halves) if halves in archive.namelist() else None,
+        int(entry["step"]),
     )  # fmt: skip
 
 

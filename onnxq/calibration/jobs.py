@@ -155,10 +155,14 @@ def _start(queue: Any) -> None:
 def _run(job: Job) -> Calibration | None:
     """One process's part; None where there are fewer batches than processes."""
     request = job.request
-    spans = job.source.batches(
-        request.batch_size, first=request.shard[0] - 1, step=request.shard[1]
-    )
-    if next(iter(spans), None) is None:
+    if not has_batches(job.source, request):
         return None
     model = read_written(job.model)
     return calibrate(model, job.source, request, checkpoint=job.checkpoint, progress=_Reports())
+
+
+def has_batches(source: DataSource, request: Request) -> bool:
+    """Whether the shard is not empty: there may be fewer batches than shards."""
+    index, count = request.shard
+    first = next(iter(source.batches(request.batch_size, first=index - 1, step=count)), None)
+    return first is not None

@@ -44,6 +44,7 @@ class TensorStatistics:
         first_not_finite: the first of them, None where there is none.
         halves: float32 (2, 2), smallest and largest finite value in the batches of even and of
             odd number; None for statistics that were derived, not observed.
+        step: every so many-th position was counted; extremes, NaN and Inf are those of all.
     """
 
     axis: int | None
@@ -54,6 +55,7 @@ class TensorStatistics:
     not_finite: int
     first_not_finite: NotFinite | None = None
     halves: NDArray[np.float32] | None = None
+    step: int = 1
 
     @property
     def channels(self) -> int:
@@ -61,8 +63,13 @@ class TensorStatistics:
 
     @cached_property
     def count(self) -> int:
-        """Number of finite values."""
+        """Number of finite values that were counted."""
         return int(self.counts.sum())
+
+    @property
+    def seen(self) -> int:
+        """Number of values, about, counted or not."""
+        return self.count * self.step
 
     @property
     def low(self) -> float:
@@ -113,6 +120,8 @@ class TensorStatistics:
         """Statistics of both sets of samples together; exact, commutative and associative."""
         if self.axis != other.axis or self.channels != other.channels:
             raise DataError("the calibrations count other channels of the same tensor")
+        if self.step != other.step:
+            raise DataError("the calibrations count other positions of the same tensor")
         top = max(self.top, other.top)
         return TensorStatistics(
             self.axis,
@@ -123,6 +132,7 @@ class TensorStatistics:
             self.not_finite + other.not_finite,
             min(filter(None, (self.first_not_finite, other.first_not_finite)), default=None),
             _merge_halves(self.halves, other.halves),
+            self.step,
         )
 
     def scaled(self, octaves: NDArray[np.int64]) -> TensorStatistics:

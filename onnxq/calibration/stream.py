@@ -8,25 +8,25 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from onnxq.calibration.accumulate import Accumulator
 from onnxq.calibration.checkpoint import Checkpoint, Cursor
-from onnxq.calibration.counter import Counter, Values
+from onnxq.calibration.counter import Counter
 from onnxq.calibration.passes import groups_within, with_group
 from onnxq.calibration.statistics import Calibration, Provenance, TensorStatistics, join_notes
+from onnxq.calibration.thinning import step_of
 from onnxq.data.gather import is_held_out
 from onnxq.data.source import Batch, DataSource, span_of
 from onnxq.errors import DataError, ModelError
+from onnxq.model.blocked import Observed, Observer, open_observer
+from onnxq.model.graph import Graph
 from onnxq.model.model import Model
-from onnxq.model.session import Runtime, run
+from onnxq.model.session import Runtime
 from onnxq.progress import SILENT, Progress
 
-if TYPE_CHECKING:
-    import onnxruntime as ort
-
-COUNTERS = min(4, os.cpu_count() or 1)
-"""Threads that count one batch while the next one is computed."""
+COUNTERS = min(8, os.cpu_count() or 1)
+"""Threads that count one batch."""
 
 SINGLY = "the model does not run in batches: one sample at a time"
 """The note of a calibration where that was so."""
@@ -97,9 +97,12 @@ def calibrate(
     key = _key(calibration, request)
     cursor, before = checkpoint.load(key) if checkpoint else (Cursor(), None)
     calibration = calibration if before is None else before
+    graph = Graph(model)
+    threads = min(COUNTERS, request.runtime.threads or COUNTERS)
     counter = Counter(
-        {name: Accumulator.of(axis, calibration.tensors.get(name))
-         for name, axis in request.tensors.items()}, source,
+        {name: Accumulator.of(axis, calibration.tensors.get(name),
+                              step_of(graph.shape(name), axis, source.count))
+         for name, axis in request.tensors.items()}, source, threads,
         allow_nonfinite=request.allow_nonfinite,
     )  # fmt: skip
     calibration = replace(calibration, tensors={})
@@ -113,7 +116,7 @@ def calibrate(
     total = None if source.count is None else math.ceil(source.count / request.shard[1])
     with (
         progress.track("calibrate", total and total * len(groups)) as advance,
-        ThreadPoolExecutor(COUNTERS, "count") as pool,
+        ThreadPoolExecutor(threads, "count") as pool,
     ):
         advance(cursor.passes * (total or 0) + cursor.spans * request.batch_size)
         for number in range(cursor.passes, len(groups)):
@@ -149,15 +152,18 @@ def _count(
     computed = [name for name in request.tensors if name not in _inputs(model)]
     names = [name for name in computed if name in group]
     others = [name for name in computed if name not in group]
-    session = request.runtime.open(with_group(model, names, others))
+    observer = open_observer(with_group(model, names, others), names, request.runtime)
     for batches in _spans(model, source, request, done):
         kept = [batch for batch in batches if not _is_held_out(batch, model, request)]
         singly = False
-        for part, values, alone in (each for batch in kept for each in _run(session, names, batch)):
+        for part, values, alone in (each for batch in kept for each in _run(observer, batch)):
             singly |= alone
-            inputs = {name: part.feeds[name] for name in group if name in part.feeds}
+            inputs = {n: Observed(part.feeds[n]) for n in group if n in part.feeds}
             half = span_of(part, model.inputs, request.batch_size) % 2
-            counter.take(pool, values | inputs, part.start, half)
+            counter.take(pool, inputs | values, part.start, half)
+            if request.runtime.provider == "cpu":
+                # The runtime has use for all cores: side by side both would be slower.
+                counter.wait()
         yield sum(map(len, batches)), sum(map(len, kept)), singly
 
 
@@ -211,12 +217,10 @@ def _spans(
         yield list(span)
 
 
-def _run(
-    session: ort.InferenceSession, names: Sequence[str], batch: Batch
-) -> Iterator[tuple[Batch, Values, bool]]:
+def _run(observer: Observer, batch: Batch) -> Iterator[tuple[Batch, dict[str, Observed], bool]]:
     """The values of a batch; sample by sample, and then True, where the model takes only one."""
     try:
-        whole = dict(zip(names, run(session, names, batch.feeds), strict=True))
+        whole = observer.run(batch.feeds)
     except ModelError:
         if len(batch) == 1:
             raise
@@ -225,5 +229,4 @@ def _run(
         return
     for row in range(len(batch)):
         feeds = {name: values[row : row + 1] for name, values in batch.feeds.items()}
-        values = dict(zip(names, run(session, names, feeds), strict=True))
-        yield Batch(batch.start + row, feeds), values, True
+        yield Batch(batch.start + row, feeds), observer.run(feeds), True

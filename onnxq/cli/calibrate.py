@@ -53,13 +53,13 @@ def parse_memory(_ctx: click.Context, _param: click.Parameter, text: str | None)
               help="Run only the I-th of N parts; onnxq merge joins them.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
               help="Run in N processes; the result is the same.")  # fmt: skip
+@options.dask_option()
 @click.option("--memory", callback=parse_memory, metavar="SIZE",
               help="Memory for collected activations, such as 2GB; in several passes where they "
               "need more.")  # fmt: skip
 @click.option("--resume", is_flag=True,
               help="Go on where a killed run with the same output stopped.")  # fmt: skip
-@click.option("--custom-op-library", "libraries", type=options.FILE, multiple=True, metavar="FILE",
-              help="Shared library of custom operators for ONNX Runtime.")  # fmt: skip
+@options.libraries_option()
 @options.choice("--provider", ("cpu", "cuda", "auto"),
                 "Where the model runs; auto: CUDA if usable.", default="cpu")  # fmt: skip
 @click.option("--format", "table_format", type=click.Choice(("table", "csv", "json")),
@@ -77,9 +77,9 @@ def calibrate(
     batch_size: int,
     shard: tuple[int, int],
     jobs: int,
+    dask: str | None,
     memory: int,
     resume: bool,
-    libraries: tuple[Path, ...],
     provider: str,
     table_format: str | None,
     allow_nonfinite: bool,
@@ -101,11 +101,13 @@ def calibrate(
     options.check_output(output, model, data)
     if resume and output is None:
         raise click.UsageError("--resume needs -o: the state of a run lies beside its output")
-    state = state_path(output) if output is not None else None
+    if dask and (resume or jobs > 1):
+        raise click.UsageError("--dask goes neither with --jobs nor with --resume")
+    state = state_path(output) if output is not None and not dask else None
     loaded = api.load(model)
     calibration = api.calibrate(
         loaded, data, preprocess=preprocess, samples=samples, batch_size=batch_size, shard=shard,
-        jobs=jobs, memory=memory, state=state, resume=resume, libraries=libraries,
+        jobs=jobs, dask=dask, memory=memory, state=state, resume=resume,
         provider=_usable(provider), allow_nonfinite=allow_nonfinite, progress=terminal.progress,
     )  # fmt: skip
     if output is not None and state is not None:

@@ -156,6 +156,29 @@ def absorb_option(*, default: bool, extra: str) -> Decorator:
     )  # fmt: skip
 
 
+def dask_option() -> Decorator:
+    return click.option(
+        "--dask", metavar="ADDRESS",
+        help="Run on the workers of this Dask scheduler, such as tcp://host:8786; they see model "
+        "and data under the same paths.",
+    )  # fmt: skip
+
+
+def libraries_option() -> Decorator:
+    """Libraries that every session of the command knows."""
+
+    def register(ctx: click.Context, _param: click.Parameter, paths: tuple[Path, ...]) -> None:
+        if paths:
+            from onnxq.model.session import custom_operators
+
+            ctx.with_resource(custom_operators(paths))
+
+    return click.option(
+        "--custom-op-library", type=FILE, multiple=True, metavar="FILE", expose_value=False,
+        callback=register, help="Shared library of custom operators for ONNX Runtime.",
+    )  # fmt: skip
+
+
 def check_output(output: Path | None, *inputs: Path | str | None) -> None:
     """Fail before the long work where its result has no place, or would destroy an input."""
     if output is None:

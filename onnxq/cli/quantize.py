@@ -67,6 +67,7 @@ def check_patterns(
               metavar="N", help="Models that --max-drop may make and measure.")  # fmt: skip
 @click.option("--max-minutes", type=click.FloatRange(min=0), default=MAX_MINUTES, show_default=True,
               metavar="M", help="Time after which --max-drop starts no other.")  # fmt: skip
+@options.libraries_option()
 @options.recipe_option()
 @click.option("--dry-run", is_flag=True, help="Print what happens to each node; write nothing.")
 @options.common

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 @click.option("--layers", is_flag=True,
               help="Rank each quantized model's layers by their share of its output error."
               )  # fmt: skip
+@options.dask_option()
+@options.libraries_option()
 @click.option("--junit", type=options.FILE, metavar="FILE.xml",
               help="Write the gates as JUnit XML here.")  # fmt: skip
 @options.common
@@ -50,6 +52,7 @@ def validate(
     max_drop: float | None,
     min_accuracy: float | None,
     layers: bool,
+    dask: str | None,
     junit: Path | None,
     terminal: Terminal,
 ) -> int:
@@ -69,7 +72,8 @@ def validate(
     source = api.as_source(data, reference, preprocess=preprocess, samples=samples)
     result = api.validate(
         reference, quantized, source, metrics=metrics or None, executions=executions,
-        max_drop=max_drop, min_accuracy=min_accuracy, layers=layers, progress=terminal.progress,
+        max_drop=max_drop, min_accuracy=min_accuracy, layers=layers, dask=dask,
+        progress=terminal.progress,
     )  # fmt: skip
     paths = [float_model, *(path for path in quantized for _ in executions)]
     terminal.table(report.metric_table(result, paths))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,7 @@ def open_session(
     keep_qdq: bool = False,
     optimized: Path | None = None,
     libraries: Sequence[Path] = (),
+    yields: bool = False,
 ) -> ort.InferenceSession:
     """Open a session.
 
@@ -55,6 +57,8 @@ def open_session(
         keep_qdq: never fuse QuantizeLinear and DequantizeLinear into integer kernels.
         optimized: write the graph that really runs here.
         libraries: shared libraries of custom operators.
+        yields: its threads sleep as soon as a run ends, instead of waiting for the next one in a
+            loop that keeps the cores from other threads.
 
     Raises:
         ModelError: ONNX Runtime refuses the model, or a library.
@@ -72,7 +76,9 @@ def open_session(
     if keep_qdq:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.add_session_config_entry("session.disable_double_qdq_remover", "1")
-    for library in libraries:
+    if yields:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    for library in dict.fromkeys((*libraries, *_libraries.get())):
         _register(options, library)
     providers: list[Any] = ["CPUExecutionProvider"]
     if provider == "cuda":
@@ -93,18 +99,43 @@ def open_session(
     return session
 
 
+_libraries: ContextVar[tuple[Path, ...]] = ContextVar("libraries", default=())
+
+
+@contextmanager
+def custom_operators(libraries: Iterable[Path]) -> Iterator[None]:
+    """Sessions that this thread opens in the block know the operators of these libraries."""
+    token = _libraries.set((*_libraries.get(), *libraries))
+    try:
+        yield
+    finally:
+        _libraries.reset(token)
+
+
+def libraries_in_use() -> tuple[Path, ...]:
+    """Those of the `custom_operators` blocks around the caller."""
+    return _libraries.get()
+
+
 @dataclass(frozen=True)
 class Runtime:
-    """Where models run; see `open_session`."""
+    """Where models run beside other work; see `open_session`."""
 
     provider: str = "cpu"
     threads: int = 0
     libraries: tuple[Path, ...] = ()
 
-    def open(self, model: Model | ModelProto | Path) -> ort.InferenceSession:
+    def open(
+        self,
+        model: Model | ModelProto | Path,
+        *,
+        optimize: bool = True,
+        optimized: Path | None = None,
+    ) -> ort.InferenceSession:
         return open_session(
-            model, provider=self.provider, threads=self.threads, libraries=self.libraries
-        )
+            model, provider=self.provider, threads=self.threads, libraries=self.libraries,
+            optimize=optimize, optimized=optimized, yields=True,
+        )  # fmt: skip
 
 
 def _register(options: ort.SessionOptions, library: Path) -> None:

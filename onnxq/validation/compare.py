@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.cluster import connected
 from onnxq.data.source import DataSource
 from onnxq.errors import DataError, ModelError
 from onnxq.model.model import Model
-from onnxq.progress import SILENT, Progress
+from onnxq.model.session import custom_operators
+from onnxq.model.shipped import Shipped
+from onnxq.progress import SILENT, Advance, Progress
 from onnxq.validation.execute import Runner, runner
-from onnxq.validation.metrics import Metric
+from onnxq.validation.metrics import metric_named
 
 Array = NDArray[Any]
 
@@ -31,17 +37,49 @@ class Row:
     units: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """What to compare and how; the same on this machine and on the workers of a cluster.
+
+    Attributes:
+        models: the models for the workers, the float one first; empty where there is no cluster.
+        metrics: names, see `metric_named`.
+    """
+
+    models: tuple[Shipped, ...]
+    metrics: tuple[str, ...]
+    executions: tuple[str, ...]
+    batch_size: int = 8
+    libraries: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What one batch adds to the metrics.
+
+    Attributes:
+        start, samples: the batch.
+        sums: for each model and execution, by metric.
+    """
+
+    start: int
+    samples: int
+    sums: tuple[Mapping[str, Array], ...]
+
+
 def compare(
-    float_model: Model,
-    quantized: Sequence[Model],
+    models: Sequence[Model],
     source: DataSource,
+    comparison: Comparison,
     *,
-    metrics: Sequence[Metric],
-    executions: Sequence[str],
-    batch_size: int = 8,
+    dask: str | None = None,
     progress: Progress = SILENT,
 ) -> tuple[tuple[Row, ...], int]:
     """Run every model under every execution; the float model runs on the CPU, first.
+
+    Args:
+        models: the float model, then the quantized ones.
+        dask: address of a Dask scheduler whose workers run the models, with the same result.
 
     Returns:
         Rows, the float model's first, and the number of samples.
@@ -50,41 +88,103 @@ def compare(
         DataError: a metric needs labels and the data have none.
         ModelError: a quantized model has other inputs or outputs than the float one.
         ProviderError: an execution is not available.
+        UsageError: no cluster, or a piece of work killed several workers.
     """
+    metrics = [metric_named(name) for name in comparison.metrics]
     labelled = [metric.name for metric in metrics if metric.needs_labels]
     if labelled and not source.has_labels:
         raise DataError(
             f"{source.spec}: {labelled[0]} needs labels and the data have none",
             hint="use class folders or a labels array, or --metric sqnr",
         )
-    for model in quantized:
-        _check_interface(float_model, model)
-    plan = [(float_model, "cpu")] + [(m, e) for m in quantized for e in executions]
-    runners: list[Runner] = [runner(model, execution) for model, execution in plan]
-    sums: list[dict[str, Array]] = [{} for _ in plan]
-    samples = 0
+    for model in models[1:]:
+        _check_interface(models[0], model)
     with progress.track("validate", source.count) as advance:
-        for batch in source.batches(batch_size):
-            reference: Array | None = None
-            for index, run_model in enumerate(runners):
-                output = run_model(batch.feeds)[0]
-                reference = output if reference is None else reference
-                for metric in metrics:
-                    if not metric.needs_labels and index == 0:
-                        continue
-                    other = batch.labels if metric.needs_labels else reference
-                    terms = metric.terms(output, np.asarray(other))
-                    sums[index][metric.name] = sums[index].get(metric.name, 0.0) + terms
-            samples += len(batch)
-            advance(len(batch))
+        if dask is None:
+            found = _measured(models, source, comparison, advance)
+        else:
+            found = _measured_on_cluster(source, comparison, dask, advance)
+    samples = sum(terms.samples for terms in found)
     if samples == 0:
         raise DataError(f"{source.spec}: no samples")
     units = {metric.name: metric.unit for metric in metrics}
     rows = []
-    for (model, execution), found in zip(plan, sums, strict=True):
-        values = {m.name: m.finish(found[m.name]) if m.name in found else math.nan for m in metrics}
+    for number, (model, execution) in enumerate(_plan(models, comparison.executions)):
+        values = {}
+        for metric in metrics:
+            parts = [t.sums[number][metric.name] for t in found if metric.name in t.sums[number]]
+            # From 0 on and in the order of the batches: the same bits wherever they ran.
+            total = functools.reduce(operator.add, parts, np.zeros(2))
+            values[metric.name] = metric.finish(total) if parts else math.nan
         rows.append(Row(model.name, execution, model.size, values, units))
     return tuple(rows), samples
+
+
+def _plan(models: Sequence[Model], executions: Sequence[str]) -> list[tuple[Model, str]]:
+    return [(models[0], "cpu")] + [(m, e) for m in models[1:] for e in executions]
+
+
+def _measured(
+    models: Sequence[Model],
+    source: DataSource,
+    comparison: Comparison,
+    advance: Advance,
+    first: int = 0,
+    step: int = 1,
+) -> list[Terms]:
+    """The terms of every `step`-th batch from number `first` on."""
+    metrics = [metric_named(name) for name in comparison.metrics]
+    plan = _plan(models, comparison.executions)
+    runners: list[Runner] = [runner(model, execution) for model, execution in plan]
+    result = []
+    for batch in source.batches(comparison.batch_size, first=first, step=step):
+        reference: Array | None = None
+        sums: list[dict[str, Array]] = []
+        for index, run_model in enumerate(runners):
+            output = run_model(batch.feeds)[0]
+            reference = output if reference is None else reference
+            sums.append({
+                metric.name: metric.terms(
+                    output, np.asarray(batch.labels if metric.needs_labels else reference)
+                )
+                for metric in metrics
+                if metric.needs_labels or index > 0
+            })  # fmt: skip
+        result.append(Terms(batch.start, len(batch), tuple(sums)))
+        advance(len(batch))
+    return result
+
+
+@dataclass(frozen=True)
+class _Piece:
+    source: DataSource
+    comparison: Comparison
+    first: int
+    step: int
+
+
+def _measured_on_cluster(
+    source: DataSource, comparison: Comparison, address: str, advance: Advance
+) -> list[Terms]:
+    """The terms of all batches, in order, so that their sums have the bits of one process."""
+    found: list[Terms] = []
+    with connected(address) as cluster:
+        batches = None if source.count is None else -(-source.count // comparison.batch_size)
+        count = max(1, min(cluster.pieces, batches or cluster.pieces))
+        pieces = [_Piece(source, comparison, first, count) for first in range(count)]
+        for _, terms in cluster.map(_measure_piece, pieces):
+            found += terms
+            advance(sum(each.samples for each in terms))
+    return sorted(found, key=lambda terms: terms.start)
+
+
+def _measure_piece(piece: _Piece) -> list[Terms]:
+    """On a worker: the batches of one piece."""
+    models = [shipped.unpack() for shipped in piece.comparison.models]
+    with custom_operators(piece.comparison.libraries):
+        return _measured(
+            models, piece.source, piece.comparison, lambda _: None, piece.first, piece.step
+        )
 
 
 def _check_interface(float_model: Model, quantized: Model) -> None:

@@ -1,14 +1,17 @@
 """Models that are not one chain of float layers: each is calibrated and quantized, or says why not."""
 
+import json
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 from onnxq import api
 from onnxq.calibration import files
 from onnxq.calibration.merge import merge
+from onnxq.cli.group import onnxq as command_line
 from onnxq.errors import ModelError
 from onnxq.model.model import Model
 from onnxq.model.session import Runtime, open_session, run
@@ -68,6 +71,40 @@ def test_bodies_of_if_stay_in_float_with_a_reason():
     assert sum(n.op_type == "QuantizeLinear" for n in quantized.proto.graph.node) >= 2
     (y,), (expected,) = (run(open_session(m), None, {"x": x}) for m in (quantized, model))
     assert np.abs(y - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def looped():
+    """A Gemm, a Loop of three steps whose body holds a Gemm, and a Gemm."""
+    body = helper.make_graph(
+        [node("Gemm", ["carried", "w2"], ["g"], name="body_gemm"), node("Tanh", ["g"], ["next"]),
+         node("Identity", ["going"], ["still"])], "body",
+        [info("step", elem_type=TensorProto.INT64), info("going", elem_type=TensorProto.BOOL),
+         info("carried", "N", 6)],
+        [info("still", elem_type=TensorProto.BOOL), info("next", "N", 6)],
+    )  # fmt: skip
+    return built(
+        [node("Gemm", ["x", "w1"], ["h"]), node("Relu", ["h"], ["r"]),
+         node("Loop", ["steps", "yes", "r"], ["l"], name="repeat", body=body),
+         node("Gemm", ["l", "w3"], ["y"])],
+        [info("x", "N", 6)], [info("y", "N", 3)],
+        [weight("w1", 6, 6), weight("w2", 6, 6), weight("w3", 6, 3),
+         numpy_helper.from_array(np.int64(3), "steps"), numpy_helper.from_array(np.True_, "yes")],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("target", ["gpu", "cpu"])
+def test_the_body_of_a_loop_stays_in_float_with_a_reason(target):
+    model = looped()
+    x = RNG.standard_normal((80, 6)).astype(np.float32)
+    quantized, result = api.quantize(model, x, target=target)
+    assert isinstance(result.plan.nodes["repeat"], Float)
+    assert result.plan.nodes["repeat"].reason
+    kept = next(n for n in quantized.proto.graph.node if n.op_type == "Loop")
+    body = next(a.g for a in kept.attribute if a.name == "body")
+    assert sorted(n.op_type for n in body.node) == ["Gemm", "Identity", "Tanh"]
+    assert sum(n.op_type == "QuantizeLinear" for n in quantized.proto.graph.node) >= 2
+    row = api.validate(model, quantized, x).rows[1]
+    assert row.values["sqnr"] > 20
 
 
 def test_several_inputs_one_of_them_integer():
@@ -137,18 +174,45 @@ def test_a_library_that_is_none(tmp_path):
         Runtime(libraries=(library,)).open(custom())
 
 
-def test_a_custom_operator_is_calibrated_with_its_library():
-    extensions = pytest.importorskip("onnxruntime_extensions")
-    model = built(
+def foreign():
+    return built(
         [node("Gemm", ["x", "w"], ["h"]),
          node("NegPos", ["h"], ["neg", "pos"], domain="ai.onnx.contrib", name="split"),
          node("Gemm", ["pos", "v"], ["y"])],
         [info("x", "N", 4)], [info("y", "N", 2)], [weight("w", 4, 4), weight("v", 4, 2)],
         ["ai.onnx.contrib"],
     )  # fmt: skip
+
+
+def test_a_custom_operator_is_calibrated_with_its_library():
+    extensions = pytest.importorskip("onnxruntime_extensions")
     x = RNG.standard_normal((20, 4)).astype(np.float32)
     with pytest.raises(ModelError, match="does not know the operator"):
-        api.calibrate(model, x)
-    found = api.calibrate(model, x, libraries=[extensions.get_library_path()])
+        api.calibrate(foreign(), x)
+    found = api.calibrate(foreign(), x, libraries=[extensions.get_library_path()])
     assert found.tensors["h"].count == 80
     assert found.tensors["y"].count == 40
+
+
+def test_a_custom_operator_is_quantized_and_validated_with_its_library(tmp_path):
+    extensions = pytest.importorskip("onnxruntime_extensions")
+    library = ("--custom-op-library", extensions.get_library_path())
+    path, int8, data = tmp_path / "m.onnx", tmp_path / "q.onnx", tmp_path / "x.npy"
+    path.write_bytes(foreign().proto.SerializeToString())
+    np.save(data, RNG.standard_normal((80, 4)).astype(np.float32))
+
+    def onnxq(*arguments):
+        return CliRunner().invoke(command_line, list(map(str, arguments)))
+
+    quantize = ("quantize", path, "--data", data, "-o", int8)
+    without = onnxq(*quantize)
+    assert without.exit_code == 3
+    assert "does not know the operator" in without.output
+    assert "--custom-op-library" in without.output
+    assert not int8.exists()
+    assert onnxq(*quantize, *library).exit_code == 0
+    validate = ("validate", path, int8, "--data", data, "--metric", "sqnr", "--json")
+    assert onnxq(*validate).exit_code == 3
+    found = onnxq(*validate, *library)
+    assert found.exit_code == 0
+    assert json.loads(found.stdout)["rows"][1]["metrics"]["sqnr"]["value"] > 20

@@ -1,0 +1,57 @@
+"""A model on its way to another process: the file both can read, or its bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from onnx import ModelProto
+
+from onnxq.errors import ModelError, UsageError
+from onnxq.model import external
+from onnxq.model.files import load
+from onnxq.model.model import Model
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What it takes to have the model elsewhere.
+
+    Attributes:
+        path: absolute; None for a model that came from no file, whose bytes are `content`.
+        fingerprint: of the model.
+    """
+
+    path: Path | None
+    content: bytes
+    fingerprint: str
+
+    @classmethod
+    def of(cls, model: Model) -> Shipped:
+        """Raises `UsageError` for a model above 2 GB that came from no file."""
+        if model.source is not None and model.source.is_file():
+            return cls(model.source.resolve(), b"", model.fingerprint)
+        if external.is_large(model.proto):
+            raise UsageError("a model of this size is read from a file", hint="save it first")
+        return cls(None, model.proto.SerializeToString(deterministic=True), model.fingerprint)
+
+    def unpack(self) -> Model:
+        """The model, read once in each process.
+
+        Raises:
+            ModelError: the file is missing here, or holds another model.
+        """
+        return _unpack(self)
+
+
+@lru_cache(maxsize=4)
+def _unpack(shipped: Shipped) -> Model:
+    if shipped.path is None:
+        proto = ModelProto()
+        proto.ParseFromString(shipped.content)
+        return Model(proto)
+    model = load(shipped.path)
+    if model.fingerprint != shipped.fingerprint:
+        raise ModelError(f"{shipped.path}: the worker reads another model under this name")
+    return model
