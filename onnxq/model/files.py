@@ -17,8 +17,9 @@ from onnxq.model.model import Model
 from onnxq.model.session import open_session
 from onnxq.records import atomic_path
 
-NEWEST_OPSET = 24
-"""Newest default operator set that the oldest supported ONNX Runtime and the table know."""
+NEWEST_OPSET = 26
+"""Newest default operator set that the table was checked against. An ONNX Runtime that knows fewer
+refuses the model itself."""
 
 
 def load(path: str | os.PathLike[str]) -> Model:

@@ -131,7 +131,7 @@ def plan_quantization(
     )
     activations = _widen_pooled(graph, activations, options)
     weights = {
-        node.name: plan_weight(graph, node, options, activations if target.integer_bias else {})
+        node.name: plan_weight(graph, node, options, activations)
         for node in graph.nodes
         if isinstance(nodes[node.name], Quantized) and _is_weighted(node)
     }
@@ -456,8 +456,9 @@ def plan_weight(
     """Scales of one weight, from its largest magnitudes.
 
     Args:
-        activations: where the bias will be int32 in steps of input scale × weight scale, the
-            parameters of the input: the weight scale is then wide enough for the bias to fit.
+        activations: parameters of the inputs. The weight scale is wide enough for the bias to fit
+            int32 in steps of input scale × weight scale, for every target: where the model keeps a
+            float bias, ONNX Runtime's optimizer makes that of it and saturates.
     """
     layout = weight_layout(graph, node)
     assert isinstance(layout, WeightLayout)  # noqa: S101 - _eligible saw to it
