@@ -88,6 +88,4 @@ def reasons(outcomes: Iterable[Outcome], kind: str) -> Counter[str]:
     """How often each message of this kind occurs, names and numbers in it left out."""
     import re
 
-    return Counter(
-        re.sub(r"'[^']*'|\d+", "…", o.detail)[:90] for o in outcomes if o.kind == kind
-    )
+    return Counter(re.sub(r"'[^']*'|\d+", "…", o.detail)[:90] for o in outcomes if o.kind == kind)

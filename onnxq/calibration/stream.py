@@ -215,9 +215,14 @@ def _run(
     session: ort.InferenceSession, names: Sequence[str], batch: Batch
 ) -> Iterator[tuple[Batch, Values, bool]]:
     """The values of a batch; sample by sample, and then True, where the model takes only one."""
+    if not names:
+        # ONNX Runtime refuses to compute nothing.
+        yield batch, {}, False
+        return
     try:
         whole = dict(zip(names, run(session, names, batch.feeds), strict=True))
-    except ModelError:
+    except ModelError as error:
+        refused = error
         if len(batch) == 1:
             raise
     else:
@@ -225,5 +230,9 @@ def _run(
         return
     for row in range(len(batch)):
         feeds = {name: values[row : row + 1] for name, values in batch.feeds.items()}
-        values = dict(zip(names, run(session, names, feeds), strict=True))
+        try:
+            values = dict(zip(names, run(session, names, feeds), strict=True))
+        except ModelError:
+            # It is no matter of batches: the first complaint says what is wrong.
+            raise refused from None
         yield Batch(batch.start + row, feeds), values, True

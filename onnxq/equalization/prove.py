@@ -55,7 +55,7 @@ def run_reference(
 
 def _outputs(model: Model, feeds: Sequence[Feeds], level: bool) -> list[list[Output]]:
     session = open_session(model, optimize=level)
-    return [run(session, None, feed) for feed in feeds]
+    return [list[Output](run(session, None, feed)) for feed in feeds]
 
 
 def compare_outputs(reference: Reference, after: Model) -> Proof:

