@@ -101,7 +101,7 @@ def _read_external(tensor: TensorProto, entries: dict[str, str], folder: Path, p
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
     except ValueError:
         raise ModelError(f"{where} have an offset or length that is no number") from None
-    if not target.is_file():
+    if not _is_file(target):
         raise ModelError(f"{where} are missing: no file {location!r} beside the model")
     available = target.stat().st_size - offset
     expected = external.byte_size(tensor)
@@ -120,7 +120,23 @@ def _read_external(tensor: TensorProto, entries: dict[str, str], folder: Path, p
     tensor.ClearField("data_location")
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long, or one that this file system cannot hold
+        return False
+
+
 def _check(proto: ModelProto, path: Path) -> None:
+    for tensor in proto.graph.initializer:
+        # Before anything is sized by what they claim: the checker is not asked about large ones.
+        claimed = external.byte_size(tensor) or 0
+        stored = len(tensor.raw_data) if tensor.raw_data else 8 * tensor.ByteSize()
+        if claimed > stored:
+            raise ModelError(
+                f"{path}: not a valid ONNX model: weight {tensor.name!r} claims {claimed} bytes "
+                "and holds fewer"
+            )
     try:
         if not external.is_large(proto):
             onnx.checker.check_model(proto)

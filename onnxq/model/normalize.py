@@ -11,6 +11,7 @@ b' = (b − μ)·γ/√(σ²+ε) + β.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -168,7 +169,14 @@ def _is_foldable(graph: Graph, node: Node, known: set[str]) -> bool:
         return False
     if not all(graph.is_tensor(name) for name in node.outputs):
         return False
+    if any(_elements(graph, name) > FOLD_LIMIT for name in node.outputs):
+        return False
     return all(not name or name in known or graph.is_constant(name) for name in node.inputs)
+
+
+def _elements(graph: Graph, name: str) -> int:
+    """Elements of a tensor as far as they are known, so that no terabyte is computed to be told."""
+    return math.prod(size for size in graph.shape(name) or () if isinstance(size, int))
 
 
 def _evaluate(
