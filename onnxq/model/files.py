@@ -189,13 +189,15 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     if external.is_large(model.proto):
         _save_with_data(model.proto, path)
         return
+    old = _data_files(path)
     with atomic_path(path) as temporary:
         temporary.write_bytes(model.proto.SerializeToString(deterministic=True))
         open_session(temporary)
-    _remove_old_data(path, "")
+    _remove(old, path)
 
 
 def _save_with_data(proto: ModelProto, path: Path) -> None:
+    old = _data_files(path)
     with atomic_path(path) as temporary:
         data = temporary.with_name(temporary.name + ".data")
         try:
@@ -219,15 +221,29 @@ def _save_with_data(proto: ModelProto, path: Path) -> None:
                 raise
         finally:
             data.unlink(missing_ok=True)
-    _remove_old_data(path, name)
+    _remove(old - {name}, path)
 
 
-def _remove_old_data(path: Path, kept: str) -> None:
-    """Remove data files of models that had this name before."""
+def _data_files(path: Path) -> set[str]:
+    """The data files that the model at `path` reads, of those that `save` gave their names.
+
+    No others may be removed with it: they can be those of a run that is about to write this model.
+    """
     pattern = re.compile(re.escape(path.name) + r"\.[0-9a-f]{12}\.data")
-    for other in path.parent.iterdir():
-        if other.name != kept and pattern.fullmatch(other.name):
-            other.unlink(missing_ok=True)
+    there = {each.name for each in path.parent.glob("*.data") if pattern.fullmatch(each.name)}
+    if not there or not path.is_file():
+        return set()
+    try:
+        proto = _parse(path)
+    except ModelError:
+        return set()
+    entries = (entry for tensor in proto.graph.initializer for entry in tensor.external_data)
+    return there & {entry.value for entry in entries if entry.key == "location"}
+
+
+def _remove(names: set[str], path: Path) -> None:
+    for name in names:
+        path.with_name(name).unlink(missing_ok=True)
 
 
 def require_writable(path: Path) -> None:
