@@ -15,6 +15,7 @@ from onnxq.errors import ModelError, OutputError
 from onnxq.model import external
 from onnxq.model.model import Model
 from onnxq.model.session import open_session
+from onnxq.model.structure import check_structure
 from onnxq.records import atomic_path
 
 NEWEST_OPSET = 26
@@ -128,15 +129,10 @@ def _is_file(path: Path) -> bool:
 
 
 def _check(proto: ModelProto, path: Path) -> None:
-    for tensor in proto.graph.initializer:
-        # Before anything is sized by what they claim: the checker is not asked about large ones.
-        claimed = external.byte_size(tensor) or 0
-        stored = len(tensor.raw_data) if tensor.raw_data else 8 * tensor.ByteSize()
-        if claimed > stored:
-            raise ModelError(
-                f"{path}: not a valid ONNX model: weight {tensor.name!r} claims {claimed} bytes "
-                "and holds fewer"
-            )
+    # Before anything is sized by what they claim; the checker does not look at all of it.
+    wrong = check_structure(proto)
+    if wrong:
+        raise ModelError(f"{path}: not a valid ONNX model: {wrong}")
     try:
         if not external.is_large(proto):
             onnx.checker.check_model(proto)

@@ -444,7 +444,25 @@ def weight_layout(graph: Graph, node: Node) -> WeightLayout | str:
     row = operator_of(node)
     if row is None or row.layout is None:
         return f"{node.op_type} has no weight"
-    return row.layout(graph, node)
+    layout = row.layout(graph, node)
+    return layout if isinstance(layout, str) else _inconsistent(graph, layout) or layout
+
+
+def _inconsistent(graph: Graph, layout: WeightLayout) -> str:
+    """What keeps the parts of a weighted node from fitting together; "" if they do."""
+    groups, shape = layout.groups, layout.shape
+    if groups < 1 or min(shape, default=0) < 1:
+        return "its weight is empty"
+    if layout.outputs % groups or layout.inputs % groups:
+        return f"its channels do not divide into {groups} groups"
+    bias = graph.constant(layout.bias) if layout.bias else None
+    if (
+        bias is not None
+        and layout.takes_bias
+        and bias.shape[-1:] not in {(), (1,), (layout.outputs,)}
+    ):
+        return "its bias does not fit its weight"
+    return ""
 
 
 def fused_activations(graph: Graph, node: Node) -> tuple[Node, ...]:

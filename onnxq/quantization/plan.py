@@ -472,7 +472,7 @@ def plan_weight(
         # A ConvTranspose's channel serves one output of every group.
         needed = 127 * scale.reshape(-1, len(magnitude)).max(axis=0)
         magnitude = np.where(magnitude > 0, np.maximum(magnitude, needed), 0.0)
-    if options.per_channel:
+    if options.per_channel and layout.per_channel:
         axis = layout.channel_axis
         return weight_parameters(magnitude, axis=axis, power_of_two=options.power_of_two)
     largest = magnitude.max(keepdims=True, initial=0.0)
