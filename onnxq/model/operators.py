@@ -445,22 +445,22 @@ def weight_layout(graph: Graph, node: Node) -> WeightLayout | str:
     if row is None or row.layout is None:
         return f"{node.op_type} has no weight"
     layout = row.layout(graph, node)
-    return layout if isinstance(layout, str) else _inconsistent(graph, layout) or layout
+    return layout if isinstance(layout, str) else _contradiction(graph, node, layout) or layout
 
 
-def _inconsistent(graph: Graph, layout: WeightLayout) -> str:
+def _contradiction(graph: Graph, node: Node, layout: WeightLayout) -> str:
     """What keeps the parts of a weighted node from fitting together; "" if they do."""
-    groups, shape = layout.groups, layout.shape
-    if groups < 1 or min(shape, default=0) < 1:
+    groups = layout.groups
+    if groups < 1 or min(layout.shape, default=0) < 1:
         return "its weight is empty"
     if layout.outputs % groups or layout.inputs % groups:
         return f"its channels do not divide into {groups} groups"
+    shape, axis = graph.shape(node.input(layout.data)) or (), layout.input_axis
+    channels = shape[axis] if -len(shape) <= axis < len(shape) else None
+    if isinstance(channels, int) and channels != layout.inputs:
+        return f"its input has {channels} channels, its weight takes {layout.inputs}"
     bias = graph.constant(layout.bias) if layout.bias else None
-    if (
-        bias is not None
-        and layout.takes_bias
-        and bias.shape[-1:] not in {(), (1,), (layout.outputs,)}
-    ):
+    if bias is not None and bias.shape[-1:] not in {(), (1,), (layout.outputs,)}:
         return "its bias does not fit its weight"
     return ""
 

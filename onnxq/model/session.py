@@ -93,6 +93,19 @@ def open_session(
     return session
 
 
+def refusal_of(path: Path) -> ModelError | None:
+    """Why ONNX Runtime does not load the model in this file; None where it does.
+
+    A model can contradict itself in more ways than any reader foresees. Where a stage fails on
+    one, this tells whose fault it is.
+    """
+    try:
+        open_session(path, optimize=False)
+    except ModelError as error:
+        return ModelError(f"{path}: {error.message}", hint=error.hint)
+    return None
+
+
 @dataclass(frozen=True)
 class Runtime:
     """Where models run; see `open_session`."""
