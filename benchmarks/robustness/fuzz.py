@@ -99,7 +99,7 @@ def _change_message(message: Message, chance: random.Random) -> None:
         return
     field, value = chance.choice(fields)
     if hasattr(value, "append"):
-        _change_list(value, field, chance)
+        _change_list(value, chance)
     elif chance.random() < 0.15:
         message.ClearField(field.name)
     elif field.message_type is None:
@@ -108,7 +108,7 @@ def _change_message(message: Message, chance: random.Random) -> None:
         setattr(message, field.name, new)
 
 
-def _change_list(values: object, field: object, chance: random.Random) -> None:
+def _change_list(values: object, chance: random.Random) -> None:
     items = list(values)  # type: ignore[call-overload]
     at = chance.randrange(len(items))
     match chance.randrange(4):
@@ -358,9 +358,10 @@ def scoreboard(number: int, seed: int) -> list[Outcome]:
         for at, result in enumerate(work):
             kind, case_seed = cases[at]
             if isinstance(result, Lost):
-                label = f"{kind.name} {case_seed}"
-                result = Outcome(label, f"onnxq: {kind.name}", result.kind, result.detail)
-            outcomes.append(result)
+                case, tool = f"{kind.name} {case_seed}", f"onnxq: {kind.name}"
+                outcomes.append(Outcome(case, tool, result.kind, result.detail))
+            else:
+                outcomes.append(result)
             report_progress(at + 1, number, every=2000)
     return outcomes
 

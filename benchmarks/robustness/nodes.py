@@ -106,9 +106,13 @@ def bundled_cases() -> list[Case]:
             inputs[spec.name] = _read_input(spec, file)
         cases.append(Case(f"{path.parent.parent.name}/{path.parent.name}",
                           path.read_bytes(), inputs))  # fmt: skip
-    light = folder / "light"
-    cases += [Case(f"light/{p.name}", p.read_bytes(), {}) for p in sorted(light.glob("*.onnx"))]
     return cases
+
+
+def light_cases() -> list[Case]:
+    """Whole networks with constants for weights, which take minutes each: only on request."""
+    light = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+    return [Case(f"light/{p.name}", p.read_bytes(), {}) for p in sorted(light.glob("*.onnx"))]
 
 
 def _read_input(spec: onnx.ValueInfoProto, file: Path) -> Any:
@@ -298,8 +302,9 @@ def _difference(a: Any, b: Any) -> float:
 
 
 def main() -> int:
-    options = arguments(__doc__ or "", every=1, first=0, peers=1, seconds=60).parse_args()
-    cases = [*node_cases(), *bundled_cases()][options.first :: options.every]
+    options = arguments(__doc__ or "", every=1, first=0, peers=1, light=0, seconds=60).parse_args()
+    light = light_cases() if options.light else []
+    cases = [*node_cases(), *bundled_cases(), *light][options.first :: options.every]
     works = [(examine, "onnxq"), (examine_peer, "onnxruntime quantize_static")]
     outcomes: list[Outcome] = []
     for work, tool in works[: 1 + bool(options.peers)]:

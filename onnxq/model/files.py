@@ -38,6 +38,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     _check_versions(proto, path)
     _load_external_data(proto, path)
     _check(proto, path)
+    _drop_repeated_names(proto)
     return Model(_with_shapes(proto), path)
 
 
@@ -119,6 +120,15 @@ def _read_external(tensor: TensorProto, entries: dict[str, str], folder: Path, p
         tensor.raw_data = stream.read(length)
     tensor.ClearField("external_data")
     tensor.ClearField("data_location")
+
+
+def _drop_repeated_names(proto: ModelProto) -> None:
+    """Leave a node name to the first that has it: ONNX Runtime takes nodes without, but no two."""
+    taken: set[str] = set()
+    for node in proto.graph.node:
+        if node.name in taken:
+            node.name = ""
+        taken.add(node.name)
 
 
 def _is_file(path: Path) -> bool:

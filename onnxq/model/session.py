@@ -192,9 +192,11 @@ def run(
 ) -> list[Array]:
     """Run once; errors of ONNX Runtime become `ModelError`."""
     try:
-        if any(values.dtype.name == "bfloat16" for values in feeds.values()):
-            return _run_as_ort_values(session, names, feeds)
-        result: list[Array] = session.run(names, dict(feeds))
+        # numpy turns what is computed from 0-d arrays into scalars, which are no inputs.
+        arrays = {name: np.asarray(values) for name, values in feeds.items()}
+        if any(values.dtype.name == "bfloat16" for values in arrays.values()):
+            return _run_as_ort_values(session, names, arrays)
+        result: list[Array] = session.run(names, arrays)
     except Exception as error:  # noqa: BLE001
         raise ModelError(f"the model failed to run: {_reason(error)}") from None
     return result

@@ -1,33 +1,9 @@
-"""Killed, interrupted, out of disk, raced: the old output or the new one, never a mix.
-
-A few of what `benchmarks/robustness/faults.py` does 200 times, by the same code.
-"""
-
-import json
-import subprocess
-import sys
-from pathlib import Path
+"""Two runs that write one model with its data beside it: one of them wins, whole."""
 
 import pytest
 from onnxq.model import external, files
 
 from equalization.graphs import Builder
-
-ROBUSTNESS = Path(__file__).parents[2] / "benchmarks" / "robustness"
-
-
-def test_faults_of_the_commands(tmp_path):
-    """In a process of its own, which forks: threads of other tests have no place in it."""
-    results = tmp_path / "faults.json"
-    command = [sys.executable, ROBUSTNESS / "faults.py", "--kills", "2", "--interrupts", "1",
-               "--races", "1", "--json", results]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    outcomes = json.loads(results.read_text())["outcomes"]
-    tools = {outcome["tool"] for outcome in outcomes}
-    assert {"onnxq quantize", "onnxq calibrate --resume", "onnxq report"} <= tools
-    assert all(outcome["kind"] in {"right", "refused"} for outcome in outcomes)
-    assert sum(outcome["case"].startswith("kill") for outcome in outcomes) == 2 * 7
 
 
 @pytest.fixture
