@@ -28,7 +28,7 @@ from onnxq.equalization.classes import find_classes
 from onnxq.equalization.derive import derive_calibration
 from onnxq.equalization.equalize import Equalization, EqualizationOptions
 from onnxq.equalization.prove import Feeds, Proof, compare_outputs, random_feeds, run_reference
-from onnxq.errors import DataError, UsageError
+from onnxq.errors import DataError, ModelError, UsageError
 from onnxq.model import files as model_files
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model, with_metadata
@@ -282,7 +282,13 @@ def equalize(
         )
     options = EqualizationOptions(real_scales=scales == "real", relu6=relu6)
     feeds = _proof_feeds(normalized, source)
-    result, record = equalization_stage.equalize(normalized, calibration, feeds, options)
+    try:
+        result, record = equalization_stage.equalize(normalized, calibration, feeds, options)
+    except ModelError as error:
+        if source is not None or error.hint:
+            raise
+        hint = "without data the proof feeds random numbers; give samples with --data"
+        raise ModelError(error.message, hint=hint) from None
     result = with_octaves(result, record.octaves)
     absorption, change = None, record.proof
     if absorb_bias and calibration is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +24,10 @@ VERSION = 1
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _ARRAYS = ("minimum", "maximum", "positions", "counts")
 _HALVES = "halves"
+LARGEST_ENTRY = 1 << 30
+"""Bytes that one entry of a file may unpack to; a real one takes a few megabytes."""
+LARGEST_COUNTS = 1 << 32
+"""Bytes that the histograms of one tensor may take in memory."""
 
 
 def save(calibration: Calibration, path: Path) -> None:
@@ -122,7 +127,7 @@ def load(path: Path) -> Calibration:
 def from_bytes(content: bytes, path: Path) -> Calibration:
     """The calibration in the content of a file; `path` is for messages."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        header = json.loads(archive.read("header.json"))
+        header = json.loads(_content(archive, "header.json"))
         _check_header(header, path)
         return _read(archive, header)
 
@@ -161,7 +166,10 @@ def _read_tensor(archive: zipfile.ZipFile, number: int, entry: dict[str, Any]) -
     channels, top = int(entry["channels"]), int(entry["top"])
     if not bins.FLOOR < top <= bins.CEILING or len(minimum) != channels:
         raise ValueError("window out of range")
-    rows = np.zeros((channels, 1 + 2 * bins.magnitude_bins(top)), np.int64)
+    shape = channels, 1 + 2 * bins.magnitude_bins(top)
+    if 8 * math.prod(shape) > LARGEST_COUNTS:
+        raise ValueError("histograms too large")
+    rows = np.zeros(shape, np.int64)
     rows.ravel()[np.cumsum(positions.astype(np.int64))] = counts
     return TensorStatistics(
         entry["axis"], minimum.astype(np.float32), maximum.astype(np.float32), rows, top,
@@ -173,6 +181,13 @@ def _read_tensor(archive: zipfile.ZipFile, number: int, entry: dict[str, Any]) -
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     array: NDArray[Any] = np.lib.format.read_array(
-        io.BytesIO(archive.read(name)), allow_pickle=False
+        io.BytesIO(_content(archive, name)), allow_pickle=False
     )
     return array
+
+
+def _content(archive: zipfile.ZipFile, name: str) -> bytes:
+    """An entry, unless it is a decompression bomb; `zipfile` reads no more than its header says."""
+    if archive.getinfo(name).file_size > LARGEST_ENTRY:
+        raise ValueError("entry too large")
+    return archive.read(name)

@@ -221,7 +221,8 @@ def _run(observer: Observer, batch: Batch) -> Iterator[tuple[Batch, dict[str, Ob
     """The values of a batch; sample by sample, and then True, where the model takes only one."""
     try:
         whole = observer.run(batch.feeds)
-    except ModelError:
+    except ModelError as error:
+        refused = error
         if len(batch) == 1:
             raise
     else:
@@ -229,4 +230,9 @@ def _run(observer: Observer, batch: Batch) -> Iterator[tuple[Batch, dict[str, Ob
         return
     for row in range(len(batch)):
         feeds = {name: values[row : row + 1] for name, values in batch.feeds.items()}
-        yield Batch(batch.start + row, feeds), observer.run(feeds), True
+        try:
+            values = observer.run(feeds)
+        except ModelError:
+            # It is no matter of batches: the first complaint says what is wrong.
+            raise refused from None
+        yield Batch(batch.start + row, feeds), values, True

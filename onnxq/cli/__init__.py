@@ -5,14 +5,18 @@ import sys
 
 def main() -> None:
     """Run the command that the process's arguments name, and exit with its code."""
-    if sys.stdout.isatty() and (len(sys.argv) == 1 or {"-h", "--help"} & set(sys.argv)):
-        # rich-click takes as long to import as all the rest of the command line; only people who
-        # read help on a terminal see it.
-        import rich_click.rich_click as style
-        from rich_click.patch import patch
+    try:
+        if sys.stdout.isatty() and (len(sys.argv) == 1 or {"-h", "--help"} & set(sys.argv)):
+            # rich-click takes as long to import as all the rest of the command line; only people
+            # who read help on a terminal see it.
+            import rich_click.rich_click as style
+            from rich_click.patch import patch
 
-        style.OPTIONS_TABLE_COLUMN_TYPES = ["opt_all_metavar", "help"]
-        patch()
-    from onnxq.cli.group import onnxq
+            style.OPTIONS_TABLE_COLUMN_TYPES = ["opt_all_metavar", "help"]
+            patch()
+        from onnxq.cli.group import onnxq
 
-    onnxq()
+        onnxq()
+    except KeyboardInterrupt:
+        # While the imports run; later ones are answered with a message.
+        sys.exit(130)

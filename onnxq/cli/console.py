@@ -19,6 +19,8 @@ from rich.progress import (
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from onnxq.cli.terminal import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -72,12 +74,12 @@ def _drawn(content: Table, *, fold: bool, narrow: bool) -> RichTable:
             width=width if narrow and column.numeric else None,
         )
     for row in content.rows:
-        drawn.add_row(*(Text(cell) for cell in row))
+        drawn.add_row(*(Text(printable(cell)) for cell in row))
     return drawn
 
 
 def _widest(cell: str) -> int:
-    return max((cell_len(line) for line in cell.splitlines()), default=0)
+    return max((cell_len(line) for line in printable(cell).splitlines()), default=0)
 
 
 class _Steps(MofNCompleteColumn):

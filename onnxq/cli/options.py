@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from onnxq.cli.terminal import Terminal
+from onnxq.errors import OnnxqError
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -36,9 +37,24 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
         if verbose and quiet:
             raise click.UsageError("--verbose and --quiet exclude each other")
         click.get_current_context().find_root().obj.verbose = verbose
-        return function(terminal=Terminal(as_json, verbose, quiet), **options)
+        try:
+            return function(terminal=Terminal(as_json, verbose, quiet), **options)
+        except (click.ClickException, OnnxqError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            raise _at_fault(options.values()) or error from error
 
     return wrapper
+
+
+def _at_fault(values: Iterable[object]) -> OnnxqError | None:
+    """The refusal of a model among a command's arguments; None where all are valid: a bug."""
+    from onnxq.model.session import refusal_of
+
+    given = (each for value in values for each in (value if isinstance(value, tuple) else [value]))
+    models = [each for each in given if isinstance(each, Path) and each.suffix == ".onnx"]
+    refusals = (refusal_of(path) for path in models if path.is_file())
+    return next((each for each in refusals if each is not None), None)
 
 
 def complete_file(

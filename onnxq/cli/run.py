@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxq.cli.terminal import printable
 from onnxq.errors import OnnxqError
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ def _refuse(error: Exception, state: State) -> int:
         _drop_stdout()
         where = f"for {error.filename}" if error.filename else "for the output"
         return _say(f"error: no space left {where} (the disk is full: make room)", USAGE)
+    if isinstance(error, MemoryError):
+        return _say(
+            "error: not enough memory (use smaller inputs or a smaller --batch-size)", USAGE
+        )
     if state.verbose:
         sys.stderr.write("".join(traceback.format_exception(error)))
     what = "the traceback above" if state.verbose else "what --verbose shows"
@@ -84,7 +89,7 @@ def _usage(error: click.ClickException) -> str:
 def _say(line: str, code: int) -> int:
     """Write one line, whatever the message was made of."""
     try:
-        sys.stderr.write(" ".join(line.split()) + "\n")
+        sys.stderr.write(printable(" ".join(line.split())) + "\n")
         sys.stderr.flush()
     except BrokenPipeError:
         return BROKEN_PIPE

@@ -80,7 +80,19 @@ class Terminal:
             self.raw(to_json(command, 1, content) + "\n")
 
 
+def printable(text: str) -> str:
+    r"""The text with what would steer a terminal written out, such as `\x1b`.
+
+    Names in a model or an archive may hold anything.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in text
+    )
+
+
 def _print(text: str, *, error: bool) -> None:
     stream = sys.stderr if error else sys.stdout
-    stream.write(text + "\n")
+    stream.write(printable(text) + "\n")
     stream.flush()

@@ -64,6 +64,11 @@ def check_dtype(dtype: np.dtype[Any], spec: TensorSpec, where: str) -> None:
     Numbers may become floats and integers other integers; floats never become integers.
     """
     numeric = _is_float(dtype) or dtype.kind in "biu"
+    if spec.dtype.kind == "O":
+        raise DataError(
+            f"{where}: input {spec.name!r} takes strings or sequences, which onnxq cannot feed",
+            hint="cut the model behind what turns them into numbers",
+        )
     if dtype == spec.dtype and numeric:
         return
     if numeric and (_is_float(spec.dtype) or (dtype.kind in "biu" and spec.dtype.kind in "biu")):

@@ -98,6 +98,12 @@ class QdqGraph(Graph):
             parameters = self.quantization(producer).parameters
         except NotInteger:
             return None
+        axis = parameters.axis
+        fits = axis is None or (
+            -source.ndim <= axis < source.ndim and source.shape[axis] == parameters.scale.size
+        )
+        if not fits:
+            return None
         return (dequantize if is_dequantize(producer) else quantize)(source, parameters)
 
     def quantization(self, node: Node) -> Quantization:

@@ -24,6 +24,7 @@ from onnxq.model.operators import (
     ScaleRule,
     clip_bounds,
     operator_of,
+    weight_layout,
 )
 from onnxq.model.weights import WeightLayout
 
@@ -261,7 +262,7 @@ class _Finder:
         return "its output is not float32" if floats else ""
 
     def _linear(self, row: Operator, node: Node) -> str:
-        layout = row.layout(self.graph, node) if row.layout else "it has no weight"
+        layout = weight_layout(self.graph, node)
         if isinstance(layout, str):
             return self._contract(node) if row.contracts else layout
         data = node.input(layout.data)

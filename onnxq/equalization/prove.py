@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from onnxq.model.model import Model
 from onnxq.model.session import exact_equal, open_session, run
 
 Feeds = Mapping[str, NDArray[Any]]
+Output = NDArray[Any] | list[Any] | dict[Any, Any] | None
+"""What ONNX Runtime gives for a tensor, a sequence, a map or an absent optional value."""
 
 REAL_TOLERANCE = 1e-5
 """Largest relative difference allowed with real scales, of the output's largest magnitude."""
@@ -40,7 +42,7 @@ class Reference:
     """What a model computes: for each optimization level its outputs for each of the feeds."""
 
     feeds: tuple[Feeds, ...]
-    outputs: Mapping[bool, list[list[NDArray[Any]]]]
+    outputs: Mapping[bool, list[list[Output]]]
 
 
 def run_reference(
@@ -51,29 +53,55 @@ def run_reference(
     return Reference(kept, {level: _outputs(model, kept, level) for level in levels})
 
 
-def _outputs(model: Model, feeds: Sequence[Feeds], level: bool) -> list[list[NDArray[Any]]]:
+def _outputs(model: Model, feeds: Sequence[Feeds], level: bool) -> list[list[Output]]:
     session = open_session(model, optimize=level)
-    return [run(session, None, feed) for feed in feeds]
+    return [list[Output](run(session, None, feed)) for feed in feeds]
 
 
 def compare_outputs(reference: Reference, after: Model) -> Proof:
     """Run another model as the reference was run and compare their outputs."""
-    samples = sum(len(next(iter(feed.values()))) for feed in reference.feeds)
+    samples = sum(map(_count, reference.feeds))
     identical, worst, signal, noise = True, 0.0, 0.0, 0.0
     for level, wanted in reference.outputs.items():
         for first, second in zip(wanted, _outputs(after, reference.feeds, level), strict=True):
-            for a, b in zip(first, second, strict=True):
+            for a, b in _tensors(first, second):
                 signal += _power(a)
                 if exact_equal(a, b):
                     continue
                 identical = False
-                if a.shape != b.shape or a.dtype.kind != "f":
+                if a.shape != b.shape or a.dtype != b.dtype or a.dtype.kind != "f":
                     return Proof(samples, False, float("inf"), float("-inf"))
                 scale = max(float(np.abs(a).max(initial=0.0)), 1e-30)
                 worst = max(worst, float(np.abs(a - b).max(initial=0.0)) / scale)
                 noise += _power(a - b)
     sqnr = float("inf") if noise == 0 else 10 * float(np.log10(max(signal, 1e-300) / noise))
     return Proof(samples, identical, worst, sqnr)
+
+
+def _count(feeds: Feeds) -> int:
+    """Number of samples; 1 for inputs that have no batch axis."""
+    first = next(iter(feeds.values()), None)
+    return 1 if first is None or not first.ndim else len(first)
+
+
+def _tensors(first: Output, second: Output) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """The pairs of tensors in two outputs of one model; sequences of two lengths make one pair."""
+    if isinstance(first, dict) and isinstance(second, dict) and first.keys() == second.keys():
+        first, second = [*first.values()], [second[key] for key in first]
+    if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        for a, b in zip(first, second, strict=True):
+            yield from _tensors(a, b)
+    else:
+        yield _as_array(first), _as_array(second)
+
+
+def _as_array(value: Output) -> NDArray[Any]:
+    """The tensor; anything else as one object, which equals only its like."""
+    if isinstance(value, (list, dict)):
+        boxed = np.empty((), object)
+        boxed[()] = value
+        return boxed
+    return np.asarray(value)
 
 
 def _power(values: NDArray[Any]) -> float:
@@ -88,7 +116,9 @@ def random_feeds(model: Model, *, batches: int = 2, seed: int = 0) -> list[Feeds
         feed = {}
         for spec in model.inputs:
             shape = [size if isinstance(size, int) else 2 for size in spec.shape or ()]
-            if spec.dtype.kind == "f":
+            if spec.dtype.kind == "O":
+                feed[spec.name] = np.full(shape, "", object)
+            elif spec.dtype.kind == "f":
                 feed[spec.name] = generator.standard_normal(shape).astype(spec.dtype)
             else:
                 feed[spec.name] = generator.integers(0, 2, shape).astype(spec.dtype)

@@ -84,6 +84,9 @@ class Observer:
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Observed]:
         """The tensors for one batch. Raises `ModelError` as `session.run` does."""
+        if not self.fetched:
+            # ONNX Runtime refuses to compute nothing.
+            return {}
         found = run(self.session, list(self.fetched.values()), feeds)
         return {
             name: Observed(values, self.block, self.blocked[name])

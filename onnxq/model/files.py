@@ -15,10 +15,12 @@ from onnxq.errors import ModelError, OutputError
 from onnxq.model import external
 from onnxq.model.model import Model
 from onnxq.model.session import open_session
+from onnxq.model.structure import check_structure
 from onnxq.records import atomic_path
 
-NEWEST_OPSET = 24
-"""Newest default operator set that the oldest supported ONNX Runtime and the table know."""
+NEWEST_OPSET = 26
+"""Newest default operator set that the table was checked against. An ONNX Runtime that knows fewer
+refuses the model itself."""
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -36,6 +38,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     _check_versions(proto, path)
     _load_external_data(proto, path)
     _check(proto, path)
+    _drop_repeated_names(proto)
     return Model(_with_shapes(proto), path)
 
 
@@ -100,7 +103,7 @@ def _read_external(tensor: TensorProto, entries: dict[str, str], folder: Path, p
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
     except ValueError:
         raise ModelError(f"{where} have an offset or length that is no number") from None
-    if not target.is_file():
+    if not _is_file(target):
         raise ModelError(f"{where} are missing: no file {location!r} beside the model")
     available = target.stat().st_size - offset
     expected = external.byte_size(tensor)
@@ -119,7 +122,27 @@ def _read_external(tensor: TensorProto, entries: dict[str, str], folder: Path, p
     tensor.ClearField("data_location")
 
 
+def _drop_repeated_names(proto: ModelProto) -> None:
+    """Leave a node name to the first that has it: ONNX Runtime takes nodes without, but no two."""
+    taken: set[str] = set()
+    for node in proto.graph.node:
+        if node.name in taken:
+            node.name = ""
+        taken.add(node.name)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long, or one that this file system cannot hold
+        return False
+
+
 def _check(proto: ModelProto, path: Path) -> None:
+    # Before anything is sized by what they claim; the checker does not look at all of it.
+    wrong = check_structure(proto)
+    if wrong:
+        raise ModelError(f"{path}: not a valid ONNX model: {wrong}")
     try:
         if not external.is_large(proto):
             onnx.checker.check_model(proto)
@@ -172,13 +195,15 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     if external.is_large(model.proto):
         _save_with_data(model.proto, path)
         return
+    old = _data_files(path)
     with atomic_path(path) as temporary:
         temporary.write_bytes(model.proto.SerializeToString(deterministic=True))
         open_session(temporary)
-    _remove_old_data(path, "")
+    _remove(old, path)
 
 
 def _save_with_data(proto: ModelProto, path: Path) -> None:
+    old = _data_files(path)
     with atomic_path(path) as temporary:
         data = temporary.with_name(temporary.name + ".data")
         try:
@@ -202,15 +227,29 @@ def _save_with_data(proto: ModelProto, path: Path) -> None:
                 raise
         finally:
             data.unlink(missing_ok=True)
-    _remove_old_data(path, name)
+    _remove(old - {name}, path)
 
 
-def _remove_old_data(path: Path, kept: str) -> None:
-    """Remove data files of models that had this name before."""
+def _data_files(path: Path) -> set[str]:
+    """The data files that the model at `path` reads, of those that `save` gave their names.
+
+    No others may be removed with it: they can be those of a run that is about to write this model.
+    """
     pattern = re.compile(re.escape(path.name) + r"\.[0-9a-f]{12}\.data")
-    for other in path.parent.iterdir():
-        if other.name != kept and pattern.fullmatch(other.name):
-            other.unlink(missing_ok=True)
+    there = {each.name for each in path.parent.glob("*.data") if pattern.fullmatch(each.name)}
+    if not there or not path.is_file():
+        return set()
+    try:
+        proto = _parse(path)
+    except ModelError:
+        return set()
+    entries = (entry for tensor in proto.graph.initializer for entry in tensor.external_data)
+    return there & {entry.value for entry in entries if entry.key == "location"}
+
+
+def _remove(names: set[str], path: Path) -> None:
+    for name in names:
+        path.with_name(name).unlink(missing_ok=True)
 
 
 def require_writable(path: Path) -> None:

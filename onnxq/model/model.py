@@ -40,12 +40,16 @@ class TensorSpec:
 
 
 def shape_of(info: ValueInfoProto) -> tuple[Dimension, ...] | None:
-    """The declared shape; None where even the rank is unknown."""
+    """The declared shape; None where even the rank is unknown.
+
+    Some exporters write −1 for an axis of any size.
+    """
     tensor = info.type.tensor_type
     if not tensor.HasField("shape"):
         return None
     return tuple(
-        d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor.shape.dim
+        d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else (d.dim_param or None)
+        for d in tensor.shape.dim
     )
 
 

@@ -1,6 +1,7 @@
 """Bring a model to the one form that every later stage reads.
 
-Afterwards each node has a name of its own, the operator set is recent enough for per-channel Q/DQ,
+Afterwards each node has a name of its own, functions are written out, the operator set is recent
+enough for per-channel Q/DQ,
 values known before run time are initializers, so are the shapes of Reshapes, zero pads are part of
 the convolution behind them, constants added to what a matrix product or convolution computes are
 its bias, and batch norms are folded into the weighted operator before them: W' = W·γ/√(σ²+ε),
@@ -10,6 +11,7 @@ b' = (b − μ)·γ/√(σ²+ε) + β.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ from onnxq.model.biases import join_biases
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph, Node, names_in_subgraphs
 from onnxq.model.model import Model
+from onnxq.model.modernize import LOWEST_OPSET, free_weights, inline_functions, raise_opset
 from onnxq.model.operators import Int8Rule, ScaleRule, operator_of, weight_layout
 from onnxq.model.rewrite import constant, edit
 from onnxq.model.session import open_session, run
@@ -33,9 +36,6 @@ if TYPE_CHECKING:
     from onnxq.model.weights import WeightLayout
 
 Array = NDArray[Any]
-
-LOWEST_OPSET = 13
-"""First operator set with per-channel DequantizeLinear."""
 
 FOLD_LIMIT = 1 << 24
 """Elements of a computed constant above which it stays computed at run time."""
@@ -58,6 +58,8 @@ class Normalization:
         raised_from: the file's operator set, where it was raised; else 0.
         renamed: number of nodes that had no name or shared one.
         widened: number of tensors that were float16 or bfloat16 and are float32 now.
+        freed: number of weights that the model's old IR version listed as inputs.
+        inlined: number of model-local functions that were written out.
     """
 
     folded_batch_norms: dict[str, str]
@@ -67,6 +69,8 @@ class Normalization:
     raised_from: int
     renamed: int
     widened: int = 0
+    freed: int = 0
+    inlined: int = 0
 
 
 def normalize(model: Model, *, opset: int = 0) -> tuple[Model, Normalization]:
@@ -78,10 +82,9 @@ def normalize(model: Model, *, opset: int = 0) -> tuple[Model, Normalization]:
     Raises:
         ModelError: the operator set is too old and cannot be converted.
     """
-    opset = max(opset, LOWEST_OPSET)
-    raised_from = model.opset if 0 < model.opset < opset else 0
-    if raised_from:
-        model = _raise_opset(model, opset)
+    model, freed = free_weights(model)
+    model, inlined = inline_functions(model)
+    model, raised_from = raise_opset(model, max(opset, LOWEST_OPSET))
     model, widened = widen(model)
     model, renamed = _name_nodes(model)
     model, folded_constants = _fold_constants(model)
@@ -91,49 +94,8 @@ def normalize(model: Model, *, opset: int = 0) -> tuple[Model, Normalization]:
     model, folded = _fold_batch_norms(model)
     model, pads = _fold_pads(model)
     return infer_shapes(model), Normalization(
-        folded, pads, joined, folded_constants, raised_from, renamed, widened
+        folded, pads, joined, folded_constants, raised_from, renamed, widened, freed, inlined
     )
-
-
-def _raise_opset(model: Model, opset: int) -> Model:
-    try:
-        proto = onnx.version_converter.convert_version(model.proto, opset)
-    except Exception as error:  # noqa: BLE001 - the converter raises RuntimeError and its own C++ exceptions
-        raise ModelError(
-            f"{model.name}: opset {model.opset} cannot be raised to {opset}: "
-            f"{' '.join(str(error).split())[:200]}",
-            hint=f"export the model with opset {opset} or newer",
-        ) from None
-    if model.opset < _RESIZE_WITH_MODES:
-        _keep_old_resize(proto)
-    return infer_shapes(Model(proto, model.source))
-
-
-_RESIZE_WITH_MODES = 11
-
-
-def _keep_old_resize(proto: ModelProto) -> None:
-    """Say how Upsample and Resize-10 found their samples; the converter forgets to.
-
-    They read position x / scale, rounded down where they enlarge and, in ONNX Runtime, up where
-    they shrink; newer defaults differ.
-    """
-    graph = Graph(Model(proto))
-    for index, node in enumerate(proto.graph.node):
-        if node.op_type != "Resize" or node.domain:
-            continue
-        scales = graph.constant(graph.nodes[index].input(2))
-        factors = np.ones(1) if scales is None else scales
-        shrinks = bool(np.any(factors < 1))
-        if shrinks and np.any(factors > 1):
-            raise ModelError(f"Resize {node.name!r} shrinks one axis and enlarges another")
-        given = {attribute.name for attribute in node.attribute}
-        for key, value in (
-            ("coordinate_transformation_mode", "asymmetric"),
-            ("nearest_mode", "ceil" if shrinks else "floor"),
-        ):
-            if key not in given:
-                node.attribute.append(onnx.helper.make_attribute(key, value))
 
 
 def _name_nodes(model: Model) -> tuple[Model, int]:
@@ -210,7 +172,14 @@ def _is_foldable(graph: Graph, node: Node, known: set[str]) -> bool:
         return False
     if not all(graph.is_tensor(name) for name in node.outputs):
         return False
+    if any(_elements(graph, name) > FOLD_LIMIT for name in node.outputs):
+        return False
     return all(not name or name in known or graph.is_constant(name) for name in node.inputs)
+
+
+def _elements(graph: Graph, name: str) -> int:
+    """Elements of a tensor as far as they are known, so that no terabyte is computed to be told."""
+    return math.prod(size for size in graph.shape(name) or () if isinstance(size, int))
 
 
 def _evaluate(

@@ -444,7 +444,25 @@ def weight_layout(graph: Graph, node: Node) -> WeightLayout | str:
     row = operator_of(node)
     if row is None or row.layout is None:
         return f"{node.op_type} has no weight"
-    return row.layout(graph, node)
+    layout = row.layout(graph, node)
+    return layout if isinstance(layout, str) else _contradiction(graph, node, layout) or layout
+
+
+def _contradiction(graph: Graph, node: Node, layout: WeightLayout) -> str:
+    """What keeps the parts of a weighted node from fitting together; "" if they do."""
+    groups = layout.groups
+    if groups < 1 or min(layout.shape, default=0) < 1:
+        return "its weight is empty"
+    if layout.outputs % groups or layout.inputs % groups:
+        return f"its channels do not divide into {groups} groups"
+    shape, axis = graph.shape(node.input(layout.data)) or (), layout.input_axis
+    channels = shape[axis] if -len(shape) <= axis < len(shape) else None
+    if isinstance(channels, int) and channels != layout.inputs:
+        return f"its input has {channels} channels, its weight takes {layout.inputs}"
+    bias = graph.constant(layout.bias) if layout.bias else None
+    if bias is not None and bias.shape[-1:] not in {(), (1,), (layout.outputs,)}:
+        return "its bias does not fit its weight"
+    return ""
 
 
 def fused_activations(graph: Graph, node: Node) -> tuple[Node, ...]:

@@ -117,6 +117,19 @@ def libraries_in_use() -> tuple[Path, ...]:
     return _libraries.get()
 
 
+def refusal_of(path: Path) -> ModelError | None:
+    """Why ONNX Runtime does not load the model in this file; None where it does.
+
+    A model can contradict itself in more ways than any reader foresees. Where a stage fails on
+    one, this tells whose fault it is.
+    """
+    try:
+        open_session(path, optimize=False)
+    except ModelError as error:
+        return ModelError(f"{path}: {error.message}", hint=error.hint)
+    return None
+
+
 @dataclass(frozen=True)
 class Runtime:
     """Where models run beside other work; see `open_session`."""
@@ -210,9 +223,11 @@ def run(
 ) -> list[Array]:
     """Run once; errors of ONNX Runtime become `ModelError`."""
     try:
-        if any(values.dtype.name == "bfloat16" for values in feeds.values()):
-            return _run_as_ort_values(session, names, feeds)
-        result: list[Array] = session.run(names, dict(feeds))
+        # numpy turns what is computed from 0-d arrays into scalars, which are no inputs.
+        arrays = {name: np.asarray(values) for name, values in feeds.items()}
+        if any(values.dtype.name == "bfloat16" for values in arrays.values()):
+            return _run_as_ort_values(session, names, arrays)
+        result: list[Array] = session.run(names, arrays)
     except Exception as error:  # noqa: BLE001
         raise ModelError(f"the model failed to run: {_reason(error)}") from None
     return result
@@ -249,4 +264,7 @@ def with_outputs(model: Model, names: Iterable[str]) -> ModelProto:
 
 def exact_equal(a: Array, b: Array) -> bool:
     """Whether two arrays agree in every bit, NaN included, −0 and +0 held equal."""
-    return a.shape == b.shape and a.dtype == b.dtype and bool(np.array_equal(a, b, equal_nan=True))
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    # Strings are compared too, and have no NaN.
+    return bool(np.array_equal(a, b, equal_nan=a.dtype.kind in "fc"))

@@ -63,6 +63,11 @@ class WeightLayout:
         return self.shape[-2] if self.output_last else self.shape[1] * self.groups
 
     @property
+    def per_channel(self) -> bool:
+        """Whether kernels take a scale for each channel: those of a stack of matrices do not."""
+        return not self.output_last or len(self.shape) == 2
+
+    @property
     def taps(self) -> int:
         if self.output_last:
             return math.prod(self.shape[:-2])

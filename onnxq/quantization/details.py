@@ -7,7 +7,9 @@ and the reason for every node left in float.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +112,8 @@ def details_json(result: QuantizationResult, calibration: Calibration) -> str:
             "model": calibration.provenance.model,
         },
     }
-    return json.dumps(to_plain(entry), sort_keys=True)
+    plain = to_plain(entry)
+    return json.dumps({**plain, "digest": _digest(plain)}, sort_keys=True)
 
 
 def details(model: Model) -> Details:
@@ -151,9 +154,15 @@ def recorded_preprocessing(model: Model) -> str:
 def _record(model: Model) -> dict[str, Any]:
     try:
         entry = json.loads(model.metadata.get(METADATA_KEY, "{}"))
-    except json.JSONDecodeError:
+    except ValueError:
         return {}
-    return entry if isinstance(entry, dict) else {}
+    # One that was edited or damaged says nothing that can be relied on.
+    return entry if isinstance(entry, dict) and entry.pop("digest", "") == _digest(entry) else {}
+
+
+def _digest(entry: Mapping[str, Any]) -> str:
+    """Of a record as JSON gives it back."""
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _is_weighted(node: Node) -> bool:

@@ -155,8 +155,7 @@ class _Collector:
     def add(self, columns: Array, targets: Array) -> None:
         """Columns and targets of some samples: (groups, columns or outputs, samples, chosen)."""
         flat = [v.reshape(*v.shape[:2], v.shape[2] * v.shape[3]) for v in (columns, targets)]
-        ones = np.ones_like(flat[0][:, :1])
-        self._pending.append((np.concatenate([flat[0], ones], axis=1), flat[1]))
+        self._pending.append((flat[0], flat[1]))
         if sum(x.size + t.size for x, t in self._pending) > PENDING:
             self._multiply()
 
@@ -170,9 +169,21 @@ class _Collector:
             return
         x, t = (np.concatenate(parts, axis=2) for parts in zip(*self._pending, strict=True))
         self._pending = []
+        # In units near their largest values: float32 squares of 1e20 or 1e-30 are no numbers.
+        (x, unit), (t, target) = _in_units(x), _in_units(t)
+        units = np.append(np.full(x.shape[1], unit), 1.0)
+        x = np.concatenate([x, np.ones_like(x[:, :1])], axis=1)
         across = x.swapaxes(1, 2)
         new = Moments(
-            (x @ across).astype(np.float64), (t @ across).astype(np.float64),
-            np.square(t).sum(axis=2, dtype=np.float64), self._centered,
+            (x @ across).astype(np.float64) * units[:, None] * units,
+            (t @ across).astype(np.float64) * target * units,
+            np.square(t).sum(axis=2, dtype=np.float64) * target**2, self._centered,
         )  # fmt: skip
         self._total = new if self._total is None else self._total + new
+
+
+def _in_units(values: Array) -> tuple[Array, float]:
+    """The values in units of a power of two, which changes no bit of their products, and it."""
+    largest = float(np.abs(values).max(initial=0.0))
+    exponent = math.frexp(largest)[1] if math.isfinite(largest) else 0
+    return np.ldexp(values, -exponent), math.ldexp(1.0, exponent)

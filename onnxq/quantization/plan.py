@@ -133,7 +133,7 @@ def plan_quantization(
     )
     activations = _widen_pooled(graph, activations, options)
     weights = {
-        node.name: plan_weight(graph, node, options, activations if target.integer_bias else {})
+        node.name: plan_weight(graph, node, options, activations)
         for node in graph.nodes
         if isinstance(nodes[node.name], Quantized) and _is_weighted(node)
     }
@@ -459,8 +459,9 @@ def plan_weight(
     """Scales of one weight, from its largest magnitudes.
 
     Args:
-        activations: where the bias will be int32 in steps of input scale × weight scale, the
-            parameters of the input: the weight scale is then wide enough for the bias to fit.
+        activations: parameters of the inputs. The weight scale is wide enough for the bias to fit
+            int32 in steps of input scale × weight scale, for every target: where the model keeps a
+            float bias, ONNX Runtime's optimizer makes that of it and saturates.
     """
     layout = weight_layout(graph, node)
     assert isinstance(layout, WeightLayout)  # noqa: S101 - _eligible saw to it
@@ -474,7 +475,7 @@ def plan_weight(
         # A ConvTranspose's channel serves one output of every group.
         needed = 127 * scale.reshape(-1, len(magnitude)).max(axis=0)
         magnitude = np.where(magnitude > 0, np.maximum(magnitude, needed), 0.0)
-    if options.per_channel:
+    if options.per_channel and layout.per_channel:
         axis = layout.channel_axis
         return weight_parameters(
             magnitude, axis=axis, power_of_two=options.power_of_two, half=options.half

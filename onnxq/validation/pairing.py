@@ -20,7 +20,8 @@ from onnxq.errors import ModelError
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
-from onnxq.model.normalize import LOWEST_OPSET, normalize
+from onnxq.model.modernize import LOWEST_OPSET
+from onnxq.model.normalize import normalize
 from onnxq.model.octaves import relation
 from onnxq.model.operators import (
     Int8Rule,

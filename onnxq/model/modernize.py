@@ -1,0 +1,123 @@
+"""Bring models of old exporters to today's format: IR version, local functions, operator set."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx.inliner
+from onnx import ModelProto
+
+from onnxq.errors import ModelError
+from onnxq.model.files import infer_shapes
+from onnxq.model.graph import Graph
+from onnxq.model.model import Model, TensorSpec
+
+LOWEST_OPSET = 13
+"""First operator set with per-channel DequantizeLinear."""
+
+FREE_WEIGHTS = 4
+"""First IR version in which an initializer need not be a graph input too."""
+
+
+def free_weights(model: Model) -> tuple[Model, int]:
+    """Make the weights constants where the IR version is so old that it lists them as inputs.
+
+    There being listed says nothing: it was the only way to write a weight. Returns how many.
+    """
+    if model.proto.ir_version >= FREE_WEIGHTS:
+        return model, 0
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    given = {tensor.name for tensor in proto.graph.initializer}
+    kept = [i for i in proto.graph.input if i.name not in given]
+    count = len(proto.graph.input) - len(kept)
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
+    proto.ir_version = FREE_WEIGHTS
+    return Model(proto, model.source), count
+
+
+def inline_functions(model: Model) -> tuple[Model, int]:
+    """Write out the model-local functions, whose nodes no later stage would see. Returns how many.
+
+    Raises `ModelError` where they cannot be.
+    """
+    count = len(model.proto.functions)
+    if not count:
+        return model, 0
+    try:
+        proto = onnx.inliner.inline_local_functions(model.proto, convert_version=True)
+    except Exception as error:  # noqa: BLE001 - the inliner raises its own C++ exceptions
+        raise ModelError(
+            f"{model.name}: its functions cannot be inlined: {_short(error)}",
+            hint="export the model without functions",
+        ) from None
+    return infer_shapes(Model(proto, model.source)), count
+
+
+def raise_opset(model: Model, opset: int = LOWEST_OPSET) -> tuple[Model, int]:
+    """Raise the operator set to this version. Returns the old one, 0 if it was recent enough.
+
+    Raises `ModelError` where it cannot be converted.
+    """
+    if not 0 < model.opset < opset:
+        return model, 0
+    raised = _converted(model, opset)
+    if _interface(raised) != _interface(model):
+        raise ModelError(
+            f"{model.name}: raising opset {model.opset} to {opset} would change its inputs "
+            "or outputs",
+            hint=f"export the model with opset {opset} or newer",
+        )
+    return raised, model.opset
+
+
+def _interface(model: Model) -> list[tuple[str, object, int | None]]:
+    def seen(spec: TensorSpec) -> tuple[str, object, int | None]:
+        return spec.name, spec.dtype, None if spec.shape is None else len(spec.shape)
+
+    return [seen(spec) for spec in (*model.inputs, *model.outputs)]
+
+
+def _converted(model: Model, opset: int) -> Model:
+    try:
+        proto = onnx.version_converter.convert_version(model.proto, opset)
+    except Exception as error:  # noqa: BLE001 - the converter raises RuntimeError and its own C++ exceptions
+        raise ModelError(
+            f"{model.name}: opset {model.opset} cannot be raised to {opset}: {_short(error)}",
+            hint=f"export the model with opset {opset} or newer",
+        ) from None
+    if model.opset < _RESIZE_WITH_MODES:
+        _keep_old_resize(proto)
+    return infer_shapes(Model(proto, model.source))
+
+
+_RESIZE_WITH_MODES = 11
+
+
+def _keep_old_resize(proto: ModelProto) -> None:
+    """Say how Upsample and Resize-10 found their samples; the converter forgets to.
+
+    They read position x / scale, rounded down where they enlarge and, in ONNX Runtime, up where
+    they shrink; newer defaults differ.
+    """
+    graph = Graph(Model(proto))
+    for index, node in enumerate(proto.graph.node):
+        if node.op_type != "Resize" or node.domain:
+            continue
+        scales = graph.constant(graph.nodes[index].input(2))
+        factors = np.ones(1) if scales is None else scales
+        shrinks = bool(np.any(factors < 1))
+        if shrinks and np.any(factors > 1):
+            raise ModelError(f"Resize {node.name!r} shrinks one axis and enlarges another")
+        given = {attribute.name for attribute in node.attribute}
+        for key, value in (
+            ("coordinate_transformation_mode", "asymmetric"),
+            ("nearest_mode", "ceil" if shrinks else "floor"),
+        ):
+            if key not in given:
+                node.attribute.append(onnx.helper.make_attribute(key, value))
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

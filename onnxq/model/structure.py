@@ -1,0 +1,108 @@
+"""What protobuf lets pass and every reader of a model relies on: text, element types, sizes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto
+
+_TYPES = frozenset(TensorProto.DataType.values())
+_HALVED = frozenset({TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1})
+_QUARTERED = frozenset({getattr(TensorProto, name) for name in ("UINT2", "INT2")
+                        if hasattr(TensorProto, name)})  # fmt: skip
+_COMPLEX = frozenset({TensorProto.COMPLEX64, TensorProto.COMPLEX128})
+
+
+def check_structure(proto: ModelProto) -> str:
+    """What is wrong with the model, one line; "" where nothing is."""
+    if not _is_text(proto):
+        return "a name or text in it is not UTF-8"
+    for graph in _graphs(proto.graph):
+        for info in (*graph.input, *graph.output, *graph.value_info):
+            if _elem_type(info) not in _TYPES:
+                return f"{info.name!r} has the unknown element type {_elem_type(info)}"
+    for tensor in (t for graph in _graphs(proto.graph) for t in _tensors(graph)):
+        wrong = _check_tensor(tensor)
+        if wrong:
+            return f"tensor {tensor.name!r} {wrong}"
+    return ""
+
+
+def _elem_type(info: ValueInfoProto) -> int:
+    return int(info.type.tensor_type.elem_type)
+
+
+def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    yield graph
+    for attribute in _attributes(graph):
+        for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+            yield from _graphs(body)
+
+
+def _attributes(graph: GraphProto) -> Iterator[AttributeProto]:
+    return (attribute for node in graph.node for attribute in node.attribute)
+
+
+def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for attribute in _attributes(graph):
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+
+
+def _check_tensor(tensor: TensorProto) -> str:
+    """What is wrong with a tensor whose values are in the model; "" where nothing is."""
+    if tensor.data_type not in _TYPES:
+        return f"has the unknown element type {tensor.data_type}"
+    if any(size < 0 for size in tensor.dims):
+        return "has a negative size"
+    count = math.prod(tensor.dims)
+    if tensor.data_type in _COMPLEX:
+        count *= 2
+    stored = _stored(tensor)
+    if tensor.HasField("raw_data"):
+        from onnxq.model.external import byte_size
+
+        expected, found, unit = byte_size(tensor), len(tensor.raw_data), "bytes"
+    else:
+        expected, found, unit = _packed(tensor.data_type, count), stored, "values"
+    if expected is None or expected == found:
+        return ""
+    return f"has {found} {unit} where its shape takes {expected}"
+
+
+def _packed(data_type: int, count: int) -> int:
+    """Numbers in the data field, which holds several of the narrowest types in one."""
+    per_number = 2 if data_type in _HALVED else 4 if data_type in _QUARTERED else 1
+    return -(-count // per_number)
+
+
+def _stored(tensor: TensorProto) -> int:
+    fields: tuple[Sequence[Any], ...] = (
+        tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data,
+        tensor.uint64_data, tensor.string_data,
+    )  # fmt: skip
+    return sum(map(len, fields))
+
+
+def _is_text(message: Message) -> bool:
+    """Whether every string in it is UTF-8: protobuf hands over the bytes of those that are not."""
+    if isinstance(message, TensorProto):
+        # Its values are bytes and numbers, gigabytes of them.
+        entries = [text for entry in message.external_data for text in (entry.key, entry.value)]
+        return all(isinstance(text, str) for text in (message.name, message.doc_string, *entries))
+    for field, value in message.ListFields():
+        items = value if hasattr(value, "append") else [value]
+        if field.message_type is not None:
+            if not all(map(_is_text, items)):
+                return False
+        elif field.type == FieldDescriptor.TYPE_STRING and not all(
+            isinstance(text, str) for text in items
+        ):
+            return False
+    return True

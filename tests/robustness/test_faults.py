@@ -1,0 +1,37 @@
+"""Two runs that write one model with its data beside it: one of them wins, whole."""
+
+import pytest
+from onnxq.model import external, files
+
+from equalization.graphs import Builder
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Every model needs a data file of its own."""
+    monkeypatch.setattr(external, "INLINE_LIMIT", 1)
+    monkeypatch.setattr(external, "SMALL", 1)
+
+
+def model(seed):
+    b = Builder(seed)
+    return b.model(b.head(b.conv(b.input(3, 4, 4), 4, name="conv")))
+
+
+@pytest.mark.usefixtures("large")
+def test_the_data_of_another_run_are_left_alone(tmp_path, monkeypatch):
+    """Two runs write one model: what the first has put there for its model the second keeps."""
+    path = tmp_path / "m.onnx"
+    files.save(model(0), path)
+    opened, second = files.open_session, []
+
+    def while_the_first_writes(*args, **kwargs):
+        if not second:
+            second.append(True)
+            files.save(model(2), path)
+        return opened(*args, **kwargs)
+
+    monkeypatch.setattr(files, "open_session", while_the_first_writes)
+    files.save(model(1), path)
+    expected = {t.name: t.raw_data for t in model(1).proto.graph.initializer}
+    assert {t.name: t.raw_data for t in files.load(path).proto.graph.initializer} == expected
