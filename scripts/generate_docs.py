@@ -23,6 +23,7 @@ from onnxq.data.settings import PRESETS
 from onnxq.model import operators
 from onnxq.model.operators import OPERATORS, Int8Rule, IntegerForm, Operator, ScaleRule
 from onnxq.quantization.targets import TARGETS, Placement, Target
+from onnxq.validation.lint import RULES
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -115,7 +116,13 @@ def operator_table() -> str:
     )
 
 
-# --- targets, presets ------------------------------------------------------------------------
+# --- lint, targets, presets ------------------------------------------------------------------------
+
+
+def lint_table() -> str:
+    return markdown_table(
+        ("rule", "what to do where it is broken"), ((f"`{r.id}`", r.advice) for r in RULES)
+    )
 
 
 def target_table() -> str:
@@ -156,6 +163,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "int8 rules": lambda: rule_table(Int8Rule, lambda row: row.int8),
     "integer forms": lambda: rule_table(IntegerForm, lambda row: row.integer_form),
     "targets": target_table,
+    "lint": lint_table,
     "presets": preset_table,
 }
 

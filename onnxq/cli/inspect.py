@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxq.cli import options
+from onnxq.cli.run import GATE_FAILED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
 @options.model_argument()
 @click.option("--recipe", "show_recipe", is_flag=True,
               help="Print the recipe that made MODEL, as TOML, and nothing else.")  # fmt: skip
+@click.option("--lint", "linted", is_flag=True,
+              help="Check a QDQ MODEL against TensorRT's rules instead; exit code 1 if one is "
+              "broken.")  # fmt: skip
 @options.common
-def inspect(*, model: Path, show_recipe: bool, terminal: Terminal) -> None:
+def inspect(*, model: Path, show_recipe: bool, linted: bool, terminal: Terminal) -> int:
     """Show which layers are int8, and why others are not.
 
     These are the quantization details: target, layers, learnables with type and shape.
@@ -38,10 +42,23 @@ def inspect(*, model: Path, show_recipe: bool, terminal: Terminal) -> None:
                 f"{model} carries no recipe", hint="what onnxq equalize and quantize write does"
             )
         terminal.raw(made_by)
-        return
+        return 0
+    findings = None
+    if linted:
+        from onnxq.validation.lint import lint
+
+        findings = lint(loaded)
     found = details(loaded)
-    for text in report.summary(loaded, found):
-        terminal.line(text)
-    for content in report.tables(loaded, found):
-        terminal.table(content)
-    terminal.document("inspect", {**report.document(loaded, found), "recipe": made_by})
+    if findings is None:
+        for text in report.summary(loaded, found):
+            terminal.line(text)
+        for content in report.tables(loaded, found):
+            terminal.table(content)
+    else:
+        terminal.line(report.lint_summary(findings))
+        if findings:
+            terminal.table(report.lint_table(findings))
+    terminal.document(
+        "inspect", {**report.document(loaded, found), "recipe": made_by, "findings": findings}
+    )
+    return GATE_FAILED if findings else 0

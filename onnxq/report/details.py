@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from onnxq.report.table import Table, table
+from onnxq.report.table import Table, count, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from onnxq.model.model import Model
     from onnxq.quantization.details import Details
+    from onnxq.validation.lint import Finding
 
 
 def summary(model: Model, details: Details) -> Iterator[str]:
@@ -41,6 +42,25 @@ def tables(model: Model, details: Details) -> Iterator[Table]:
         "Node | Operator | Reason",
         [(name, operators.get(name, ""), why) for name, why in details.float_nodes.items()],
         title="Left in float",
+    )
+
+
+def lint_summary(findings: Sequence[Finding]) -> str:
+    """How it came out, in a line."""
+    if not findings:
+        return "TensorRT's rules: none is broken"
+    broken = {each.rule for each in findings}
+    return (
+        f"TensorRT's rules: {count(len(broken), 'rule')} broken in {count(len(findings), 'place')}"
+    )
+
+
+def lint_table(findings: Sequence[Finding]) -> Table:
+    """Each node that breaks a rule, and what to do."""
+    return table(
+        "Rule | Node | Finding | Advice",
+        [(each.rule, each.node, each.detail, each.advice) for each in findings],
+        title="TensorRT's rules",
     )
 
 

@@ -462,7 +462,7 @@ KEYS = {
     "emulate": "model output samples note outputs layers on_8_bit_values float_nodes",
     "validate": "passed samples note rows gates layers",
     "inspect": "model opset size_bytes inputs outputs is_quantized target quantized_layers "
-    "quantized_layer_count learnables float_nodes record recipe",
+    "quantized_layer_count learnables float_nodes record recipe findings",
     "explain": "model node operator asked becomes reason equalized equalization quantization "
     "neighbors note",
     "report": "model quantized output size_bytes passed gates notes",

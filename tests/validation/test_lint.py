@@ -1,0 +1,107 @@
+"""TensorRT's rules: each is broken by a model that differs from a sound one in one thing."""
+
+import numpy as np
+import onnx
+import onnxq
+import pytest
+from onnx import numpy_helper, parser
+from onnxq.model.model import Model
+from onnxq.validation.lint import RULES, lint
+
+from shipped import TESTDATA, images
+
+SOUND = """<ir_version: 9, opset_import: ["": 19]>
+g (float[1,4,6,6] x) => (float[1,4,6,6] y) {
+    xq = QuantizeLinear(x, s, z)
+    xd = DequantizeLinear(xq, s, z)
+    w1 = DequantizeLinear<axis = 0>(w, ws, wz)
+    a = Conv<pads = [1,1,1,1]>(xd, w1, b)
+    r = Relu(a)
+    rq = QuantizeLinear(r, s, z)
+    rd = DequantizeLinear(rq, s, z)
+    w2 = DequantizeLinear<axis = 0>(w, ws, wz)
+    c = Conv<pads = [1,1,1,1]>(rd, w2, b)
+    sum = Add(c, rd)
+    k = Concat<axis = 1>(xd, rd)
+    y = Add(sum, half)
+}"""
+
+INT8 = np.int8(0)
+VALUES = {
+    "s": np.float32(0.1), "z": INT8, "s2": np.float32(0.2), "z3": np.int8(3), "zu": np.uint8(0),
+    "s0": np.float32(0), "w": np.ones((4, 4, 3, 3), np.int8), "ws": np.full(4, 0.1, np.float32),
+    "wz": np.zeros(4, np.int8), "b": np.ones(4, np.float32), "half": np.float32(0.5),
+    "wf": np.ones((4, 4, 3, 3), np.float32), "bi": np.ones(4, np.int32),
+    "sx": np.full(4, 0.1, np.float32), "zx": np.zeros(4, np.int8), "s16": np.float16(0.1),
+}  # fmt: skip
+
+
+def model_of(text: str) -> Model:
+    proto = parser.parse_model(text)
+    for name, value in VALUES.items():
+        proto.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    for index, node in enumerate(proto.graph.node):
+        node.name = f"{node.op_type}_{index}"
+    return Model(onnx.shape_inference.infer_shapes(proto), None)
+
+
+BREAKS = {
+    "scale": [("xq = QuantizeLinear(x, s, z)", "xq = QuantizeLinear(x, s0, z)")],
+    "int8": [("rq = QuantizeLinear(r, s, z)", "rq = QuantizeLinear(r, s, zu)"),
+             ("rd = DequantizeLinear(rq, s, z)", "rd = DequantizeLinear(rq, s, zu)")],
+    "zero-point": [("rq = QuantizeLinear(r, s, z)", "rq = QuantizeLinear(r, s, z3)"),
+                   ("rd = DequantizeLinear(rq, s, z)", "rd = DequantizeLinear(rq, s, z3)")],
+    "bias": [("c = Conv<pads = [1,1,1,1]>(rd, w2, b)",
+              "bd = DequantizeLinear(bi, s) c = Conv<pads = [1,1,1,1]>(rd, w2, bd)")],
+    "weight-axis": [("w2 = DequantizeLinear<axis = 0>", "w2 = DequantizeLinear<axis = 1>")],
+    "activation-scale": [("xq = QuantizeLinear(x, s, z)", "xq = QuantizeLinear(x, sx, zx)"),
+                         ("xd = DequantizeLinear(xq, s, z)", "xd = DequantizeLinear(xq, sx, zx)")],
+    "half-quantized": [("c = Conv<pads = [1,1,1,1]>(rd, w2, b)",
+                        "c = Conv<pads = [1,1,1,1]>(rd, wf, b)")],
+    "fusion": [("r = Relu(a)", """aq = QuantizeLinear(a, s, z)
+                ad = DequantizeLinear(aq, s, z)  r = Relu(ad)""")],
+    "residual": [("sum = Add(c, rd)", "sum = Add(c, r)")],
+    "concat": [("rq = QuantizeLinear(r, s, z)", "rq = QuantizeLinear(r, s2, z)"),
+               ("rd = DequantizeLinear(rq, s, z)", "rd = DequantizeLinear(rq, s2, z)")],
+    "operator": [("y = Add(sum, half)", "m = ConvInteger(xq, w) y = Add(sum, half)")],
+    "opset": [('"": 19', '"": 12')],
+}  # fmt: skip
+"""Rule → what to write instead."""
+
+
+def test_a_sound_model_has_no_findings():
+    assert lint(model_of(SOUND)) == ()
+
+
+def test_every_rule_has_a_model_that_breaks_it():
+    assert set(BREAKS) == {rule.id for rule in RULES}
+
+
+@pytest.mark.parametrize("rule", BREAKS)
+def test_what_breaks_a_rule_is_found(rule):
+    text = SOUND
+    for old, new in BREAKS[rule]:
+        assert old in text
+        text = text.replace(old, new)
+    findings = lint(model_of(text))
+    assert {each.rule for each in findings} == {rule}
+    assert all(each.node and each.detail and each.advice for each in findings)
+
+
+@pytest.mark.parametrize("rest", ["fp32", "fp16"])
+@pytest.mark.parametrize("weights", ["per-channel", "per-tensor"])
+def test_what_is_written_for_the_gpu_breaks_none(weights, rest):
+    for name in ("squeezenet", "mobilenetv2"):
+        model = onnxq.load(TESTDATA / f"{name}.onnx")
+        int8, _ = onnxq.quantize(model, images("calibration", 16), weights=weights, rest=rest,
+                                 rounding="nearest", bias_correction=False)  # fmt: skip
+        assert lint(int8) == ()
+
+
+def test_what_is_written_for_the_cpu_breaks_some():
+    text = """<ir_version: 9, opset_import: ["": 19]>
+    g (float[n,4,6,6] x) => (float[n,4,6,6] y) { a = Conv<pads = [1,1,1,1]>(x, wf, b) y = Relu(a) }"""
+    model = model_of(text)
+    data = {"x": np.random.default_rng(0).standard_normal((16, 4, 6, 6), np.float32)}
+    int8, _ = onnxq.quantize(model, data, target="cpu")
+    assert {"int8", "zero-point", "bias"} <= {each.rule for each in lint(int8)}
