@@ -333,7 +333,9 @@ def resumed(bench: Bench, number: int, chance: random.Random) -> Outcome:
             break
     content = bench.output.read_bytes() if bench.output.exists() else b""
     kind = "right" if content == bench.new else "partial"
-    states = [p.name for p in bench.folder.iterdir() if p.name.endswith(".state")]
+    # A kill in the middle of writing the state leaves a hidden file, as any kill may.
+    names = (p.name for p in bench.folder.iterdir())
+    states = [name for name in names if name.endswith(".state") and not name.startswith(".")]
     if kind == "right" and states:
         kind = "partial"
     return Outcome(f"resume {number}", "onnxq calibrate --resume", kind, f"{kills} kills {states}")
