@@ -21,7 +21,8 @@ from onnxq.calibration.stream import observe
 from onnxq.data import DataSource, Preprocessing, open_data
 from onnxq.data.gather import BATCH_SIZE, gather
 from onnxq.emulation import emulate as emulation_stage
-from onnxq.emulation.emulate import Emulation
+from onnxq.emulation.agreement import LayerAgreement, agreement
+from onnxq.emulation.emulate import Emulation, emulator
 from onnxq.equalization import equalize as equalization_stage
 from onnxq.equalization.absorb import LARGEST_CHANGE, Absorption, center, rolled_back
 from onnxq.equalization.classes import find_classes
@@ -76,6 +77,9 @@ MEMORY_FOR_SAMPLES = 1 << 28
 
 MEASURED_SAMPLES = 64
 """Held-out samples on which variants of the quantized model are compared."""
+
+COMPARED_SAMPLES = 16
+"""Samples on which layers are compared with ONNX Runtime's, all in memory."""
 
 RANGES = "mse"
 """The default estimator of ranges."""
@@ -514,6 +518,27 @@ def emulate(
     source = as_source(data, model, preprocess=preprocess, samples=samples)
     _check_preprocessing(recorded_preprocessing(model), source, model.name)
     return emulation_stage.emulate(model, source, batch_size=batch_size, progress=progress)
+
+
+def compare_layers(
+    model: Model | PathLike,
+    data: Data,
+    *,
+    provider: str = "cpu",
+    preprocess: str | Preprocessing | None = None,
+    samples: int | None = None,
+    progress: Progress = SILENT,
+) -> tuple[LayerAgreement, ...]:
+    """Compare each layer of a QDQ model, on the same inputs, in the emulator and in ONNX Runtime.
+
+    Args:
+        samples: how many, at most; by default and at most `COMPARED_SAMPLES`.
+        provider: "cpu" or "cuda".
+    """
+    model = as_model(model)
+    source = as_source(data, model, preprocess=preprocess, samples=samples)
+    batches = gather(source, model.inputs, min(samples or COMPARED_SAMPLES, COMPARED_SAMPLES))
+    return agreement(emulator(model), batches, provider=provider, progress=progress)
 
 
 @dataclass(frozen=True, repr=False)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 @options.preprocess_option()
 @options.samples_option()
 @options.batch_size_option()
+@click.option("--compare", type=click.Choice(("cpu", "cuda")),
+              help="Compare each layer, on the same inputs, with what ONNX Runtime computes "
+              "there.")  # fmt: skip
 @options.common
 def emulate(
     *,
@@ -30,6 +33,7 @@ def emulate(
     preprocess: str | None,
     samples: int | None,
     batch_size: int,
+    compare: str | None,
     terminal: Terminal,
 ) -> None:
     """Compute what an int8 machine computes.
@@ -48,6 +52,12 @@ def emulate(
         loaded, data, preprocess=preprocess, samples=samples, batch_size=batch_size,
         progress=terminal.progress,
     )  # fmt: skip
+    layers = None
+    if compare is not None:
+        layers = api.compare_layers(
+            loaded, data, provider=compare, preprocess=preprocess, samples=samples,
+            progress=terminal.progress,
+        )  # fmt: skip
     if output is not None:
         write_arrays(output, record.outputs)
     for text in report.summary(record):
@@ -55,7 +65,10 @@ def emulate(
     if terminal.verbose:
         terminal.table(report.layer_table(record))
         terminal.table(report.float_table(record))
+    if layers is not None:
+        terminal.line(report.agreement_text(layers))
+        terminal.table(report.agreement_table(layers))
     terminal.note(count(record.samples, "sample") + (f", {record.note}" if record.note else ""))
     if output is not None:
         terminal.note(f"wrote {output}")
-    terminal.document("emulate", report.document(loaded, record, output))
+    terminal.document("emulate", {**report.document(loaded, record, output), "agreement": layers})

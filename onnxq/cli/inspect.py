@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 @click.option("--lint", "linted", is_flag=True,
               help="Check a QDQ MODEL against TensorRT's rules instead; exit code 1 if one is "
               "broken.")  # fmt: skip
+@click.option("--kernels", "counted", is_flag=True,
+              help="Count what ONNX Runtime's CPU provider runs in integers instead.")  # fmt: skip
 @options.common
-def inspect(*, model: Path, show_recipe: bool, linted: bool, terminal: Terminal) -> int:
+def inspect(
+    *, model: Path, show_recipe: bool, linted: bool, counted: bool, terminal: Terminal
+) -> int:
     """Show which layers are int8, and why others are not.
 
     These are the quantization details: target, layers, learnables with type and shape.
@@ -43,22 +47,27 @@ def inspect(*, model: Path, show_recipe: bool, linted: bool, terminal: Terminal)
             )
         terminal.raw(made_by)
         return 0
-    findings = None
+    findings = ran = None
     if linted:
         from onnxq.validation.lint import lint
 
         findings = lint(loaded)
+        terminal.line(report.lint_summary(findings))
+        if findings:
+            terminal.table(report.lint_table(findings))
+    if counted:
+        from onnxq.validation.kernels import kernels
+
+        ran = kernels(loaded)
+        terminal.line(report.kernel_summary(ran))
+        if terminal.verbose or not all(each.integer for each in ran):
+            terminal.table(report.kernel_table(ran, whole=terminal.verbose))
     found = details(loaded)
-    if findings is None:
+    if not (linted or counted):
         for text in report.summary(loaded, found):
             terminal.line(text)
         for content in report.tables(loaded, found):
             terminal.table(content)
-    else:
-        terminal.line(report.lint_summary(findings))
-        if findings:
-            terminal.table(report.lint_table(findings))
-    terminal.document(
-        "inspect", {**report.document(loaded, found), "recipe": made_by, "findings": findings}
-    )
+    told = {"recipe": made_by, "findings": findings, "kernels": ran}
+    terminal.document("inspect", report.document(loaded, found) | told)
     return GATE_FAILED if findings else 0

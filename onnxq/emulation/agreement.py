@@ -1,4 +1,4 @@
-"""How the emulator agrees with the integer kernels of ONNX Runtime's CPU provider.
+"""How the emulator agrees with ONNX Runtime: the CPU provider's integer kernels, or CUDA.
 
 Layer by layer, each on identical inputs: a layer is what lies between two quantized tensors. End to
 end nothing is compared, since one value that differs by one step changes what later layers read.
@@ -44,7 +44,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
 )
 """ONNX Runtime kernel → how it computes otherwise than the emulator."""
 
-_INTEGER = ("QLinear", "QGemm", "MatMulInteger", "DynamicQuantize", "QAttention")
+INTEGER_KERNELS = ("QLinear", "QGemm", "MatMulInteger", "DynamicQuantize", "QAttention")
 """How the names of ONNX Runtime's integer kernels begin."""
 
 _PLAIN = frozenset({"QuantizeLinear", "DequantizeLinear", "ReorderInput", "ReorderOutput"})
@@ -96,13 +96,21 @@ class _Layer:
 
 
 def agreement(
-    emulator: Emulator, batches: Iterable[Mapping[str, Array]], *, progress: Progress = SILENT
+    emulator: Emulator,
+    batches: Iterable[Mapping[str, Array]],
+    *,
+    provider: str = "cpu",
+    progress: Progress = SILENT,
 ) -> tuple[LayerAgreement, ...]:
-    """Compare every layer with what the CPU provider makes of it, in the order of the model.
+    """Compare every layer with what ONNX Runtime makes of it, in the order of the model.
 
     Args:
         emulator: of the QDQ model.
         batches: values of the model's inputs.
+        provider: "cpu", with its integer kernels, or "cuda", which computes Q/DQ as written.
+
+    Raises:
+        ProviderError: no CUDA device.
     """
     graph = Graph(emulator.source)
     layers = [
@@ -119,7 +127,7 @@ def agreement(
             values = dict(zip(produced, run(machine, produced, batch), strict=True))
             values |= {name: batch[name] for name in known}
             for layer in layers:
-                _compare(graph, layer, values)
+                _compare(graph, layer, values, provider)
             advance(1)
     return tuple(_finish(layer) for layer in layers)
 
@@ -148,13 +156,15 @@ def _layer(graph: Graph, quantizer: Node) -> _Layer:
     return _Layer(quantizer.output, nodes, tuple(sorted(inputs)))
 
 
-def _compare(graph: Graph, layer: _Layer, values: Mapping[str, Array]) -> None:
+def _compare(graph: Graph, layer: _Layer, values: Mapping[str, Array], provider: str) -> None:
     if layer.session is None:
         inputs = {
             name: (onnx.helper.np_dtype_to_tensor_dtype(values[name].dtype), values[name].ndim)
             for name in layer.inputs
         }
-        layer.session, layer.kernels = _open(part_of(graph, layer.nodes, inputs, [layer.tensor]))
+        layer.session, layer.kernels = _open(
+            part_of(graph, layer.nodes, inputs, [layer.tensor]), provider
+        )
     feeds = {name: values[name] for name in layer.inputs}
     (theirs,) = run(layer.session, [layer.tensor], feeds)
     gap = np.abs(theirs.astype(np.int32) - values[layer.tensor].astype(np.int32))
@@ -163,17 +173,19 @@ def _compare(graph: Graph, layer: _Layer, values: Mapping[str, Array]) -> None:
     layer.largest = max(layer.largest, int(gap.max(initial=0)))
 
 
-def _open(part: onnx.ModelProto) -> tuple[ort.InferenceSession, tuple[str, ...]]:
+def _open(part: onnx.ModelProto, provider: str) -> tuple[ort.InferenceSession, tuple[str, ...]]:
     """A session with all optimizations, and the kernels it runs.
 
     Where they find no integer kernel Q/DQ are kept as written: otherwise ONNX Runtime turns float
     biases into int32 ones, which saturate where the weights of a channel are tiny.
     """
     with tempfile.TemporaryDirectory() as folder:
-        for keep_qdq in (False, True):
+        for keep_qdq in (False, True) if provider == "cpu" else (True,):
             path = Path(folder) / f"optimized{keep_qdq}.onnx"
             # One thread: many small sessions would spin against each other.
-            session = open_session(part, threads=1, optimized=path, keep_qdq=keep_qdq)
+            session = open_session(
+                part, threads=1, optimized=path, keep_qdq=keep_qdq, provider=provider
+            )
             found = dict.fromkeys(n.op_type for n in onnx.load(path).graph.node)
             kernels = tuple(name for name in found if name not in _PLAIN)
             if _integer(kernels):
@@ -182,7 +194,7 @@ def _open(part: onnx.ModelProto) -> tuple[ort.InferenceSession, tuple[str, ...]]
 
 
 def _integer(kernels: Iterable[str]) -> list[str]:
-    return [name for name in kernels if name.startswith(_INTEGER)]
+    return [name for name in kernels if name.startswith(INTEGER_KERNELS)]
 
 
 def _finish(layer: _Layer) -> LayerAgreement:

@@ -44,6 +44,7 @@ def open_session(
     threads: int = 0,
     keep_qdq: bool = False,
     optimized: Path | None = None,
+    layout: bool = True,
     libraries: Sequence[Path] = (),
     yields: bool = False,
 ) -> ort.InferenceSession:
@@ -56,6 +57,7 @@ def open_session(
         threads: intra-operator threads; 0 lets ONNX Runtime choose.
         keep_qdq: never fuse QuantizeLinear and DequantizeLinear into integer kernels.
         optimized: write the graph that really runs here.
+        layout: False leaves the memory layout, and so the names of nodes, as they are.
         libraries: shared libraries of custom operators.
         yields: its threads sleep as soon as a run ends, instead of waiting for the next one in a
             loop that keeps the cores from other threads.
@@ -70,7 +72,8 @@ def open_session(
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
     level = ort.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+    best = level.ORT_ENABLE_ALL if layout else level.ORT_ENABLE_EXTENDED
+    options.graph_optimization_level = best if optimize else level.ORT_DISABLE_ALL
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     if keep_qdq:

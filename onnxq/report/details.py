@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from onnxq.model.model import Model
     from onnxq.quantization.details import Details
+    from onnxq.validation.kernels import Kernel
     from onnxq.validation.lint import Finding
 
 
@@ -62,6 +63,27 @@ def lint_table(findings: Sequence[Finding]) -> Table:
         [(each.rule, each.node, each.detail, each.advice) for each in findings],
         title="TensorRT's rules",
     )
+
+
+def kernel_summary(found: Sequence[Kernel]) -> str:
+    """How many run in integers."""
+    integer = sum(each.integer for each in found)
+    return (
+        f"ONNX Runtime's CPU provider: {integer:,} of {count(len(found), 'eligible node')} run in "
+        "integers"
+    )
+
+
+def kernel_table(found: Sequence[Kernel], *, whole: bool) -> Table:
+    """What runs in float and why; the integer kernels too where `whole`."""
+    return table(
+        "Node | Operator | Kernel | Reason",
+        [
+            (each.node, each.op_type, each.kernel or "–", each.reason)
+            for each in found if whole or not each.integer
+        ],
+        title="Kernels" if whole else "Not in integers",
+    )  # fmt: skip
 
 
 def document(model: Model, details: Details) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from onnxq.quantization.plan import Float
 from onnxq.report.table import Table, count, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from onnxq.emulation.agreement import LayerAgreement
     from onnxq.emulation.emulate import Emulation
     from onnxq.model.model import Model
 
@@ -59,6 +60,30 @@ def layer_table(record: Emulation) -> Table:
         ],
         title="On integers",
     )
+
+
+def agreement_text(layers: Sequence[LayerAgreement]) -> str:
+    """How emulator and ONNX Runtime agree, in a line."""
+    values = sum(each.values for each in layers)
+    differing = sum(each.differing for each in layers)
+    largest = max((each.largest for each in layers), default=0)
+    return (
+        f"{count(len(layers), 'layer')} compared, {count(values, 'value')}: {differing:,} differ "
+        f"({100 * differing / max(values, 1):.2g} %), by at most {count(largest, 'step')} (LSB)"
+    )
+
+
+def agreement_table(layers: Sequence[LayerAgreement]) -> Table:
+    """Layers that differ, and why."""
+    return table(
+        "Layer | Kernels | >Differ (%) | >Largest (LSB) | Reason",
+        [
+            (each.node, ", ".join(each.kernels), f"{100 * each.share:.2g}", str(each.largest),
+             each.reason)
+            for each in layers if each.differing
+        ],
+        title="Layers that differ",
+    )  # fmt: skip
 
 
 def float_table(record: Emulation) -> Table:

@@ -459,10 +459,10 @@ KEYS = {
     "expected_gain_db proof kernels_added rolled_back absorption change",
     "quantize": "model output target options normalization equalization absorption relu6_reason "
     "float_sqnr_db int8_sqnr_db roundings bias_corrections search float16 nodes",
-    "emulate": "model output samples note outputs layers on_8_bit_values float_nodes",
+    "emulate": "model output samples note outputs layers on_8_bit_values float_nodes agreement",
     "validate": "passed samples note rows gates layers",
     "inspect": "model opset size_bytes inputs outputs is_quantized target quantized_layers "
-    "quantized_layer_count learnables float_nodes record recipe findings",
+    "quantized_layer_count learnables float_nodes record recipe findings kernels",
     "explain": "model node operator asked becomes reason equalized equalization quantization "
     "neighbors note",
     "report": "model quantized output size_bytes passed gates notes",

@@ -331,7 +331,7 @@ BY_NAME = {"not_finite", "folded_batch_norms", "folded_pads", "joined_biases", "
 
 WHOLE = {
     "quantize": {"normalization", "equalization", "absorption"},
-    "inspect": {"record"},
+    "inspect": {"record", "findings"},
 }
 """Fields that the page describes elsewhere, or in words."""
 
@@ -401,10 +401,11 @@ def test_json_fields_are_documented(folder: Path):
                      "--absorb-bias"),
         "quantize": ("quantize", "model.onnx", "--data", "data.npz", "-o", "model.int8.onnx",
                      "--max-drop", "100", "--validate-data", "data.npz", "--rest", "fp16"),
-        "emulate": ("emulate", "model.int8.onnx", "--data", "data.npz", "-o", "outputs.npz"),
+        "emulate": ("emulate", "model.int8.onnx", "--data", "data.npz", "-o", "outputs.npz",
+                    "--compare", "cpu"),
         "validate": ("validate", "model.onnx", "model.int8.onnx", "--data", "data.npz",
                      "--max-drop", "100", "--layers"),
-        "inspect": ("inspect", "model.int8.onnx"),
+        "inspect": ("inspect", "model.int8.onnx", "--kernels"),
         "explain": ("explain", "model.int8.onnx", "depthwise"),
         "report": ("report", "model.onnx", "model.int8.onnx", "--data", "data.npz",
                    "--max-drop", "100", "-o", "report.html"),

@@ -1,0 +1,49 @@
+"""Integer kernels are counted in the graph that ONNX Runtime runs."""
+
+import json
+
+import numpy as np
+import onnxq
+import pytest
+from click.testing import CliRunner
+from onnxq.cli.group import onnxq as command_line
+from onnxq.validation.kernels import kernels
+
+from shipped import TESTDATA, images
+
+
+@pytest.mark.parametrize(("name", "eligible"), [("squeezenet", 26), ("mobilenetv2", 56)])
+def test_all_that_can_runs_in_integers(name, eligible):
+    model = onnxq.load(TESTDATA / f"{name}.onnx")
+    int8, _ = onnxq.quantize(model, images("calibration", 16), target="cpu",
+                             rounding="nearest", bias_correction=False)  # fmt: skip
+    found = kernels(int8)
+    assert [each for each in found if not each.integer] == []
+    assert len(found) == eligible
+
+
+def test_what_does_not_has_a_reason():
+    model = onnxq.load(TESTDATA / "squeezenet.onnx")
+    int8, _ = onnxq.quantize(model, images("calibration", 16), target="gpu", rounding="nearest")
+    found = kernels(int8)
+    assert not any(each.integer for each in found)
+    assert any("its result is not quantized" in each.reason for each in found)
+    assert all(each.reason for each in found)
+    assert all("not quantized" in each.reason for each in kernels(model))
+
+
+def test_the_commands_say_it(tmp_path):
+    model = onnxq.load(TESTDATA / "squeezenet.onnx")
+    data = images("calibration", 16)
+    int8, _ = onnxq.quantize(model, data, target="cpu", rounding="nearest")
+    path, samples = tmp_path / "m.onnx", tmp_path / "x.npz"
+    onnxq.save(int8, path)
+    np.savez(samples, image=data["image"][:4])
+    told = CliRunner().invoke(command_line, ["inspect", str(path), "--kernels"])
+    assert "26 of 26 eligible nodes run in integers" in told.stdout
+    told = CliRunner().invoke(
+        command_line, ["emulate", str(path), "--data", str(samples), "--compare", "cpu", "--json"]
+    )
+    layers = json.loads(told.stdout)["agreement"]
+    assert len(layers) >= 26
+    assert max(each["largest"] for each in layers) <= 1
