@@ -1,0 +1,93 @@
+"""Throughput, memory and agreement on a provider: float, float with int8, and fp16 rest.
+
+    python benchmarks/gpu.py MODEL… --calibration DATA --test DATA --preprocess P [--provider cpu]
+
+Images a second are medians of runs in turn; memory is that of the process on the device, as
+nvidia-smi tells (on the CPU: none). Agreement is that of the emulator with the provider, on the
+outputs (SQNR) and layer by layer (share of values that differ, largest difference in steps).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxq
+from onnxq.api import compare_layers
+from onnxq.model.model import Model
+from onnxq.model.session import open_session, run
+
+REPEATS, BATCH = 30, 64
+
+
+def throughput(model: Model, provider: str) -> tuple[float, str]:
+    """Images a second, and device memory in MiB."""
+    session = open_session(model, provider=provider)
+    (spec,) = model.inputs
+    shape = [size if isinstance(size, int) else BATCH for size in spec.shape or ()]
+    feeds = {spec.name: np.random.default_rng(0).standard_normal(shape).astype(spec.dtype)}
+    run(session, None, feeds)
+    times = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        run(session, None, feeds)
+        times.append(time.perf_counter() - started)
+    return shape[0] / statistics.median(times), device_memory(provider)
+
+
+def device_memory(provider: str) -> str:
+    if provider != "cuda":
+        return "–"
+    query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+    lines = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()
+    found = dict(line.split(", ") for line in lines if line)
+    return found.get(str(os.getpid()), "not told")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="+", type=Path)
+    parser.add_argument("--calibration", required=True)
+    parser.add_argument("--test", required=True)
+    parser.add_argument("--preprocess", required=True)
+    parser.add_argument("--provider", choices=("cuda", "cpu"), default="cuda")
+    options = parser.parse_args()
+    print(" " * 43 + "   images   memory    top-1     SQNR    agreement")
+    print("model                     variant           a second      MiB        %       dB    "
+          "layers, values, steps")  # fmt: skip
+    for path in options.models:
+        model = onnxq.load(path)
+        variants = {"float": model}
+        for rest in ("fp32", "fp16"):
+            variants[f"int8, {rest} rest"], _ = onnxq.quantize(
+                model, options.calibration, preprocess=options.preprocess, rest=rest
+            )
+        found = onnxq.validate(
+            model, list(variants.values())[1:], options.test, preprocess=options.preprocess,
+            executions=[options.provider],
+        )  # fmt: skip
+        for (label, variant), row in zip(variants.items(), found.rows, strict=True):
+            speed, memory = throughput(variant, options.provider)
+            agreed = ""
+            if variant is not model:
+                layers = compare_layers(
+                    variant, options.test, provider=options.provider, preprocess=options.preprocess
+                )
+                values = sum(each.values for each in layers)
+                share = sum(each.differing for each in layers) / values
+                agreed = f"{len(layers)}, {100 * share:.2g} %, {max(e.largest for e in layers)}"
+            top1, sqnr = (row.values.get(name, float("nan")) for name in ("top1", "sqnr"))
+            print(
+                f"{path.name:25s} {label:17s} {speed:9.0f} {memory:>6} {top1:8.2f} {sqnr:8.2f}"
+                f"    {agreed}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

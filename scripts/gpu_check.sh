@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# What onnxq can say on a machine with an NVIDIA GPU: runs the tests marked `gpu` and prints one table of
+# throughput, memory and agreement on the CUDA provider. See docs/gpu.md.
+#
+#   scripts/gpu_check.sh [VENV]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=${1:-.venv-gpu}
+
+command -v nvidia-smi >/dev/null || { echo 'no nvidia-smi: this machine has no NVIDIA GPU' >&2; exit 4; }
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+
+if [ ! -e "$venv/.installed" ]; then
+  python3 -m venv "$venv"
+  "$venv/bin/python" -m pip install --quiet --upgrade pip
+  "$venv/bin/python" -m pip install --quiet --editable '.[test]'
+  # Two builds of onnxruntime overwrite each other.
+  "$venv/bin/python" -m pip uninstall --quiet --yes onnxruntime
+  "$venv/bin/python" -m pip install --quiet 'onnxruntime-gpu[cuda,cudnn]'
+  touch "$venv/.installed"
+fi
+
+"$venv/bin/onnxq" doctor
+"$venv/bin/python" -m pytest -m gpu -rs
+"$venv/bin/python" benchmarks/gpu.py testdata/mobilenetv2.onnx testdata/squeezenet.onnx \
+  --calibration testdata/fashion-mnist/calibration --test testdata/fashion-mnist/test \
+  --preprocess 'unit,color=gray,mean=0.5,std=0.5'
