@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnxq.errors import ModelError, OnnxqError
-from onnxq.model import cuda, external
+from onnxq.model import external
+from onnxq.model.cuda import open_on_cuda, require_cuda
 from onnxq.model.model import Model
 
 if TYPE_CHECKING:
@@ -73,11 +74,11 @@ def open_session(
     for library in dict.fromkeys((*libraries, *_libraries.get())):
         _register(options, library)
     if provider == "cuda":
-        cuda.require_cuda()
+        require_cuda()
     try:
         with _source(model) as source:
             if provider == "cuda":
-                return cuda.open_on_cuda(source, options)
+                return open_on_cuda(source, options)
             return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except OnnxqError:
         raise
