@@ -108,7 +108,8 @@ def calibrate(
     calibration = api.calibrate(
         loaded, data, preprocess=preprocess, samples=samples, batch_size=batch_size, shard=shard,
         jobs=jobs, dask=dask, memory=memory, state=state, resume=resume,
-        provider=_usable(provider), allow_nonfinite=allow_nonfinite, progress=terminal.progress,
+        provider=_usable(provider, terminal), allow_nonfinite=allow_nonfinite,
+        progress=terminal.progress,
     )  # fmt: skip
     if output is not None and state is not None:
         files.save(calibration, output)
@@ -125,16 +126,17 @@ def calibrate(
         terminal.table(report.table_of(rows))
 
 
-def _usable(provider: str) -> str:
-    """The provider that `auto` stands for here."""
+def _usable(provider: str, terminal: Terminal) -> str:
+    """The provider that `auto` stands for here; says why where it is the CPU."""
     if provider != "auto":
         return provider
     from onnxq.errors import ProviderError
-    from onnxq.model.session import require_cuda
+    from onnxq.model.cuda import require_cuda
 
     try:
         require_cuda()
-    except ProviderError:
+    except ProviderError as error:
+        terminal.note(f"note: runs on the CPU: {error.message}")
         return "cpu"
     return "cuda"
 

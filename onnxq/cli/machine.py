@@ -20,7 +20,9 @@ DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 SATURATES = (
     "u8s8 products add up in 16 bits here and saturate: ONNX Runtime's int8 results on this CPU "
     "can differ from other machines and from --execution emulate; judge models for other machines "
-    "by emulate"
+    "by emulate. ONNX Runtime's session option session.x64quantprecision=1 avoids it with slower "
+    'kernels; so do weights in 7 bits ("reduce range"), which cost accuracy and onnxq does not '
+    "write"
 )
 EXACT = "u8s8 products add up in 32 bits here: --execution cpu shows what the int8 model computes"
 UNKNOWN = "whether u8s8 products saturate here is unknown: compare --execution cpu with emulate"
@@ -68,7 +70,7 @@ def _packages() -> Iterator[Finding]:
 
 def _providers() -> Iterator[Finding]:
     from onnxq.errors import ProviderError
-    from onnxq.model.session import require_cuda
+    from onnxq.model.cuda import require_cuda
 
     try:
         import onnxruntime
@@ -76,12 +78,33 @@ def _providers() -> Iterator[Finding]:
         yield Finding("providers", "none", f"onnxruntime cannot be imported: {error}")
         return
     yield Finding("providers", ", ".join(onnxruntime.get_available_providers()))
+    yield from _cuda_libraries()
     try:
         require_cuda()
     except ProviderError as error:
-        yield Finding("cuda", "not usable", f"{error.message}; use --execution emulate or cpu")
+        yield Finding("cuda", "not usable", f"{error.message}: {error.hint}")
         return
     yield Finding("cuda", cuda_device() or "a device")
+
+
+def _cuda_libraries() -> Iterator[Finding]:
+    """CUDA and cuDNN, as far as this build of onnxruntime wants them."""
+    from onnxq.model.cuda import INSTALL, libraries
+
+    wanted = libraries()
+    if not wanted:
+        return
+    missing = [library.name for library in wanted if library.missing]
+    there = [library.name for library in wanted if not library.missing]
+    yield Finding(
+        "cuda libraries",
+        "; ".join(
+            f"{state} {', '.join(names)}"
+            for state, names in (("found", there), ("missing", missing))
+            if names
+        ),
+        f"--execution cuda needs the missing ones: {INSTALL}" if missing else "",
+    )
 
 
 def cuda_device() -> str:

@@ -23,6 +23,13 @@ OPSET = 19
 LARGEST = 65504.0 / 2
 """Largest magnitude seen that may become float16: other samples may be twice as large."""
 
+FUSED_IN_FLOAT32 = {"Concat": "QLinearConcat"}
+"""Operator → the kernel that ONNX Runtime's CPU provider makes of it between DQ and Q.
+
+The kernel takes float32 scales only, and ONNX Runtime does not look at their type: with float16
+ones the model does not load (1.31). In float32 between Q and DQ it needs no Casts.
+"""
+
 FLOAT, HALF = "tensor(float)", "tensor(float16)"
 
 
@@ -77,6 +84,9 @@ def _reason_against(graph: Graph, node: Node, largest: Mapping[str, float]) -> s
     ours = [name for name in (*node.inputs, *node.outputs) if name and graph.is_float(name)]
     if not ours:
         return ""
+    if node.op_type in FUSED_IN_FLOAT32 and _is_between_q_and_dq(graph, node):
+        kernel = FUSED_IN_FLOAT32[node.op_type]
+        return f"ONNX Runtime makes it a {kernel}, whose scales are float32"
     if any(a.type in {AttributeProto.GRAPH, AttributeProto.GRAPHS} for a in attributes):
         return "it has a body of its own"
     if any(
@@ -90,6 +100,15 @@ def _reason_against(graph: Graph, node: Node, largest: Mapping[str, float]) -> s
         if graph.is_float(name) and allowed != {FLOAT}
     )
     return next((reason for reason in found if reason), None)
+
+
+def _is_between_q_and_dq(graph: Graph, node: Node) -> bool:
+    """Whether all it reads is dequantized, and a reader quantizes what it writes."""
+    makers = [graph.producers.get(name) for name in node.inputs]
+    readers = [use.node for name in node.outputs for use in graph.consumers(name)]
+    return all(m is not None and m.op_type == "DequantizeLinear" for m in makers) and any(
+        reader.op_type == "QuantizeLinear" for reader in readers
+    )
 
 
 def _reason_of_value(
@@ -215,6 +234,8 @@ class _Writer:
             return name
         copy = self._free(name, "float16" if half else "float32")
         self._copies[name, half] = copy
+        if half:  # what is narrowed here is float32 by its own name, for later readers too
+            self._copies[name, False] = name
         if half and name in self._constants and self._graph.constant(name) is not None:
             values = numpy_helper.to_array(self._constants[name]).astype(np.float16)
             self._constants[copy] = numpy_helper.from_array(values, copy)

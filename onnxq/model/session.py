@@ -15,25 +15,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxq.errors import ModelError, ProviderError
+from onnxq.errors import ModelError, OnnxqError
 from onnxq.model import external
+from onnxq.model.cuda import open_on_cuda, require_cuda
 from onnxq.model.model import Model
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
 Array = NDArray[Any]
-
-CUDA_OPTIONS = {"use_tf32": "0"}
-"""TF32 would round operands to 10 bits of mantissa; comparisons need float32."""
-
-CUDA_SESSION = {
-    # Keep Q/DQ as they are: the CUDA provider has no fused int8 kernels, and the rewrites put
-    # bias DQs on the CPU or merge pairs of different scales (microsoft/onnxruntime#12229, #24807).
-    "session.disable_quant_qdq": "1",
-    "session.disable_double_qdq_remover": "1",
-    "session.disable_cpu_ep_fallback": "1",
-}
 
 
 def open_session(
@@ -63,7 +53,7 @@ def open_session(
             loop that keeps the cores from other threads.
 
     Raises:
-        ModelError: ONNX Runtime refuses the model, or a library.
+        ModelError: ONNX Runtime refuses the model, or a library; CUDA would leave nodes to the CPU.
         ProviderError: the provider is not available.
     """
     import onnxruntime as ort
@@ -83,23 +73,17 @@ def open_session(
         options.add_session_config_entry("session.force_spinning_stop", "1")
     for library in dict.fromkeys((*libraries, *_libraries.get())):
         _register(options, library)
-    providers: list[Any] = ["CPUExecutionProvider"]
     if provider == "cuda":
         require_cuda()
-        for key, value in CUDA_SESSION.items():
-            options.add_session_config_entry(key, value)
-        providers = [("CUDAExecutionProvider", CUDA_OPTIONS)]
     try:
         with _source(model) as source:
-            session = ort.InferenceSession(source, options, providers=providers)
+            if provider == "cuda":
+                return open_on_cuda(source, options)
+            return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except OnnxqError:
+        raise
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class of their own
         raise _refusal(error) from None
-    if provider == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
-        raise ProviderError(
-            "the CUDA execution provider did not start",
-            hint="pip install 'onnxruntime-gpu[cuda,cudnn]', then check nvidia-smi",
-        )
-    return session
 
 
 _libraries: ContextVar[tuple[Path, ...]] = ContextVar("libraries", default=())
@@ -193,32 +177,6 @@ def _source(model: Model | ModelProto | Path) -> Iterator[bytes | str]:
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text.removeprefix("[ONNXRuntimeError] : ")[:300]
-
-
-def require_cuda() -> None:
-    """Raise `ProviderError` where no CUDA device can be used."""
-    import ctypes
-
-    import onnxruntime as ort
-
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
-        raise ProviderError(
-            "this onnxruntime has no CUDA execution provider",
-            hint="pip uninstall onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]'",
-        )
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-        count = ctypes.c_int(0)
-        found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-    except OSError:
-        found = False
-    if not found or count.value == 0:
-        raise ProviderError(
-            "there is no CUDA device on this machine",
-            hint="run on the CPU, or on a machine with an NVIDIA GPU",
-        )
-    if hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
 
 
 def run(

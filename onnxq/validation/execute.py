@@ -7,9 +7,12 @@ from types import MappingProxyType
 from typing import Any
 
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from onnxq.emulation.emulate import emulator
+from onnxq.emulation.qdq import is_dequantize
 from onnxq.errors import ModelError, UsageError
+from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.session import open_session, run
 
@@ -34,9 +37,21 @@ def _emulate(model: Model) -> Runner:
 
 
 def _cpu(model: Model) -> Runner:
-    """ONNX Runtime's CPU provider with its integer kernels."""
-    session = open_session(model)
+    """ONNX Runtime's CPU provider with its integer kernels.
+
+    It has none for float16 scales. There it would quantize biases by products of scales that it
+    computes in float16, where they underflow: tens of dB of error (its WeightBiasQuantization).
+    """
+    session = open_session(model, keep_qdq=_has_float16_scales(model))
     return lambda feeds: run(session, None, feeds)
+
+
+def _has_float16_scales(model: Model) -> bool:
+    graph = Graph(model)
+    return any(
+        is_dequantize(node) and graph.elem_type(node.input(1)) == TensorProto.FLOAT16
+        for node in graph.nodes
+    )
 
 
 def _cuda(model: Model) -> Runner:

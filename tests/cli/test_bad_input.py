@@ -8,7 +8,7 @@ import onnx
 import pytest
 from cli_case import Case, Run, network, run
 from onnxq.errors import ProviderError
-from onnxq.model.session import require_cuda
+from onnxq.model.cuda import require_cuda
 
 USAGE, MODEL, DATA = 2, 3, 4
 
@@ -327,3 +327,4 @@ def test_cuda_without_a_device(case: Case):
     refused(result, USAGE, "CUDA")
     result = run("calibrate", case.model, "--data", case.data, "--provider", "auto")
     assert result.code == 0
+    assert "runs on the CPU: " in result.err

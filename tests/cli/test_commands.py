@@ -12,6 +12,7 @@ import pytest
 from cli_case import Case, Run, network, run
 from onnx import numpy_helper
 from onnxq.cli import machine
+from onnxq.model.cuda import libraries
 from onnxq.validation.execute import runner
 
 PREPROCESS = ("--preprocess", "resize=8x8,mean=0.5,std=0.5")
@@ -529,6 +530,11 @@ def test_doctor_names_what_matters():
     found = {each["name"]: each for each in document["findings"]}
     assert {"onnxq", "python", "numpy", "onnx", "onnxruntime", "providers", "cuda"} <= set(found)
     assert found["cpu"]["implies"]
+    wanted = libraries()
+    for each in wanted:
+        assert each.name in found["cuda libraries"]["found"]
+    missing = any(each.missing for each in wanted)
+    assert ("pip install" in found.get("cuda libraries", {}).get("implies", "")) == missing
     assert run("doctor").code == 0
 
 
