@@ -19,7 +19,12 @@ _COMPLEX = frozenset({TensorProto.COMPLEX64, TensorProto.COMPLEX128})
 
 def check_structure(proto: ModelProto) -> str:
     """What is wrong with the model, one line; "" where nothing is."""
-    if not _is_text(proto):
+    try:
+        readable = _is_text(proto)
+    except UnicodeDecodeError:
+        # Some builds of protobuf raise this instead of handing over the bytes.
+        readable = False
+    if not readable:
         return "a name or text in it is not UTF-8"
     for graph in _graphs(proto.graph):
         for info in (*graph.input, *graph.output, *graph.value_info):
