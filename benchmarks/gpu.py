@@ -20,22 +20,22 @@ import numpy as np
 import onnxq
 from onnxq.api import compare_layers
 from onnxq.model.model import Model
-from onnxq.model.session import open_session, run
+from onnxq.validation.execute import runner
 
 REPEATS, BATCH = 30, 64
 
 
 def throughput(model: Model, provider: str) -> tuple[float, str]:
     """Images a second, and device memory in MiB."""
-    session = open_session(model, provider=provider)
+    run = runner(model, provider)
     (spec,) = model.inputs
     shape = [size if isinstance(size, int) else BATCH for size in spec.shape or ()]
     feeds = {spec.name: np.random.default_rng(0).standard_normal(shape).astype(spec.dtype)}
-    run(session, None, feeds)
+    run(feeds)
     times = []
     for _ in range(REPEATS):
         started = time.perf_counter()
-        run(session, None, feeds)
+        run(feeds)
         times.append(time.perf_counter() - started)
     return shape[0] / statistics.median(times), device_memory(provider)
 

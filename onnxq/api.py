@@ -499,6 +499,15 @@ def _check_preprocessing(expected: str, source: DataSource | None, what: str) ->
 # --- emulate, validate -----------------------------------------------------------------------
 
 
+def _source_for(
+    quantized: Model, data: Data, preprocess: str | Preprocessing | None, samples: int | None
+) -> DataSource:
+    """Data preprocessed as those that the model was quantized with."""
+    source = as_source(data, quantized, preprocess=preprocess, samples=samples)
+    _check_preprocessing(recorded_preprocessing(quantized), source, quantized.name)
+    return source
+
+
 def emulate(
     model: Model | PathLike,
     data: Data,
@@ -515,8 +524,7 @@ def emulate(
         why, and which sums left int32.
     """
     model = as_model(model)
-    source = as_source(data, model, preprocess=preprocess, samples=samples)
-    _check_preprocessing(recorded_preprocessing(model), source, model.name)
+    source = _source_for(model, data, preprocess, samples)
     return emulation_stage.emulate(model, source, batch_size=batch_size, progress=progress)
 
 
@@ -536,7 +544,7 @@ def compare_layers(
         provider: "cpu" or "cuda".
     """
     model = as_model(model)
-    source = as_source(data, model, preprocess=preprocess, samples=samples)
+    source = _source_for(model, data, preprocess, samples)
     batches = gather(source, model.inputs, min(samples or COMPARED_SAMPLES, COMPARED_SAMPLES))
     return agreement(emulator(model), batches, provider=provider, progress=progress)
 

@@ -7,13 +7,14 @@ import enum
 import json
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from onnxq.errors import OutputError
+from onnxq.errors import OutputError, UsageError
 
 
 def to_plain(value: object) -> Any:
@@ -45,6 +46,22 @@ def to_plain(value: object) -> Any:
 def to_json(kind: str, version: int, value: object) -> str:
     """Write a record: `kind` names its schema, `version` the schema's version."""
     return json.dumps({"schema": f"onnxq/{kind}", "version": version, **to_plain(value)}, indent=1)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file; raises `UsageError` where it cannot be read as one."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return dict(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: not a TOML file: it is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not a TOML file: {error}") from None
 
 
 @contextmanager

@@ -7,7 +7,6 @@ later onnxq whose defaults differ. Paths are kept as they were given.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxq import __version__
+from onnxq.records import read_toml
 
 if TYPE_CHECKING:
     from onnxq.model.model import Model
@@ -44,7 +44,7 @@ def take(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None
     """Make the recipe's values the defaults of the options, so that the command line wins."""
     if path is None:
         return
-    found = _table(_parse(path), path, str(ctx.command.name))
+    found = _table(read_toml(path), path, str(ctx.command.name))
     known = keys_of(ctx.command)
     values: dict[str, Any] = {}
     for key, value in found.items():
@@ -60,21 +60,6 @@ def take(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None
             raise click.UsageError(f"{path}: {key} must be {wanted}, not {value!r}", ctx)
         values[str(option.name)] = value
     ctx.default_map = {**(ctx.default_map or {}), **values}
-
-
-def _parse(path: Path) -> Mapping[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise click.UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise click.UsageError(f"{path}: not a TOML file: it is not UTF-8 text") from None
-    except tomllib.TOMLDecodeError as error:
-        raise click.UsageError(f"{path}: not a TOML file: {error}") from None
 
 
 def _table(content: Mapping[str, Any], path: Path, command: str) -> Mapping[str, Any]:

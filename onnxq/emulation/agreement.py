@@ -6,10 +6,9 @@ end nothing is compared, since one value that differs by one step changes what l
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +17,10 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxq.emulation.emulate import Emulator
-from onnxq.emulation.qdq import is_dequantize, is_quantize
 from onnxq.model.graph import Graph, Node
+from onnxq.model.operators import DEQUANTIZE, QUANTIZE, is_dequantize, is_quantize
 from onnxq.model.part import names_read, part_of
-from onnxq.model.session import open_session, run, with_outputs
+from onnxq.model.session import open_session, run, with_graph, with_outputs
 from onnxq.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
 INTEGER_KERNELS = ("QLinear", "QGemm", "MatMulInteger", "DynamicQuantize", "QAttention")
 """How the names of ONNX Runtime's integer kernels begin."""
 
-_PLAIN = frozenset({"QuantizeLinear", "DequantizeLinear", "ReorderInput", "ReorderOutput"})
+_PLAIN = frozenset({QUANTIZE, DEQUANTIZE, "ReorderInput", "ReorderOutput"})
 
 SATURATES = "adds products in 16 bits, which saturate on a CPU without VNNI"
 UNKNOWN = "computes in another order of float32 operations"
@@ -179,17 +178,15 @@ def _open(part: onnx.ModelProto, provider: str) -> tuple[ort.InferenceSession, t
     Where they find no integer kernel Q/DQ are kept as written: otherwise ONNX Runtime turns float
     biases into int32 ones, which saturate where the weights of a channel are tiny.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        for keep_qdq in (False, True) if provider == "cpu" else (True,):
-            path = Path(folder) / f"optimized{keep_qdq}.onnx"
-            # One thread: many small sessions would spin against each other.
-            session = open_session(
-                part, threads=1, optimized=path, keep_qdq=keep_qdq, provider=provider
-            )
-            found = dict.fromkeys(n.op_type for n in onnx.load(path).graph.node)
-            kernels = tuple(name for name in found if name not in _PLAIN)
-            if _integer(kernels):
-                break
+    for keep_qdq in (False, True) if provider == "cpu" else (True,):
+        # One thread: many small sessions would spin against each other.
+        session, optimized = with_graph(
+            partial(open_session, part, threads=1, keep_qdq=keep_qdq, provider=provider)
+        )
+        found = dict.fromkeys(n.op_type for n in optimized.graph.node)
+        kernels = tuple(name for name in found if name not in _PLAIN)
+        if _integer(kernels):
+            break
     return session, kernels
 
 

@@ -12,11 +12,11 @@ import onnx
 from onnxq.emulation.averages import plan_average
 from onnxq.emulation.bounds import product_reach
 from onnxq.emulation.layers import AsWritten, Fused, Integer, Product, Status
-from onnxq.emulation.qdq import NotInteger, QdqGraph, is_dequantize, is_quantize
+from onnxq.emulation.qdq import NotInteger, QdqGraph
 from onnxq.emulation.rounding import requantization
 from onnxq.emulation.sums import plan_sum
 from onnxq.model.graph import Node
-from onnxq.model.operators import IntegerForm, operator_of
+from onnxq.model.operators import IntegerForm, is_dequantize, is_quantize, operator_of
 from onnxq.quantization.plan import Float
 
 _REAL = frozenset(

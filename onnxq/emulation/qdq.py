@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
+from onnxq.model.operators import is_dequantize, is_quantize
 from onnxq.quantization.numerics import Parameters, dequantize, quantize
 
 Array = NDArray[Any]
 
-QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
-_DOMAINS = frozenset({"", "com.microsoft"})
 _SCALES = (np.float32, np.float16)
 _EIGHT_BITS = (np.int8, np.uint8)
 
@@ -53,14 +52,6 @@ class Quantization:
         """Smallest and largest q − zero_point (per tensor only); it contains 0."""
         info, zero = np.iinfo(self.parameters.zero_point.dtype), int(self.parameters.zero_point)
         return info.min - zero, info.max - zero
-
-
-def is_quantize(node: Node) -> bool:
-    return node.op_type == QUANTIZE and node.domain in _DOMAINS
-
-
-def is_dequantize(node: Node) -> bool:
-    return node.op_type == DEQUANTIZE and node.domain in _DOMAINS
 
 
 class QdqGraph(Graph):

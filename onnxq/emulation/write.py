@@ -27,6 +27,7 @@ from onnxq.emulation.layers import (
 from onnxq.emulation.qdq import Quantization
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
+from onnxq.model.operators import DEQUANTIZE, QUANTIZE
 from onnxq.model.rewrite import constant, edit, node, variable
 
 Array = NDArray[Any]
@@ -108,7 +109,7 @@ class _Writer:
             label = f"{name}/shifted"
             zero = constant(f"{label}_zero_point", quantization.parameters.zero_point)
             inputs = [self._tensors[name], constant(f"{label}_scale", _ONE), zero]
-            self._shifted[name] = self._add("DequantizeLinear", label, inputs)
+            self._shifted[name] = self._add(DEQUANTIZE, label, inputs)
         return self._shifted[name]
 
     def _rescale(self, name: str, total: Any, factor: Any) -> Any:
@@ -130,7 +131,7 @@ class _Writer:
             )
             real = self._add("Clip", f"{name}/limited", [real, *ends])
         inputs = [real, constant(f"{name}/one", _ONE), constant(f"{name}/zero_point", zero)]
-        self._gs_graph.nodes.append(node("QuantizeLinear", f"{name}/rounded", inputs, [result]))
+        self._gs_graph.nodes.append(node(QUANTIZE, f"{name}/rounded", inputs, [result]))
 
     def _wrapped(self, name: str, total: Any) -> Any:
         """An int64 sum as int32 holds it, and the count of those it does not hold."""

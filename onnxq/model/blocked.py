@@ -13,11 +13,9 @@ Where that fails, or a graph cannot be saved, the caller gets the usual outputs.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +25,7 @@ from onnx import ModelProto
 
 from onnxq.errors import ModelError
 from onnxq.model import external
-from onnxq.model.session import Runtime, run
+from onnxq.model.session import Runtime, run, with_graph
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -112,13 +110,7 @@ def open_observer(proto: ModelProto, names: Sequence[str], runtime: Runtime) -> 
 def _without_reordering(
     proto: ModelProto, names: Sequence[str], runtime: Runtime, block: int
 ) -> Observer:
-    with tempfile.TemporaryDirectory(prefix="onnxq.") as folder:
-        path = Path(folder) / "optimized.onnx"
-        runtime.open(proto, optimized=path)
-        try:
-            optimized = onnx.load(str(path))
-        except Exception as error:  # noqa: BLE001 - none was written, or one protobuf refuses
-            raise ModelError(f"the optimized graph was not saved: {error}") from None
+    _, optimized = with_graph(partial(runtime.open, proto))
     outputs = {output.name for output in optimized.graph.output}
     used = {name for node in optimized.graph.node for name in node.input}
     inner: dict[str, str] = {}

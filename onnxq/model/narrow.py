@@ -15,20 +15,14 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from onnxq.model.graph import Graph, Node, names_in_subgraphs
 from onnxq.model.model import Model
-from onnxq.model.widen import TYPE_ATTRIBUTES, cast
+from onnxq.model.operators import is_dequantize, is_quantize, operator_of
+from onnxq.model.widen import TYPE_ATTRIBUTES, cast, free_name
 
 OPSET = 19
 """The first whose QuantizeLinear and DequantizeLinear know float16."""
 
 LARGEST = 65504.0 / 2
 """Largest magnitude seen that may become float16: other samples may be twice as large."""
-
-FUSED_IN_FLOAT32 = {"Concat": "QLinearConcat"}
-"""Operator → the kernel that ONNX Runtime's CPU provider makes of it between DQ and Q.
-
-The kernel takes float32 scales only, and ONNX Runtime does not look at their type: with float16
-ones the model does not load (1.31). In float32 between Q and DQ it needs no Casts.
-"""
 
 FLOAT, HALF = "tensor(float)", "tensor(float16)"
 
@@ -84,9 +78,9 @@ def _reason_against(graph: Graph, node: Node, largest: Mapping[str, float]) -> s
     ours = [name for name in (*node.inputs, *node.outputs) if name and graph.is_float(name)]
     if not ours:
         return ""
-    if node.op_type in FUSED_IN_FLOAT32 and _is_between_q_and_dq(graph, node):
-        kernel = FUSED_IN_FLOAT32[node.op_type]
-        return f"ONNX Runtime makes it a {kernel}, whose scales are float32"
+    row = operator_of(node)
+    if row is not None and row.float32_kernel and _is_between_q_and_dq(graph, node):
+        return f"ONNX Runtime makes it a {row.float32_kernel}, whose scales are float32"
     if any(a.type in {AttributeProto.GRAPH, AttributeProto.GRAPHS} for a in attributes):
         return "it has a body of its own"
     if any(
@@ -103,11 +97,14 @@ def _reason_against(graph: Graph, node: Node, largest: Mapping[str, float]) -> s
 
 
 def _is_between_q_and_dq(graph: Graph, node: Node) -> bool:
-    """Whether all it reads is dequantized, and a reader quantizes what it writes."""
+    """Whether all it reads is dequantized, and a reader quantizes what it writes.
+
+    In float32 there it needs no Casts.
+    """
     makers = [graph.producers.get(name) for name in node.inputs]
     readers = [use.node for name in node.outputs for use in graph.consumers(name)]
-    return all(m is not None and m.op_type == "DequantizeLinear" for m in makers) and any(
-        reader.op_type == "QuantizeLinear" for reader in readers
+    return all(m is not None and is_dequantize(m) for m in makers) and any(
+        is_quantize(reader) for reader in readers
     )
 
 
@@ -136,7 +133,7 @@ def _fits(values: np.ndarray, *, exact: bool) -> bool:
 
 
 def _is_scale(node: Node, name: str) -> bool:
-    return node.op_type in {"QuantizeLinear", "DequantizeLinear"} and name == node.input(1)
+    return (is_quantize(node) or is_dequantize(node)) and name == node.input(1)
 
 
 def _types(graph: Graph, node: Node) -> dict[str, set[str]] | None:
@@ -246,8 +243,6 @@ class _Writer:
         return copy
 
     def _free(self, name: str, kind: str = "float16") -> str:
-        found = f"{name}.{kind}"
-        while found in self._taken:
-            found += "_"
+        found = free_name(f"{name}.{kind}", self._taken)
         self._taken.add(found)
         return found

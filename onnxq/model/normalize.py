@@ -26,7 +26,14 @@ from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph, Node, names_in_subgraphs
 from onnxq.model.model import Model
 from onnxq.model.modernize import LOWEST_OPSET, free_weights, inline_functions, raise_opset
-from onnxq.model.operators import Int8Rule, ScaleRule, operator_of, weight_layout
+from onnxq.model.operators import (
+    DEQUANTIZE,
+    QUANTIZE,
+    Int8Rule,
+    ScaleRule,
+    operator_of,
+    weight_layout,
+)
 from onnxq.model.rewrite import constant, edit
 from onnxq.model.session import open_session, run
 from onnxq.model.shapes import fix_reshapes
@@ -41,7 +48,7 @@ FOLD_LIMIT = 1 << 24
 """Elements of a computed constant above which it stays computed at run time."""
 
 _NEVER_FOLDED = frozenset(
-    {"QuantizeLinear", "DequantizeLinear", "RandomNormal", "RandomUniform", "Bernoulli",
+    {QUANTIZE, DEQUANTIZE, "RandomNormal", "RandomUniform", "Bernoulli",
      "RandomNormalLike", "RandomUniformLike", "Multinomial", "If", "Loop", "Scan"}
 )  # fmt: skip
 

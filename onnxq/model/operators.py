@@ -129,6 +129,9 @@ class Operator:
         limits: keeps the smaller, or the larger, of its operands: with a constant one, a bound.
         bounds: fixed range of the output, where the function has one.
         offset: see `OffsetRule`; where `offset_rule` finds padding in the way, it stops.
+        float32_kernel: what ONNX Runtime's CPU provider makes of it between DQ and Q. The kernel
+            takes float32 scales only, and ONNX Runtime does not look at their type: with float16
+            ones the model does not load (1.31).
         averages: each output lies between the smallest and the largest of its inputs and zero.
         keeps_int8: whether a node's attributes leave it the int8 rule; without it the node stays
             in float.
@@ -149,6 +152,7 @@ class Operator:
     divides: bool = False
     trailing: bool = False
     bounds: tuple[float, float] | None = None
+    float32_kernel: str = ""
     averages: bool = False
     offset: OffsetRule = OffsetRule.STOPS
     keeps_int8: Callable[[Node], bool] = _always
@@ -397,7 +401,7 @@ _ROWS = (
     Operator("Identity", _S.HOMOGENEOUS, _I.SHARED, averages=True, offset=_O.KEEPS),
     Operator("Dropout", _S.HOMOGENEOUS, _I.SHARED,
              mixed_axes=_dropout, averages=True, offset=_O.KEEPS),
-    Operator("Concat", _S.MOVE, _I.SHARED, data_inputs=None),
+    Operator("Concat", _S.MOVE, _I.SHARED, data_inputs=None, float32_kernel="QLinearConcat"),
     Operator("Split", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
     Operator("Slice", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
     Operator("Gather", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
@@ -437,6 +441,18 @@ def offset_rule(node: Node) -> OffsetRule:
     # Only what pads with zeros is in the way: MaxPool ignores its border.
     zeros = row.offset is OffsetRule.ABSORBS or (row.averages and row.int8 is Int8Rule.OWN)
     return OffsetRule.STOPS if pads and zeros else row.offset
+
+
+QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+_DOMAINS = frozenset({"", "com.microsoft"})
+
+
+def is_quantize(node: Node) -> bool:
+    return node.op_type == QUANTIZE and node.domain in _DOMAINS
+
+
+def is_dequantize(node: Node) -> bool:
+    return node.op_type == DEQUANTIZE and node.domain in _DOMAINS
 
 
 def weight_layout(graph: Graph, node: Node) -> WeightLayout | str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -84,6 +85,26 @@ def open_session(
         raise
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class of their own
         raise _refusal(error) from None
+
+
+def with_graph(
+    open_at: Callable[..., ort.InferenceSession],
+) -> tuple[ort.InferenceSession, ModelProto]:
+    """A session, and the graph that it runs after all optimizations.
+
+    Args:
+        open_at: opens the session, given the path for the graph as `optimized`.
+
+    Raises:
+        ModelError: what `open_at` raises; or the graph cannot be written or read.
+    """
+    with tempfile.TemporaryDirectory(prefix="onnxq.") as folder:
+        path = Path(folder) / "optimized.onnx"
+        session = open_at(optimized=path)
+        try:
+            return session, onnx.load(path)
+        except Exception as error:  # noqa: BLE001 - none was written, or one protobuf refuses
+            raise ModelError(f"the optimized graph was not saved: {error}") from None
 
 
 _libraries: ContextVar[tuple[Path, ...]] = ContextVar("libraries", default=())

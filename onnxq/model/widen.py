@@ -6,6 +6,8 @@ the same; activations are no longer rounded to 11 (or 8) bits in between.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
@@ -33,10 +35,7 @@ def widen(model: Model) -> tuple[Model, int]:
     taken = {name for node in graph.node for name in (*node.input, *node.output)} | given
     renamed: dict[str, str] = {}
     for info in (*inputs, *outputs):
-        name = f"{info.name}.float32"
-        while name in taken:
-            name += "_"
-        renamed[info.name] = name
+        renamed[info.name] = free_name(f"{info.name}.float32", taken)
     before = [cast(i.name, renamed[i.name], TensorProto.FLOAT) for i in inputs]
     after = [cast(renamed[o.name], o.name, _type(o)) for o in outputs]
     kept = {info.name: _type(info) for info in (*inputs, *outputs)}
@@ -106,6 +105,13 @@ def _bodies(node: NodeProto) -> list[GraphProto]:
 
 def _type(info: onnx.ValueInfoProto) -> int:
     return int(info.type.tensor_type.elem_type)
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """The name, with as many _ behind it as it takes to be new."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def cast(source: str, target: str, to: int) -> NodeProto:

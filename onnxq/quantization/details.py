@@ -19,7 +19,7 @@ import onnxq
 from onnxq.calibration.statistics import Calibration
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
-from onnxq.model.operators import Int8Rule, operator_of
+from onnxq.model.operators import DEQUANTIZE, Int8Rule, operator_of
 from onnxq.quantization.plan import Float
 from onnxq.records import to_plain
 
@@ -173,7 +173,7 @@ def _is_weighted(node: Node) -> bool:
 def _integer_source(graph: Graph, name: str) -> str | None:
     """The integer initializer behind a DequantizeLinear; None for anything else."""
     producer = graph.producers.get(name)
-    if producer is None or producer.op_type != "DequantizeLinear":
+    if producer is None or producer.op_type != DEQUANTIZE:
         return None
     source = producer.input(0)
     return source if graph.is_constant(source) else None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnxq.model.biases import BiasSite, bias_site
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
-from onnxq.model.operators import weight_layout
+from onnxq.model.operators import DEQUANTIZE, QUANTIZE, weight_layout
 from onnxq.model.rewrite import constant, edit, node, variable
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.numerics import Parameters, quantize_weight
@@ -95,10 +95,10 @@ class _Writer:
             integer = variable(name + QUANTIZED_SUFFIX, entry.parameters.dtype, source.shape)
             scale, zero = _constants(name, entry.parameters)
             gs_graph.nodes.append(
-                node("QuantizeLinear", f"{name}/quantize", [source, scale, zero], [integer])
+                node(QUANTIZE, f"{name}/quantize", [source, scale, zero], [integer])
             )
             gs_graph.nodes.append(
-                node("DequantizeLinear", f"{name}/dequantize", [integer, scale, zero], [restored])
+                node(DEQUANTIZE, f"{name}/dequantize", [integer, scale, zero], [restored])
             )
             for reader, position in readers:
                 reader.inputs[position] = restored
@@ -168,7 +168,7 @@ def _dequantize(gs_graph: Any, label: str, integers: Array, parameters: Paramete
     attributes = {} if parameters.axis is None else {"axis": parameters.axis}
     gs_graph.nodes.append(
         node(
-            "DequantizeLinear", f"{label}/dequantize",
+            DEQUANTIZE, f"{label}/dequantize",
             [constant(label + QUANTIZED_SUFFIX, integers), scale, zero], [restored], **attributes,
         )
     )  # fmt: skip

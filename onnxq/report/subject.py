@@ -21,12 +21,12 @@ from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
 from onnxq.model.normalize import Normalization, normalize
 from onnxq.model.octaves import recorded_octaves, recorded_offsets
-from onnxq.model.operators import Int8Rule, operator_of, weight_layout
+from onnxq.model.operators import DEQUANTIZE, QUANTIZE, Int8Rule, operator_of, weight_layout
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.details import Details, details
 from onnxq.quantization.numerics import Parameters
 from onnxq.quantization.plan import Float, QuantizationPlan
-from onnxq.validation.twin import DEQUANTIZE, QUANTIZE, float_twin
+from onnxq.validation.twin import float_twin
 
 
 @dataclass(frozen=True)

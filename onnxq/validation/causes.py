@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.model.graph import Graph, Node
-from onnxq.model.operators import weight_layout
+from onnxq.model.operators import DEQUANTIZE, QUANTIZE, weight_layout
 from onnxq.model.weights import WeightLayout
 from onnxq.validation.pairing import Layer, Pairing
-from onnxq.validation.twin import DEQUANTIZE, QUANTIZE
 
 Array = NDArray[Any]
 

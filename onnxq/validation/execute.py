@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from onnxq.emulation.emulate import emulator
-from onnxq.emulation.qdq import is_dequantize
 from onnxq.errors import ModelError, UsageError
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
+from onnxq.model.operators import is_dequantize
 from onnxq.model.session import open_session, run
 
 Array = NDArray[Any]

@@ -6,21 +6,18 @@ rename nodes.
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
-
-import onnx
+from functools import partial
 
 from onnxq.emulation.agreement import INTEGER_KERNELS
 from onnxq.emulation.layers import Fused
 from onnxq.emulation.plan import plan_emulation
-from onnxq.emulation.qdq import QdqGraph, is_quantize
+from onnxq.emulation.qdq import QdqGraph
 from onnxq.model.graph import Node
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
-from onnxq.model.operators import Int8Rule, operator_of
-from onnxq.model.session import open_session
+from onnxq.model.operators import Int8Rule, is_quantize, operator_of
+from onnxq.model.session import open_session, with_graph
 from onnxq.quantization.plan import Float
 
 
@@ -49,10 +46,8 @@ def kernels(model: Model) -> tuple[Kernel, ...]:
     """
     source, _ = normalize(model)
     graph = QdqGraph(source)
-    with tempfile.TemporaryDirectory(prefix="onnxq.") as folder:
-        path = Path(folder) / "optimized.onnx"
-        open_session(source, optimized=path, layout=False)
-        ran = {node.name: node.op_type for node in onnx.load(path).graph.node}
+    _, optimized = with_graph(partial(open_session, source, layout=False))
+    ran = {node.name: node.op_type for node in optimized.graph.node}
     plan = plan_emulation(graph)
     found = []
     for node in graph.nodes:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxq.emulation.qdq import NotInteger, QdqGraph, Quantization, is_dequantize, is_quantize
+from onnxq.emulation.qdq import NotInteger, QdqGraph, Quantization
 from onnxq.model.graph import Node
 from onnxq.model.model import Model
-from onnxq.model.operators import Int8Rule, operator_of, weight_layout
+from onnxq.model.operators import Int8Rule, is_dequantize, is_quantize, operator_of, weight_layout
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.targets import TARGETS
 
@@ -52,11 +52,11 @@ def lint(model: Model) -> tuple[Finding, ...]:
     """Everything in a QDQ model that TensorRT would refuse, run in float, or run slowly.
 
     Args:
-        model: whoever wrote it, with a name for each node (as `normalize` gives them).
+        model: whoever wrote it. Nodes without a name are called by their first output.
     """
     graph = QdqGraph(model)
     return tuple(
-        Finding(rule.id, node.name, detail, rule.advice)
+        Finding(rule.id, node.name or node.output, detail, rule.advice)
         for rule in RULES
         for node, detail in rule.check(graph)
     )
@@ -73,9 +73,9 @@ def _scales(graph: QdqGraph) -> Found:
 
 def _known(graph: QdqGraph) -> Iterator[tuple[Node, Quantization]]:
     """Q and DQ nodes whose parameters are usable, biases aside."""
-    biases = {node.name for node, _ in _biases(graph)}
+    biases = {node.index for node, _ in _biases(graph)}
     for node in graph.nodes:
-        if (is_quantize(node) or is_dequantize(node)) and node.name not in biases:
+        if (is_quantize(node) or is_dequantize(node)) and node.index not in biases:
             try:
                 yield node, graph.quantization(node)
             except NotInteger:
@@ -94,30 +94,29 @@ def _zero_points(graph: QdqGraph) -> Found:
             yield node, "its zero point is not 0"
 
 
-def _biases(graph: QdqGraph) -> Found:
+def _weighted(graph: QdqGraph) -> Iterator[tuple[Node, WeightLayout]]:
     for node in graph.nodes:
         layout = weight_layout(graph, node)
-        bias = layout.bias if isinstance(layout, WeightLayout) else ""
-        producer = graph.producers.get(bias)
+        if isinstance(layout, WeightLayout):
+            yield node, layout
+
+
+def _biases(graph: QdqGraph) -> Found:
+    for node, layout in _weighted(graph):
+        producer = graph.producers.get(layout.bias)
         if producer is not None and is_dequantize(producer):
             yield producer, f"the bias of {node.name} is quantized"
 
 
 def _weight_axes(graph: QdqGraph) -> Found:
-    for node, layout, found in _weights(graph):
+    for node, layout in _weighted(graph):
+        try:
+            found = graph.standing_for(layout.weight)
+        except NotInteger:
+            continue
         axis, rank = found.parameters.axis, graph.rank(layout.weight) or 1
         if axis is not None and axis % rank != layout.channel_axis:
             yield node, f"its weight has scales along axis {axis}, not {layout.channel_axis}"
-
-
-def _weights(graph: QdqGraph) -> Iterator[tuple[Node, WeightLayout, Quantization]]:
-    for node in graph.nodes:
-        layout = weight_layout(graph, node)
-        if isinstance(layout, WeightLayout):
-            try:
-                yield node, layout, graph.standing_for(layout.weight)
-            except NotInteger:
-                continue
 
 
 def _activation_scales(graph: QdqGraph) -> Found:
@@ -127,9 +126,8 @@ def _activation_scales(graph: QdqGraph) -> Found:
 
 
 def _half_quantized(graph: QdqGraph) -> Found:
-    for node in graph.nodes:
-        layout = weight_layout(graph, node)
-        if node.op_type not in TARGET.weighted or not isinstance(layout, WeightLayout):
+    for node, layout in _weighted(graph):
+        if node.op_type not in TARGET.weighted:
             continue
         weight, data = (
             _is_dequantized(graph, name) for name in (layout.weight, node.input(layout.data))
@@ -158,24 +156,20 @@ def _inside_fusions(graph: QdqGraph) -> Found:
 
 
 def _residuals(graph: QdqGraph) -> Found:
+    weighted = {
+        node.index
+        for node, layout in _weighted(graph)
+        if node.op_type in TARGET.weighted and _is_dequantized(graph, node.input(layout.data))
+    }
     for node in graph.nodes:
         if node.op_type not in TARGET.residual:
             continue
         makers = [graph.producers.get(name) for name in node.inputs]
         if None in makers or any(graph.constant(name) is not None for name in node.inputs):
             continue
-        integer = [m for m in makers if m is not None and _is_integer(graph, m)]
+        integer = [maker.name for maker in makers if maker is not None and maker.index in weighted]
         if integer and not any(_is_dequantized(graph, name) for name in node.inputs):
-            yield node, f"no branch beside {integer[0].name} is quantized"
-
-
-def _is_integer(graph: QdqGraph, node: Node) -> bool:
-    layout = weight_layout(graph, node)
-    return (
-        node.op_type in TARGET.weighted
-        and isinstance(layout, WeightLayout)
-        and _is_dequantized(graph, node.input(layout.data))
-    )
+            yield node, f"no branch beside {integer[0]} is quantized"
 
 
 def _concats(graph: QdqGraph) -> Found:

@@ -24,13 +24,15 @@ from onnxq.model.modernize import LOWEST_OPSET
 from onnxq.model.normalize import normalize
 from onnxq.model.octaves import relation
 from onnxq.model.operators import (
+    DEQUANTIZE,
+    QUANTIZE,
     Int8Rule,
     ScaleRule,
     clip_bounds,
     kernel_output,
     operator_of,
 )
-from onnxq.validation.twin import DEQUANTIZE, QUANTIZE, float_twin, is_qdq
+from onnxq.validation.twin import float_twin, is_qdq
 
 Array = NDArray[Any]
 

@@ -16,11 +16,10 @@ from onnx import ModelProto, numpy_helper
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
+from onnxq.model.operators import DEQUANTIZE, QUANTIZE
 from onnxq.model.session import open_session, run
 
 Array = NDArray[Any]
-
-QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
 def is_qdq(node: Node) -> bool:

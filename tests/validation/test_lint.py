@@ -88,6 +88,17 @@ def test_what_breaks_a_rule_is_found(rule):
     assert all(each.node and each.detail and each.advice for each in findings)
 
 
+def test_nodes_without_names_are_called_by_their_output():
+    model = model_of(SOUND.replace("c = Conv<pads = [1,1,1,1]>(rd, w2, b)", BREAKS["bias"][0][1])
+                     .replace("xq = QuantizeLinear(x, s, z)", "xq = QuantizeLinear(x, s, z3)"))  # fmt: skip
+    for node in model.proto.graph.node:
+        node.name = ""
+    assert {(each.rule, each.node) for each in lint(model)} == {
+        ("bias", "bd"),
+        ("zero-point", "xq"),
+    }
+
+
 @pytest.mark.parametrize("rest", ["fp32", "fp16"])
 @pytest.mark.parametrize("weights", ["per-channel", "per-tensor"])
 def test_what_is_written_for_the_gpu_breaks_none(weights, rest):

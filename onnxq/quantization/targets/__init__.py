@@ -6,16 +6,15 @@ Each is a TOML file; those beside this module are shipped, users name their own.
 from __future__ import annotations
 
 import enum
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from onnxq.data.suggest import suggest
 from onnxq.errors import UsageError
 from onnxq.model.operators import OPERATORS, Int8Rule, Operator
+from onnxq.records import read_toml
 
 
 class Placement(enum.Enum):
@@ -87,12 +86,12 @@ def read_target(path: Path) -> Target:
         UsageError: the file cannot be read, a key is missing or unknown, a value is of the wrong
             kind, or an operator cannot be what the file says it is.
     """
-    values = _parse(path)
+    values = read_toml(path)
     base = values.pop(BASE, None)
     if base is not None:
         if base not in SHIPPED:
             raise UsageError(f"{path}: base must be one of {', '.join(SHIPPED)}, not {base!r}")
-        values = _parse(_FOLDER / f"{base}.toml") | values
+        values = read_toml(_FOLDER / f"{base}.toml") | values
     known = {field.name for field in fields(Target)} - {"name"}
     for key in values:
         if key not in known:
@@ -151,19 +150,6 @@ _OPERATORS_OF: Mapping[str, Callable[[Operator], bool]] = MappingProxyType(
     }
 )
 """Field → which rows of the operator table it may name."""
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        return dict(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path}: not a TOML file: {error}") from None
 
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
