@@ -15,7 +15,7 @@ from onnxq.errors import ModelError, OutputError
 from onnxq.model import external
 from onnxq.model.model import Model
 from onnxq.model.session import open_session
-from onnxq.model.structure import check_structure
+from onnxq.model.structure import NO_TEXT, check_structure
 from onnxq.records import atomic_path
 
 NEWEST_OPSET = 26
@@ -56,6 +56,8 @@ def _parse(path: Path) -> ModelProto:
     proto = ModelProto()
     try:
         proto.ParseFromString(content)
+    except UnicodeDecodeError:
+        raise ModelError(f"{path}: not a valid ONNX model: {NO_TEXT}") from None
     except DecodeError:
         raise ModelError(
             f"{path}: not an ONNX file, or a truncated one", hint="export or copy it again"

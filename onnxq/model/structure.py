@@ -16,16 +16,13 @@ _QUARTERED = frozenset({getattr(TensorProto, name) for name in ("UINT2", "INT2")
                         if hasattr(TensorProto, name)})  # fmt: skip
 _COMPLEX = frozenset({TensorProto.COMPLEX64, TensorProto.COMPLEX128})
 
+NO_TEXT = "a name or text in it is not UTF-8"
+
 
 def check_structure(proto: ModelProto) -> str:
     """What is wrong with the model, one line; "" where nothing is."""
-    try:
-        readable = _is_text(proto)
-    except UnicodeDecodeError:
-        # Some builds of protobuf raise this instead of handing over the bytes.
-        readable = False
-    if not readable:
-        return "a name or text in it is not UTF-8"
+    if not _is_text(proto):
+        return NO_TEXT
     for graph in _graphs(proto.graph):
         for info in (*graph.input, *graph.output, *graph.value_info):
             if _elem_type(info) not in _TYPES:
@@ -96,7 +93,10 @@ def _stored(tensor: TensorProto) -> int:
 
 
 def _is_text(message: Message) -> bool:
-    """Whether every string in it is UTF-8: protobuf hands over the bytes of those that are not."""
+    """Whether every string in it is UTF-8: protobuf hands over the bytes of those that are not.
+
+    That is its C implementation; the one in Python refuses them when it parses.
+    """
     if isinstance(message, TensorProto):
         # Its values are bytes and numbers, gigabytes of them.
         entries = [text for entry in message.external_data for text in (entry.key, entry.value)]

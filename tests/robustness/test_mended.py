@@ -1,6 +1,9 @@
 """Faults that the scoreboards found, each by the smallest model that showed it."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -55,6 +58,20 @@ def test_text_that_is_not_utf8(tmp_path):
     (tmp_path / "m.onnx").write_bytes(content)
     with pytest.raises(ModelError, match="not UTF-8"):
         load(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("implementation", ["upb", "python"])
+def test_text_that_is_not_utf8_whoever_parses_it(tmp_path, implementation):
+    """Packages such as onnxruntime_extensions choose protobuf's Python implementation."""
+    path = tmp_path / "m.onnx"
+    path.write_bytes(small().SerializeToString().replace(b"conv", b"co\xffv"))
+    done = subprocess.run(
+        [sys.executable, "-m", "onnxq", "inspect", path], capture_output=True, text=True, check=False,
+        env=os.environ | {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": implementation},
+    )  # fmt: skip
+    assert done.returncode == 3
+    said = f"error: {path}: not a valid ONNX model: a name or text in it is not UTF-8\n"
+    assert done.stderr == said
 
 
 def test_an_element_type_that_there_is_not(tmp_path):
