@@ -9,9 +9,6 @@ hold on a busy machine too. CPU time is that of all threads of the process.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,7 +19,9 @@ from onnxq import api
 from onnxq.calibration.stream import Request, calibrate
 from onnxq.model.graph import Graph
 from onnxq.model.normalize import normalize
-from onnxq.model.session import open_session, run, with_outputs
+from onnxq.model.session import open_session, with_outputs
+from onnxq.model.session import run as compute
+from steps import run
 
 REPETITIONS = 4
 
@@ -58,7 +57,7 @@ def ratios(options: argparse.Namespace) -> None:
 
     def infer(session: object, outputs: list[str] | None, data: api.DataSource) -> None:
         for batch in data.batches(8):
-            run(session, outputs, batch.feeds)
+            compute(session, outputs, batch.feeds)
 
     found = timed({
         "plain inference": lambda: infer(plain, None, memory),
@@ -76,18 +75,6 @@ def ratios(options: argparse.Namespace) -> None:
               f"{source.count / wall:10.0f}", flush=True)  # fmt: skip
 
 
-def command(*arguments: str) -> tuple[float, float]:
-    """Wall seconds and peak memory (MB) of `onnxq calibrate` in a process of its own."""
-    started = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "onnxq", "calibrate", *arguments], stdout=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    if os.waitstatus_to_exitcode(status):
-        raise SystemExit("failed")
-    return time.monotonic() - started, usage.ru_maxrss / 1024
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
@@ -97,20 +84,22 @@ def main() -> None:
     parser.add_argument("--rss", default="100,1000,10000", help="numbers of random samples")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
-    ratios(options)
+    # Before this process grows: the peak of one that it starts begins with its own.
     with tempfile.TemporaryDirectory() as folder:
         output = ("-q", "-o", str(Path(folder) / "c.calib"))
         for count in filter(None, options.rss.split(",")):
-            _, peak = command(options.model, "--data", f"random:{count}", *output)
-            print(f"peak memory, {count:>6s} samples {peak:8.0f} MB", flush=True)
+            cost = run("calibrate", options.model, "--data", f"random:{count}", *output)
+            print(f"peak memory, {count:>6s} samples {cost.megabytes:8.0f} MB", flush=True)
         images = ("--data", options.data)
         images += ("--preprocess", options.preprocess) if options.preprocess else ()
         one, many = [], []
         for _ in range(2):
-            one.append(command(options.model, *images, *output)[0])
-            many.append(command(options.model, *images, *output, "--jobs", str(options.jobs))[0])
+            job = ("calibrate", options.model, *images, *output)
+            one.append(run(*job).seconds)
+            many.append(run(*job, "--jobs", str(options.jobs)).seconds)
         print(f"all of the images: {min(one):.1f} s; with --jobs {options.jobs} {min(many):.1f} s, "
-              f"{min(one) / min(many):.2f} times as fast")  # fmt: skip
+              f"{min(one) / min(many):.2f} times as fast", flush=True)  # fmt: skip
+    ratios(options)
 
 
 if __name__ == "__main__":
