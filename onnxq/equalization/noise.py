@@ -36,6 +36,12 @@ Indices = NDArray[np.int64]
 LEVELS = 127.0
 SCALE = 12 * LEVELS**2
 
+WHOLE = 1 << 21
+"""Weights up to this number of elements take part with all of them."""
+
+STRONGEST = 64
+"""Elements of each row, and of each column, that a larger weight takes part with."""
+
 EMPTY = -80.0
 """Log magnitude that stands for zero weights and silent channels."""
 
@@ -45,7 +51,9 @@ class WeightTerm:
     """Noise of one quantized weight.
 
     Attributes:
-        log_weight: (groups, outputs per group, inputs per group), log of the largest tap.
+        log_weight: (elements,), log of the largest tap, row by row.
+        row, column: (elements,), place among the outputs and among the inputs of all groups.
+        starts: (outputs,), the first element of each row.
         rows: (outputs,), variable of each output channel.
         columns: (groups, inputs per group), variable of each input channel.
         row_gain: (outputs,), sensitivity G_i.
@@ -54,28 +62,34 @@ class WeightTerm:
 
     node: str
     log_weight: NDArray[np.float32]
+    row: NDArray[np.int32]
+    column: NDArray[np.int32]
+    starts: Indices
     rows: Indices
     columns: Indices
     row_gain: Floats
     column_power: Floats
 
     def scaled(self, sigma: Floats) -> NDArray[np.float32]:
-        """Log |W_ij| − τ_j + σ_i, the shape of `log_weight`."""
+        """Log |W_ij| − τ_j + σ_i of each element."""
         single = sigma.astype(np.float32)
-        rows = single[self.rows].reshape(*self.log_weight.shape[:2], 1)
-        result: NDArray[np.float32] = self.log_weight - single[self.columns][:, None, :]
-        result += rows
+        result: NDArray[np.float32] = self.log_weight - single[self.columns].ravel()[self.column]
+        result += single[self.rows][self.row]
         return result
+
+    def peaks(self, scaled: NDArray[np.float32], *, per_channel: bool) -> NDArray[np.float32]:
+        """(outputs,): the largest of what shares a step, a row or the whole weight."""
+        if not scaled.size:
+            return np.full(len(self.rows), EMPTY, np.float32)
+        peak: NDArray[np.float32] = np.maximum.reduceat(scaled, self.starts)
+        return peak if per_channel else np.full_like(peak, peak.max())
 
     def noise(self, sigma: Floats, *, per_channel: bool) -> float:
         """The weight noise at the scales e^σ."""
         received = (self.column_power * np.exp(2 * sigma[self.columns])).sum(axis=1)
-        peak = self.scaled(sigma).max(axis=2, initial=EMPTY).astype(np.float64)
-        if not per_channel:
-            peak = np.full_like(peak, peak.max())
-        row = sigma[self.rows].reshape(peak.shape)
-        gain = self.row_gain.reshape(peak.shape)
-        return float(np.sum(np.exp(2 * (peak - row)) * gain * received[:, None])) / SCALE
+        peak = self.peaks(self.scaled(sigma), per_channel=per_channel).astype(np.float64)
+        noise = np.exp(2 * (peak - sigma[self.rows])) * self.row_gain
+        return float(noise.reshape(len(received), -1).sum(axis=1) @ received) / SCALE
 
     @property
     def variables(self) -> Indices:
@@ -175,12 +189,35 @@ def _weight_term(
 ) -> WeightTerm:
     layout = site.layout
     magnitude = frame.weight(site).max(axis=2)
-    shape = (layout.groups, layout.outputs // layout.groups, -1)
+    rows, columns = _elements(magnitude)
+    inputs = layout.input_index()[:, 0] if magnitude.shape[1] else np.zeros(layout.outputs)
     return WeightTerm(
-        site.node.name, _log(magnitude).astype(np.float32).reshape(shape), lookup[site.output_ids],
+        site.node.name, _log(magnitude[rows, columns]).astype(np.float32), rows.astype(np.int32),
+        (inputs[rows] + columns).astype(np.int32),
+        np.searchsorted(rows, np.arange(layout.outputs)), lookup[site.output_ids],
         lookup[site.input_ids].reshape(layout.groups, -1), snap(gains.at_output[site.node.name]),
         snap(power.reshape(layout.groups, -1) * layout.taps),
     )  # fmt: skip
+
+
+def _elements(magnitude: Floats) -> tuple[Indices, Indices]:
+    """Rows and columns of the elements that take part, row by row: all of them, if not too many.
+
+    A step follows from the largest element, so the small ones of a large weight, which is no
+    row's and no column's strong one, would have to grow by much to matter.
+    """
+    if magnitude.size <= WHOLE:
+        rows, columns = np.indices(magnitude.shape).reshape(2, -1)
+        return rows, columns
+    strong = np.zeros(magnitude.shape, np.bool_)
+    for axis in (0, 1):
+        first = max(0, magnitude.shape[axis] - STRONGEST)
+        best = np.argpartition(magnitude, first, axis=axis).take(
+            np.arange(first, magnitude.shape[axis]), axis=axis
+        )
+        np.put_along_axis(strong, best, True, axis=axis)
+    rows, columns = np.nonzero(strong)
+    return rows, columns
 
 
 def _activation_term(

@@ -62,11 +62,11 @@ class Objective:
         self._row_gain = _flat([term.row_gain for term in weights]) / SCALE
         self._column = _flat([term.columns for term in weights])
         self._power = _flat([term.column_power for term in weights])
-        shapes = [term.log_weight.shape for term in weights]
-        self._groups = Segments.sized([size for g, _, size in shapes for _ in range(g)])
-        per_group = [outputs for g, outputs, _ in shapes for _ in range(g)]
+        shapes = [term.columns.shape for term in weights]
+        rows = [len(term.rows) for term in weights]
+        self._groups = Segments.sized([size for g, size in shapes for _ in range(g)])
+        per_group = [n // g for n, (g, _) in zip(rows, shapes, strict=True) for _ in range(g)]
         self._row_group = Segments.sized(per_group).of
-        rows = [g * outputs for g, outputs, _ in shapes]
         self._segment = Segments.sized([1] * sum(rows) if model.per_channel else rows).of
         self._log_range = _flat([term.log_range for term in activations])
         self._channel = _flat([term.variables for term in activations])
@@ -79,15 +79,13 @@ class Objective:
         row_start = column_start = 0
         for term in self._model.weights:
             scaled = term.scaled(sigma)
-            groups, outputs, inputs = scaled.shape
-            axes = 2 if self._model.per_channel else (0, 1, 2)
-            near = np.flatnonzero(scaled > scaled.max(axis=axes, keepdims=True) - REACH)
-            logs.append(term.log_weight.ravel()[near])
-            row = near // inputs
-            rows.append(row + row_start)
-            columns.append(row // outputs * inputs + near % inputs + column_start)
-            row_start += groups * outputs
-            column_start += groups * inputs
+            peak = term.peaks(scaled, per_channel=self._model.per_channel)
+            near = np.flatnonzero(scaled > peak[term.row] - REACH)
+            logs.append(term.log_weight[near])
+            rows.append(term.row[near] + row_start)
+            columns.append(term.column[near] + column_start)
+            row_start += len(term.rows)
+            column_start += term.columns.size
         row = _flat(rows)
         sizes = np.bincount(self._segment[row], minlength=1 + self._segment.max(initial=-1))
         return Entries(
@@ -133,6 +131,6 @@ def _soft_maximum(values: Floats, segments: Segments) -> tuple[Floats, Floats]:
 
 
 def _flat(
-    parts: list[NDArray[np.int64]] | list[Floats] | list[NDArray[np.float32]],
+    parts: list[Indices] | list[NDArray[np.int32]] | list[Floats] | list[NDArray[np.float32]],
 ) -> NDArray[Any]:
     return np.concatenate([part.ravel() for part in parts]) if parts else np.zeros(0, np.int64)

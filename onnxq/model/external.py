@@ -1,4 +1,8 @@
-"""Weights in a file beside the model, for models that protobuf cannot hold in one (2 GiB)."""
+"""Weights in files, for models that protobuf cannot hold in one message (2 GiB).
+
+Inside this program such a model's weights are *parked*: the proto tells the file, offset and length
+of each, so that copies of the model share them and they take memory only while they are looked at.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,13 @@ import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
 INLINE_LIMIT = 1_900_000_000
@@ -37,6 +44,107 @@ def is_large(proto: ModelProto) -> bool:
     return sum(byte_size(tensor) or 0 for tensor in proto.graph.initializer) >= INLINE_LIMIT
 
 
+# --- parked weights --------------------------------------------------------------------------
+
+
+def settle(proto: ModelProto) -> None:
+    """Park the weights of a large model, in place; bring those of another one back into it."""
+    if is_large(proto):
+        for tensor in proto.graph.initializer:
+            if not is_parked(tensor) and (byte_size(tensor) or 0) > SMALL:
+                park(tensor, _raw(tensor))
+    else:
+        for tensor in filter(is_parked, proto.graph.initializer):
+            tensor.raw_data = bytes(_raw(tensor))
+            _clear_place(tensor)
+
+
+def is_parked(tensor: TensorProto) -> bool:
+    """Whether the values are in a file."""
+    return bool(tensor.data_location == TensorProto.EXTERNAL)
+
+
+def has_parked(proto: ModelProto) -> bool:
+    """Whether a file holds some of the weights: then the message alone is not the model."""
+    return any(map(is_parked, proto.graph.initializer))
+
+
+def park(tensor: TensorProto, raw: NDArray[np.uint8]) -> None:
+    """Write the values to a file of this process, which goes with it, and point to them.
+
+    Equal values share a file.
+    """
+    path = _folder() / hashlib.sha256(raw.data).hexdigest()
+    if not path.exists():
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
+            raw.tofile(stream)
+        Path(stream.name).replace(path)
+    for each in ("raw_data", "float_data", "int32_data", "int64_data", "double_data"):
+        tensor.ClearField(each)
+    point_to(tensor, path, 0, raw.nbytes)
+
+
+def point_to(tensor: TensorProto, path: Path, offset: int, length: int) -> None:
+    """Say that the values are in `path`, an absolute one."""
+    _clear_place(tensor)
+    _place(tensor, {"location": path, "offset": offset, "length": length})
+
+
+def values_of(tensor: TensorProto) -> NDArray[Any]:
+    """The values, of the tensor's shape; those that are parked are mapped, not read."""
+    if not is_parked(tensor):
+        return numpy_helper.to_array(tensor)
+    raw = _raw(tensor)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    if raw.nbytes == math.prod(tensor.dims) * dtype.itemsize:
+        return raw.view(dtype).reshape(tuple(tensor.dims))
+    # Several values share a byte.
+    inline = TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=bytes(raw))
+    return numpy_helper.to_array(inline)
+
+
+def take_raw(tensor: TensorProto) -> NDArray[np.uint8]:
+    """The raw bytes, wherever they are, taken out of the tensor; none where it holds numbers."""
+    raw = _raw(tensor) if is_parked(tensor) else np.frombuffer(tensor.raw_data, np.uint8)
+    tensor.ClearField("raw_data")
+    _clear_place(tensor)
+    return raw
+
+
+def _raw(tensor: TensorProto) -> NDArray[np.uint8]:
+    """The bytes of the values, as a file has them."""
+    if is_parked(tensor):
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        return np.memmap(
+            entries["location"], np.uint8, "r", int(entries["offset"]), int(entries["length"])
+        )
+    raw = tensor.raw_data or numpy_helper.to_array(tensor).tobytes()
+    return np.frombuffer(raw, np.uint8)
+
+
+def _clear_place(tensor: TensorProto) -> None:
+    tensor.ClearField("external_data")
+    tensor.ClearField("data_location")
+
+
+def _place(tensor: TensorProto, entries: dict[str, Any]) -> None:
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in entries.items():
+        tensor.external_data.add(key=key, value=str(value))
+
+
+@lru_cache(maxsize=1)
+def _spool() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="onnxq.weights.")
+
+
+def _folder() -> Path:
+    return Path(_spool().name)
+
+
+# --- files of models -------------------------------------------------------------------------
+
+
 def without_weights(proto: ModelProto) -> ModelProto:
     """A copy whose large initializers have type and shape but no values, and no data location."""
     result, _ = _skeleton(proto)
@@ -51,14 +159,11 @@ def write_split(proto: ModelProto, stream: IO[bytes], location: str) -> ModelPro
     """
     result, large = _skeleton(proto)
     for source, tensor in large:
-        raw = source.raw_data or numpy_helper.to_array(source).tobytes()
+        raw = _raw(source)
         # Aligned, so that readers can map the file.
         stream.write(b"\0" * (-stream.tell() % 4096))
-        entries = {"location": location, "offset": stream.tell(), "length": len(raw)}
-        stream.write(raw)
-        tensor.data_location = TensorProto.EXTERNAL
-        for key, value in entries.items():
-            tensor.external_data.add(key=key, value=str(value))
+        _place(tensor, {"location": location, "offset": stream.tell(), "length": raw.nbytes})
+        stream.write(raw.data)
     return result
 
 
@@ -113,7 +218,7 @@ def as_file(proto: ModelProto) -> Iterator[Path]:
 
 def write(proto: ModelProto, path: Path) -> None:
     """Write a model of any size for this program's own use: `path`, and perhaps `path`.data."""
-    if is_large(proto):
+    if is_large(proto) or has_parked(proto):
         with path.with_name(path.name + ".data").open("wb") as stream:
             proto = write_split(proto, stream, path.name + ".data")
     path.write_bytes(proto.SerializeToString(deterministic=True))

@@ -86,14 +86,18 @@ def _check_versions(proto: ModelProto, path: Path) -> None:
 def _load_external_data(proto: ModelProto, path: Path) -> None:
     """Read tensors stored in other files, which must lie in the model's own folder."""
     folder = path.resolve().parent
+    weights = list(proto.graph.initializer) if external.is_large(proto) else []
+    parks = set(map(id, weights))
     for tensor in onnx.external_data_helper._get_all_tensors(proto):  # noqa: SLF001
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
-        _read_external(tensor, entries, folder, path)
+        _read_external(tensor, entries, folder, path, parks=id(tensor) in parks)
 
 
-def _read_external(tensor: TensorProto, entries: dict[str, str], folder: Path, path: Path) -> None:
+def _read_external(
+    tensor: TensorProto, entries: dict[str, str], folder: Path, path: Path, *, parks: bool
+) -> None:
     where = f"{path}: external data of tensor {tensor.name!r}"
     location = entries.get("location", "")
     if not location or "\0" in location:
@@ -117,6 +121,9 @@ def _read_external(tensor: TensorProto, entries: dict[str, str], folder: Path, p
             f"{where} do not fit {location!r}: {length} bytes at offset {offset}, "
             f"{expected} expected, {max(available, 0)} there"
         )
+    if parks and length > external.SMALL:
+        external.point_to(tensor, target.resolve(), offset, length)
+        return
     with target.open("rb") as stream:
         stream.seek(offset)
         tensor.raw_data = stream.read(length)
@@ -162,10 +169,11 @@ def _with_shapes(proto: ModelProto) -> ModelProto:
             shaped = onnx.shape_inference.infer_shapes(
                 external.without_weights(proto), data_prop=True
             )
-            # In place: a copy would double gigabytes, and inferring again changes nothing.
-            del proto.graph.value_info[:]
-            proto.graph.value_info.extend(shaped.graph.value_info)
-            return proto
+            result = ModelProto()
+            result.CopyFrom(proto)
+            del result.graph.value_info[:]
+            result.graph.value_info.extend(shaped.graph.value_info)
+            return result
         return onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
         return proto

@@ -10,8 +10,9 @@ from typing import Any
 
 import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto, numpy_helper
+from onnx import NodeProto
 
+from onnxq.model import external
 from onnxq.model.model import Dimension, Model, shape_of
 
 Array = NDArray[Any]
@@ -95,9 +96,12 @@ class Graph:
         if not name or not self.is_constant(name):
             return None
         if name not in self._values:
-            value = numpy_helper.to_array(self._initializers[name])
-            value = value.view()
+            tensor = self._initializers[name]
+            value = external.values_of(tensor).view()
             value.flags.writeable = False
+            if external.is_parked(tensor):
+                # Mapped anew each time: pages that were looked at count as this process's memory.
+                return value
             self._values[name] = value
         return self._values[name]
 

@@ -12,6 +12,8 @@ import onnx
 from numpy.typing import DTypeLike
 from onnx import ModelProto, ValueInfoProto
 
+from onnxq.model import external
+
 Dimension = int | str | None
 """A known size, a named size such as "batch", or nothing known."""
 
@@ -58,11 +60,15 @@ class Model:
     """An ONNX model that nothing changes in place.
 
     `proto` is shared, not copied: read it, never write to it. Rewriting goes through
-    `onnxq.model.rewrite.edit`, which copies. External data are loaded into it.
+    `onnxq.model.rewrite.edit`, which copies. The weights are in it; those of a large model are
+    parked in files, see `onnxq.model.external`.
     """
 
     proto: ModelProto
     source: Path | None = None
+
+    def __post_init__(self) -> None:
+        external.settle(self.proto)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -72,8 +78,7 @@ class Model:
         skeleton.CopyFrom(self.proto)
         for tensor in skeleton.graph.initializer:
             digest.update(tensor.name.encode())
-            digest.update(tensor.raw_data)
-            tensor.ClearField("raw_data")
+            digest.update(external.take_raw(tensor).data)
         digest.update(skeleton.SerializeToString(deterministic=True))
         return digest.hexdigest()
 

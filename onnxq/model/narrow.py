@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
+from onnxq.model import external
 from onnxq.model.graph import Graph, Node, names_in_subgraphs
 from onnxq.model.model import Model
 from onnxq.model.operators import is_dequantize, is_quantize, operator_of
@@ -234,7 +235,7 @@ class _Writer:
         if half:  # what is narrowed here is float32 by its own name, for later readers too
             self._copies[name, False] = name
         if half and name in self._constants and self._graph.constant(name) is not None:
-            values = numpy_helper.to_array(self._constants[name]).astype(np.float16)
+            values = external.values_of(self._constants[name]).astype(np.float16)
             self._constants[copy] = numpy_helper.from_array(values, copy)
         else:
             source = name if half else self._copies[name, True]

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs  # noqa: TID251
 from onnx import ModelProto
+from onnx_graphsurgeon.ir.tensor import LazyValues  # noqa: TID251
 from onnx_graphsurgeon.logger import G_LOGGER  # noqa: TID251
 
 from onnxq.errors import ModelError
@@ -45,6 +46,8 @@ def edit(model: Model, change: Change, *, opset: int = 0) -> Model:
         captured = {name for node in model.proto.graph.node for name in names_in_subgraphs(node)}
         _rename_new(graph, old, captured)
         graph.cleanup(remove_unused_node_outputs=False).toposort()
+        if external.is_large(model.proto):
+            _park(graph)
         result = _export(graph)
 
     proto = ModelProto()
@@ -65,7 +68,7 @@ def edit(model: Model, change: Change, *, opset: int = 0) -> Model:
             node.doc_string = notes[node.name].doc_string
     _merge_opsets(proto, result, opset)
     try:
-        if not external.is_large(proto):
+        if not external.has_parked(proto):
             onnx.checker.check_model(proto)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(f"the rewritten graph is not valid: {error}") from error
@@ -84,6 +87,21 @@ def _import(model: Model) -> gs.Graph:
         return gs.import_onnx(source)
     except Exception as error:  # it fails with whatever its own code raises
         raise ModelError(f"the graph has a form onnxq cannot rewrite: {error}") from error
+
+
+def _park(graph: gs.Graph) -> None:
+    """Move new weights to files before they are copied into a message."""
+    for tensor in graph.tensors().values():
+        if isinstance(tensor, gs.Constant) and isinstance(tensor._values, np.ndarray):  # noqa: SLF001
+            values = tensor._values  # noqa: SLF001
+            tensor.data_location = None  # where the values it had before were
+            if values.nbytes > external.SMALL:
+                proto = onnx.TensorProto(
+                    name=tensor.name, dims=values.shape,
+                    data_type=onnx.helper.np_dtype_to_tensor_dtype(values.dtype),
+                )  # fmt: skip
+                external.park(proto, np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+                tensor._values = LazyValues(proto)  # noqa: SLF001
 
 
 def _export(graph: gs.Graph) -> ModelProto:

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
+from onnxq.model import external
 from onnxq.model.model import Model
 
 NARROW = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
@@ -91,7 +92,7 @@ def _widen_node(node: NodeProto, renamed: dict[str, str]) -> None:
 
 
 def _wide(tensor: TensorProto) -> TensorProto:
-    values = numpy_helper.to_array(tensor).astype(np.float32)
+    values = external.values_of(tensor).astype(np.float32)
     return numpy_helper.from_array(values, tensor.name)
 
 
