@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnxq.api import calibrate
+from onnxq.equalization import noise as noise_module
 from onnxq.equalization.apply import apply_scales
 from onnxq.equalization.canonical import canonical_exponents
 from onnxq.equalization.classes import find_classes
@@ -105,6 +106,25 @@ def test_two_layers_get_the_rule_of_data_free_quantization():
     octaves = next(values for values in record.octaves.values() if values.size == 8)
     rule = -0.5 * np.log2(ranges)
     assert np.ptp(octaves.ravel() - rule) < 0.35
+
+
+def test_the_strongest_elements_tell_where_the_scales_go(monkeypatch):
+    """Of a large weight those of each row and column take part, and the scales come out as good."""
+    b = Builder(3, spread=4)
+    x = b.op("Relu", b.gemm(b.op("Relu", b.gemm(b.input(96, name="x"), 512)), 512))
+    model = b.model(b.gemm(x, 96))
+    whole, start = problem(model)
+    monkeypatch.setattr(noise_module, "WHOLE", 512 * 512 - 1)
+    strong, _ = problem(model)
+    sizes = [term.log_weight.size for term in strong.weights]
+    assert sizes[1] < 512 * 512 / 3
+    assert [sizes[0], sizes[2]] == [512 * 96, 96 * 512]
+    before, best, found = (
+        whole.evaluate(exponents * math.log(2)).sum()
+        for exponents in (start, solve(whole, start).exponents, solve(strong, start).exponents)
+    )
+    assert best < before * 0.8
+    assert 10 * math.log10(found / best) < 0.2
 
 
 @settings(max_examples=60)

@@ -46,10 +46,40 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
     onnx.checker.check_model(str(path))
     loaded = files.load(path)
     for a, b in zip(loaded.proto.graph.initializer, model().proto.graph.initializer, strict=True):
-        assert np.array_equal(onnx.numpy_helper.to_array(a), onnx.numpy_helper.to_array(b))
+        assert np.array_equal(external.values_of(a), external.values_of(b))
     assert loaded.proto.graph.node == model().proto.graph.node
     assert np.array_equal(outputs(loaded)[0], outputs(model())[0])
     assert np.array_equal(outputs(path)[0], outputs(model())[0])
+
+
+def test_weights_stay_in_the_file_that_was_read(tmp_path):
+    files.save(model(), tmp_path / "m.onnx")
+    loaded = files.load(tmp_path / "m.onnx")
+    large = [t for t in loaded.proto.graph.initializer if external.byte_size(t) > external.SMALL]
+    assert large
+    places = {e.value for t in large for e in t.external_data if e.key == "location"}
+    assert places == {str(path) for path in tmp_path.glob("*.data")}
+    assert loaded.proto.ByteSize() < external.SMALL * 8
+
+
+def test_where_the_weights_are_does_not_change_the_fingerprint(monkeypatch):
+    parked = model()
+    assert external.has_parked(parked.proto)
+    monkeypatch.setattr(external, "INLINE_LIMIT", 10**9)
+    assert not external.has_parked(model().proto)
+    assert parked.fingerprint == model().fingerprint
+
+
+def test_a_part_of_a_large_model_has_its_weights_back():
+    source = model()
+    part = onnx.ModelProto()
+    part.CopyFrom(source.proto)
+    del part.graph.initializer[2:]
+    values = [external.values_of(t) for t in part.graph.initializer]
+    Model(part)
+    assert not external.has_parked(part)
+    for tensor, value in zip(part.graph.initializer, values, strict=True):
+        assert np.array_equal(onnx.numpy_helper.to_array(tensor), value)
 
 
 def test_the_same_model_gives_the_same_bytes(tmp_path):
