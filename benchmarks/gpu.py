@@ -1,10 +1,11 @@
-"""Throughput, memory and agreement on a provider: float, float with int8, and fp16 rest.
+"""Throughput, memory and agreement on a provider: float, float16, int8 with either float rest.
 
     python benchmarks/gpu.py MODEL… --calibration DATA --test DATA --preprocess P [--provider cpu]
 
 Images a second are medians of runs in turn; memory is that of the process on the device, as
-nvidia-smi tells (on the CPU: none). Agreement is that of the emulator with the provider, on the
-outputs (SQNR) and layer by layer (share of values that differ, largest difference in steps).
+nvidia-smi tells (on the CPU: none). Agreement is that of the emulator with the provider: of the
+first output (SQNR of the provider's against the emulator's) and layer by layer, each from the same
+inputs (share of values that differ, largest difference in steps).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from onnxq.api import compare_layers
 from onnxq.model.model import Model
 from onnxq.validation.execute import runner
 
-REPEATS, BATCH = 30, 64
+REPEATS, BATCH, SAMPLES = 30, 64, 512
 
 
 def throughput(model: Model, provider: str) -> tuple[float, str]:
@@ -49,6 +50,24 @@ def device_memory(provider: str) -> str:
     return found.get(str(os.getpid()), "not told")
 
 
+def agreement(model: Model, options: argparse.Namespace) -> str:
+    """Of the outputs in dB, and of the layers."""
+    chosen = {"preprocess": options.preprocess, "samples": SAMPLES}
+    emulated = onnxq.emulate(model, options.test, **chosen).outputs
+    run = runner(model, options.provider)
+    source = onnxq.api.as_source(options.test, model, **chosen)
+    found = [run(batch.feeds)[0] for batch in source.batches(BATCH)]
+    expected = next(iter(emulated.values()))
+    gap = float(np.square(np.concatenate(found) - expected, dtype=np.float64).sum())
+    power = float(np.square(expected, dtype=np.float64).sum())
+    outputs = f"{10 * np.log10(power / gap):8.1f}" if gap else "   equal"
+    layers = compare_layers(
+        model, options.test, provider=options.provider, preprocess=options.preprocess
+    )
+    share = sum(each.differing for each in layers) / sum(each.values for each in layers)
+    return f"{outputs}    {len(layers)}, {100 * share:.2g} %, {max(e.largest for e in layers)}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", type=Path)
@@ -57,12 +76,15 @@ def main() -> None:
     parser.add_argument("--preprocess", required=True)
     parser.add_argument("--provider", choices=("cuda", "cpu"), default="cuda")
     options = parser.parse_args()
-    print(" " * 43 + "   images   memory    top-1     SQNR    agreement")
+    print(" " * 43 + "   images   memory    top-1     SQNR    agreement with the emulator")
     print("model                     variant           a second      MiB        %       dB    "
-          "layers, values, steps")  # fmt: skip
+          "output dB; layers, values, steps")  # fmt: skip
     for path in options.models:
         model = onnxq.load(path)
         variants = {"float": model}
+        variants["float16"], _ = onnxq.quantize(
+            model, options.calibration, preprocess=options.preprocess, rest="fp16", exclude=[".*"]
+        )
         for rest in ("fp32", "fp16"):
             variants[f"int8, {rest} rest"], _ = onnxq.quantize(
                 model, options.calibration, preprocess=options.preprocess, rest=rest
@@ -73,14 +95,7 @@ def main() -> None:
         )  # fmt: skip
         for (label, variant), row in zip(variants.items(), found.rows, strict=True):
             speed, memory = throughput(variant, options.provider)
-            agreed = ""
-            if variant is not model:
-                layers = compare_layers(
-                    variant, options.test, provider=options.provider, preprocess=options.preprocess
-                )
-                values = sum(each.values for each in layers)
-                share = sum(each.differing for each in layers) / values
-                agreed = f"{len(layers)}, {100 * share:.2g} %, {max(e.largest for e in layers)}"
+            agreed = agreement(variant, options) if label.startswith("int8") else ""
             top1, sqnr = (row.values.get(name, float("nan")) for name in ("top1", "sqnr"))
             print(
                 f"{path.name:25s} {label:17s} {speed:9.0f} {memory:>6} {top1:8.2f} {sqnr:8.2f}"
