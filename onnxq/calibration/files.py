@@ -20,7 +20,7 @@ from onnxq.errors import DataError
 from onnxq.records import write_bytes
 
 FORMAT = "onnxq/calibration"
-VERSION = 1
+VERSION = 2
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _ARRAYS = ("minimum", "maximum", "positions", "counts")
 _HALVES = "halves"
