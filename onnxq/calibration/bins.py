@@ -23,6 +23,8 @@ FLOOR = -32
 CEILING = 128
 """Exponent above every finite float32."""
 
+Counts = NDArray[np.int32] | NDArray[np.int64]
+
 SCHEMA = f"float32-leading-bits/{BINS_PER_OCTAVE}/{FLOOR}"
 """Names the bins in calibration files; files of another schema are refused."""
 
@@ -90,7 +92,15 @@ def split_shape(shape: tuple[int, ...], axis: int | None) -> tuple[int, int, int
     return int(np.prod(shape[:axis])), shape[axis], int(np.prod(shape[axis + 1 :]))
 
 
-def regrow(counts: NDArray[Any], old: int, new: int) -> NDArray[np.int64]:
+def narrowest(counts: NDArray[Any]) -> Counts:
+    """The counts in 32 bits, where every row's sum fits: histograms are most of the memory."""
+    if counts.dtype == np.int32:
+        return counts
+    fits = counts.sum(axis=1).max(initial=0) <= np.iinfo(np.int32).max
+    return counts.astype(np.int32) if fits else counts.astype(np.int64, copy=False)
+
+
+def regrow(counts: NDArray[Any], old: int, new: int) -> NDArray[Any]:
     """The same rows in the wider window [2^FLOOR, 2^new); columns after the bins stay last."""
     if new == old:
         return counts
@@ -102,9 +112,7 @@ def regrow(counts: NDArray[Any], old: int, new: int) -> NDArray[np.int64]:
     return result
 
 
-def shift(
-    counts: NDArray[np.int64], top: int, octaves: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], int]:
+def shift(counts: Counts, top: int, octaves: NDArray[np.int64]) -> tuple[Counts, int]:
     """Rows and window top of the histogram of 2^octaves[c] · x, exact down to 2^FLOOR."""
     new_top = min(top + max(0, int(octaves.max(initial=0))), CEILING)
     grown = regrow(counts, top, new_top)

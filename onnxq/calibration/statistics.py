@@ -38,7 +38,8 @@ class TensorStatistics:
     Attributes:
         axis: the channel axis, None where the whole tensor is one channel.
         minimum, maximum: float32 (channels,), over the finite values; +inf and −inf where none.
-        counts: int64 (channels, 1 + 2·magnitude_bins(top)), see `bins`.
+        counts: (channels, 1 + 2·magnitude_bins(top)), see `bins`; int32, or int64 where a channel
+            has too many values.
         top: exponent above every finite magnitude.
         not_finite: number of NaN and infinite values.
         first_not_finite: the first of them, None where there is none.
@@ -50,12 +51,15 @@ class TensorStatistics:
     axis: int | None
     minimum: NDArray[np.float32]
     maximum: NDArray[np.float32]
-    counts: NDArray[np.int64]
+    counts: bins.Counts
     top: int
     not_finite: int
     first_not_finite: NotFinite | None = None
     halves: NDArray[np.float32] | None = None
     step: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "counts", bins.narrowest(self.counts))
 
     @property
     def channels(self) -> int:
@@ -127,7 +131,11 @@ class TensorStatistics:
             self.axis,
             np.minimum(self.minimum, other.minimum),
             np.maximum(self.maximum, other.maximum),
-            bins.regrow(self.counts, self.top, top) + bins.regrow(other.counts, other.top, top),
+            np.add(
+                bins.regrow(self.counts, self.top, top),
+                bins.regrow(other.counts, other.top, top),
+                dtype=np.int64,
+            ),
             top,
             self.not_finite + other.not_finite,
             min(filter(None, (self.first_not_finite, other.first_not_finite)), default=None),
