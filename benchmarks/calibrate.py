@@ -59,9 +59,16 @@ def ratios(options: argparse.Namespace) -> None:
         for batch in data.batches(8):
             compute(session, outputs, batch.feeds)
 
+    def histograms() -> None:
+        """What a caller of ONNX Runtime and numpy would write: the yardstick of the goal."""
+        for batch in memory.batches(8):
+            for values in compute(exposed, names, batch.feeds):
+                np.histogram(values, 2048)
+
     found = timed({
         "plain inference": lambda: infer(plain, None, memory),
         "inference, all tensors as outputs": lambda: infer(exposed, names, memory),
+        "the same, and numpy.histogram": histograms,
         "calibrate": lambda: calibrate(normalized, memory, request),
         "plain inference from images": lambda: infer(plain, None, source),
         "calibrate from images": lambda: calibrate(normalized, source, request),
