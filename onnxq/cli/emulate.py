@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @options.preprocess_option()
 @options.samples_option()
 @options.batch_size_option()
+@options.libraries_option()
 @click.option("--compare", type=click.Choice(("cpu", "cuda")),
               help="Compare each layer, on the same inputs, with what ONNX Runtime computes "
               "there.")  # fmt: skip

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @options.choice("--relu6", ("auto", "tie", "per-channel", "relu", "skip"),
                 "How a scale passes a saturating Clip such as ReLU6.", default="auto")  # fmt: skip
 @options.absorb_option(default=False, extra="; exact up to float rounding")
+@options.libraries_option()
 @options.recipe_option()
 @click.option("--explain", is_flag=True, help="List every class, Clip and barrier with its reason.")
 @options.common

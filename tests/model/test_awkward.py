@@ -216,3 +216,11 @@ def test_a_custom_operator_is_quantized_and_validated_with_its_library(tmp_path)
     found = onnxq(*validate, *library)
     assert found.exit_code == 0
     assert json.loads(found.stdout)["rows"][1]["metrics"]["sqnr"]["value"] > 20
+    for command in (
+        ("equalize", path, "-o", tmp_path / "e.onnx"),
+        ("emulate", int8, "--data", data, "-o", tmp_path / "y.npz"),
+    ):
+        assert onnxq(*command).exit_code == 3
+        assert not command[-1].exists()
+        assert onnxq(*command, *library).exit_code == 0
+        assert command[-1].exists()
