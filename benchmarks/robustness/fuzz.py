@@ -324,19 +324,23 @@ def examine(inputs: Path, folder: Path, kind: Kind, seed: int) -> Outcome:
     out = folder / "out"
     places = {"file": file, "folder": damaged, "in": inputs, "out": out}
     words = [word.format(**places) for word in chance.choice(kind.commands)]
-    code, text = run_command(words)
-    case, tool = f"{kind.name} {seed}", f"onnxq: {kind.name}"
-    written = [p.name for p in folder.iterdir() if p != damaged]
+    found, detail = judge(*run_command(words), [p.name for p in folder.iterdir() if p != damaged])
+    prefix = "" if found == "refused" else f"{words[0]}: "
+    return Outcome(f"{kind.name} {seed}", f"onnxq: {kind.name}", found, prefix + detail)
+
+
+def judge(code: int, text: str, written: list[str]) -> tuple[str, str]:
+    """What an answer is (right, refused, traceback or partial), and the words for it."""
     if code in {0, 1}:
-        return Outcome(case, tool, "right", words[0])
+        return "right", "done"
     lines = text.strip().splitlines()
     if code not in {2, 3, 4}:
-        return Outcome(case, tool, "traceback", f"{words[0]}: {code}: {' '.join(lines)}")
+        return "traceback", f"{code}: {' '.join(lines)}"
     if written:
-        return Outcome(case, tool, "partial", f"{words[0]}: {written}")
+        return "partial", str(written)
     if sum(line.startswith("error: ") for line in lines) != 1 or not lines[-1].startswith("error:"):
-        return Outcome(case, tool, "traceback", f"{words[0]}: {len(lines)} lines: {lines}")
-    return Outcome(case, tool, "refused", lines[-1])
+        return "traceback", f"{len(lines)} lines: {lines}"
+    return "refused", lines[-1]
 
 
 def scoreboard(number: int, seed: int) -> list[Outcome]:
