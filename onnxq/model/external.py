@@ -77,7 +77,7 @@ def park(tensor: TensorProto, raw: NDArray[np.uint8]) -> None:
     path = _folder() / hashlib.sha256(raw.data).hexdigest()
     if not path.exists():
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
-            raw.tofile(stream)
+            stream.write(raw.data)
         Path(stream.name).replace(path)
     for each in ("raw_data", "float_data", "int32_data", "int64_data", "double_data"):
         tensor.ClearField(each)
