@@ -7,8 +7,8 @@ import enum
 import json
 import math
 import os
+import secrets
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,17 +78,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         )
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a folder", hint="name a file")
+    # Named before it is made: an interrupt between the two leaves nothing behind.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=f".tmp{path.suffix}"
-        )
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
+        temporary.open("xb").close()
         yield temporary
-        _match_umask(temporary)
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
@@ -96,13 +90,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _match_umask(path: Path) -> None:
-    """Give the file the permissions a plain `open` would have given it (mkstemp gives 0600)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:

@@ -112,6 +112,7 @@ def start(words: list[str], before: Callable[[], None] = lambda: None) -> int:
     if child:
         return child
     # The child leaves by _exit alone: it must not run what this process does at its end.
+    begun = False
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         quiet = os.open(os.devnull, os.O_WRONLY)
@@ -120,11 +121,13 @@ def start(words: list[str], before: Callable[[], None] = lambda: None) -> int:
         os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if errors else quiet, 2)
         before()
         sys.argv = ["onnxq", *words]
+        begun = True
         onnxq.cli.main()
     except SystemExit as done:
         os._exit(done.code if isinstance(done.code, int) else 1)
-    except BaseException:  # noqa: BLE001
-        os._exit(99)
+    except BaseException as error:  # noqa: BLE001
+        early = isinstance(error, KeyboardInterrupt) and not begun
+        os._exit(130 if early else 99)
     os._exit(98)
 
 

@@ -1,6 +1,9 @@
 """Two runs that write one model with its data beside it: one of them wins, whole."""
 
+from pathlib import Path
+
 import pytest
+from onnxq import records
 from onnxq.model import external, files
 
 from equalization.graphs import Builder
@@ -35,3 +38,32 @@ def test_the_data_of_another_run_are_left_alone(tmp_path, monkeypatch):
     files.save(model(1), path)
     expected = {t.name: t.raw_data for t in model(1).proto.graph.initializer}
     assert {t.name: t.raw_data for t in files.load(path).proto.graph.initializer} == expected
+
+
+@pytest.mark.parametrize("moment", ["open", "close"])
+def test_an_interrupt_while_the_temporary_file_is_made_leaves_none(tmp_path, monkeypatch, moment):
+    """Ctrl-C raises between any two steps; here right after the file has come into being."""
+    made = Path.open
+
+    class Interrupting:
+        def __init__(self, stream):
+            self.stream = stream
+
+        def close(self):
+            self.stream.close()
+            raise KeyboardInterrupt
+
+    def interrupted(path, *arguments, **settings):
+        stream = made(path, *arguments, **settings)
+        if moment == "open":
+            stream.close()
+            raise KeyboardInterrupt
+        return Interrupting(stream)
+
+    (tmp_path / "out").write_text("old")
+    monkeypatch.setattr(Path, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt), records.atomic_path(tmp_path / "out"):
+        pass
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out").read_text() == "old"
