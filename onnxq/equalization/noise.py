@@ -46,6 +46,10 @@ EMPTY = -80.0
 """Log magnitude that stands for zero weights and silent channels."""
 
 
+FULL = 100.0
+"""Log magnitude that stands for infinite weights; that of the largest float32 is 89."""
+
+
 @dataclass(frozen=True)
 class WeightTerm:
     """Noise of one quantized weight.
@@ -239,6 +243,7 @@ def _activation_term(
 
 
 def _log(values: Floats) -> Floats:
+    """Finite for every value: a NaN counts as nothing, infinity as more than any number."""
     with np.errstate(divide="ignore"):
-        result: Floats = np.maximum(np.log(values), EMPTY)
+        result: Floats = np.clip(np.fmax(np.log(values), EMPTY), EMPTY, FULL)
     return result

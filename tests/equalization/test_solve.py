@@ -164,3 +164,13 @@ def test_proven_ties_hold_for_every_input():
     wild = {"x": 1e4 * fixed_feeds(model, 5, batch=4)["x"]}
     before, after = (run(open_session(m, optimize=False), None, wild) for m in (model, result))
     assert all(np.array_equal(*pair) for pair in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_weights_that_are_no_numbers_have_finite_noise(per_channel):
+    b = Builder(1)
+    weight = np.full((8, 4, 1, 1), np.nan, np.float32)
+    x = b.op("Conv", b.input(4, 4, 4), b.const(weight), shape=(8, 4, 4), kernel_shape=[1, 1])
+    noise, start = problem(b.model(b.conv(b.op("Relu", x), 3)), per_channel=per_channel)
+    entries = Objective(noise).gather(start)
+    assert Objective(noise).gradient(start, entries)[1].shape == start.shape
