@@ -22,6 +22,7 @@ import onnxq
 from onnxq.api import compare_layers
 from onnxq.model.model import Model
 from onnxq.validation.execute import runner
+from onnxq.validation.metrics import metric_named
 
 REPEATS, BATCH, SAMPLES = 30, 64, 512
 
@@ -58,14 +59,13 @@ def agreement(model: Model, options: argparse.Namespace) -> str:
     source = onnxq.api.as_source(options.test, model, **chosen)
     found = [run(batch.feeds)[0] for batch in source.batches(BATCH)]
     expected = next(iter(emulated.values()))
-    gap = float(np.square(np.concatenate(found) - expected, dtype=np.float64).sum())
-    power = float(np.square(expected, dtype=np.float64).sum())
-    outputs = f"{10 * np.log10(power / gap):8.1f}" if gap else "   equal"
+    sqnr = metric_named("sqnr")
+    outputs = sqnr.finish(sqnr.terms(np.concatenate(found), expected))
     layers = compare_layers(
         model, options.test, provider=options.provider, preprocess=options.preprocess
     )
     share = sum(each.differing for each in layers) / sum(each.values for each in layers)
-    return f"{outputs}    {len(layers)}, {100 * share:.2g} %, {max(e.largest for e in layers)}"
+    return f"{outputs:8.1f}    {len(layers)}, {100 * share:.2g} %, {max(e.largest for e in layers)}"
 
 
 def main() -> None:

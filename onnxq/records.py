@@ -78,16 +78,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
         )
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a folder", hint="name a file")
+    try:
+        with temporary_beside(path) as temporary:
+            yield temporary
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """An empty hidden file in the folder of `path`, gone at the end if it is still there.
+
+    Raises OSError where it cannot be made.
+    """
     # Named before it is made: an interrupt between the two leaves nothing behind.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
         temporary.open("xb").close()
         yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

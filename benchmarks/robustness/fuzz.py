@@ -315,6 +315,16 @@ def examine(inputs: Path, folder: Path, kind: Kind, seed: int) -> Outcome:
     """Damage a file and give it to one of its commands."""
     chance = random.Random(f"{kind.name} {seed}")  # of a string: the same on every machine
     content = chance.choice(kind.mutations)((inputs / kind.file).read_bytes(), chance)
+    command = chance.choice(kind.commands)
+    found, detail = answer(inputs, folder, kind, command, content)
+    prefix = "" if found == "refused" else f"{command[0]}: "
+    return Outcome(f"{kind.name} {seed}", f"onnxq: {kind.name}", found, prefix + detail)
+
+
+def answer(
+    inputs: Path, folder: Path, kind: Kind, command: tuple[str, ...], content: bytes
+) -> tuple[str, str]:
+    """What a command makes of a file with this content: right, refused, …, and the words for it."""
     damaged = folder / "damaged"
     damaged.mkdir(exist_ok=True)
     for path in [*damaged.iterdir(), *folder.glob("out*"), *folder.glob(".out*")]:
@@ -323,14 +333,8 @@ def examine(inputs: Path, folder: Path, kind: Kind, seed: int) -> Outcome:
     file.write_bytes(content)
     out = folder / "out"
     places = {"file": file, "folder": damaged, "in": inputs, "out": out}
-    words = [word.format(**places) for word in chance.choice(kind.commands)]
-    found, detail = judge(*run_command(words), [p.name for p in folder.iterdir() if p != damaged])
-    prefix = "" if found == "refused" else f"{words[0]}: "
-    return Outcome(f"{kind.name} {seed}", f"onnxq: {kind.name}", found, prefix + detail)
-
-
-def judge(code: int, text: str, written: list[str]) -> tuple[str, str]:
-    """What an answer is (right, refused, traceback or partial), and the words for it."""
+    code, text = run_command([word.format(**places) for word in command])
+    written = [p.name for p in folder.iterdir() if p != damaged]
     if code in {0, 1}:
         return "right", "done"
     lines = text.strip().splitlines()

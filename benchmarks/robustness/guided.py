@@ -22,7 +22,7 @@ with atheris.instrument_imports(include=["onnxq"]):
     import onnxq.api
     import onnxq.cli  # noqa: F401
 
-from fuzz import KINDS, Kind, judge, run_command, write_inputs
+from fuzz import KINDS, Kind, answer, write_inputs
 
 
 class UnfriendlyError(Exception):
@@ -40,22 +40,16 @@ def main() -> None:
     commands = itertools.cycle(kind.commands)
     atheris.Setup(
         [sys.argv[0], "-max_len=65536", "-rss_limit_mb=4096", *sys.argv[2:], str(corpus)],
-        lambda content: check(kind, next(commands), content, inputs, case),
+        lambda content: check(inputs, case, kind, next(commands), content),
     )
     atheris.Fuzz()
 
 
-def check(kind: Kind, command: tuple[str, ...], content: bytes, inputs: Path, folder: Path) -> None:
+def check(inputs: Path, folder: Path, kind: Kind, command: tuple[str, ...], content: bytes) -> None:
     """Raise where the command's answer to this file is neither a result nor a refusal."""
-    for old in folder.iterdir():
-        old.unlink()
-    file = folder / Path(kind.file).name
-    file.write_bytes(content)
-    places = {"file": file, "folder": folder, "in": inputs, "out": folder / "out"}
-    code, text = run_command([word.format(**places) for word in command])
-    found, detail = judge(code, text, [p.name for p in folder.iterdir() if p != file])
+    found, detail = answer(inputs, folder, kind, command, content)
     if found not in {"right", "refused"}:
-        raise UnfriendlyError(f"{' '.join(command)}: {found}: {detail}")
+        raise UnfriendlyError(f"{command[0]}: {found}: {detail}")
 
 
 if __name__ == "__main__":

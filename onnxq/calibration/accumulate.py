@@ -203,7 +203,7 @@ class Accumulator:
             return None
         return TensorStatistics(
             self.axis, self._minimum.copy(), self._maximum.copy(),
-            self._counts[:, :-1].copy(), self._top, self._not_finite,
+            bins.narrowest(self._counts[:, :-1]), self._top, self._not_finite,
             self._first, self._halves + np.float32(0), self.step,
         )  # fmt: skip
 

@@ -93,11 +93,14 @@ def split_shape(shape: tuple[int, ...], axis: int | None) -> tuple[int, int, int
 
 
 def narrowest(counts: NDArray[Any]) -> Counts:
-    """The counts in 32 bits, where every row's sum fits: histograms are most of the memory."""
+    """A copy of the counts in 32 bits, where every row's sum fits: histograms fill the memory.
+
+    Others become, or stay, 64 bits wide; what has 32 bits already is not copied.
+    """
     if counts.dtype == np.int32:
         return counts
     fits = counts.sum(axis=1).max(initial=0) <= np.iinfo(np.int32).max
-    return counts.astype(np.int32) if fits else counts.astype(np.int64, copy=False)
+    return counts.astype(np.int32) if fits else counts.astype(np.int64)
 
 
 def regrow(counts: NDArray[Any], old: int, new: int) -> NDArray[Any]:

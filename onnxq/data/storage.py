@@ -119,6 +119,7 @@ def npy_column(path: Path) -> StoredColumn:
 def npz_columns(path: Path) -> dict[str, StoredColumn]:
     """The arrays of an .npz archive by name. Raises `DataError` as `npy_column` does."""
     with _refusing(path), zipfile.ZipFile(path) as archive:
+        # Not `is_dir`, which fails for an entry without a name.
         members = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
     return {
         entry.filename.removesuffix(".npy"): _column(path, entry.filename, entry.file_size)

@@ -245,5 +245,5 @@ def _activation_term(
 def _log(values: Floats) -> Floats:
     """Finite for every value: a NaN counts as nothing, infinity as more than any number."""
     with np.errstate(divide="ignore"):
-        result: Floats = np.clip(np.fmax(np.log(values), EMPTY), EMPTY, FULL)
+        result: Floats = np.fmin(np.fmax(np.log(values), EMPTY), FULL)
     return result

@@ -27,10 +27,13 @@ SMALL = 1024
 """Bytes up to which a tensor stays in the model file, such as shapes and scalars."""
 
 
+STORED = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED, TensorProto.STRING}
+"""Types whose values raw bytes can hold."""
+
+
 def byte_size(tensor: TensorProto) -> int | None:
     """Bytes of the tensor's raw data; None for types and shapes that have none."""
-    stored = set(TensorProto.DataType.values()) - {TensorProto.UNDEFINED, TensorProto.STRING}
-    if tensor.data_type not in stored or any(size < 0 for size in tensor.dims):
+    if tensor.data_type not in STORED or any(size < 0 for size in tensor.dims):
         return None
     count = math.prod(tensor.dims)
     if tensor.data_type in {TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1}:
@@ -69,12 +72,17 @@ def has_parked(proto: ModelProto) -> bool:
     return any(map(is_parked, proto.graph.initializer))
 
 
+def needs_file(proto: ModelProto) -> bool:
+    """Whether no single message holds the model: some weights are parked, or would have to be."""
+    return has_parked(proto) or is_large(proto)
+
+
 def park(tensor: TensorProto, raw: NDArray[np.uint8]) -> None:
     """Write the values to a file of this process, which goes with it, and point to them.
 
     Equal values share a file.
     """
-    path = _folder() / hashlib.sha256(raw.data).hexdigest()
+    path = Path(_spool().name) / hashlib.sha256(raw.data).hexdigest()
     if not path.exists():
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
             stream.write(raw.data)
@@ -136,10 +144,6 @@ def _place(tensor: TensorProto, entries: dict[str, Any]) -> None:
 @lru_cache(maxsize=1)
 def _spool() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="onnxq.weights.")
-
-
-def _folder() -> Path:
-    return Path(_spool().name)
 
 
 # --- files of models -------------------------------------------------------------------------
@@ -218,7 +222,7 @@ def as_file(proto: ModelProto) -> Iterator[Path]:
 
 def write(proto: ModelProto, path: Path) -> None:
     """Write a model of any size for this program's own use: `path`, and perhaps `path`.data."""
-    if is_large(proto) or has_parked(proto):
+    if needs_file(proto):
         with path.with_name(path.name + ".data").open("wb") as stream:
             proto = write_split(proto, stream, path.name + ".data")
     path.write_bytes(proto.SerializeToString(deterministic=True))

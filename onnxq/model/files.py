@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from pathlib import Path
 
 import onnx
@@ -16,7 +15,7 @@ from onnxq.model import external
 from onnxq.model.model import Model
 from onnxq.model.session import open_session
 from onnxq.model.structure import NO_TEXT, check_structure
-from onnxq.records import atomic_path
+from onnxq.records import atomic_path, temporary_beside
 
 NEWEST_OPSET = 26
 """Newest default operator set that the table was checked against. An ONNX Runtime that knows fewer
@@ -274,13 +273,12 @@ def require_writable(path: Path) -> None:
         raise OutputError(f"cannot write {path}: it is read-only", hint="name another file")
     # Only trying tells for root, and on read-only or virtual file systems.
     try:
-        handle, probe = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with temporary_beside(path):
+            pass
     except OSError as error:
         raise OutputError(
             f"cannot write {path}: {error.strerror}", hint="choose a folder you can write to"
         ) from None
-    os.close(handle)
-    Path(probe).unlink()
 
 
 def require_distinct(output: Path, *inputs: Path | None) -> None:

@@ -188,7 +188,7 @@ def _source(model: Model | ModelProto | Path) -> Iterator[bytes | str]:
         yield str(model)
         return
     proto = model.proto if isinstance(model, Model) else model
-    if external.is_large(proto) or external.has_parked(proto):
+    if external.needs_file(proto):
         with external.as_file(proto) as path:
             yield str(path)
     else:
