@@ -55,8 +55,10 @@ class WeightTerm:
     """Noise of one quantized weight.
 
     Attributes:
-        log_weight: (elements,), log of the largest tap, row by row.
-        row, column: (elements,), place among the outputs and among the inputs of all groups.
+        log_weight: log of the largest tap of each element, row by row: (groups, outputs per group,
+            inputs per group), or (elements,) where only some take part.
+        row, column: place among the outputs and among the inputs of all groups; they broadcast to
+            the shape of `log_weight`.
         starts: (outputs,), the first element of each row.
         rows: (outputs,), variable of each output channel.
         columns: (groups, inputs per group), variable of each input channel.
@@ -85,7 +87,7 @@ class WeightTerm:
         """(outputs,): the largest of what shares a step, a row or the whole weight."""
         if not scaled.size:
             return np.full(len(self.rows), EMPTY, np.float32)
-        peak: NDArray[np.float32] = np.maximum.reduceat(scaled, self.starts)
+        peak: NDArray[np.float32] = np.maximum.reduceat(scaled.ravel(), self.starts)
         return peak if per_channel else np.full_like(peak, peak.max())
 
     def noise(self, sigma: Floats, *, per_channel: bool) -> float:
@@ -193,26 +195,30 @@ def _weight_term(
 ) -> WeightTerm:
     layout = site.layout
     magnitude = frame.weight(site).max(axis=2)
-    rows, columns = _elements(magnitude)
-    inputs = layout.input_index()[:, 0] if magnitude.shape[1] else np.zeros(layout.outputs)
+    magnitude, row, column = _elements(magnitude, layout.groups)
+    row_of = np.broadcast_to(row, magnitude.shape).ravel()
     return WeightTerm(
-        site.node.name, _log(magnitude[rows, columns]).astype(np.float32), rows.astype(np.int32),
-        (inputs[rows] + columns).astype(np.int32),
-        np.searchsorted(rows, np.arange(layout.outputs)), lookup[site.output_ids],
+        site.node.name, _log(magnitude).astype(np.float32), row, column,
+        np.searchsorted(row_of, np.arange(layout.outputs)), lookup[site.output_ids],
         lookup[site.input_ids].reshape(layout.groups, -1), snap(gains.at_output[site.node.name]),
         snap(power.reshape(layout.groups, -1) * layout.taps),
     )  # fmt: skip
 
 
-def _elements(magnitude: Floats) -> tuple[Indices, Indices]:
-    """Rows and columns of the elements that take part, row by row: all of them, if not too many.
+def _elements(
+    magnitude: Floats, groups: int
+) -> tuple[Floats, NDArray[np.int32], NDArray[np.int32]]:
+    """The elements that take part, with their rows and columns: all of them, if not too many.
 
     A step follows from the largest element, so the small ones of a large weight, which is no
     row's and no column's strong one, would have to grow by much to matter.
     """
+    outputs, per_group = magnitude.shape
+    row = np.arange(outputs, dtype=np.int32).reshape(groups, -1, 1)
+    column = np.arange(groups * per_group, dtype=np.int32).reshape(groups, 1, -1)
+    whole = magnitude.reshape(groups, -1, per_group)
     if magnitude.size <= WHOLE:
-        rows, columns = np.indices(magnitude.shape).reshape(2, -1)
-        return rows, columns
+        return whole, row, column
     strong = np.zeros(magnitude.shape, np.bool_)
     for axis in (0, 1):
         first = max(0, magnitude.shape[axis] - STRONGEST)
@@ -220,8 +226,11 @@ def _elements(magnitude: Floats) -> tuple[Indices, Indices]:
             np.arange(first, magnitude.shape[axis]), axis=axis
         )
         np.put_along_axis(strong, best, True, axis=axis)
-    rows, columns = np.nonzero(strong)
-    return rows, columns
+    chosen = strong.reshape(whole.shape)
+    return (
+        whole[chosen], np.broadcast_to(row, whole.shape)[chosen],
+        np.broadcast_to(column, whole.shape)[chosen],
+    )  # fmt: skip
 
 
 def _activation_term(

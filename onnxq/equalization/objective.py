@@ -80,10 +80,10 @@ class Objective:
         for term in self._model.weights:
             scaled = term.scaled(sigma)
             peak = term.peaks(scaled, per_channel=self._model.per_channel)
-            near = np.flatnonzero(scaled > peak[term.row] - REACH)
+            near = scaled > peak[term.row] - REACH
             logs.append(term.log_weight[near])
-            rows.append(term.row[near] + row_start)
-            columns.append(term.column[near] + column_start)
+            rows.append(np.broadcast_to(term.row, near.shape)[near] + row_start)
+            columns.append(np.broadcast_to(term.column, near.shape)[near] + column_start)
             row_start += len(term.rows)
             column_start += term.columns.size
         row = _flat(rows)
