@@ -130,7 +130,8 @@ def _value_like(value: object, chance: random.Random, allowed: list[int]) -> obj
     if isinstance(value, int):
         if allowed:
             return chance.choice(allowed)
-        return chance.choice((*(i for i in INTERESTING if -(1 << 31) <= i < 1 << 31), value + 1))
+        fit = [i for i in (*INTERESTING, value + 1) if -(1 << 31) <= i < 1 << 31]
+        return chance.choice(fit)
     if isinstance(value, float):
         return chance.choice((0.0, -1.0, float("nan"), float("inf"), 1e38, 1e-45))
     if isinstance(value, bytes):

@@ -83,6 +83,10 @@ class Graph:
         """Whether a caller or a subgraph reads the tensor, besides the main graph's nodes."""
         return name in self.outputs or name in self._captured
 
+    def is_read(self, name: str) -> bool:
+        """Whether anything at all reads the tensor."""
+        return name in self.uses or self.is_exposed(name)
+
     def is_constant(self, name: str) -> bool:
         """Whether the tensor is an initializer that no caller can override."""
         return name in self._initializers and name not in self._overridable

@@ -1,7 +1,7 @@
 """Bring a model to the one form that every later stage reads.
 
-Afterwards each node has a name of its own, functions are written out, the operator set is recent
-enough for per-channel Q/DQ,
+Afterwards each node has a name of its own and leads to an output, functions are written out, the
+operator set is recent enough for per-channel Q/DQ,
 values known before run time are initializers, so are the shapes of Reshapes, zero pads are part of
 the convolution behind them, constants added to what a matrix product or convolution computes are
 its bias, and batch norms are folded into the weighted operator before them: W' = W·γ/√(σ²+ε),
@@ -67,6 +67,7 @@ class Normalization:
         widened: number of tensors that were float16 or bfloat16 and are float32 now.
         freed: number of weights that the model's old IR version listed as inputs.
         inlined: number of model-local functions that were written out.
+        unused: number of nodes that no output depends on, removed.
     """
 
     folded_batch_norms: dict[str, str]
@@ -78,6 +79,7 @@ class Normalization:
     widened: int = 0
     freed: int = 0
     inlined: int = 0
+    unused: int = 0
 
 
 def normalize(model: Model, *, opset: int = 0) -> tuple[Model, Normalization]:
@@ -94,6 +96,7 @@ def normalize(model: Model, *, opset: int = 0) -> tuple[Model, Normalization]:
     model, raised_from = raise_opset(model, max(opset, LOWEST_OPSET))
     model, widened = widen(model)
     model, renamed = _name_nodes(model)
+    model, unused = _drop_unused(model)
     model, folded_constants = _fold_constants(model)
     model = fix_reshapes(model)
     model, joined = join_biases(model)
@@ -101,7 +104,16 @@ def normalize(model: Model, *, opset: int = 0) -> tuple[Model, Normalization]:
     model, folded = _fold_batch_norms(model)
     model, pads = _fold_pads(model)
     return infer_shapes(model), Normalization(
-        folded, pads, joined, folded_constants, raised_from, renamed, widened, freed, inlined
+        folded,
+        pads,
+        joined,
+        folded_constants,
+        raised_from,
+        renamed,
+        widened,
+        freed,
+        inlined,
+        unused,
     )
 
 
@@ -125,6 +137,15 @@ def _name_nodes(model: Model) -> tuple[Model, int]:
         node.name = name
         taken.add(name)
     return (Model(proto, model.source), len(pending)) if pending else (model, 0)
+
+
+def _drop_unused(model: Model) -> tuple[Model, int]:
+    """Without the nodes that no output depends on."""
+    graph = Graph(model)
+    if all(any(map(graph.is_read, node.outputs)) for node in graph.nodes):
+        return model, 0
+    smaller = edit(model, lambda _: None)  # every edit drops them
+    return smaller, len(graph.nodes) - len(smaller.proto.graph.node)
 
 
 # --- constants -------------------------------------------------------------------------------

@@ -143,6 +143,11 @@ def _measured(
         for index, run_model in enumerate(runners):
             output = run_model(batch.feeds)[0]
             reference = output if reference is None else reference
+            if output.shape != reference.shape:
+                raise ModelError(
+                    f"{plan[index][0].name} is no version of {plan[0][0].name}: its first output "
+                    f"has the shape {_shown(output)} instead of {_shown(reference)}"
+                )
             sums.append({
                 metric.name: metric.terms(
                     output, np.asarray(batch.labels if metric.needs_labels else reference)
@@ -199,3 +204,7 @@ def _check_interface(float_model: Model, quantized: Model) -> None:
                 f"{quantized.name} is no version of {float_model.name}: "
                 f"{kind}s {', '.join(other)} instead of {', '.join(names)}"
             )
+
+
+def _shown(values: Array) -> str:
+    return "×".join(map(str, values.shape)) or "of a scalar"

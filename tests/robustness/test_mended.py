@@ -117,6 +117,41 @@ def test_a_repeated_node_name_belongs_to_the_first(tmp_path):
     assert [node.name for node in model.proto.graph.node][:2] == ["same", ""]
 
 
+def test_a_shape_that_no_memory_can_hold(tmp_path):
+    gemm = helper.make_node("Gemm", ["x", "w"], ["y"])
+    inputs, outputs = [info("x", 1 << 40, 1 << 20, 4)], [info("y", "N", 3)]
+    refused(built([gemm], inputs, outputs, [weight("w", 4, 3)]), tmp_path, "'x' has a shape")
+
+
+# --- nodes and models that do not belong -------------------------------------------------------
+
+
+def test_nodes_that_no_output_depends_on_are_removed():
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["y"], name="used"),
+        helper.make_node("Gemm", ["y", "v"], ["h"], name="unused"),
+        helper.make_node("Relu", ["h"], ["r"], name="unused too"),
+    ]
+    weights = [weight("w", 4, 3), weight("v", 3, 5)]
+    proto = built(nodes, [info("x", "N", 4)], [info("y", "N", 3)], weights)
+    assert normalize(Model(proto))[1].unused == 2
+    x = RNG.standard_normal((8, 4)).astype(np.float32)
+    _, result = onnxq.quantize(Model(proto), x, rounding="adaptive")
+    assert list(result.plan.weights) == ["used"]
+
+
+def test_a_model_with_another_output_shape_is_no_version():
+    def gemm(*nodes):
+        return Model(built(nodes, [info("x", "N", 4)], [info("y", "N", None)], [weight("w", 4, 3)]))
+
+    one = gemm(helper.make_node("Gemm", ["x", "w"], ["y"]))
+    other = gemm(helper.make_node("Gemm", ["x", "w"], ["h"]),
+                 helper.make_node("Concat", ["h", "h"], ["y"], axis=1))  # fmt: skip
+    x = RNG.standard_normal((8, 4)).astype(np.float32)
+    with pytest.raises(ModelError, match="the shape 8×6 instead of 8×3"):
+        onnxq.validate(one, [other], x, metrics=["sqnr"], executions=["cpu"])
+
+
 # --- old models --------------------------------------------------------------------------------
 
 
