@@ -24,7 +24,7 @@ _QUARTERED = frozenset({getattr(TensorProto, name) for name in ("UINT2", "INT2")
 _COMPLEX = frozenset({TensorProto.COMPLEX64, TensorProto.COMPLEX128})
 
 MOST_ELEMENTS = 1 << 48
-"""A tensor with more would not fit the address space of any machine, and overflows numpy's sizes."""
+"""More would fit the address space of no machine, and overflow numpy's sizes."""
 
 NO_TEXT = "a name or text in it is not UTF-8"
 
