@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.errors import ModelError
 from onnxq.model.model import Model, with_metadata
 
 METADATA_KEY = "onnxq.octaves"
@@ -70,7 +71,21 @@ def relation(
 
     Returns:
         The octaves and the offsets of the tensors where they are not all 0.
+
+    Raises:
+        ModelError: the two records contradict each other.
     """
+    try:
+        return _relation(ours, theirs)
+    except ValueError as error:  # shapes that do not go together
+        raise ModelError(
+            f"{theirs.name} and {ours.name} record scales that contradict each other"
+        ) from error
+
+
+def _relation(
+    ours: Model, theirs: Model
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
     zero = np.zeros(())
     before, after = recorded_octaves(ours), recorded_octaves(theirs)
     octaves = {

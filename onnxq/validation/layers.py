@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from onnxq.data.gather import BATCH_SIZE, gather
 from onnxq.data.source import DataSource, fixed_batch
-from onnxq.errors import DataError
+from onnxq.errors import DataError, ModelError
 from onnxq.model.model import Model
 from onnxq.model.session import open_session, run, with_outputs
 from onnxq.progress import SILENT, Progress
@@ -186,12 +186,18 @@ class _Bench:
 
 
 def _open(float_model: Model, quantized: Model, feeds: Feeds) -> _Bench:
-    """Pair the models and open their sessions; tensors of different shapes are not paired."""
+    """Pair the models and open their sessions; tensors of different shapes are not paired.
+
+    Raises `ModelError` where what a model records of its scales does not fit its tensors.
+    """
     pairing = pair(float_model, quantized)
     session = open_session(with_outputs(pairing.quantized, pairing.tensors), keep_qdq=True)
     found = dict(zip(pairing.tensors, run(session, pairing.tensors, feeds), strict=True))
     exact = open_session(with_deltas(pairing.exact, pairing.tensors))
     wanted = dict(zip(pairing.tensors, run(exact, pairing.tensors, feeds), strict=True))
+    damaged = pairing.contradiction({name: values.shape for name, values in wanted.items()})
+    if damaged:
+        raise ModelError(f"{quantized.name} records a scale that does not fit {damaged!r}")
     refused = {
         name: f"{name!r} is {_times(wanted[name].shape)} in the float model and "
         f"{_times(found[name].shape)} in the quantized one"

@@ -96,6 +96,16 @@ class Pairing:
             values = (values * factor).astype(np.float32)
         return values if offset is None else (values - offset).astype(np.float32)
 
+    def contradiction(self, shapes: Mapping[str, tuple[int, ...]]) -> str:
+        """The tensor of these whose recorded scale or offset has another shape; "" for none."""
+        for recorded in (self.factors, self.offsets):
+            for name, values in recorded.items():
+                shape = shapes.get(name, values.shape)
+                sizes = zip(reversed(values.shape), reversed(shape), strict=False)
+                if values.ndim > len(shape) or any(ours not in {1, size} for ours, size in sizes):
+                    return name
+        return ""
+
     def to_exact(self, tensor: str, values: Array) -> Array:
         """The quantized model's values on the float model's scale, behind the same activation."""
         factor, bounds = self.factors.get(tensor), self.bounds.get(tensor)

@@ -302,3 +302,15 @@ def test_a_damaged_record_says_nothing():
     del record["equalization"]["classes"]
     damaged = onnxq.model.model.with_metadata(quantized, {METADATA_KEY: json.dumps(record)})
     assert not details(damaged).target
+
+
+@pytest.mark.parametrize("shape", [[2, 4, 1, 1], [3, 1, 1], [1, 1, 4, 1, 1]])
+def test_a_record_of_scales_that_fits_no_tensor_is_refused(shape):
+    """Found by coverage-guided fuzzing: numpy could not broadcast it."""
+    x = RNG.standard_normal((8, 3, 4, 4)).astype(np.float32)
+    quantized, _ = onnxq.quantize(Model(small()), x)
+    tensor = next(n.output for n in Graph(Model(small())).nodes if n.op_type == "Relu")
+    record = [{"tensors": [tensor], "shape": shape, "scaled": {"0": 1}}]
+    damaged = onnxq.model.model.with_metadata(quantized, {"onnxq.octaves": json.dumps(record)})
+    with pytest.raises(ModelError, match="a scale that does not fit"):
+        onnxq.validate(Model(small()), damaged, x, layers=True)
