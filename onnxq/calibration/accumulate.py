@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration import bins
+from onnxq.calibration.compiled import Loops
 from onnxq.calibration.count import add_counts
 from onnxq.calibration.statistics import NotFinite, TensorStatistics
 from onnxq.model.blocked import Observed
@@ -33,12 +34,14 @@ class Accumulator:
     bin numbers, until counting them is cheap. Its memory is fixed by the first batch.
 
     Extremes are kept for each element of a sample and brought down to the channels at the end:
-    comparing whole arrays is several times faster than reducing short rows.
+    comparing whole arrays is several times faster than reducing short rows. Compiled loops, where
+    they are given, do the same without that detour.
     """
 
-    def __init__(self, axis: int | None, step: int = 1) -> None:
+    def __init__(self, axis: int | None, step: int = 1, loops: Loops | None = None) -> None:
         self.axis = axis
         self.step = step
+        self._loops = loops
         self._minimum: Floats | None = None
         self._maximum: Floats | None = None
         self._low: Floats = np.zeros(0, np.float32)
@@ -47,18 +50,21 @@ class Accumulator:
         self._counts: NDArray[Any] = np.zeros((0, 0), np.uint32)
         self._counted = 0
         self._top = bins.FLOOR + 1
-        self._codes = np.zeros((0, 0), np.uint16)
+        self._codes = np.zeros((0, 0, 0), np.uint16)
         self._filled = 0
         self._halves = np.array([[np.inf, -np.inf]] * 2, np.float32)
         self._not_finite = 0
         self._first: NotFinite | None = None
 
     @classmethod
-    def of(cls, axis: int | None, found: TensorStatistics | None, step: int = 1) -> Accumulator:
+    def of(
+        cls, axis: int | None, found: TensorStatistics | None, step: int = 1,
+        loops: Loops | None = None,
+    ) -> Accumulator:  # fmt: skip
         """One that goes on where another, which found this, had stopped."""
-        self = cls(axis, step)
+        self = cls(axis, step, loops)
         if found is not None:
-            self._start(found.channels, 0)
+            self._start(found.channels)
             self._minimum, self._maximum = found.minimum.copy(), found.maximum.copy()
             self._counts = np.pad(found.counts, ((0, 0), (0, 1)))
             self._not_finite = found.not_finite
@@ -84,19 +90,18 @@ class Accumulator:
         sides = _sides(observed, self.axis)
         if values.size == 0:
             return True
-        _, _, outer, _, inner = sides
-        channels = outer * inner
+        _, outer, _, inner = sides
         view = values.reshape(sides)
-        thin = self._thin(view)
-        row = thin.size // channels
+        thin = view[:, :, self.step // 2 :: self.step]
         if self._minimum is None:
-            self._start(channels, row)
-        if row > self._codes.shape[1] - self._filled:
-            self._flush()
-        if row > self._codes.shape[1]:
-            self._codes = np.zeros((channels, row), np.uint16)
-        finite = self._compare(values.reshape(sides[0], -1), sides[1:], self._halves[half])
-        self._collect(thin, row)
+            self._start(outer * inner)
+        here = self._reserve(outer, len(thin) * thin.shape[2], inner)
+        if self._loops is None:
+            place = here.reshape(outer, len(thin), thin.shape[2], inner)
+            bins.write_codes(thin, place.swapaxes(0, 1))
+        finite = self._take(view, here, self._halves[half]) or self._compare(
+            values.reshape(sides[0], -1), sides[1:], self._halves[half]
+        )
         if not self._counted:
             # Rows for the counts exist from the first batch on, not only when codes fill up.
             self._flush()
@@ -107,23 +112,43 @@ class Accumulator:
         """Whether it has seen no value."""
         return self._minimum is None
 
-    def _start(self, channels: int, row: int) -> None:
+    def _start(self, channels: int) -> None:
         self._minimum = np.full(channels, np.inf, np.float32)
         self._maximum = np.full(channels, -np.inf, np.float32)
         self._counts = np.zeros((channels, 2 + 2 * bins.magnitude_bins(self._top)), np.uint32)
-        # Written to, not just reserved: memory is the same from the first batch on.
-        self._codes = np.full((channels, max(row, ROW)), 0, np.uint16)
+
+    def _reserve(self, outer: int, positions: int, inner: int) -> NDArray[np.uint16]:
+        """Room for codes (outer, positions, inner), behind those that are there."""
+        blocks, room, lanes = self._codes.shape
+        if (outer, inner) != (blocks, lanes) or positions > room - self._filled:
+            self._flush()
+        if (outer, inner) != (blocks, lanes) or positions > room:
+            # Written to, not just reserved: memory is the same from the first batch on.
+            self._codes = np.full((outer, max(positions, ROW), inner), 0, np.uint16)
+        here = self._codes[:, self._filled : self._filled + positions]
+        self._filled += positions
+        return here
 
     def note(self, found: NotFinite) -> None:
         """Keep the first of the places where a value is not finite."""
         self._first = min(filter(None, (self._first, found)))
 
-    def _thin(self, view: Floats) -> Floats:
-        """The positions that are counted of (samples, before, outer, after, inner)."""
-        if self.step == 1:
-            return view
-        every = slice(self.step // 2, None, self.step)
-        return view[:, :, :, every] if view.shape[3] > 1 else view[:, every]
+    def _take(self, view: Floats, codes: NDArray[np.uint16], half: Floats) -> bool:
+        """Write codes and update the extremes by compiled loops; whether that was possible.
+
+        It is not where there are none, nor, for the extremes, where a value is not finite.
+        """
+        if self._loops is None or self._minimum is None or self._maximum is None:
+            return False
+        low, high = self._loops.take(view, self.step, codes)
+        least, most = low.min(), high.max()
+        if not (math.isfinite(least) and math.isfinite(most)):
+            return False
+        # + 0: of −0 and +0 either may be the smaller one.
+        self._minimum = np.minimum(self._minimum, low) + np.float32(0)
+        self._maximum = np.maximum(self._maximum, high) + np.float32(0)
+        half[0], half[1] = min(half[0], least), max(half[1], most)
+        return True
 
     def _compare(self, rows: Floats, sides: tuple[int, ...], half: Floats) -> bool:
         """Update the extremes with samples (samples, elements); whether all are finite."""
@@ -156,24 +181,10 @@ class Accumulator:
         if not self._sides or self._minimum is None or self._maximum is None:
             return
         low, high = self._low.reshape(self._sides), self._high.reshape(self._sides)
-        channels = len(self._minimum)
         # + 0: of −0 and +0 either may be the smaller one.
-        low, high = (each.ravel()[:channels] for each in (low.min((0, 2)), high.max((0, 2))))
+        low, high = low.min(axis=1).ravel(), high.max(axis=1).ravel()
         self._minimum = np.minimum(self._minimum, low) + np.float32(0)
         self._maximum = np.maximum(self._maximum, high) + np.float32(0)
-
-    def _collect(self, thin: Floats, row: int) -> None:
-        """Append the codes of (samples, before, outer, after, inner)."""
-        samples, before, outer, after, inner = thin.shape
-        here = slice(self._filled, self._filled + row)
-        self._filled += row
-        if inner == 1:
-            place = self._codes[:, here].reshape(outer, samples, before, after)
-            bins.write_codes(thin[..., 0], place.transpose(1, 2, 0, 3))
-            return
-        codes = np.empty(thin.shape, np.uint16)
-        bins.write_codes(thin, codes)
-        self._codes[:, here] = codes.transpose(2, 4, 0, 1, 3).reshape(outer * inner, row)
 
     def _flush(self) -> None:
         """Count the collected codes."""
@@ -189,10 +200,8 @@ class Accumulator:
             # Written to, so that memory does not creep up as rarer values find their bins.
             self._counts |= self._counts.dtype.type(0)
         self._top = top
-        step = max(1, BLOCK // self._filled)
-        for first in range(0, len(self._codes), step):
-            here = slice(first, first + step)
-            add_counts(self._codes[here, : self._filled], self._counts[here], top)
+        count = self._loops.count if self._loops else add_counts
+        count(self._codes[:, : self._filled], self._counts, top)
         self._filled = 0
 
     def finish(self) -> TensorStatistics | None:
@@ -208,17 +217,19 @@ class Accumulator:
         )  # fmt: skip
 
 
-def _sides(observed: Observed, axis: int | None) -> tuple[int, int, int, int, int]:
-    """Sizes (samples, before, outer, after, inner): the channels are outer × inner.
+def _sides(observed: Observed, axis: int | None) -> tuple[int, int, int, int]:
+    """Sizes (repeats, outer, positions, inner): a channel is an (outer, inner).
 
-    With the channels, or nothing known, along the first axis there is one sample.
+    Repeats are samples, and positions of a sample before its channels where others come after.
     """
     shape, block = observed.values.shape, observed.block
     if axis is None or not shape:
         samples = shape[0] if shape else 1
-        return samples, 1, 1, math.prod(shape[1:]), 1
+        return samples, 1, math.prod(shape[1:]), 1
     if block:
-        return shape[0], 1, shape[1] // block, math.prod(shape[2:]), block
-    if axis == 0:
-        return 1, 1, shape[0], math.prod(shape[1:]), 1
-    return shape[0], math.prod(shape[1:axis]), shape[axis], math.prod(shape[axis + 1 :]), 1
+        return shape[0], shape[1] // block, math.prod(shape[2:]), block
+    before, after = math.prod(shape[1:axis]), math.prod(shape[axis + 1 :])
+    samples = shape[0] if axis else 1
+    if after == 1:
+        return samples, 1, before, shape[axis]
+    return samples * before, shape[axis], after, 1

@@ -10,6 +10,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from onnxq.calibration import compiled
 from onnxq.calibration.accumulate import Accumulator
 from onnxq.calibration.checkpoint import Checkpoint, Cursor
 from onnxq.calibration.counter import Counter
@@ -101,7 +102,7 @@ def calibrate(
     threads = min(COUNTERS, request.runtime.threads or COUNTERS)
     counter = Counter(
         {name: Accumulator.of(axis, calibration.tensors.get(name),
-                              step_of(graph.shape(name), axis, source.count))
+                              step_of(graph.shape(name), axis, source.count), compiled.loops())
          for name, axis in request.tensors.items()}, source, threads,
         allow_nonfinite=request.allow_nonfinite,
     )  # fmt: skip

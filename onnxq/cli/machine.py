@@ -27,6 +27,8 @@ SATURATES = (
 EXACT = "u8s8 products add up in 32 bits here: --execution cpu shows what the int8 model computes"
 UNKNOWN = "whether u8s8 products saturate here is unknown: compare --execution cpu with emulate"
 
+SLOWER = "calibration counts in numpy: pip install 'onnxq[fast]' makes it faster, same results"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -58,6 +60,8 @@ def _version(package: str) -> str:
 def _packages() -> Iterator[Finding]:
     for package in ("numpy", "onnx", "onnx-graphsurgeon"):
         yield Finding(package, _version(package))
+    numba = _version("numba")
+    yield Finding("numba", numba, SLOWER if numba == "not installed" else "")
     builds = {name: _version(name) for name in ("onnxruntime", "onnxruntime-gpu")}
     there = {name: version for name, version in builds.items() if version != "not installed"}
     both = len(there) > 1
