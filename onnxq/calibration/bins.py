@@ -120,12 +120,12 @@ def shift(counts: Counts, top: int, octaves: NDArray[np.int64]) -> tuple[Counts,
     new_top = min(top + max(0, int(octaves.max(initial=0))), CEILING)
     grown = regrow(counts, top, new_top)
     width = magnitude_bins(new_top)
-    result = np.empty_like(grown)
-    columns = np.arange(width)[None, :] - BINS_PER_OCTAVE * octaves[:, None]
-    source = np.clip(columns, 0, width - 1)
-    inside = (columns >= 0) & (columns < width)
-    for start in (1, 1 + width):
-        part = np.take_along_axis(grown[:, start : start + width], source, axis=1)
-        result[:, start : start + width] = np.where(inside, part, 0)
+    result = np.zeros_like(grown)
+    for octave in np.unique(octaves):
+        step = BINS_PER_OCTAVE * int(octave)
+        here = np.flatnonzero(octaves == octave)[:, None]
+        target = np.arange(max(step, 0), min(width + step, width))
+        for start in (1, 1 + width):
+            result[here, start + target] = grown[here, start + target - step]
     result[:, 0] = grown.sum(axis=1) - result[:, 1:].sum(axis=1)
     return result, new_top

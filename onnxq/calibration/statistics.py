@@ -176,9 +176,13 @@ class TensorStatistics:
         moved = np.clip(values, minimum[:, None], maximum[:, None]).astype(np.float32)
         top = bins.top_of(float(max(np.abs(minimum).max(), np.abs(maximum).max())))
         columns = bins.lookup_table(top)[bins.high_half(moved)]
-        counts = np.zeros((self.channels, 1 + 2 * bins.magnitude_bins(top)), np.int64)
-        for row, column, found in zip(counts, columns, self.counts, strict=True):
-            np.add.at(row, column, found)
+        width = 1 + 2 * bins.magnitude_bins(top)
+        # Sums of integers in float64 are exact; they stay below 2^53.
+        rows = [
+            np.bincount(column, found, width)
+            for column, found in zip(columns, self.counts, strict=True)
+        ]
+        counts = np.stack(rows).astype(np.int64)
         return replace(self, minimum=minimum, maximum=maximum, counts=counts, top=top, halves=None)
 
     @cached_property

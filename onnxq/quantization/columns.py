@@ -67,22 +67,27 @@ class Columns:
         layout = self._layout
         if self._session is None:
             rows = np.moveaxis(np.atleast_2d(inputs), layout.input_axis, 1)
-            found = _pick(rows, positions)
+            found = pick(rows, positions)
         else:
             size = max(1, UNFOLDED * len(inputs) // max(inputs.size * layout.taps, 1))
             parts = []
             for start in range(0, len(inputs), size):
                 some = slice(start, start + size)
                 (unfolded,) = run(self._session, None, {"x": inputs[some]})
-                parts.append(_pick(unfolded, positions[some]))
+                parts.append(pick(unfolded, positions[some]))
             found = np.concatenate(parts)
         split = found.reshape(len(found), layout.groups, -1, found.shape[2])
         return np.ascontiguousarray(split.transpose(1, 2, 0, 3))
 
 
-def _pick(values: Array, positions: NDArray[np.int64]) -> Array:
-    """(samples, channels, …) → (samples, channels, chosen)."""
+def pick(values: Array, positions: NDArray[np.int64]) -> Array:
+    """(samples, channels, …) → (samples, channels, chosen) at ascending positions of each sample.
+
+    May be a view of the values, where all are chosen.
+    """
     flat = values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
+    if positions.shape[1] == flat.shape[2]:
+        return flat
     picked: Array = np.take_along_axis(flat, positions[:, None, :], 2)
     return picked
 
