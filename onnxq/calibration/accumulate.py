@@ -205,15 +205,20 @@ class Accumulator:
         self._filled = 0
 
     def finish(self) -> TensorStatistics | None:
-        """The statistics so far; None if no value was seen."""
+        """The statistics so far; None if no value was seen.
+
+        They share the counts, which fill the memory: let go of them before more values are added.
+        """
         self._flush()
         self._settle()
         if self._minimum is None or self._maximum is None:
             return None
+        counts = self._counts
+        if counts.dtype == np.uint32 and self._counted <= np.iinfo(np.int32).max:
+            counts = counts.view(np.int32)  # the same bits, so that no copy is made
         return TensorStatistics(
-            self.axis, self._minimum.copy(), self._maximum.copy(),
-            bins.narrowest(self._counts[:, :-1]), self._top, self._not_finite,
-            self._first, self._halves + np.float32(0), self.step,
+            self.axis, self._minimum.copy(), self._maximum.copy(), counts[:, :-1], self._top,
+            self._not_finite, self._first, self._halves + np.float32(0), self.step,
         )  # fmt: skip
 
 
