@@ -13,9 +13,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from onnxq import api
+from onnxq.calibration import compiled
 from onnxq.calibration.stream import Request, calibrate
 from onnxq.model.graph import Graph
 from onnxq.model.normalize import normalize
@@ -65,16 +67,24 @@ def ratios(options: argparse.Namespace) -> None:
             for values in compute(exposed, names, batch.feeds):
                 np.histogram(values, 2048)
 
+    def in_numpy(data: api.DataSource) -> None:
+        with patch.object(compiled, "loops", return_value=None):
+            calibrate(normalized, data, request)
+
+    if compiled.loops() is None:
+        print("numba is not installed: no loops are compiled", flush=True)
     found = timed({
         "plain inference": lambda: infer(plain, None, memory),
         "inference, all tensors as outputs": lambda: infer(exposed, names, memory),
         "the same, and numpy.histogram": histograms,
         "calibrate": lambda: calibrate(normalized, memory, request),
+        "calibrate, without numba": lambda: in_numpy(memory),
         "plain inference from images": lambda: infer(plain, None, source),
         "calibrate from images": lambda: calibrate(normalized, source, request),
+        "calibrate from images, without numba": lambda: in_numpy(source),
     })  # fmt: skip
     bases = dict.fromkeys(found, "plain inference")
-    bases["calibrate from images"] = "plain inference from images"
+    bases |= {name: "plain inference from images" for name in found if "from images" in name}
     print(f"{'':36s} {'s':>7s} {'ratio':>6s} {'CPU s':>7s} {'ratio':>6s} {'samples/s':>10s}")
     for name, (wall, cpu) in found.items():
         base = found[bases[name]]

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from onnxq import __version__
-from onnxq.cli.run import USAGE, State, answer, forgive_encodings
+from onnxq.cli.run import USAGE, State, answer, forgive_encodings, interruptible
 
 COMMANDS = (
     "calibrate", "merge", "equalize", "quantize", "emulate", "validate", "inspect", "explain",
@@ -38,7 +38,9 @@ class CommandLine(click.Group):
         state = State()
         settings |= {"prog_name": PROGRAM, "standalone_mode": False, "obj": state}
         forgive_encodings()
-        sys.exit(answer(lambda: super(CommandLine, self).main(*args, **settings), state))
+        with interruptible(state):
+            code = answer(lambda: super(CommandLine, self).main(*args, **settings), state)
+        sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> int:
         """Run the command; its errors end here, as click's `main` has its own answer to some."""

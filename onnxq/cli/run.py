@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+import threading
 import traceback
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +22,7 @@ from onnxq.cli.terminal import printable
 from onnxq.errors import OnnxqError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 GATE_FAILED = 1
 USAGE = 2
@@ -30,9 +33,37 @@ BROKEN_PIPE = 141
 
 @dataclass
 class State:
-    """What the error handler must know of the command that ran."""
+    """What the error handler must know of the command that ran.
+
+    Attributes:
+        interrupted: Ctrl-C was pressed. Code in between may turn the `KeyboardInterrupt` into an
+            error of its own: numpy does while it is imported.
+    """
 
     verbose: bool = False
+    interrupted: bool = False
+
+    def interrupt(self, _number: int, _frame: object) -> None:
+        """The handler of SIGINT."""
+        self.interrupted = True
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def interruptible(state: State) -> Iterator[None]:
+    """Note in `state` that Ctrl-C was pressed.
+
+    Not where it is ignored, as in the background of a script, nor in a thread of a program.
+    """
+    is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not is_ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, state.interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def answer(invoke: Callable[[], Any], state: State) -> int:
@@ -53,7 +84,8 @@ def answer(invoke: Callable[[], Any], state: State) -> int:
         _drop_stdout()
         code = BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the last resort: no traceback reaches a user
-        code = _refuse(error, state)
+        interrupted = state.interrupted
+        code = _say("interrupted", INTERRUPTED) if interrupted else _refuse(error, state)
     return code if isinstance(code, int) else 0
 
 

@@ -175,10 +175,19 @@ def test_interrupted_is_exit_130(case: Case, monkeypatch):
     assert (result.code, result.out, result.err) == (130, "", "interrupted\n")
 
 
-def test_interrupted_in_a_real_process(case: Case):
-    """The user's metric sends the signal, so that it comes while the models run."""
+@pytest.mark.parametrize("answer", ["raise", "raise ImportError('swallowed') from None"])
+def test_interrupted_in_a_real_process(case: Case, answer: str):
+    """The user's metric sends the signal, so that it comes while the models run.
+
+    What comes of it is "interrupted", whatever error the code in between makes of it.
+    """
     (case.folder / "mine.py").write_text(
-        "import os, signal\ndef score(*_):\n    os.kill(os.getpid(), signal.SIGINT)\n    return [0]\n"
+        "import os, signal, time\n"
+        "def score(*_):\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        time.sleep(20)\n"
+        f"    except KeyboardInterrupt:\n        {answer}\n"
     )
     metric = f"{case.folder / 'mine.py'}:score"
     # A test run in the background of a script is born deaf to SIGINT, and its children with it.
