@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from onnxq.calibration import bins
 
+LANES = 128
+"""Numbers that the inner loops go through, or more."""
+
 Array = NDArray[Any]
 Codes = NDArray[np.uint16]
 
@@ -28,7 +31,7 @@ class Loops:
         count_codes: see `_count`.
     """
 
-    take_values: Callable[[Array, int, Array, Array, Codes], None]
+    take_values: Callable[[Array, Array, Array, Array, int, int, Codes], None]
     count_codes: Callable[[Codes, NDArray[np.uint16], Array], None]
 
     def take(
@@ -36,19 +39,25 @@ class Loops:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Smallest and largest value of each channel (channels,); writes the codes of some.
 
-        Where a value is not finite, neither is the extreme on its side, or it is NaN.
+        Where a value is NaN or infinite, one of the two is no finite number.
 
         Args:
             values: (repeats, outer, positions, inner); a channel is an (outer, inner).
             step: every so many-th position is coded.
-            codes: room for them (outer, positions, inner).
+            codes: room for them (outer, repeats·positions coded, inner).
         """
-        shape = values.shape[1], values.shape[3]
-        low = np.full(shape, np.iinfo(np.int32).max, np.int32)
-        high = np.full(shape, np.iinfo(np.int32).min, np.int32)
-        self.take_values(values.view(np.int32), step, low, high, codes)
-        smallest, largest = (_reordered(each).view(np.float32).ravel() for each in (low, high))
-        return smallest, largest
+        repeats, outer, _, inner = values.shape
+        lanes = inner * max(1, LANES // inner)
+        least = np.full((outer, lanes), np.iinfo(np.int32).max, np.int32)
+        most = np.full((outer, lanes), np.iinfo(np.int32).min, np.int32)
+        farthest = np.zeros((outer, lanes), np.uint32)
+        words = values.reshape(repeats, outer, -1).view(np.int32)
+        self.take_values(words, least, most, farthest, step, inner, codes.reshape(outer, -1))
+        each = outer, -1, inner
+        return _extremes(
+            least.reshape(each).min(axis=1).ravel(), most.reshape(each).max(axis=1).ravel(),
+            farthest.reshape(each).max(axis=1).ravel(),
+        )  # fmt: skip
 
     def count(self, codes: Codes, counts: Array, top: int) -> None:
         """`onnxq.calibration.count.add_counts`."""
@@ -77,40 +86,50 @@ def _columns(top: int) -> NDArray[np.uint16]:
     return bins.code_table(top).astype(np.uint16)
 
 
-def _reordered(words: Any) -> Any:
-    """The words of float32 numbers as integers of the same order, and back.
+def _extremes(
+    least: NDArray[np.int32], most: NDArray[np.int32], farthest: NDArray[np.uint32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The smallest and largest number, from the extremes of the words as integers.
 
-    So NaN, whose comparisons are all false, takes the place beyond infinity.
+    A float32 is a sign and a magnitude. So positive ones are in the order of their words, negative
+    ones in the opposite order, and as unsigned integers the negative ones come last.
     """
-    return words ^ ((words >> 31) & 0x7FFFFFFF)
+    smallest = np.where(farthest >> 31 == 1, farthest, least.view(np.uint32))
+    largest = np.where(most >= 0, most, least)
+    return smallest.view(np.float32), largest.view(np.float32)
 
 
-def _take(values: Array, step: int, low: Array, high: Array, codes: Codes) -> None:
-    """Lower `low`, raise `high` and write codes; all three hold the words of float32 numbers."""
-    repeats, outer, positions, inner = values.shape
-    row = (positions - step // 2 + step - 1) // step
+def _take(
+    words: Array, least: Array, most: Array, farthest: Array, step: int, inner: int, codes: Codes
+) -> None:
+    """Update the extremes of the words of float32 numbers, and write codes.
+
+    Args:
+        words: int32 (repeats, outer, positions·inner).
+        least, most: of the words; farthest: of the words as uint32. Each (outer, lanes), a
+            multiple of `inner` and so long that a processor's vector units are busy.
+        codes: (outer, repeats·positions coded·inner).
+    """
+    repeats, outer, size = words.shape
+    lanes = least.shape[1]
+    stride, first = step * inner, step // 2 * inner
+    runs, length = ((size - first + stride - 1) // stride, inner) if step > 1 else (1, size)
     for repeat in range(repeats):
         for block in range(outer):
-            plane, smallest, largest = values[repeat, block], low[block], high[block]
-            if inner == 1:
-                least, most = smallest[0], largest[0]
-                for position in range(positions):
-                    word = plane[position, 0]
-                    word ^= (word >> np.int32(31)) & np.int32(0x7FFFFFFF)
-                    least, most = min(least, word), max(most, word)
-                smallest[0], largest[0] = least, most
-            else:
-                for position in range(positions):
-                    for lane in range(inner):
-                        word = plane[position, lane]
-                        word ^= (word >> 31) & 0x7FFFFFFF
-                        smallest[lane] = min(smallest[lane], word)
-                        largest[lane] = max(largest[lane], word)
+            plane, low, high, far = words[repeat, block], least[block], most[block], farthest[block]
+            for start in range(0, size, lanes):
+                part = plane[start : start + lanes]
+                for lane in range(part.size):
+                    word = part[lane]
+                    low[lane] = min(low[lane], word)
+                    high[lane] = max(high[lane], word)
+                    far[lane] = max(far[lane], np.uint32(word))
             # Its values are still in the cache.
-            coded = codes[block, repeat * row : (repeat + 1) * row]
-            for place in range(row):
-                for lane in range(inner):
-                    coded[place, lane] = (plane[step // 2 + place * step, lane] >> 18) & 0x3FFF
+            for run in range(runs):
+                part = plane[first + run * stride :]
+                out = codes[block, (repeat * runs + run) * length :]
+                for lane in range(length):
+                    out[lane] = (part[lane] >> 18) & 0x3FFF
 
 
 def _count(codes: Codes, columns: NDArray[np.uint16], counts: Array) -> None:
