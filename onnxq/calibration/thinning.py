@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from onnxq.model.model import Dimension
 
-ENOUGH = 1 << 14
+ENOUGH = 1 << 16
 """Values of each channel above which fewer positions are counted."""
 
 PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31)
