@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from onnxq.calibration import bins
 from onnxq.calibration.compiled import Loops
-from onnxq.calibration.count import add_counts
+from onnxq.calibration.count import BLOCK, add_counts
 from onnxq.calibration.statistics import NotFinite, TensorStatistics
 from onnxq.model.blocked import Observed
 
@@ -20,9 +20,6 @@ bin, which many values should share."""
 
 LARGEST = (1 << 32) - 1
 """Values a channel can have while its counts are 32 bits wide."""
-
-BLOCK = 1 << 17
-"""Values to treat at once, so that they and what is made of them stay in the cache."""
 
 Floats = NDArray[np.float32]
 

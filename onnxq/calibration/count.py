@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnxq.calibration import bins
 
 BLOCK = 1 << 17
-"""Codes to treat at once, so that they and what is made of them stay in the cache."""
+"""Values or codes to treat at once, so that they and what is made of them stay in the cache."""
 
 
 def add_counts(codes: NDArray[np.uint16], counts: NDArray[Any], top: int) -> None:

@@ -84,8 +84,7 @@ def answer(invoke: Callable[[], Any], state: State) -> int:
         _drop_stdout()
         code = BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the last resort: no traceback reaches a user
-        interrupted = state.interrupted
-        code = _say("interrupted", INTERRUPTED) if interrupted else _refuse(error, state)
+        code = _say("interrupted", INTERRUPTED) if state.interrupted else _refuse(error, state)
     return code if isinstance(code, int) else 0
 
 

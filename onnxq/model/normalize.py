@@ -104,17 +104,9 @@ def normalize(model: Model, *, opset: int = 0) -> tuple[Model, Normalization]:
     model, folded = _fold_batch_norms(model)
     model, pads = _fold_pads(model)
     return infer_shapes(model), Normalization(
-        folded,
-        pads,
-        joined,
-        folded_constants,
-        raised_from,
-        renamed,
-        widened,
-        freed,
-        inlined,
+        folded, pads, joined, folded_constants, raised_from, renamed, widened, freed, inlined,
         unused,
-    )
+    )  # fmt: skip
 
 
 def _name_nodes(model: Model) -> tuple[Model, int]:

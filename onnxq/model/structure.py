@@ -8,14 +8,7 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from onnx import (
-    AttributeProto,
-    GraphProto,
-    ModelProto,
-    TensorProto,
-    TensorShapeProto,
-    ValueInfoProto,
-)
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto
 
 _TYPES = frozenset(TensorProto.DataType.values())
 _HALVED = frozenset({TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1})
@@ -37,17 +30,14 @@ def check_structure(proto: ModelProto) -> str:
         for info in (*graph.input, *graph.output, *graph.value_info):
             if _elem_type(info) not in _TYPES:
                 return f"{info.name!r} has the unknown element type {_elem_type(info)}"
-            if math.prod(d.dim_value for d in _sizes(info) if d.dim_value > 0) > MOST_ELEMENTS:
+            sizes = [size.dim_value for size in info.type.tensor_type.shape.dim]
+            if math.prod(size for size in sizes if size > 0) > MOST_ELEMENTS:
                 return f"{info.name!r} has a shape that no memory can hold"
     for tensor in (t for graph in _graphs(proto.graph) for t in _tensors(graph)):
         wrong = _check_tensor(tensor)
         if wrong:
             return f"tensor {tensor.name!r} {wrong}"
     return ""
-
-
-def _sizes(info: ValueInfoProto) -> Sequence[TensorShapeProto.Dimension]:
-    return info.type.tensor_type.shape.dim
 
 
 def _elem_type(info: ValueInfoProto) -> int:

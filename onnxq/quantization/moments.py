@@ -120,11 +120,8 @@ def collect_moments(
         rows = np.moveaxis(np.atleast_2d(t), layout.output_axis, 1)
         rows = rows.reshape(len(rows), layout.outputs, -1)
         index = _positions(samples, len(rows), rows.shape[2])
-        wanted = (
-            pick(rows, index)
-            .reshape(len(rows), layout.groups, -1, index.shape[1])
-            .transpose(1, 2, 0, 3)
-        )
+        wanted = pick(rows, index)
+        wanted = wanted.reshape(len(rows), layout.groups, -1, index.shape[1]).transpose(1, 2, 0, 3)
         found = columns.of(x, index)
         if not origins:
             # Far from 0 float32 sums of squares would swallow what the covariance is made of.

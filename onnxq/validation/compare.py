@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.cluster import connected
+from onnxq.data.checks import sizes
 from onnxq.data.source import DataSource
 from onnxq.errors import DataError, ModelError
 from onnxq.model.model import Model
@@ -146,7 +147,7 @@ def _measured(
             if output.shape != reference.shape:
                 raise ModelError(
                     f"{plan[index][0].name} is no version of {plan[0][0].name}: its first output "
-                    f"has the shape {_shown(output)} instead of {_shown(reference)}"
+                    f"has the shape {sizes(output.shape)} instead of {sizes(reference.shape)}"
                 )
             sums.append({
                 metric.name: metric.terms(
@@ -204,7 +205,3 @@ def _check_interface(float_model: Model, quantized: Model) -> None:
                 f"{quantized.name} is no version of {float_model.name}: "
                 f"{kind}s {', '.join(other)} instead of {', '.join(names)}"
             )
-
-
-def _shown(values: Array) -> str:
-    return "×".join(map(str, values.shape)) or "of a scalar"

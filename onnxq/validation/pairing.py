@@ -97,12 +97,12 @@ class Pairing:
         return values if offset is None else (values - offset).astype(np.float32)
 
     def contradiction(self, shapes: Mapping[str, tuple[int, ...]]) -> str:
-        """The tensor of these whose recorded scale or offset has another shape; "" for none."""
+        """The tensor of these that a recorded scale or offset does not fit; "" for none."""
         for recorded in (self.factors, self.offsets):
             for name, values in recorded.items():
-                shape = shapes.get(name, values.shape)
-                sizes = zip(reversed(values.shape), reversed(shape), strict=False)
-                if values.ndim > len(shape) or any(ours not in {1, size} for ours, size in sizes):
+                try:
+                    np.broadcast_to(values, shapes.get(name, values.shape))
+                except ValueError:
                     return name
         return ""
 
