@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from onnxq.data.source import Array, DataSource, fixed_batch, span_of
 from onnxq.model.model import TensorSpec
 
@@ -52,4 +54,26 @@ def gather(
         taken += len(rows)
         if taken >= count:
             break
-    return batches
+    return batches if fixed else _joined(batches)
+
+
+def _joined(batches: Sequence[Mapping[str, Array]]) -> list[Mapping[str, Array]]:
+    """The same samples in as few batches: neighbours of one shape, `BATCH_SIZE` at most."""
+    groups: list[list[Mapping[str, Array]]] = []
+    for batch in batches:
+        last = groups[-1] if groups else []
+        if not last or _shapes(last[0]) != _shapes(batch) or _size([*last, batch]) > BATCH_SIZE:
+            groups.append([])
+        groups[-1].append(batch)
+    return [
+        {name: np.concatenate([batch[name] for batch in group]) for name in group[0]}
+        for group in groups
+    ]
+
+
+def _shapes(batch: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+    return {name: values.shape[1:] for name, values in batch.items()}
+
+
+def _size(batches: Sequence[Mapping[str, Array]]) -> int:
+    return sum(len(next(iter(batch.values()))) for batch in batches)

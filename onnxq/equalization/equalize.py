@@ -308,26 +308,29 @@ def _roll_back(
     reference: Reference,
     options: EqualizationOptions,
 ) -> tuple[dict[int, float], tuple[str, ...]]:
-    """Find the classes that fail the proof by halving, and leave them out."""
+    """Find the classes that fail the proof by halving, level by level, and leave them out."""
 
-    def passes(groups: Sequence[_Group]) -> bool:
+    def passes(groups: Sequence[_Group], level: Reference) -> bool:
         model, _ = apply_scales(graph, classes, _only(exponents, groups))
-        return accepted(compare_outputs(reference, model), options)
+        return accepted(compare_outputs(level, model), options)
 
-    def failing(groups: Sequence[_Group]) -> list[_Group]:
-        if not groups or passes(groups):
+    def failing(groups: Sequence[_Group], level: Reference) -> list[_Group]:
+        if not groups or passes(groups, level):
             return []
         if len(groups) == 1:
             return list(groups)
         half = len(groups) // 2
-        found = failing(groups[:half]) + failing(groups[half:])
+        found = failing(groups[:half], level) + failing(groups[half:], level)
         # Classes that pass apart may fail together; then the whole lot goes.
         return found or list(groups)
 
-    failed = failing([group for group in groups if any(root in exponents for root in group.roots)])
-    names = {group.tensors for group in failed}
-    kept = _only(exponents, [group for group in groups if group.tensors not in names])
-    return kept, tuple(group.tensors[0] for group in failed)
+    kept = [group for group in groups if any(root in exponents for root in group.roots)]
+    failed: list[_Group] = []
+    for level in reference.levels:
+        found = failing(kept, level)
+        kept = [group for group in kept if group not in found]
+        failed += found
+    return _only(exponents, kept), tuple(group.tensors[0] for group in failed)
 
 
 def _only(exponents: Mapping[int, float], groups: Sequence[_Group]) -> dict[int, float]:

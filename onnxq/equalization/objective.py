@@ -6,6 +6,7 @@ take part. Those are few, so they are gathered now and then and the rest is left
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,32 +21,54 @@ Indices = NDArray[np.int64]
 SHARPNESS = 24.0
 """Exponent p of the p-norm that stands for the maximum while descending."""
 
-REACH = 1.5
-"""Distance from the peak, in log magnitude, within which entries are gathered: beyond 0.7 they
-weigh nothing (e^(−SHARPNESS·0.7)), and until they are gathered anew they may come nearer."""
+WEIGHTLESS = 0.7
+"""Distance from the peak, in log magnitude, beyond which entries weigh nothing: e^(−24·0.7)."""
+
+MARGIN = 0.8
+"""How much further entries are gathered, and how far a variable may move until they are gathered
+anew. Only variables that move apart by more could bring another entry near the peak."""
 
 
 @dataclass(frozen=True)
 class Segments:
-    """Consecutive runs of a flat array: where each starts and, for each item, its run."""
+    """Consecutive runs of a flat array: where each starts and how long it is."""
 
     starts: Indices
-    of: Indices
+    sizes: Indices
 
     @classmethod
-    def sized(cls, sizes: list[int]) -> Segments:
+    def sized(cls, sizes: Sequence[int] | Indices) -> Segments:
         lengths = np.array(sizes, np.int64)
-        return cls(np.cumsum(lengths) - lengths, np.repeat(np.arange(len(lengths)), lengths))
+        return cls(np.cumsum(lengths) - lengths, lengths)
+
+    @property
+    def of(self) -> Indices:
+        """For each item its run."""
+        return self.spread(np.arange(len(self.sizes)))
+
+    def spread(self, values: NDArray[Any]) -> NDArray[Any]:
+        """For each item the value of its run."""
+        return np.repeat(values, self.sizes)
 
 
 @dataclass(frozen=True)
 class Entries:
-    """Weights near the peak of their row or tensor, ordered by it."""
+    """Weights near the peak of their row or tensor, row by row.
+
+    Attributes:
+        log_weight, columns: of each entry, and the variable of its column.
+        runs: the entries of each row that has any.
+        rows: variable of each of these rows.
+        steps: those of these rows that share a quantization step.
+        around: the variables (σ) where they were gathered.
+    """
 
     log_weight: Floats
-    rows: Indices
     columns: Indices
-    segments: Segments
+    runs: Segments
+    rows: Indices
+    steps: Segments
+    around: Floats
 
 
 class Objective:
@@ -80,42 +103,50 @@ class Objective:
         for term in self._model.weights:
             scaled = term.scaled(sigma)
             peak = term.peaks(scaled, per_channel=self._model.per_channel)
-            near = scaled > peak[term.row] - REACH
+            near = scaled > peak[term.row] - (WEIGHTLESS + MARGIN)
             logs.append(term.log_weight[near])
             rows.append(np.broadcast_to(term.row, near.shape)[near] + row_start)
             columns.append(np.broadcast_to(term.column, near.shape)[near] + column_start)
             row_start += len(term.rows)
             column_start += term.columns.size
-        row = _flat(rows)
-        sizes = np.bincount(self._segment[row], minlength=1 + self._segment.max(initial=-1))
+        sizes = np.bincount(_flat(rows), minlength=len(self._row))
+        present = np.flatnonzero(sizes)
+        step = self._segment[present]
         return Entries(
-            _flat(logs), self._row[row], self._column[_flat(columns)],
-            Segments.sized(sizes.tolist()),
+            _flat(logs), self._column[_flat(columns)], Segments.sized(sizes[present]),
+            self._row[present],
+            Segments.sized(np.bincount(step, minlength=1 + self._segment.max(initial=-1))),
+            sigma,
         )  # fmt: skip
+
+    @staticmethod
+    def holds(entries: Entries, sigma: Floats) -> bool:
+        """Whether the entries are still those that matter."""
+        return float(np.abs(sigma - entries.around).max(initial=0.0)) <= MARGIN
 
     def gradient(self, sigma: Floats, entries: Entries) -> tuple[float, Floats]:
         """The smoothed total and its gradient with respect to σ (variables,)."""
         size = self._model.variables
         total, gradient = 0.0, np.zeros(size)
         if len(self._row):
-            values = entries.log_weight + sigma[entries.rows] - sigma[entries.columns]
-            level, share = _soft_maximum(values, entries.segments)
+            level, share = _soft_maximum(entries.log_weight - sigma[entries.columns], entries.runs)
+            level, row_share = _soft_maximum(level + sigma[entries.rows], entries.steps)
             power = self._power * np.exp(2 * sigma[self._column])
             received = np.add.reduceat(power, self._groups.starts)
             noise = np.exp(2 * (level[self._segment] - sigma[self._row])) * self._row_gain
             per_group = np.bincount(self._row_group, noise, len(received))
             noise *= received[self._row_group]
-            pull = share * np.bincount(self._segment, noise)[entries.segments.of]
+            pull = row_share * entries.steps.spread(np.bincount(self._segment, noise))
             total += noise.sum()
             gradient += np.bincount(entries.rows, pull, size)
-            gradient -= np.bincount(entries.columns, pull, size)
+            gradient -= np.bincount(entries.columns, share * entries.runs.spread(pull), size)
             gradient -= np.bincount(self._row, noise, size)
-            gradient += np.bincount(self._column, per_group[self._groups.of] * power, size)
+            gradient += np.bincount(self._column, self._groups.spread(per_group) * power, size)
         if len(self._channel):
             values = sigma[self._channel]
             level, share = _soft_maximum(self._log_range + values, self._tensors)
-            noise = np.exp(2 * (level[self._tensors.of] - values)) * self._gain
-            pull = share * np.bincount(self._tensors.of, noise)[self._tensors.of]
+            noise = np.exp(2 * (self._tensors.spread(level) - values)) * self._gain
+            pull = share * self._tensors.spread(np.add.reduceat(noise, self._tensors.starts))
             total += noise.sum()
             gradient += np.bincount(self._channel, pull - noise, size)
         gradient[0] = 0.0
@@ -125,9 +156,12 @@ class Objective:
 def _soft_maximum(values: Floats, segments: Segments) -> tuple[Floats, Floats]:
     """Log of the p-norm of e^values in each segment, and each value's share in it."""
     peak = np.maximum.reduceat(values, segments.starts)
-    share = np.exp(SHARPNESS * (values - peak[segments.of]))
+    share = values - segments.spread(peak)
+    share *= SHARPNESS
+    np.exp(share, out=share)
     mass = np.add.reduceat(share, segments.starts)
-    return peak + np.log(mass) / SHARPNESS, share / mass[segments.of]
+    share /= segments.spread(mass)
+    return peak + np.log(mass) / SHARPNESS, share
 
 
 def _flat(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,11 @@ class Reference:
 
     feeds: tuple[Feeds, ...]
     outputs: Mapping[bool, list[list[Output]]]
+
+    @property
+    def levels(self) -> tuple[Reference, ...]:
+        """One reference for each optimization level."""
+        return tuple(replace(self, outputs={key: value}) for key, value in self.outputs.items())
 
 
 def run_reference(

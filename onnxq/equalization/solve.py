@@ -22,9 +22,6 @@ STEPS = 120
 FIRST_STEP = 0.5
 """Length of the first step in log s; it decays to a hundredth of that."""
 
-GATHERED = 8
-"""Steps for which the weights near the peak are gathered."""
-
 OFFSETS = 8
 """Offsets tried in rounding: multiples of 1/8 of an octave."""
 
@@ -135,7 +132,7 @@ def _descend(model: NoiseModel, bounds: UpperBounds) -> Floats:
     best, best_value = sigma, math.inf
     entries = objective.gather(sigma)
     for step in range(STEPS):
-        if step % GATHERED == 0:
+        if not objective.holds(entries, sigma):
             entries = objective.gather(sigma)
         value, gradient = objective.gradient(sigma, entries)
         if value < best_value:

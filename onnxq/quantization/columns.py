@@ -17,9 +17,8 @@ from onnxq.model.weights import WeightLayout
 
 Array = NDArray[Any]
 
-UNFOLDED = 1 << 24
-"""Numbers of an unfolded activation to have in memory at once."""
-
+DIGIT = 1 << 12
+"""Positions are numbered with two digits of this base."""
 
 LARGEST_MOMENTS = 24_000_000
 """Numbers in the second moments of one layer, 0.2 GB; a few copies exist at a time."""
@@ -42,17 +41,14 @@ def _is_convolution(graph: Graph, node: Node, layout: WeightLayout) -> bool:
 
 
 class Columns:
-    """Finds the columns of one node.
-
-    A convolution finds them itself: with a weight that is 1 in one place and 0 elsewhere it
-    gives the input that this place multiplies, whatever its strides, dilations and pads.
-    """
+    """Finds the columns of one node."""
 
     def __init__(self, graph: Graph, node: Node, layout: WeightLayout) -> None:
         self._layout = layout
         self._session = None
         if _is_convolution(graph, node, layout):
-            self._session = open_session(_unfolding(graph, node, layout), optimize=False)
+            self._session = open_session(_locating(graph, node, layout), optimize=False)
+        self._sources: dict[tuple[int, ...], NDArray[np.int64]] = {}
 
     def of(self, inputs: Array, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """The columns at some output positions of each sample.
@@ -67,52 +63,68 @@ class Columns:
         layout = self._layout
         if self._session is None:
             rows = np.moveaxis(np.atleast_2d(inputs), layout.input_axis, 1)
-            found = pick(rows, positions)
-        else:
-            size = max(1, UNFOLDED * len(inputs) // max(inputs.size * layout.taps, 1))
-            parts = []
-            for start in range(0, len(inputs), size):
-                some = slice(start, start + size)
-                (unfolded,) = run(self._session, None, {"x": inputs[some]})
-                parts.append(pick(unfolded, positions[some]))
-            found = np.concatenate(parts)
-        split = found.reshape(len(found), layout.groups, -1, found.shape[2])
-        return np.ascontiguousarray(split.transpose(1, 2, 0, 3))
+            return pick(rows, positions[:, None], layout.groups)
+        sources = self._read_by_taps(inputs.shape[2:])
+        return pick(inputs, sources[:, positions].swapaxes(0, 1), layout.groups)
+
+    def _read_by_taps(self, shape: tuple[int, ...]) -> NDArray[np.int64]:
+        """(taps, output positions): the input position that a tap multiplies, −1 for padding.
+
+        A convolution tells that itself, whatever its strides, dilations and pads: fed with the
+        numbers of the positions, a weight that is 1 at one tap and 0 elsewhere gives those. Two
+        digits of each, because float32 holds no number beyond 2²⁴.
+        """
+        if shape not in self._sources:
+            numbers = 1 + np.arange(math.prod(shape)).reshape(1, 1, *shape)
+            digits = np.concatenate(np.divmod(numbers, DIGIT)).astype(np.float32)
+            (found,) = run(self._session, None, {"x": digits})
+            high, low = found.reshape(2, self._layout.taps, -1).astype(np.int64)
+            self._sources[shape] = high * DIGIT + low - 1
+        return self._sources[shape]
 
 
-def pick(values: Array, positions: NDArray[np.int64]) -> Array:
-    """(samples, channels, …) → (samples, channels, chosen) at ascending positions of each sample.
+def pick(values: Array, positions: NDArray[np.int64], groups: int) -> NDArray[np.float32]:
+    """Values at some positions of each sample, 0 where a position is negative.
 
-    May be a view of the values, where all are chosen.
+    Args:
+        values: (samples, channels, …).
+        positions: (samples, taps, chosen), of the axes behind the channels, flattened.
+
+    Returns:
+        (groups, channels per group · taps, samples, chosen).
     """
-    flat = values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
-    if positions.shape[1] == flat.shape[2]:
-        return flat
-    picked: Array = np.take_along_axis(flat, positions[:, None, :], 2)
-    return picked
+    samples, channels = values.shape[:2]
+    flat = values.reshape(samples, channels, math.prod(values.shape[2:]))
+    _, taps, chosen = positions.shape
+    found = np.empty((channels, taps, samples, chosen), np.float32)
+    for number, (sample, where) in enumerate(zip(flat, positions, strict=True)):
+        taken = np.take(sample, where, axis=1, mode="clip")
+        outside = where < 0
+        if outside.any():
+            taken[:, outside] = 0
+        found[:, :, number] = taken
+    return found.reshape(groups, -1, samples, chosen)
 
 
-def _unfolding(graph: Graph, node: Node, layout: WeightLayout) -> ModelProto:
-    """A model of the node alone, each input channel in a group of its own, one output a tap."""
-    channels, taps = layout.inputs, layout.taps
-    single = np.broadcast_to(np.eye(taps, dtype=np.float32), (channels, taps, taps))
-    kernel = layout.shape[2:]
-    stored = (channels, taps, *kernel) if layout.transposed else (channels * taps, 1, *kernel)
-    weight = onnx.numpy_helper.from_array(np.ascontiguousarray(single).reshape(stored), "w")
+def _locating(graph: Graph, node: Node, layout: WeightLayout) -> ModelProto:
+    """A model of the node alone, of one input channel, with one output channel a tap."""
+    kernel, taps = layout.shape[2:], layout.taps
+    stored = (1, taps, *kernel) if layout.transposed else (taps, 1, *kernel)
+    weight = onnx.numpy_helper.from_array(np.eye(taps, dtype=np.float32).reshape(stored), "w")
 
     source = graph.model.proto
-    unfold = onnx.NodeProto()
-    unfold.CopyFrom(source.graph.node[node.index])
-    attributes = [a for a in unfold.attribute if a.name != "group"]
+    locate = onnx.NodeProto()
+    locate.CopyFrom(source.graph.node[node.index])
+    attributes = [a for a in locate.attribute if a.name != "group"]
     for field in ("input", "output", "attribute"):
-        unfold.ClearField(field)
-    unfold.input.extend(["x", "w"])
-    unfold.output.append("y")
-    unfold.attribute.extend([*attributes, onnx.helper.make_attribute("group", channels)])
+        locate.ClearField(field)
+    locate.input.extend(["x", "w"])
+    locate.output.append("y")
+    locate.attribute.extend(attributes)
     result = ModelProto(ir_version=source.ir_version)
     result.opset_import.extend(source.opset_import)
     result.graph.name = "columns"
-    result.graph.node.append(unfold)
+    result.graph.node.append(locate)
     x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [None] * len(layout.shape))
     result.graph.input.append(x)
     result.graph.output.append(onnx.ValueInfoProto(name="y"))

@@ -20,6 +20,9 @@ Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Pairs = list[tuple[Array, Array]]
 
+CACHED = 1 << 16
+"""Values to look at together: so few stay in the processor's cache."""
+
 
 @dataclass(frozen=True)
 class BiasCorrection:
@@ -50,9 +53,7 @@ def measure_shift(
     if not (measuring and deciding):
         return np.zeros(wanted[0].shape[axis]), BiasCorrection(node, False, math.nan, math.nan)
     measured, rest = (_mean_errors(pairs, axis, bounds) for pairs in (measuring, deciding))
-    errors = np.stack([
-        _squared_error(deciding, shift, axis, bounds) for shift in measured.shifts()
-    ])  # fmt: skip
+    errors = _squared_errors(deciding, measured.shifts(), axis, bounds)
     best = errors.argmin(axis=0)
     record = BiasCorrection(
         node, bool(best.any()), float(errors[0].mean()), float(errors.min(axis=0).mean())
@@ -93,9 +94,11 @@ def _every_other_sample(wanted: Sequence[Array], got: Sequence[Array]) -> tuple[
     halves: tuple[Pairs, Pairs] = ([], [])
     seen = 0
     for exact, other in zip(wanted, got, strict=True):
+        # Two are the stride between samples of one half.
+        step = 2 * max(1, CACHED * len(exact) // max(exact.size, 1))
         for half, pairs in enumerate(halves):
-            chosen = slice((half + seen) % 2, None, 2)
-            if len(exact[chosen]):
+            for start in range((half + seen) % 2, len(exact), step):
+                chosen = slice(start, start + step, 2)
                 pairs.append((exact[chosen], other[chosen]))
         seen += len(exact)
     return halves
@@ -114,17 +117,26 @@ def _mean_errors(pairs: Pairs, axis: int, bounds: tuple[float, float]) -> _MeanE
     return total
 
 
-def _squared_error(pairs: Pairs, shift: Floats, axis: int, bounds: tuple[float, float]) -> Floats:
-    """Mean squared error of each channel behind the activation."""
-    total, count = np.zeros_like(shift), 0
+def _squared_errors(
+    pairs: Pairs, shifts: Sequence[Floats], axis: int, bounds: tuple[float, float]
+) -> Floats:
+    """Mean squared error of each channel behind the activation: (shifts, channels)."""
+    total, count = np.zeros((len(shifts), len(shifts[0]))), 0
     for exact, other in pairs:
-        moved = np.clip(other + along(shift, other.ndim, axis), *bounds)
-        total += _sum(np.square(np.clip(exact, *bounds) - moved), axis)
-        count += exact.size // len(shift)
+        target = np.clip(exact, *bounds)
+        for number, shift in enumerate(shifts):
+            error = other + along(shift, other.ndim, axis)
+            np.clip(error, *bounds, out=error)
+            error -= target
+            total[number] += _sum(np.square(error, out=error), axis)
+        count += exact.size // len(shifts[0])
     return total / count
 
 
 def _sum(values: Array, axis: int) -> Floats:
-    others = tuple(a for a in range(values.ndim) if a != axis % values.ndim)
-    total: Floats = values.sum(axis=others, dtype=np.float64)
+    """Of each channel. What lies behind its axis is added pairwise, which float32 does well."""
+    position = axis % values.ndim
+    if position < values.ndim - 1:
+        values = values.reshape(*values.shape[: position + 1], -1).sum(axis=-1)
+    total: Floats = values.sum(axis=tuple(range(position)), dtype=np.float64)
     return total

@@ -26,6 +26,9 @@ PENDING = 1 << 23
 ROUNDING = 2.0**-20
 """Relative error of a float32 sum of many products."""
 
+ORDINARY = 32
+"""Largest exponent of values whose squares float32 holds as well as those near 1."""
+
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -120,13 +123,13 @@ def collect_moments(
         rows = np.moveaxis(np.atleast_2d(t), layout.output_axis, 1)
         rows = rows.reshape(len(rows), layout.outputs, -1)
         index = _positions(samples, len(rows), rows.shape[2])
-        wanted = pick(rows, index)
-        wanted = wanted.reshape(len(rows), layout.groups, -1, index.shape[1]).transpose(1, 2, 0, 3)
+        wanted = pick(rows, index[:, None], layout.groups)
         found = columns.of(x, index)
         if not origins:
             # Far from 0 float32 sums of squares would swallow what the covariance is made of.
             origins = [v.mean(axis=(2, 3), keepdims=True) * centered for v in (found, wanted)]
-        found, wanted = found - origins[0], wanted - origins[1]
+        found -= origins[0]
+        wanted -= origins[1]
         for half, collector in enumerate(halves):
             chosen = slice((half + samples) % 2, None, 2)
             collector.add(found[:, :, chosen], wanted[:, :, chosen])
@@ -154,8 +157,7 @@ class _Collector:
 
     def add(self, columns: Array, targets: Array) -> None:
         """Columns and targets of some samples: (groups, columns or outputs, samples, chosen)."""
-        flat = [v.reshape(*v.shape[:2], v.shape[2] * v.shape[3]) for v in (columns, targets)]
-        self._pending.append((flat[0], flat[1]))
+        self._pending.append((columns, targets))
         if sum(x.size + t.size for x, t in self._pending) > PENDING:
             self._multiply()
 
@@ -167,12 +169,11 @@ class _Collector:
     def _multiply(self) -> None:
         if not self._pending:
             return
-        x, t = (np.concatenate(parts, axis=2) for parts in zip(*self._pending, strict=True))
+        columns, targets = zip(*self._pending, strict=True)
         self._pending = []
-        # In units near their largest values: float32 squares of 1e20 or 1e-30 are no numbers.
-        (x, unit), (t, target) = _in_units(x), _in_units(t)
-        units = np.append(np.full(x.shape[1], unit), 1.0)
-        x = np.concatenate([x, np.ones_like(x[:, :1])], axis=1)
+        x, unit = _side_by_side(columns, ones=1)
+        t, target = _side_by_side(targets)
+        units = np.append(np.full(x.shape[1] - 1, unit), 1.0)
         across = x.swapaxes(1, 2)
         new = Moments(
             (x @ across).astype(np.float64) * units[:, None] * units,
@@ -182,8 +183,24 @@ class _Collector:
         self._total = new if self._total is None else self._total + new
 
 
-def _in_units(values: Array) -> tuple[Array, float]:
-    """The values in units of a power of two, which changes no bit of their products, and it."""
-    largest = float(np.abs(values).max(initial=0.0))
+def _side_by_side(parts: Sequence[Array], ones: int = 0) -> tuple[Array, float]:
+    """(groups, rows, samples, chosen) parts as one (groups, rows + `ones`, all), and their unit.
+
+    Values count in units of a power of two near the largest, which changes no bit of their
+    products: float32 squares of 1e20 or 1e-30 are no numbers.
+    """
+    groups, rows = parts[0].shape[:2]
+    joined = np.empty((groups, rows + ones, sum(v[0, 0].size for v in parts)), np.float32)
+    joined[:, rows:] = 1
+    start = 0
+    for part in parts:
+        stop = start + part[0, 0].size
+        joined[:, :rows, start:stop].reshape(part.shape)[...] = part
+        start = stop
+    values = joined[:, :rows]
+    largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
     exponent = math.frexp(largest)[1] if math.isfinite(largest) else 0
-    return np.ldexp(values, -exponent), math.ldexp(1.0, exponent)
+    if abs(exponent) <= ORDINARY:
+        return joined, 1.0
+    np.ldexp(values, -exponent, out=values)
+    return joined, math.ldexp(1.0, exponent)

@@ -64,8 +64,7 @@ KINDS = ["conv", "conv grouped", "conv depthwise", "conv same", "conv 1d", "tran
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_weight_times_columns_is_what_the_node_computes(kind, monkeypatch):
-    monkeypatch.setattr("onnxq.quantization.columns.UNFOLDED", 500)
+def test_weight_times_columns_is_what_the_node_computes(kind):
     model = node_model(kind)
     graph = Graph(model)
     node = graph.by_name["node"]
