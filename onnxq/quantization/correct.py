@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.calibration.thinning import step_of
+
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
-Pairs = list[tuple[Array, Array]]
+Pairs = list[tuple[Array, ...]]
 
 CACHED = 1 << 16
 """Values to look at together: so few stay in the processor's cache."""
@@ -49,7 +51,8 @@ def measure_shift(
         axis: of the channels.
         bounds: of the fused activation, ±∞ for none.
     """
-    measuring, deciding = _every_other_sample(wanted, got)
+    axis %= wanted[0].ndim
+    measuring, deciding = _every_other_sample(wanted, got, axis)
     if not (measuring and deciding):
         return np.zeros(wanted[0].shape[axis]), BiasCorrection(node, False, math.nan, math.nan)
     measured, rest = (_mean_errors(pairs, axis, bounds) for pairs in (measuring, deciding))
@@ -90,18 +93,29 @@ class _MeanErrors:
         return np.zeros_like(mean), mean, inside
 
 
-def _every_other_sample(wanted: Sequence[Array], got: Sequence[Array]) -> tuple[Pairs, Pairs]:
+def _every_other_sample(
+    wanted: Sequence[Array], got: Sequence[Array], axis: int
+) -> tuple[Pairs, Pairs]:
+    """The two halves. Of large maps they hold the positions that a histogram counts."""
     halves: tuple[Pairs, Pairs] = ([], [])
-    seen = 0
+    samples, seen = sum(map(len, wanted)), 0
     for exact, other in zip(wanted, got, strict=True):
+        apart = step_of(exact.shape, axis, samples)
         # Two are the stride between samples of one half.
-        step = 2 * max(1, CACHED * len(exact) // max(exact.size, 1))
+        step = 2 * max(1, CACHED * apart * len(exact) // max(exact.size, 1))
         for half, pairs in enumerate(halves):
             for start in range((half + seen) % 2, len(exact), step):
                 chosen = slice(start, start + step, 2)
-                pairs.append((exact[chosen], other[chosen]))
+                pairs.append(tuple(_thinned(v[chosen], axis, apart) for v in (exact, other)))
         seen += len(exact)
     return halves
+
+
+def _thinned(values: Array, axis: int, step: int) -> Array:
+    """Every so many-th position behind the channels."""
+    if step == 1 or axis == values.ndim - 1:
+        return values
+    return values.reshape(*values.shape[: axis + 1], -1)[..., ::step]
 
 
 def _mean_errors(pairs: Pairs, axis: int, bounds: tuple[float, float]) -> _MeanErrors:
@@ -135,8 +149,7 @@ def _squared_errors(
 
 def _sum(values: Array, axis: int) -> Floats:
     """Of each channel. What lies behind its axis is added pairwise, which float32 does well."""
-    position = axis % values.ndim
-    if position < values.ndim - 1:
-        values = values.reshape(*values.shape[: position + 1], -1).sum(axis=-1)
-    total: Floats = values.sum(axis=tuple(range(position)), dtype=np.float64)
+    if axis < values.ndim - 1:
+        values = values.reshape(*values.shape[: axis + 1], -1).sum(axis=-1)
+    total: Floats = values.sum(axis=tuple(range(axis)), dtype=np.float64)
     return total
