@@ -96,6 +96,10 @@ class Moments:
             raw -= np.square(self.cross[:, :, -1] / self.count)
         return raw
 
+    def missing(self, weight: Floats) -> Floats:
+        """T − W·H, the part of T that a weight leaves: (groups, outputs per group, columns)."""
+        return self.targets - weight @ self.inputs
+
     def error(self, weight: Floats) -> float:
         """Mean squared error of the outputs of a weight (groups, outputs per group, columns)."""
         linear = 2 * (self.targets * weight).sum(axis=2)

@@ -140,8 +140,9 @@ def best_strength(weight: Floats, fitted: Moments, unseen: Moments) -> float:
     The weaker the pull towards the old weight, the better the fit, up to where it fits accidents.
     """
     best, lowest = math.inf, unseen.error(weight)
+    missing = fitted.missing(weight)
     for strength in STRENGTHS:
-        error = unseen.error(refit(weight, fitted, strength))
+        error = unseen.error(refit(weight, fitted, strength, missing))
         if error >= lowest:
             break
         best, lowest = strength, error
@@ -153,18 +154,23 @@ def _nearest(values: Floats) -> Floats:
     return rounded
 
 
-def refit(weight: Floats, moments: Moments, strength: float) -> Floats:
+def refit(
+    weight: Floats, moments: Moments, strength: float, missing: Floats | None = None
+) -> Floats:
     """The real weights V that best turn the inputs into the targets, drawn towards `weight`.
 
     They minimize the error plus λ·‖V − W‖², λ = `strength` times the mean of H's diagonal; with
     infinite strength V = W.
+
+    Args:
+        missing: `moments.missing(weight)`, where it is known already.
     """
     if math.isinf(strength):
         return weight
-    rest = moments.targets - weight @ moments.inputs
+    missing = moments.missing(weight) if missing is None else missing
     # Both sides are symmetric, so the solution is taken from the left.
     damped = _damped(moments.inputs, strength, moments.noise)
-    change = np.linalg.solve(damped, rest.swapaxes(1, 2))
+    change = np.linalg.solve(damped, missing.swapaxes(1, 2))
     return np.asarray(weight + change.swapaxes(1, 2))
 
 
