@@ -193,39 +193,34 @@ def round_in_order(values: Floats, gram: Floats, noise: Floats | float = 0.0) ->
     each q is the nearest to its value plus what the errors made so far add to it. Columns with the
     most power come first: the later ones make up for their errors.
     """
-    groups, outputs, columns = values.shape
+    columns = values.shape[2]
     order = np.argsort(np.einsum("gii->gi", gram), axis=1, kind="stable")
-    sorted_gram = _take(_take(gram, order[:, :, None], 1), order[:, None, :], 2)
-    factor = _factor(sorted_gram, noise)
-    exact = _take(values, order[:, None, :], 2)
+    each = np.arange(len(order))[:, None]
+    factor = _factor(gram[each[:, :, None], order[:, :, None], order[:, None, :]], noise)
+    # One column after the other, so that each lies in one piece.
+    exact = values.swapaxes(1, 2)[each, order]
     target, result = exact.copy(), np.empty_like(exact)
     for stop in range(columns, 0, -BLOCK):
         start = max(0, stop - BLOCK)
-        errors = np.empty((groups, outputs, stop - start))
         for column in range(stop - 1, start - 1, -1):
-            result[:, :, column] = _nearest(target[:, :, column])
-            error = exact[:, :, column] - result[:, :, column]
-            errors[:, :, column - start] = error
-            target[:, :, start:column] += error[:, :, None] * factor[:, None, start:column, column]
-        target[:, :, :start] += errors @ factor[:, :start, start:stop].swapaxes(1, 2)
-    return _take(result, np.argsort(order, axis=1)[:, None, :], 2)
+            result[:, column] = _nearest(target[:, column])
+            error = exact[:, column] - result[:, column]
+            target[:, start:column] += factor[:, column, start:column, None] * error[:, None]
+        errors = exact[:, start:stop] - result[:, start:stop]
+        target[:, :start] += factor[:, start:stop, :start].swapaxes(1, 2) @ errors
+    return result[each, np.argsort(order, axis=1)].swapaxes(1, 2)
 
 
 def _factor(gram: Floats, noise: Floats | float) -> Floats:
-    """R with a diagonal of ones and Rᵀ·D·R = `gram`, damped until that exists.
+    """Rᵀ with a diagonal of ones and Rᵀ·D·R = `gram`, damped until that exists.
 
     Rounding may leave `gram` with eigenvalues further below 0 than `noise` expects.
     """
     growth = 1.0
     while True:
         try:
-            factor = np.linalg.cholesky(_damped(gram, growth * DAMPING, growth * noise))
+            lower = np.linalg.cholesky(_damped(gram, growth * DAMPING, growth * noise))
         except np.linalg.LinAlgError:
             growth *= 10
             continue
-        upper = factor.swapaxes(1, 2)
-        return np.asarray(upper / np.einsum("gii->gi", upper)[:, :, None])
-
-
-def _take(values: NDArray[Any], index: NDArray[Any], axis: int) -> Floats:
-    return np.asarray(np.take_along_axis(values, index, axis))
+        return np.asarray(lower / np.einsum("gii->gi", lower)[:, None, :])
