@@ -16,7 +16,7 @@ from onnxq.data.source import Array
 from onnxq.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from onnxq.data.preprocess import Preprocessing
     from onnxq.model.model import TensorSpec
@@ -51,8 +51,15 @@ def decode_image(
     Raises:
         DataError: the image cannot be decoded, or does not fit.
     """
+
+    def check_size(width: int, height: int) -> None:
+        if preprocessing.resize is None and preprocessing.crop is None:
+            shape = (channels, height, width) if first else (height, width, channels)
+            check_shape((1, *shape), spec, name, hint=_size_hint(preprocessing, spec))
+
+    first, channels = preprocessing.layout == "nchw", preprocessing.channels
     try:
-        values = preprocessing.apply(_open(file, name))
+        values = preprocessing.apply(_open(file, name, check_size))
     except ValueError as error:
         raise DataError(
             f"cannot preprocess {name}: {error}",
@@ -143,7 +150,8 @@ def _channel_hint(preprocessing: Preprocessing, other: object, channels: int) ->
     return "pass color=rgb" if channels == 3 else "give an .npz file instead of images"
 
 
-def _open(file: Path | bytes, name: str) -> Image.Image:
+def _open(file: Path | bytes, name: str, check_size: Callable[[int, int], None]) -> Image.Image:
+    """The pixels of an image whose width and height pass: decoding a large one takes seconds."""
     stream = io.BytesIO(file) if isinstance(file, bytes) else file
     try:
         with Image.open(stream, formats=_FORMATS) as image:
@@ -153,6 +161,7 @@ def _open(file: Path | bytes, name: str) -> Image.Image:
                 raise ValueError(
                     f"{image.height}×{image.width} pixels are more than the {limit} allowed"
                 )
+            check_size(image.width, image.height)
             image.load()
             return image
     except _UNDECODABLE as error:

@@ -190,10 +190,18 @@ def test_one_image_of_another_size_is_named(flat):
         values(source)
 
 
+def test_an_image_of_another_size_is_not_decoded(flat):
+    """The rest of the file is missing, which nobody notices."""
+    Image.new("RGB", (900, 700)).save(flat / "007.png")
+    (flat / "007.png").write_bytes((flat / "007.png").read_bytes()[:100])
+    with pytest.raises(DataError, match=r"007\.png: input 'image' has shape 1×3×700×900"):
+        values(open_data(flat, [IMAGE], **FITTING))
+
+
 def truncated(path):
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(path)
-    path.write_bytes(path.read_bytes()[:-900])
+    path.write_bytes(path.read_bytes()[:-30])
 
 
 @pytest.mark.parametrize(
