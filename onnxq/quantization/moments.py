@@ -23,6 +23,9 @@ POSITIONS = 128
 PENDING = 1 << 23
 """Numbers to collect before they are multiplied: few large products are faster than many small."""
 
+FEW = 2
+"""Positions are few where there are at least so many times as many columns."""
+
 ROUNDING = 2.0**-20
 """Relative error of a float32 sum of many products."""
 
@@ -36,24 +39,27 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 class Moments:
     """Moments of inputs x and targets t over positions, in each group of a layer.
 
-    Where they are centered, x and t may be counted from any origin.
+    Where they are centered, x and t may be counted from any origin. Few positions of many columns
+    span few directions: then x stands for its coordinates in a basis of those.
 
     Attributes:
         gram: (groups, columns + 1, columns + 1), Σ [x; 1]·[x; 1]ᵀ.
         cross: (groups, outputs per group, columns + 1), Σ t·[x; 1]ᵀ.
         squares: (groups, outputs per group), Σ t².
         centered: whether the means do not matter, because a bias makes up for them.
+        basis: (groups, columns of the layer, columns), orthonormal; None for all directions.
     """
 
     gram: Floats
     cross: Floats
     squares: Floats
     centered: bool
+    basis: Floats | None = None
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(
             self.gram + other.gram, self.cross + other.cross, self.squares + other.squares,
-            self.centered,
+            self.centered, self.basis,
         )  # fmt: skip
 
     @property
@@ -75,10 +81,28 @@ class Moments:
         return raw
 
     @property
+    def columns(self) -> int:
+        """Columns of the layer."""
+        columns: int = self.gram.shape[1] - 1 if self.basis is None else self.basis.shape[1]
+        return columns
+
+    @property
+    def metric(self) -> Floats:
+        """H in all directions: (groups, columns of the layer, columns of the layer)."""
+        if self.basis is None:
+            return self.inputs
+        return np.asarray(self.basis @ self.inputs @ self.basis.swapaxes(1, 2))
+
+    @property
+    def power_of_input(self) -> Floats:
+        """Mean of H's diagonal: (groups,)."""
+        return np.asarray(np.maximum(np.einsum("gii->g", self.inputs) / self.columns, 0))
+
+    @property
     def noise(self) -> Floats:
         """What of H's diagonal may be rounding of the float32 sums: (groups,)."""
-        squares = np.einsum("gii->gi", self.gram[:, :-1, :-1])
-        return np.asarray(ROUNDING * squares.mean(axis=1) / self.count)
+        squares = np.einsum("gii->g", self.gram[:, :-1, :-1])
+        return np.asarray(ROUNDING * squares / self.columns / self.count)
 
     @cached_property
     def targets(self) -> Floats:
@@ -98,10 +122,15 @@ class Moments:
 
     def missing(self, weight: Floats) -> Floats:
         """T − W·H, the part of T that a weight leaves: (groups, outputs per group, columns)."""
-        return self.targets - weight @ self.inputs
+        return self.targets - self.project(weight) @ self.inputs
+
+    def project(self, weight: Floats) -> Floats:
+        """What of a weight (groups, outputs per group, columns of the layer) meets the inputs."""
+        return weight if self.basis is None else np.asarray(weight @ self.basis)
 
     def error(self, weight: Floats) -> float:
-        """Mean squared error of the outputs of a weight (groups, outputs per group, columns)."""
+        """Mean squared error of the outputs of a weight of the layer."""
+        weight = self.project(weight)
         linear = 2 * (self.targets * weight).sum(axis=2)
         quadratic = ((weight @ self.inputs) * weight).sum(axis=2)
         return max(float((self.power - linear + quadratic).mean()), 0.0)
@@ -140,7 +169,20 @@ def collect_moments(
         samples += len(rows)
     if samples < 2:
         return None
-    return halves[0].moments(), halves[1].moments()
+    basis = _basis(halves)
+    return halves[0].moments(basis), halves[1].moments(basis)
+
+
+def _basis(halves: Sequence[_Collector]) -> Floats | None:
+    """An orthonormal basis of all columns: (groups, columns, positions); None if they are many."""
+    parts = [columns for half in halves for columns, _ in half.pending]
+    positions = sum(part[0, 0].size for part in parts)
+    if any(half.has_multiplied for half in halves) or FEW * positions > parts[0].shape[1]:
+        return None
+    joined, _ = _side_by_side(parts)
+    if not np.isfinite(joined).all():
+        return None
+    return np.asarray(np.linalg.qr(joined.astype(np.float64)).Q)
 
 
 def _positions(first: int, samples: int, count: int) -> NDArray[np.int64]:
@@ -152,37 +194,48 @@ def _positions(first: int, samples: int, count: int) -> NDArray[np.int64]:
 
 
 class _Collector:
-    """Adds up products, many columns at a time."""
+    """Adds up products, many columns at a time.
+
+    Attributes:
+        pending: columns and targets that are not multiplied yet.
+    """
 
     def __init__(self, centered: bool) -> None:
         self._centered = centered
-        self._pending: list[tuple[Array, Array]] = []
         self._total: Moments | None = None
+        self.pending: list[tuple[Array, Array]] = []
+
+    @property
+    def has_multiplied(self) -> bool:
+        return self._total is not None
 
     def add(self, columns: Array, targets: Array) -> None:
         """Columns and targets of some samples: (groups, columns or outputs, samples, chosen)."""
-        self._pending.append((columns, targets))
-        if sum(x.size + t.size for x, t in self._pending) > PENDING:
-            self._multiply()
+        self.pending.append((columns, targets))
+        if sum(x.size + t.size for x, t in self.pending) > PENDING:
+            self._multiply(None)
 
-    def moments(self) -> Moments:
-        self._multiply()
+    def moments(self, basis: Floats | None) -> Moments:
+        """Of all that was added."""
+        if self.pending:
+            self._multiply(basis)
         assert self._total is not None  # noqa: S101 - there was at least one sample
         return self._total
 
-    def _multiply(self) -> None:
-        if not self._pending:
-            return
-        columns, targets = zip(*self._pending, strict=True)
-        self._pending = []
+    def _multiply(self, basis: Floats | None) -> None:
+        columns, targets = zip(*self.pending, strict=True)
+        self.pending = []
         x, unit = _side_by_side(columns, ones=1)
         t, target = _side_by_side(targets)
+        if basis is not None:
+            x = np.concatenate([basis.swapaxes(1, 2) @ x[:, :-1], x[:, -1:]], axis=1)
+            t = t.astype(np.float64)
         units = np.append(np.full(x.shape[1] - 1, unit), 1.0)
         across = x.swapaxes(1, 2)
         new = Moments(
             (x @ across).astype(np.float64) * units[:, None] * units,
             (t @ across).astype(np.float64) * target * units,
-            np.square(t).sum(axis=2, dtype=np.float64) * target**2, self._centered,
+            np.square(t).sum(axis=2, dtype=np.float64) * target**2, self._centered, basis,
         )  # fmt: skip
         self._total = new if self._total is None else self._total + new
 

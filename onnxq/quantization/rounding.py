@@ -120,7 +120,7 @@ def choose_rounding(
 
     def adapt(moments: Moments) -> Floats:
         values = refit(weight, moments, strength) / step
-        return round_in_order(values, moments.inputs, moments.noise)
+        return round_in_order(values, moments.metric, moments.noise)
 
     def error(integers: Floats, moments: Moments) -> float:
         return moments.error(integers * step)
@@ -169,18 +169,19 @@ def refit(
         return weight
     missing = moments.missing(weight) if missing is None else missing
     # Both sides are symmetric, so the solution is taken from the left.
-    damped = _damped(moments.inputs, strength, moments.noise)
+    damped = _damped(moments.inputs, strength * moments.power_of_input + moments.noise)
     change = np.linalg.solve(damped, missing.swapaxes(1, 2))
+    if moments.basis is not None:
+        change = moments.basis @ change
     return np.asarray(weight + change.swapaxes(1, 2))
 
 
-def _damped(matrix: Floats, share: float, floor: Floats | float) -> Floats:
-    """With a share of the mean of its diagonal, and the floor, added to the diagonal."""
-    size = matrix.shape[-1]
-    added = share * np.maximum(np.einsum("gii->g", matrix) / size, 0) + floor
+def _damped(matrix: Floats, added: Floats) -> Floats:
+    """With something added to the diagonal of each group."""
     result = matrix.copy()
     # A group whose inputs are all 0 has no say: any weight will do.
-    result.reshape(len(matrix), -1)[:, :: size + 1] += np.where(added > 0, added, 1.0)[:, None]
+    diagonal = result.reshape(len(matrix), -1)[:, :: matrix.shape[-1] + 1]
+    diagonal += np.where(added > 0, added, 1.0)[:, None]
     return result
 
 
@@ -216,10 +217,11 @@ def _factor(gram: Floats, noise: Floats | float) -> Floats:
 
     Rounding may leave `gram` with eigenvalues further below 0 than `noise` expects.
     """
+    power = np.maximum(np.einsum("gii->g", gram) / gram.shape[-1], 0)
     growth = 1.0
     while True:
         try:
-            lower = np.linalg.cholesky(_damped(gram, growth * DAMPING, growth * noise))
+            lower = np.linalg.cholesky(_damped(gram, growth * (DAMPING * power + noise)))
         except np.linalg.LinAlgError:
             growth *= 10
             continue

@@ -163,6 +163,38 @@ def test_one_sample_has_no_half_to_decide_on():
     assert collect_moments(layout, columns, [x], y, centered=True) is None
 
 
+@pytest.mark.parametrize("centered", [True, False])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_few_positions_of_many_columns_lose_nothing(groups, centered, monkeypatch):
+    """The basis of what they span gives the same errors, weights and metric."""
+    rng = np.random.default_rng(0)
+    b = Builder(1, spread=1)
+    weight = b.const(b.random(6, 40 // groups, 1, 1))
+    y = b.op("Conv", b.input(40, 1, 1), weight, name="node", shape=(6, 1, 1), group=groups)
+    graph = Graph(b.model(y))
+    node = graph.by_name["node"]
+    layout = weight_layout(graph, node)
+    x = rng.standard_normal((9, 40, 1, 1)).astype(np.float32) + np.float32(3)
+    (t,) = outputs(graph.model, {"x": x}, optimize=False)
+    columns = Columns(graph, node, layout)
+    noisy = x + np.float32(0.1) * rng.standard_normal(x.shape).astype(np.float32)
+
+    few = collect_moments(layout, columns, [noisy], [t], centered=centered)
+    monkeypatch.setattr("onnxq.quantization.moments.FEW", 1000)
+    many = collect_moments(layout, columns, [noisy], [t], centered=centered)
+    assert few[0].basis.shape == (groups, 40 // groups, 9)
+    assert many[0].basis is None
+    weights = canonical(layout, graph.constant(layout.weight))
+    other = weights + 0.1 * rng.standard_normal(weights.shape)
+    for a, c in (*zip(few, many, strict=True), (few[0] + few[1], many[0] + many[1])):
+        assert np.allclose(a.metric, c.metric, atol=1e-5)
+        assert np.allclose(a.power_of_input, c.power_of_input, rtol=1e-5)
+        assert a.error(other) == pytest.approx(c.error(other), rel=1e-4)
+        found, wanted = (rounding.refit(weights, m, 0.01) for m in (a, c))
+        assert np.allclose(found, wanted, atol=1e-4)
+        assert not np.allclose(found, weights, atol=1e-3)
+
+
 # --- the closed form -----------------------------------------------------------------------------
 
 
