@@ -285,7 +285,7 @@ def equalize(
             "absorbing biases needs to know the activations", hint="give --calibration or --data"
         )
     options = EqualizationOptions(real_scales=scales == "real", relu6=relu6)
-    feeds = _proof_feeds(normalized, source)
+    feeds = _proof_feeds(normalized, source, calibration_stream.batch_of(calibration))
     try:
         result, record = equalization_stage.equalize(normalized, calibration, feeds, options)
     except ModelError as error:
@@ -307,10 +307,10 @@ def equalize(
     return result, EqualizationResult(normalization, record, absorption, change, calibration)
 
 
-def _proof_feeds(model: Model, source: DataSource | None) -> list[Feeds]:
+def _proof_feeds(model: Model, source: DataSource | None, size: int) -> list[Feeds]:
     if source is None:
         return random_feeds(model)
-    return gather(source, model.inputs, PROOF_SAMPLES)
+    return gather(source, model.inputs, PROOF_SAMPLES, size=size)
 
 
 # --- quantize --------------------------------------------------------------------------------
@@ -478,9 +478,10 @@ def _samples(
         default=1.0,
     )
     count = int(np.clip(MEMORY_FOR_SAMPLES / per_sample, 8, CORRECTION_SAMPLES))
+    size = calibration_stream.batch_of(calibration)
     return Samples(
-        gather(source, model.inputs, count, hold_out=hold_out),
-        gather(source, model.inputs, MEASURED_SAMPLES, hold_out=hold_out, held=True)
+        gather(source, model.inputs, count, size=size, hold_out=hold_out),
+        gather(source, model.inputs, MEASURED_SAMPLES, size=size, hold_out=hold_out, held=True)
         if hold_out
         else [],
         unseen,

@@ -17,9 +17,9 @@ from onnxq.calibration.counter import Counter
 from onnxq.calibration.passes import groups_within, with_group
 from onnxq.calibration.statistics import Calibration, Provenance, TensorStatistics, join_notes
 from onnxq.calibration.thinning import step_of
-from onnxq.data.gather import is_held_out
-from onnxq.data.source import Batch, DataSource, span_of
-from onnxq.errors import DataError, ModelError
+from onnxq.data.gather import BATCH_SIZE, is_held_out, run_batch
+from onnxq.data.source import Array, Batch, DataSource, span_of
+from onnxq.errors import DataError
 from onnxq.model.blocked import Observed, Observer, open_observer
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
@@ -31,6 +31,14 @@ COUNTERS = min(8, os.cpu_count() or 1)
 
 SINGLY = "the model does not run in batches: one sample at a time"
 """The note of a calibration where that was so."""
+
+
+def batch_of(calibration: Calibration | None) -> int:
+    """How many samples the calibrated model may be given at once."""
+    if calibration is None:
+        return BATCH_SIZE
+    counted = calibration.provenance.batch_size
+    return 1 if SINGLY in calibration.note else max(1, min(BATCH_SIZE, counted))
 
 
 @dataclass(frozen=True)
@@ -157,11 +165,11 @@ def _count(
     for batches in _spans(model, source, request, done):
         kept = [batch for batch in batches if not _is_held_out(batch, model, request)]
         singly = False
-        for part, values, alone in (each for batch in kept for each in _run(observer, batch)):
-            singly |= alone
-            inputs = {n: Observed(part.feeds[n]) for n in group if n in part.feeds}
-            half = span_of(part, model.inputs, request.batch_size) % 2
-            counter.take(pool, inputs | values, part.start, half)
+        for batch, first, feeds, values in _run(observer, kept):
+            singly |= feeds is not batch.feeds
+            inputs = {n: Observed(feeds[n]) for n in group if n in feeds}
+            half = span_of(batch, model.inputs, request.batch_size) % 2
+            counter.take(pool, inputs | values, batch.start + first, half)
             if request.runtime.provider == "cpu":
                 # The runtime has use for all cores: side by side both would be slower.
                 counter.wait()
@@ -218,22 +226,12 @@ def _spans(
         yield list(span)
 
 
-def _run(observer: Observer, batch: Batch) -> Iterator[tuple[Batch, dict[str, Observed], bool]]:
-    """The values of a batch; sample by sample, and then True, where the model takes only one."""
-    try:
-        whole = observer.run(batch.feeds)
-    except ModelError as error:
-        refused = error
-        if len(batch) == 1:
-            raise
-    else:
-        yield batch, whole, False
-        return
-    for row in range(len(batch)):
-        feeds = {name: values[row : row + 1] for name, values in batch.feeds.items()}
-        try:
-            values = observer.run(feeds)
-        except ModelError:
-            # It is no matter of batches: the first complaint says what is wrong.
-            raise refused from None
-        yield Batch(batch.start + row, feeds), values, True
+def _run(
+    observer: Observer, batches: Sequence[Batch]
+) -> Iterator[tuple[Batch, int, Mapping[str, Array], dict[str, Observed]]]:
+    """Yields a batch, the first of its samples that ran, what was fed, and the values."""
+    for batch in batches:
+        first = 0
+        for feeds, values in run_batch(observer.run, batch.feeds):
+            yield batch, first, feeds, values
+            first += len(next(iter(feeds.values())))

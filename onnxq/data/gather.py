@@ -1,14 +1,18 @@
-"""Take some samples of a source into memory, and hold others out to measure on."""
+"""Samples taken into memory or held out to measure on, in batches that a model takes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from onnxq.data.source import Array, DataSource, fixed_batch, span_of
+from onnxq.errors import ModelError
 from onnxq.model.model import TensorSpec
+
+Result = TypeVar("Result")
 
 BATCH_SIZE = 8
 """Samples run at once, where the caller does not say and the model does not fix it."""
@@ -24,12 +28,14 @@ def gather(
     inputs: Sequence[TensorSpec],
     count: int,
     *,
+    size: int = BATCH_SIZE,
     hold_out: int = 0,
     held: bool = False,
 ) -> list[Mapping[str, Array]]:
     """Up to `count` samples spread evenly over the source, in batches that fit the model.
 
-    Where the model fixes its batch size whole batches are taken, spread as evenly.
+    Where the model fixes its batch size whole batches are taken, spread as evenly; else they have
+    `size` samples.
 
     Args:
         hold_out: every so many-th batch is held out, see `is_held_out`; with `held` only
@@ -54,26 +60,50 @@ def gather(
         taken += len(rows)
         if taken >= count:
             break
-    return batches if fixed else _joined(batches)
+    return batches if fixed else regroup(batches, size)
 
 
-def _joined(batches: Sequence[Mapping[str, Array]]) -> list[Mapping[str, Array]]:
-    """The same samples in as few batches: neighbours of one shape, `BATCH_SIZE` at most."""
-    groups: list[list[Mapping[str, Array]]] = []
+def regroup(batches: Sequence[Mapping[str, Array]], size: int) -> list[Mapping[str, Array]]:
+    """The same samples in batches of `size`, where their shapes allow."""
+    groups: dict[tuple[Any, ...], list[Mapping[str, Array]]] = {}
     for batch in batches:
-        last = groups[-1] if groups else []
-        if not last or _shapes(last[0]) != _shapes(batch) or _size([*last, batch]) > BATCH_SIZE:
-            groups.append([])
-        groups[-1].append(batch)
-    return [
-        {name: np.concatenate([batch[name] for batch in group]) for name in group[0]}
-        for group in groups
-    ]
+        shapes = tuple((name, values.shape[1:]) for name, values in sorted(batch.items()))
+        groups.setdefault(shapes, []).append(batch)
+    result: list[Mapping[str, Array]] = []
+    for group in groups.values():
+        joined = {name: np.concatenate([batch[name] for batch in group]) for name in group[0]}
+        result += [
+            {name: values[start : start + size] for name, values in joined.items()}
+            for start in range(0, len(next(iter(joined.values()))), size)
+        ]
+    return result
 
 
-def _shapes(batch: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
-    return {name: values.shape[1:] for name, values in batch.items()}
+def run_batch(
+    run: Callable[[Mapping[str, Array]], Result], feeds: Mapping[str, Array]
+) -> Iterator[tuple[Mapping[str, Array], Result]]:
+    """Run a batch; sample by sample where the model takes only one, whatever its inputs say.
 
+    Yields:
+        What was fed, and the result.
 
-def _size(batches: Sequence[Mapping[str, Array]]) -> int:
-    return sum(len(next(iter(batch.values()))) for batch in batches)
+    Raises:
+        ModelError: the model does not run on single samples either; about the whole batch.
+    """
+    try:
+        whole = run(feeds)
+    except ModelError as error:
+        refused, samples = error, len(next(iter(feeds.values())))
+        if samples == 1:
+            raise
+    else:
+        yield feeds, whole
+        return
+    for row in range(samples):
+        single = {name: values[row : row + 1] for name, values in feeds.items()}
+        try:
+            result = run(single)
+        except ModelError:
+            # It is no matter of batches: the first complaint says what is wrong.
+            raise refused from None
+        yield single, result

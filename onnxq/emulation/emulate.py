@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.data.gather import run_batch
 from onnxq.data.source import DataSource
 from onnxq.emulation.layers import Status
 from onnxq.emulation.plan import plan_emulation
@@ -119,10 +120,10 @@ def emulate(
     samples = 0
     with progress.track("emulate", source.count) as advance:
         for batch in source.batches(batch_size):
-            outputs, beyond = machine.run(batch.feeds)
-            parts.append(outputs)
-            for name, count in beyond.items():
-                overflows[name] = overflows.get(name, 0) + count
+            for _, (outputs, beyond) in run_batch(machine.run, batch.feeds):
+                parts.append(outputs)
+                for name, count in beyond.items():
+                    overflows[name] = overflows.get(name, 0) + count
             samples += len(batch)
             advance(len(batch))
     if not samples:

@@ -38,8 +38,8 @@ from onnxq.quantization.sequential import SettledLayers, settle_layers
 from onnxq.quantization.targets import Target
 from onnxq.shown import Shown
 
-PROOF_BATCHES = 1
-"""Batches of the samples in memory on which equalization is proved."""
+PROOF_SAMPLES = 8
+"""Samples on which equalization is proved."""
 
 TIE_MARGIN = 15.0
 """A tied Clip is used only if the float change is this many dB below the int8 noise."""
@@ -114,6 +114,16 @@ class Samples:
     held_out: list[Feeds]
     unseen: bool
 
+    @property
+    def proof(self) -> list[Feeds]:
+        """The first batches, of `PROOF_SAMPLES` samples or more."""
+        chosen: list[Feeds] = []
+        for feeds in self.correction:
+            if sum(len(next(iter(each.values()))) for each in chosen) >= PROOF_SAMPLES:
+                break
+            chosen.append(feeds)
+        return chosen
+
 
 @dataclass(frozen=True)
 class Request:
@@ -183,9 +193,7 @@ def _prepare(request: Request, relu6: str | None) -> Prepared:
     if relu6 is not None:
         options = EqualizationOptions(relu6=relu6, per_channel=request.options.per_channel)
         samples = request.samples
-        feeds: list[Feeds] = (
-            random_feeds(model) if samples is None else samples.correction[:PROOF_BATCHES]
-        )
+        feeds: list[Feeds] = random_feeds(model) if samples is None else samples.proof
         model, record = equalize(model, calibration, feeds, options)
         model = infer_shapes(model)
         calibration, _ = derive_calibration(calibration, record.octaves)

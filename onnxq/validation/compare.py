@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from onnxq.cluster import connected
 from onnxq.data.checks import sizes
+from onnxq.data.gather import run_batch
 from onnxq.data.source import DataSource
 from onnxq.errors import DataError, ModelError
 from onnxq.model.model import Model
@@ -142,7 +143,10 @@ def _measured(
         reference: Array | None = None
         sums: list[dict[str, Array]] = []
         for index, run_model in enumerate(runners):
-            output = run_model(batch.feeds)[0]
+            parts = [outputs[0] for _, outputs in run_batch(run_model, batch.feeds)]
+            output = (
+                np.concatenate([np.atleast_1d(part) for part in parts]) if parts[1:] else parts[0]
+            )
             reference = output if reference is None else reference
             if output.shape != reference.shape:
                 raise ModelError(

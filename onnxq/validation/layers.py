@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.data.gather import BATCH_SIZE, gather
+from onnxq.data.gather import BATCH_SIZE, gather, regroup
 from onnxq.data.source import DataSource, fixed_batch
 from onnxq.errors import DataError, ModelError
 from onnxq.model.model import Model
@@ -129,9 +129,17 @@ def measure_layers(
     chosen = gather(source, float_model.inputs, probes)
     if not chosen:
         raise DataError(f"{source.spec}: no samples")
-    bench = _open(float_model, quantized, chosen[0])
+    try:
+        bench = _open(float_model, quantized, chosen[0])
+    except ModelError:
+        if fixed_batch(float_model.inputs) or _samples(chosen[0]) == 1:
+            raise
+        # It may take one sample at a time.
+        batch_size, chosen = 1, regroup(chosen, 1)
+        bench = _open(float_model, quantized, chosen[0])
     size = int(np.clip(MEMORY_FOR_TENSORS // max(bench.bytes_per_sample, 1), 1, batch_size))
-    chosen = _regroup(chosen, float_model, size)
+    if not fixed_batch(float_model.inputs):
+        chosen = regroup(chosen, size)
     effects, total, causes = _probe(bench, chosen, progress)
     if whole:
         batches: Iterable[Feeds] = (batch.feeds for batch in source.batches(size))
@@ -224,24 +232,6 @@ def _times(shape: Sequence[int]) -> str:
 
 def _samples(feeds: Feeds) -> int:
     return len(next(iter(feeds.values())))
-
-
-def _regroup(batches: Sequence[Feeds], model: Model, size: int) -> list[Feeds]:
-    """The same samples in batches of `size` where their shapes and the model allow."""
-    if fixed_batch(model.inputs):
-        return list(batches)
-    groups: dict[tuple[Any, ...], list[Feeds]] = {}
-    for batch in batches:
-        shapes = tuple((name, values.shape[1:]) for name, values in sorted(batch.items()))
-        groups.setdefault(shapes, []).append(batch)
-    result: list[Feeds] = []
-    for group in groups.values():
-        joined = {name: np.concatenate([batch[name] for batch in group]) for name in group[0]}
-        result += [
-            {name: values[start : start + size] for name, values in joined.items()}
-            for start in range(0, _samples(joined), size)
-        ]
-    return result
 
 
 def _probe(

@@ -15,7 +15,8 @@ from onnxq.calibration import files, jobs, stream
 from onnxq.calibration.checkpoint import Checkpoint, remove_states, state_path
 from onnxq.calibration.passes import groups_within
 from onnxq.calibration.stream import Request
-from onnxq.errors import DataError, UsageError
+from onnxq.data.gather import run_batch
+from onnxq.errors import DataError, ModelError, UsageError
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
@@ -258,3 +259,27 @@ def test_a_model_that_takes_one_sample_gets_one_at_a_time():
     assert found.note == stream.SINGLY
     parts = [api.calibrate(only_singly(), x, shard=(i, 2)) for i in (1, 2)]
     assert files.to_bytes(jobs.join(parts, (1, 1))) == files.to_bytes(found)
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_such_a_model_goes_through_all_stages(batch_size):
+    x = np.random.default_rng(0).standard_normal((40, 3, 4)).astype(np.float32)
+    model = only_singly()
+    calibration = api.calibrate(model, x, batch_size=batch_size)
+    equalized, _ = api.equalize(model, calibration=calibration, data=x)
+    quantized, result = api.quantize(equalized, x)
+    assert set(result.plan.weights) == {"matmul"}
+    assert api.quantize(model, x, calibration=calibration)[1].plan.weights.keys() == {"matmul"}
+    assert api.emulate(quantized, x).outputs["y"].shape == (40, 3)
+    found = api.validate(model, quantized, x, layers=True)
+    assert found.samples == 40
+    assert 30 < found.rows[1].values["sqnr"] < 60
+    assert len(found.layers[0].layers) == 1
+
+
+def test_what_fails_on_single_samples_too_is_said_of_the_batch():
+    def run(feeds):
+        raise ModelError(f"{len(feeds['x'])} samples")
+
+    with pytest.raises(ModelError, match=r"^5 samples"):
+        list(run_batch(run, {"x": np.zeros(5)}))
