@@ -492,6 +492,5 @@ def constant_scales(site: ConstantSite, exponents: Mapping[int, float]) -> NDArr
 
 def scales_of(pattern: NDArray[Any], exponents: Mapping[int, float]) -> NDArray[np.float64]:
     """2^σ for each id of a pattern; ids without an exponent, such as 0, have scale 1."""
-    unique, inverse = np.unique(pattern, return_inverse=True)
-    values = np.array([exponents.get(int(i), 0.0) for i in unique], np.float64)
-    return np.exp2(values[inverse]).reshape(pattern.shape)
+    values = [exponents.get(identifier, 0.0) for identifier in pattern.ravel().tolist()]
+    return np.exp2(np.array(values, np.float64)).reshape(pattern.shape)
