@@ -253,6 +253,7 @@ def _side_by_side(parts: Sequence[Array], ones: int = 0) -> tuple[Array, float]:
     start = 0
     for part in parts:
         stop = start + part[0, 0].size
+        # An axis that is split gives a view.
         joined[:, :rows, start:stop].reshape(part.shape)[...] = part
         start = stop
     values = joined[:, :rows]

@@ -120,9 +120,11 @@ def exact_moments(x, t, *, centered=False):
     return Moments(x @ across, t @ across, np.square(t).sum(axis=2), centered)
 
 
+@pytest.mark.parametrize("pending", [1, 1 << 23])
 @pytest.mark.parametrize("centered", [True, False])
 @pytest.mark.parametrize("kind", ["conv grouped", "gemm 1", "matmul"])
-def test_the_error_by_moments_is_the_measured_one(kind, centered):
+def test_the_error_by_moments_is_the_measured_one(kind, centered, pending, monkeypatch):
+    monkeypatch.setattr("onnxq.quantization.moments.PENDING", pending)
     model = node_model(kind)
     graph = Graph(model)
     node = graph.by_name["node"]
