@@ -25,9 +25,10 @@ from onnxq.emulation.agreement import LayerAgreement, agreement
 from onnxq.emulation.emulate import Emulation, emulator
 from onnxq.equalization import equalize as equalization_stage
 from onnxq.equalization.absorb import LARGEST_CHANGE, Absorption, center, rolled_back
+from onnxq.equalization.choose import EqualizationOptions
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.derive import derive_calibration
-from onnxq.equalization.equalize import Equalization, EqualizationOptions
+from onnxq.equalization.equalize import Equalization
 from onnxq.equalization.prove import Feeds, Proof, compare_outputs, random_feeds, run_reference
 from onnxq.errors import DataError, ModelError, UsageError
 from onnxq.model import files as model_files

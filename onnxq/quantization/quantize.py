@@ -11,14 +11,10 @@ from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.equalization.absorb import Absorption, absorb, derive_shifted, plan_absorption
+from onnxq.equalization.choose import KERNEL_WORTH, Choice, EqualizationOptions, choose
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.derive import derive_calibration
-from onnxq.equalization.equalize import (
-    KERNEL_WORTH,
-    Equalization,
-    EqualizationOptions,
-    equalize,
-)
+from onnxq.equalization.equalize import Equalization, carry_out
 from onnxq.equalization.prove import Feeds, compare_outputs, random_feeds, run_reference
 from onnxq.equalization.sensitivity import input_gains
 from onnxq.equalization.solve import decibels
@@ -162,44 +158,42 @@ def quantize(request: Request) -> tuple[Model, QuantizationResult]:
         return _finish(request, _prepare(request, None), "")
     exact = "per-channel" if request.target.symmetric else "skip"
     if not find_classes(Graph(request.model)).clips:
-        return _finish(request, _prepare(request, exact), "no Clip saturates")
+        return _finish(request, _prepare(request, _choose(request, exact)), "no Clip saturates")
     if request.samples is None or not (request.samples.held_out and request.samples.unseen):
         reason = "no samples that the calibration did not see"
-        return _finish(request, _prepare(request, exact), reason)
-    tied = _prepare(request, "tie")
+        return _finish(request, _prepare(request, _choose(request, exact)), reason)
+    tied, other = _choose(request, "tie"), None
     if request.target.symmetric:
-        other = _prepare(request, exact)
-        worth = _expected_gain(tied, other)
+        other = _choose(request, exact)
+        worth = decibels(tied.expected_noise, other.expected_noise)
         if worth > KERNEL_WORTH:
-            return _finish(request, other, f"expected to be {worth:.1f} dB better than a tie")
-    quantized, result = _finish(request, tied, "adds no kernel")
+            reason = f"expected to be {worth:.1f} dB better than a tie"
+            return _finish(request, _prepare(request, other), reason)
+    quantized, result = _finish(request, _prepare(request, tied), "adds no kernel")
     if result.float_sqnr >= result.int8_sqnr + TIE_MARGIN:
         return quantized, result
     reason = f"a tie would change unseen float outputs by {-result.float_sqnr:.1f} dB"
-    return _finish(request, _prepare(request, exact), reason)
+    return _finish(request, _prepare(request, other or _choose(request, exact)), reason)
 
 
-def _expected_gain(first: Prepared, second: Prepared) -> float:
-    """How much less noise the second is expected to have, dB."""
-    if first.equalization is None or second.equalization is None:
-        return 0.0
-    return decibels(first.equalization.expected_noise, second.equalization.expected_noise)
+def _choose(request: Request, relu6: str) -> Choice:
+    """The scales under one treatment of saturating Clips."""
+    options = EqualizationOptions(relu6=relu6, per_channel=request.options.per_channel)
+    return choose(request.model, request.calibration, options)
 
 
-def _prepare(request: Request, relu6: str | None) -> Prepared:
-    """Equalize, unless `relu6` is None, and center for targets without zero points."""
+def _prepare(request: Request, choice: Choice | None) -> Prepared:
+    """Equalize as chosen, if so, and center for targets without zero points."""
     model, calibration = request.model, request.calibration
     record = absorption = None
-    if relu6 is not None:
-        options = EqualizationOptions(relu6=relu6, per_channel=request.options.per_channel)
-        samples = request.samples
-        feeds: list[Feeds] = random_feeds(model) if samples is None else samples.proof
-        model, record = equalize(model, calibration, feeds, options)
+    if choice is not None:
+        feeds = random_feeds(model) if request.samples is None else request.samples.proof
+        model, record = carry_out(choice, feeds)
         model = infer_shapes(model)
         calibration, _ = derive_calibration(calibration, record.octaves)
     graph = Graph(model)
     gains = input_gains(graph, find_classes(graph), calibration)
-    if relu6 is not None and request.absorb and request.target.symmetric:
+    if choice is not None and request.absorb and request.target.symmetric:
         absorption = plan_absorption(graph, calibration, gains, request.options.ranges)
         model = absorb(model, absorption)
         calibration = derive_shifted(calibration, absorption)

@@ -10,8 +10,9 @@ from onnxq.api import calibrate
 from onnxq.equalization import noise as noise_module
 from onnxq.equalization.apply import apply_scales
 from onnxq.equalization.canonical import canonical_exponents
+from onnxq.equalization.choose import EqualizationOptions
 from onnxq.equalization.classes import find_classes
-from onnxq.equalization.equalize import EqualizationOptions, equalize
+from onnxq.equalization.equalize import equalize
 from onnxq.equalization.intervals import intervals
 from onnxq.equalization.noise import build_noise_model
 from onnxq.equalization.objective import SHARPNESS, Objective

@@ -1,0 +1,187 @@
+"""Choose the scales of a graph under one treatment of its saturating Clips; change nothing yet."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.calibration.statistics import Calibration
+from onnxq.equalization.canonical import canonical_exponents
+from onnxq.equalization.classes import ScaleClasses, find_classes
+from onnxq.equalization.clips import Variables, choose_variables
+from onnxq.equalization.intervals import Interval, intervals
+from onnxq.equalization.noise import NoiseModel, build_noise_model
+from onnxq.equalization.solve import Solution, UpperBounds, decibels, solve
+from onnxq.equalization.union import DisjointSets
+from onnxq.errors import UsageError
+from onnxq.model.graph import Graph
+from onnxq.model.model import Model
+
+KERNEL_WORTH = 1.0
+"""dB of expected SQNR for which extra kernels are worth their time."""
+
+
+@dataclass(frozen=True)
+class EqualizationOptions:
+    """What the caller decides.
+
+    Attributes:
+        real_scales: real scales instead of powers of two.
+        relu6: how a scale passes a saturating Clip, see `clips`.
+        per_channel: whether the weights will be quantized per output channel.
+    """
+
+    real_scales: bool = False
+    relu6: str = "auto"
+    per_channel: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Scales that the solver chose.
+
+    Attributes:
+        graph, classes: what is scaled; the Clips among the classes as they will be treated.
+        variables, groups, noise, solution: the problem and its solution.
+    """
+
+    options: EqualizationOptions
+    graph: Graph
+    classes: ScaleClasses
+    variables: Variables
+    groups: tuple[Group, ...]
+    noise: NoiseModel
+    solution: Solution
+
+    @property
+    def expected_noise(self) -> float:
+        """Of all layers together, each relative to the power of its output."""
+        return float(self.solution.after.sum())
+
+    @property
+    def numbers(self) -> list[list[int]]:
+        """The variables of each group."""
+        return [[self.variables.of[root] for root in group.roots] for group in self.groups]
+
+
+def choose(model: Model, calibration: Calibration | None, options: EqualizationOptions) -> Choice:
+    """Solve with the treatment of saturating Clips asked for.
+
+    `auto` takes ties that intervals prove, which cost nothing at run time, if a bound for each
+    channel would bring less than `KERNEL_WORTH`.
+
+    Args:
+        model: normalized.
+        calibration: of this model; without one only the weights guide the scales.
+
+    Raises:
+        UsageError: a Clip mode needs a calibration and there is none.
+    """
+    graph = Graph(model)
+    classes = find_classes(graph, clips_pass=options.relu6 != "skip")
+    measured = (
+        {name: Interval(s.minimum.astype(np.float64), s.maximum.astype(np.float64))
+         for name, s in calibration.tensors.items()}
+        if calibration else {}
+    )  # fmt: skip
+    if options.relu6 in {"tie", "relu"}:
+        if calibration is None:
+            raise UsageError(
+                f"--relu6 {options.relu6} needs to know what saturates",
+                hint="give --calibration or --data",
+            )
+        variables = choose_variables(classes, measured, options.relu6)
+        return _solve(graph, classes, calibration, options, variables)
+    variables = choose_variables(classes, measured, "per-channel")
+    exact = _solve(graph, classes, calibration, options, variables)
+    if options.relu6 != "auto" or not classes.clips or not exact.solution.change.any():
+        return exact
+    variables = choose_variables(classes, intervals(graph, classes), "proven")
+    proven = _solve(graph, classes, calibration, options, variables)
+    worth = decibels(proven.expected_noise, exact.expected_noise)
+    return proven if worth < KERNEL_WORTH else exact
+
+
+def _solve(
+    graph: Graph,
+    classes: ScaleClasses,
+    calibration: Calibration | None,
+    options: EqualizationOptions,
+    variables: Variables,
+) -> Choice:
+    """Solve in canonical coordinates."""
+    pinned = frozenset(classes.free.tolist()) - variables.of.keys()
+    canonical = canonical_exponents(graph, classes, calibration, pinned)
+    # What only zeros make has no scale worth choosing.
+    free = [root for root in variables.of if root in canonical]
+    of = {root: number for number, root in enumerate(free, start=1)}
+    variables = replace(variables, of=of)
+    start = np.zeros(1 + len(of))
+    for root, number in of.items():
+        start[number] = -canonical[root]
+    limited = [root for root in variables.limits if root in of]
+    numbers = np.array([of[root] for root in limited], np.int64)
+    slack = np.array([variables.limits[root] for root in limited], np.float64)
+    bounds = UpperBounds(numbers, slack + start[numbers] * math.log(2))
+    noise = build_noise_model(
+        graph, classes, of, calibration, {root: canonical[root] for root in free},
+        per_channel=options.per_channel,
+    )  # fmt: skip
+    groups = _groups(classes, variables)
+    members = [[of[root] for root in group.roots] for group in groups]
+    solution = solve(noise, start, bounds, groups=members, real=options.real_scales)
+    classes = replace(classes, clips=variables.sites)
+    return Choice(options, graph, classes, variables, groups, noise, solution)
+
+
+@dataclass(frozen=True)
+class Group:
+    """A scale class as people see it: the tensors whose channels share variables."""
+
+    tensors: tuple[str, ...]
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    roots: tuple[int, ...]
+
+
+def _groups(classes: ScaleClasses, variables: Variables) -> tuple[Group, ...]:
+    """Join the classes that appear in one tensor; one group for each connected set."""
+    sets = DisjointSets()
+    free = sorted(variables.of)
+    position = {root: index for index, root in enumerate(free, start=1)}
+    sets.fresh(len(free))
+
+    def joined(ids: NDArray[np.int64]) -> set[int]:
+        return {position[i] for i in set(ids.ravel().tolist()) if i in position}
+
+    for pattern in (*classes.patterns.values(), *(site.output_ids for site in classes.linears)):
+        members = sorted(joined(pattern))
+        for member in members[1:]:
+            sets.union(members[0], member)
+
+    found: dict[int, dict[str, list[Any]]] = {}
+
+    def note(ids: NDArray[np.int64], kind: str, name: str) -> None:
+        for member in {sets.find(i) for i in joined(ids)}:
+            entry = found.setdefault(member, {"tensors": [], "producers": [], "consumers": []})
+            entry[kind].append(name)
+
+    for tensor, pattern in classes.patterns.items():
+        note(pattern, "tensors", tensor)
+    for site in classes.linears:
+        note(site.output_ids, "producers", site.node.name)
+        note(site.input_ids, "consumers", site.node.name)
+    roots: dict[int, list[int]] = {}
+    for root, index in position.items():
+        roots.setdefault(sets.find(index), []).append(root)
+    return tuple(
+        Group(
+            tuple(entry["tensors"]), tuple(entry["producers"]), tuple(entry["consumers"]),
+            tuple(roots[member]),
+        )
+        for member, entry in found.items()
+    )  # fmt: skip
