@@ -55,8 +55,11 @@ def measure_shift(
     measuring, deciding = _every_other_sample(wanted, got, axis)
     if not (measuring and deciding):
         return np.zeros(wanted[0].shape[axis]), BiasCorrection(node, False, math.nan, math.nan)
-    measured, rest = (_mean_errors(pairs, axis, bounds) for pairs in (measuring, deciding))
-    errors = _squared_errors(deciding, measured.shifts(), axis, bounds)
+    with np.errstate(over="ignore", invalid="ignore"):
+        measured, rest = (_mean_errors(pairs, axis, bounds) for pairs in (measuring, deciding))
+        errors = _squared_errors(deciding, measured.shifts(), axis, bounds)
+    # What float32 cannot square is not known to help.
+    errors[~np.isfinite(errors)] = np.inf
     best = errors.argmin(axis=0)
     record = BiasCorrection(
         node, bool(best.any()), float(errors[0].mean()), float(errors.min(axis=0).mean())
