@@ -111,7 +111,8 @@ def _index(path: Path) -> tuple[dict[str, dict[str, Member]], dict[str, int]]:
                 else:
                     place = Member(member.offset_data, member.size)
                     found.setdefault(key, {})[extension] = place
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
+        # The last two where a header holds an offset that no file has.
         raise DataError(
             f"cannot read {path}: {error}", hint="expected an uncompressed, complete tar file"
         ) from error

@@ -84,7 +84,8 @@ class CauseFinder:
             values = self._pairing.to_quantized(each.tensor, exact[each.tensor])
             low, high = each.range
             inside = np.clip(values, low, high)
-            error = values - each.scale * np.rint(inside / each.scale)
+            # A model from elsewhere may have a scale of 0.
+            error = values - (each.scale * np.rint(inside / each.scale) if each.scale else 0.0)
             # Half a step beyond the range costs no more than rounding within it.
             clipped = np.abs(values - inside) > 0.501 * each.scale
             counts = [values.size, np.count_nonzero(clipped)]
@@ -109,8 +110,8 @@ class CauseFinder:
             values, beyond, clip, total = self._seen[worst]
             clipped = 100 * beyond / max(values, 1)
             clipping = 100 * clip / total if total > 0 else 0.0
-            levels = 100 * float(np.median(self._peaks[worst])) / max(map(abs, worst.range))
-            levels = min(levels, 100.0)
+            if (widest := max(map(abs, worst.range))) > 0:
+                levels = min(100 * float(np.median(self._peaks[worst])) / widest, 100.0)
         weight_levels = self._weights.get(name, math.nan)
         note = _note(weights, clipped, clipping, levels, weight_levels)
         return Causes(weights, float(clipped), float(clipping), levels, weight_levels, note)

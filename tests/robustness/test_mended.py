@@ -4,13 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 
 import numpy as np
 import onnx
 import onnxq
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from onnxq.errors import ModelError
+from onnxq.data.tar import open_tar
+from onnxq.errors import DataError, ModelError
 from onnxq.model.files import load
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
@@ -314,3 +316,28 @@ def test_a_record_of_scales_that_fits_no_tensor_is_refused(shape):
     damaged = onnxq.model.model.with_metadata(quantized, {"onnxq.octaves": json.dumps(record)})
     with pytest.raises(ModelError, match="a scale that does not fit"):
         onnxq.validate(Model(small()), damaged, x, layers=True)
+
+
+def test_a_tar_header_with_an_offset_that_no_file_has_is_refused(tmp_path):
+    """Sizes in base 256 go beyond what a file can be asked to seek to."""
+    header = bytearray(tarfile.TarInfo("0.png").tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\x80" + b"\x7f" * 11
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    (tmp_path / "x.tar").write_bytes(bytes(header) + bytes(1024))
+    with pytest.raises(DataError, match=r"cannot read .*x\.tar"):
+        open_tar(tmp_path / "x.tar", "x.tar", Model(small()).inputs)
+
+
+def test_a_scale_of_zero_has_no_levels_to_use():
+    """In a QDQ model from elsewhere."""
+    model = Model(small())
+    x = RNG.standard_normal((16, 3, 4, 4)).astype(np.float32)
+    quantized, _ = onnxq.quantize(model, x, bias_correction=False, rounding="nearest")
+    proto = onnx.ModelProto()
+    proto.CopyFrom(quantized.proto)
+    first = next(node for node in proto.graph.node if node.op_type == "QuantizeLinear")
+    scale = next(each for each in proto.graph.initializer if each.name == first.input[1])
+    scale.CopyFrom(numpy_helper.from_array(np.zeros((), np.float32), scale.name))
+    report = onnxq.validate(model, Model(proto), x, layers=True).layers[0]
+    assert any(np.isnan(layer.causes.input_levels) for layer in report.layers)
