@@ -158,14 +158,20 @@ def _check_header(header: Any, path: Path) -> None:
 
 
 def _read_tensor(archive: zipfile.ZipFile, number: int, entry: dict[str, Any]) -> TensorStatistics:
+    channels, top = int(entry["channels"]), int(entry["top"])
     minimum, maximum, positions, counts = (
         _read_array(archive, f"{number}/{name}.npy") for name in _ARRAYS
     )
-    halves = f"{number}/{_HALVES}.npy"
+    halves = None
+    if f"{number}/{_HALVES}.npy" in archive.namelist():
+        halves = _read_array(archive, f"{number}/{_HALVES}.npy").astype(np.float32)
     first = entry.get("first_not_finite")
-    channels, top = int(entry["channels"]), int(entry["top"])
-    if not bins.FLOOR < top <= bins.CEILING or len(minimum) != channels:
+    if not bins.FLOOR < top <= bins.CEILING:
         raise ValueError("window out of range")
+    if not minimum.shape == maximum.shape == (channels,) or positions.shape != counts.shape:
+        raise ValueError("arrays of other sizes than the header says")
+    if halves is not None and halves.shape != (2, 2):
+        raise ValueError("halves of another shape")
     shape = channels, 1 + 2 * bins.magnitude_bins(top)
     if 8 * math.prod(shape) > LARGEST_COUNTS:
         raise ValueError("histograms too large")
@@ -174,8 +180,7 @@ def _read_tensor(archive: zipfile.ZipFile, number: int, entry: dict[str, Any]) -
     return TensorStatistics(
         entry["axis"], minimum.astype(np.float32), maximum.astype(np.float32), rows, top,
         int(entry["not_finite"]), NotFinite(**first) if first else None,
-        _read_array(archive, halves) if halves in archive.namelist() else None,
-        int(entry["step"]),
+        halves, int(entry["step"]),
     )  # fmt: skip
 
 

@@ -1,16 +1,19 @@
 """Faults that the scoreboards found, each by the smallest model that showed it."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 import tarfile
+import zipfile
 
 import numpy as np
 import onnx
 import onnxq
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnxq.calibration import files as calibration_files
 from onnxq.data.tar import open_tar
 from onnxq.errors import DataError, ModelError
 from onnxq.model.files import load
@@ -341,3 +344,22 @@ def test_a_scale_of_zero_has_no_levels_to_use():
     scale.CopyFrom(numpy_helper.from_array(np.zeros((), np.float32), scale.name))
     report = onnxq.validate(model, Model(proto), x, layers=True).layers[0]
     assert any(np.isnan(layer.causes.input_levels) for layer in report.layers)
+
+
+@pytest.mark.parametrize("entry", ["halves", "maximum", "counts"])
+def test_a_calibration_whose_arrays_have_other_sizes_is_refused(entry, tmp_path):
+    x = RNG.standard_normal((4, 3, 4, 4)).astype(np.float32)
+    content = calibration_files.to_bytes(onnxq.calibrate(Model(small()), x))
+    damaged = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(damaged, "w") as new:
+        for name in old.namelist():
+            written = old.read(name)
+            if name == f"0/{entry}.npy":
+                array = np.load(io.BytesIO(written))
+                stream = io.BytesIO()
+                np.save(stream, array[..., :0] if entry == "halves" else array[:1].repeat(9))
+                written = stream.getvalue()
+            new.writestr(name, written)
+    (tmp_path / "x.calib").write_bytes(damaged.getvalue())
+    with pytest.raises(DataError, match="damaged"):
+        calibration_files.load(tmp_path / "x.calib")
