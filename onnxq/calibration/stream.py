@@ -18,7 +18,7 @@ from onnxq.calibration.passes import groups_within, with_group
 from onnxq.calibration.statistics import Calibration, Provenance, TensorStatistics, join_notes
 from onnxq.calibration.thinning import step_of
 from onnxq.data.gather import BATCH_SIZE, is_held_out, run_batch
-from onnxq.data.source import Array, Batch, DataSource, span_of
+from onnxq.data.source import Array, Batch, DataSource, samples_in, span_of
 from onnxq.errors import DataError
 from onnxq.model.blocked import Observed, Observer, open_observer
 from onnxq.model.graph import Graph
@@ -234,4 +234,4 @@ def _run(
         first = 0
         for feeds, values in run_batch(observer.run, batch.feeds):
             yield batch, first, feeds, values
-            first += len(next(iter(feeds.values())))
+            first += samples_in(feeds)

@@ -54,10 +54,10 @@ def decode_image(
 
     def check_size(width: int, height: int) -> None:
         if preprocessing.resize is None and preprocessing.crop is None:
+            channels, first = preprocessing.channels, preprocessing.layout == "nchw"
             shape = (channels, height, width) if first else (height, width, channels)
             check_shape((1, *shape), spec, name, hint=_size_hint(preprocessing, spec))
 
-    first, channels = preprocessing.layout == "nchw", preprocessing.channels
     try:
         values = preprocessing.apply(_open(file, name, check_size))
     except ValueError as error:

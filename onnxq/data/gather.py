@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from onnxq.data.source import Array, DataSource, fixed_batch, span_of
+from onnxq.data.source import Array, DataSource, fixed_batch, samples_in, span_of
 from onnxq.errors import ModelError
 from onnxq.model.model import TensorSpec
 
@@ -74,7 +74,7 @@ def regroup(batches: Sequence[Mapping[str, Array]], size: int) -> list[Mapping[s
         joined = {name: np.concatenate([batch[name] for batch in group]) for name in group[0]}
         result += [
             {name: values[start : start + size] for name, values in joined.items()}
-            for start in range(0, len(next(iter(joined.values()))), size)
+            for start in range(0, samples_in(joined), size)
         ]
     return result
 
@@ -93,7 +93,7 @@ def run_batch(
     try:
         whole = run(feeds)
     except ModelError as error:
-        refused, samples = error, len(next(iter(feeds.values())))
+        refused, samples = error, samples_in(feeds)
         if samples == 1:
             raise
     else:

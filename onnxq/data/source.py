@@ -36,7 +36,12 @@ class Batch:
     labels: Labels | None = None
 
     def __len__(self) -> int:
-        return len(next(iter(self.feeds.values())))
+        return samples_in(self.feeds)
+
+
+def samples_in(feeds: Mapping[str, Array]) -> int:
+    """How many samples a batch of inputs holds."""
+    return len(next(iter(feeds.values())))
 
 
 class DataSource(Protocol):

@@ -20,7 +20,7 @@ from onnxq.calibration.thinning import step_of
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
-Pairs = list[tuple[Array, ...]]
+Pairs = list[tuple[Array, Array]]
 
 CACHED = 1 << 16
 """Values to look at together: so few stay in the processor's cache."""
@@ -109,7 +109,9 @@ def _every_other_sample(
         for half, pairs in enumerate(halves):
             for start in range((half + seen) % 2, len(exact), step):
                 chosen = slice(start, start + step, 2)
-                pairs.append(tuple(_thinned(v[chosen], axis, apart) for v in (exact, other)))
+                pairs.append(
+                    (_thinned(exact[chosen], axis, apart), _thinned(other[chosen], axis, apart))
+                )
         seen += len(exact)
     return halves
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
+from onnxq.data.source import samples_in
 from onnxq.equalization.absorb import Absorption, absorb, derive_shifted, plan_absorption
 from onnxq.equalization.choose import KERNEL_WORTH, Choice, EqualizationOptions, choose
 from onnxq.equalization.classes import find_classes
@@ -115,7 +116,7 @@ class Samples:
         """The first batches, of `PROOF_SAMPLES` samples or more."""
         chosen: list[Feeds] = []
         for feeds in self.correction:
-            if sum(len(next(iter(each.values()))) for each in chosen) >= PROOF_SAMPLES:
+            if sum(map(samples_in, chosen)) >= PROOF_SAMPLES:
                 break
             chosen.append(feeds)
         return chosen

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.data.gather import BATCH_SIZE, gather, regroup
-from onnxq.data.source import DataSource, fixed_batch
+from onnxq.data.source import DataSource, fixed_batch, samples_in
 from onnxq.errors import DataError, ModelError
 from onnxq.model.model import Model
 from onnxq.model.session import open_session, run, with_outputs
@@ -132,7 +132,7 @@ def measure_layers(
     try:
         bench = _open(float_model, quantized, chosen[0])
     except ModelError:
-        if fixed_batch(float_model.inputs) or _samples(chosen[0]) == 1:
+        if fixed_batch(float_model.inputs) or samples_in(chosen[0]) == 1:
             raise
         # It may take one sample at a time.
         batch_size, chosen = 1, regroup(chosen, 1)
@@ -146,7 +146,7 @@ def measure_layers(
         sums, samples = _stream(bench, batches, source.count, progress)
     else:
         sums, samples = _stream(bench, chosen, None, SILENT)
-    counts = (samples, sum(map(_samples, chosen)))
+    counts = (samples, sum(map(samples_in, chosen)))
     return _report(quantized.name, bench.pairing, sums, effects, total, causes, counts)
 
 
@@ -222,16 +222,12 @@ def _open(float_model: Model, quantized: Model, feeds: Feeds) -> _Bench:
         open_session(with_outputs(pairing.quantized, standing), keep_qdq=True),
         open_session(cut(pairing.quantized, pairing.tensors), keep_qdq=True),
         open_session(cut(pairing.twin, pairing.tensors)),
-        sum(wanted[name].nbytes for name in pairing.tensors) // _samples(feeds),
+        sum(wanted[name].nbytes for name in pairing.tensors) // samples_in(feeds),
     )  # fmt: skip
 
 
 def _times(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape)) or "a scalar"
-
-
-def _samples(feeds: Feeds) -> int:
-    return len(next(iter(feeds.values())))
 
 
 def _probe(
@@ -275,8 +271,8 @@ def _stream(
             del standing
             for name, value in bench.from_exact(bench.own, feeds, exact).items():
                 sums[name][1] += _powers(value, exact[name])
-            samples += _samples(feeds)
-            advance(_samples(feeds))
+            samples += samples_in(feeds)
+            advance(samples_in(feeds))
     return sums, samples
 
 
