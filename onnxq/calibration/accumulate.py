@@ -92,13 +92,16 @@ class Accumulator:
         thin = view[:, :, self.step // 2 :: self.step]
         if self._minimum is None:
             self._start(outer * inner)
-        here = self._reserve(outer, len(thin) * thin.shape[2], inner)
+        positions = len(thin) * thin.shape[2]
+        self._reserve(outer, positions, inner)
         if self._loops is None:
+            here = self._codes[:, self._filled : self._filled + positions]
             place = here.reshape(outer, len(thin), thin.shape[2], inner)
             bins.write_codes(thin, place.swapaxes(0, 1))
-        finite = self._take(view, here, self._halves[half]) or self._compare(
+        finite = self._take(view, self._halves[half]) or self._compare(
             values.reshape(sides[0], -1), sides[1:], self._halves[half]
         )
+        self._filled += positions
         if not self._counted:
             # Rows for the counts exist from the first batch on, not only when codes fill up.
             self._flush()
@@ -114,38 +117,29 @@ class Accumulator:
         self._maximum = np.full(channels, -np.inf, np.float32)
         self._counts = np.zeros((channels, 2 + 2 * bins.magnitude_bins(self._top)), np.uint32)
 
-    def _reserve(self, outer: int, positions: int, inner: int) -> NDArray[np.uint16]:
-        """Room for codes (outer, positions, inner), behind those that are there."""
+    def _reserve(self, outer: int, positions: int, inner: int) -> None:
+        """Make room for codes (outer, positions, inner), behind those that are there."""
         blocks, room, lanes = self._codes.shape
         if (outer, inner) != (blocks, lanes) or positions > room - self._filled:
             self._flush()
         if (outer, inner) != (blocks, lanes) or positions > room:
             # Written to, not just reserved: memory is the same from the first batch on.
             self._codes = np.full((outer, max(positions, ROW), inner), 0, np.uint16)
-        here = self._codes[:, self._filled : self._filled + positions]
-        self._filled += positions
-        return here
 
     def note(self, found: NotFinite) -> None:
         """Keep the first of the places where a value is not finite."""
         self._first = min(filter(None, (self._first, found)))
 
-    def _take(self, view: Floats, codes: NDArray[np.uint16], half: Floats) -> bool:
+    def _take(self, view: Floats, half: Floats) -> bool:
         """Write codes and update the extremes by compiled loops; whether that was possible.
 
         It is not where there are none, nor, for the extremes, where a value is not finite.
         """
         if self._loops is None or self._minimum is None or self._maximum is None:
             return False
-        low, high = self._loops.take(view, self.step, codes)
-        least, most = low.min(), high.max()
-        if not (math.isfinite(least) and math.isfinite(most)):
-            return False
-        # + 0: of −0 and +0 either may be the smaller one.
-        self._minimum = np.minimum(self._minimum, low) + np.float32(0)
-        self._maximum = np.maximum(self._maximum, high) + np.float32(0)
-        half[0], half[1] = min(half[0], least), max(half[1], most)
-        return True
+        return self._loops.take(
+            view, self.step, self._codes, self._filled, self._minimum, self._maximum, half
+        )
 
     def _compare(self, rows: Floats, sides: tuple[int, ...], half: Floats) -> bool:
         """Update the extremes with samples (samples, elements); whether all are finite."""
@@ -197,8 +191,10 @@ class Accumulator:
             # Written to, so that memory does not creep up as rarer values find their bins.
             self._counts |= self._counts.dtype.type(0)
         self._top = top
-        count = self._loops.count if self._loops else add_counts
-        count(self._codes[:, : self._filled], self._counts, top)
+        if self._loops:
+            self._loops.count(self._codes, self._filled, self._counts, top)
+        else:
+            add_counts(self._codes[:, : self._filled], self._counts, top)
         self._filled = 0
 
     def finish(self) -> TensorStatistics | None:
@@ -228,6 +224,8 @@ def _sides(observed: Observed, axis: int | None) -> tuple[int, int, int, int]:
     if axis is None or not shape:
         samples = shape[0] if shape else 1
         return samples, 1, math.prod(shape[1:]), 1
+    if block and math.prod(shape[2:]) == 1:
+        return shape[0], 1, 1, shape[1]
     if block:
         return shape[0], shape[1] // block, math.prod(shape[2:]), block
     before, after = math.prod(shape[1:axis]), math.prod(shape[axis + 1 :])

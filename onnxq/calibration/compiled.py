@@ -16,10 +16,20 @@ from numpy.typing import NDArray
 from onnxq.calibration import bins
 
 LANES = 128
-"""Numbers that the inner loops go through, or more."""
+"""Numbers that the inner loops go through, or more, to keep vector units busy."""
+
+WHOLE = 256
+"""Numbers of a feature map up to which the inner loops go through all of it."""
+
+LARGEST = np.int32(np.iinfo(np.int32).max)
+SMALLEST = np.int32(np.iinfo(np.int32).min)
+INFINITY = np.int32(np.float32(np.inf).view(np.int32))
+MINUS_INFINITY = np.int32(-1 - INFINITY)
+"""In the order of `_take`, where INFINITY is what it is."""
 
 Array = NDArray[Any]
 Codes = NDArray[np.uint16]
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -31,37 +41,33 @@ class Loops:
         count_codes: see `_count`.
     """
 
-    take_values: Callable[[Array, Array, Array, Array, int, int, Codes], None]
-    count_codes: Callable[[Codes, NDArray[np.uint16], Array], None]
+    take_values: Callable[[Array, int, int, Codes, int, Array, Array, Array], bool]
+    count_codes: Callable[[Codes, int, NDArray[np.uint16], Array], None]
 
     def take(
-        self, values: NDArray[np.float32], step: int, codes: Codes
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Smallest and largest value of each channel (channels,); writes the codes of some.
+        self, values: Floats, step: int, codes: Codes, filled: int, minimum: Floats,
+        maximum: Floats, half: Floats,
+    ) -> bool:  # fmt: skip
+        """Update extremes, in place, and write the codes of some values; whether all are finite.
 
-        Where a value is NaN or infinite, one of the two is no finite number.
+        Where one is not, the extremes stay as they were.
 
         Args:
             values: (repeats, outer, positions, inner); a channel is an (outer, inner).
             step: every so many-th position is coded.
-            codes: room for them (outer, repeats·positions coded, inner).
+            codes: room for them (outer, positions, inner), of which the first `filled` are taken.
+            minimum, maximum: of each channel (channels,).
+            half: smallest and largest of all.
         """
         repeats, outer, _, inner = values.shape
-        lanes = inner * max(1, LANES // inner)
-        least = np.full((outer, lanes), np.iinfo(np.int32).max, np.int32)
-        most = np.full((outer, lanes), np.iinfo(np.int32).min, np.int32)
-        farthest = np.zeros((outer, lanes), np.uint32)
         words = values.reshape(repeats, outer, -1).view(np.int32)
-        self.take_values(words, least, most, farthest, step, inner, codes.reshape(outer, -1))
-        each = outer, -1, inner
-        return _extremes(
-            least.reshape(each).min(axis=1).ravel(), most.reshape(each).max(axis=1).ravel(),
-            farthest.reshape(each).max(axis=1).ravel(),
-        )  # fmt: skip
+        return self.take_values(
+            words, step, inner, codes.reshape(outer, -1), filled, minimum, maximum, half
+        )
 
-    def count(self, codes: Codes, counts: Array, top: int) -> None:
-        """`onnxq.calibration.count.add_counts`."""
-        self.count_codes(codes, _columns(top), counts)
+    def count(self, codes: Codes, filled: int, counts: Array, top: int) -> None:
+        """`onnxq.calibration.count.add_counts` of the first `filled` codes of each channel."""
+        self.count_codes(codes, filled, _columns(top), counts)
 
 
 @lru_cache(maxsize=1)
@@ -86,61 +92,66 @@ def _columns(top: int) -> NDArray[np.uint16]:
     return bins.code_table(top).astype(np.uint16)
 
 
-def _extremes(
-    least: NDArray[np.int32], most: NDArray[np.int32], farthest: NDArray[np.uint32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The smallest and largest number, from the extremes of the words as integers.
-
-    A float32 is a sign and a magnitude. So positive ones are in the order of their words, negative
-    ones in the opposite order, and as unsigned integers the negative ones come last.
-    """
-    smallest = np.where(farthest >> 31 == 1, farthest, least.view(np.uint32))
-    largest = np.where(most >= 0, most, least)
-    return smallest.view(np.float32), largest.view(np.float32)
-
-
 def _take(
-    words: Array, least: Array, most: Array, farthest: Array, step: int, inner: int, codes: Codes
-) -> None:
-    """Update the extremes of the words of float32 numbers, and write codes.
+    words: Array, step: int, inner: int, codes: Codes, filled: int, minimum: Floats,
+    maximum: Floats, half: Floats,
+) -> bool:  # fmt: skip
+    """`Loops.take` of the words of float32 numbers, as int32 (repeats, outer, positions·inner).
 
-    Args:
-        words: int32 (repeats, outer, positions·inner).
-        least, most: of the words; farthest: of the words as uint32. Each (outer, lanes), a
-            multiple of `inner` and so long that a processor's vector units are busy.
-        codes: (outer, repeats·positions coded·inner).
+    A float32 is a sign and a magnitude. With the magnitude's bits turned over where it is negative,
+    the words as integers are in the order of the numbers; turned over again they are words.
     """
     repeats, outer, size = words.shape
-    lanes = least.shape[1]
-    stride, first = step * inner, step // 2 * inner
-    runs, length = ((size - first + stride - 1) // stride, inner) if step > 1 else (1, size)
-    for repeat in range(repeats):
-        for block in range(outer):
-            plane, low, high, far = words[repeat, block], least[block], most[block], farthest[block]
+    whole = size if size <= WHOLE else inner * max(1, LANES // inner)
+    lanes, first = (whole, 0) if step == 1 else (step * inner, step // 2 * inner)
+    low, high = np.empty(lanes, np.int32), np.empty(lanes, np.int32)
+    least, most = np.empty(outer * inner, np.int32), np.empty(outer * inner, np.int32)
+    for block in range(outer):
+        low[:], high[:] = LARGEST, SMALLEST
+        written = filled * inner
+        for repeat in range(repeats):
+            plane = words[repeat, block]
             for start in range(0, size, lanes):
                 part = plane[start : start + lanes]
                 for lane in range(part.size):
                     word = part[lane]
-                    low[lane] = min(low[lane], word)
-                    high[lane] = max(high[lane], word)
-                    far[lane] = max(far[lane], np.uint32(word))
-            # Its values are still in the cache.
-            for run in range(runs):
-                part = plane[first + run * stride :]
-                out = codes[block, (repeat * runs + run) * length :]
-                for lane in range(length):
-                    out[lane] = (part[lane] >> 18) & 0x3FFF
+                    # numba takes the result of integers for 64 bits wide.
+                    place = np.int32(word ^ ((word >> np.int32(31)) & LARGEST))
+                    low[lane] = min(low[lane], place)
+                    high[lane] = max(high[lane], place)
+                # Its values are still in the cache.
+                coded = part if step == 1 else part[first : first + inner]
+                out = codes[block, written : written + coded.size]
+                for lane in range(coded.size):
+                    out[lane] = (coded[lane] >> 18) & 0x3FFF
+                written += coded.size
+        for start in range(inner, lanes, inner):
+            for lane in range(inner):
+                low[lane] = min(low[lane], low[start + lane])
+                high[lane] = max(high[lane], high[start + lane])
+        least[block * inner : (block + 1) * inner] = low[:inner]
+        most[block * inner : (block + 1) * inner] = high[:inner]
+    if least.min() <= MINUS_INFINITY or most.max() >= INFINITY:
+        return False
+    least ^= (least >> np.int32(31)) & LARGEST
+    most ^= (most >> np.int32(31)) & LARGEST
+    smallest, largest = least.view(np.float32), most.view(np.float32)
+    # + 0: of −0 and +0 either may be the smaller one.
+    minimum[:] = np.minimum(minimum, smallest) + np.float32(0)
+    maximum[:] = np.maximum(maximum, largest) + np.float32(0)
+    half[0], half[1] = min(half[0], smallest.min()), max(half[1], largest.max())
+    return True
 
 
-def _count(codes: Codes, columns: NDArray[np.uint16], counts: Array) -> None:
-    outer, positions, inner = codes.shape
+def _count(codes: Codes, filled: int, columns: NDArray[np.uint16], counts: Array) -> None:
+    outer, _, inner = codes.shape
     for block in range(outer):
         block_codes = codes[block]
         if inner == 1:
             row = counts[block]
-            for position in range(positions):
+            for position in range(filled):
                 row[columns[block_codes[position, 0]]] += 1
         else:
-            for position in range(positions):
+            for position in range(filled):
                 for lane in range(inner):
                     counts[block * inner + lane, columns[block_codes[position, lane]]] += 1

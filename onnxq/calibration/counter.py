@@ -1,11 +1,10 @@
-"""Count the tensors of one batch, in threads, while the caller computes the next one."""
+"""Count the tensors of batches, several of which may be counted at a time."""
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, Future
+from threading import Lock
 
 import numpy as np
 
@@ -38,26 +37,18 @@ class _SoFar(Mapping[str, TensorStatistics]):
 
 
 class Counter:
-    """The accumulators of all tensors. One batch is counted at a time, its tensors in parallel."""
+    """The accumulators of all tensors, which threads share."""
 
     def __init__(
-        self,
-        accumulators: dict[str, Accumulator],
-        source: DataSource,
-        threads: int,
-        *,
-        allow_nonfinite: bool,
+        self, accumulators: dict[str, Accumulator], source: DataSource, *, allow_nonfinite: bool
     ) -> None:
         self._accumulators = accumulators
+        self._locks = {name: Lock() for name in accumulators}
         self._source = source
-        self._threads = threads
         self._allow = allow_nonfinite
-        self._values: Values = {}
-        self._start = 0
-        self._pending: list[Future[list[str]]] = []
 
-    def take(self, pool: Executor, values: Values, start: int, half: int) -> None:
-        """Begin to count a batch, once the one before is done.
+    def add(self, values: Values, start: int, half: int) -> None:
+        """Count a batch. Another thread may count another one at the same time.
 
         Args:
             values: tensor name → values.
@@ -65,33 +56,11 @@ class Counter:
             half: 0 or 1, whichever half of the data the batch belongs to.
 
         Raises:
-            DataError: NaN or Inf in the batch before, unless they are allowed.
+            DataError: NaN or Inf in the batch, unless they are allowed.
         """
-        self.wait()
-        self._values, self._start = values, start
-        # The last computed first: they are still in the cache.
-        left = deque(reversed(list(values)))
-        self._pending = [pool.submit(self._count, left, half) for _ in range(self._threads)]
-
-    def _count(self, left: deque[str], half: int) -> list[str]:
-        """Count tensors until none is left; those with values that are not finite."""
-        bad: list[str] = []
-        while True:
-            try:
-                name = left.popleft()
-            except IndexError:
-                return bad
-            if not self._accumulators[name].add(self._values[name], half=half):
-                bad.append(name)
-
-    def wait(self) -> None:
-        """Return when all batches are counted. Raises as `take` does."""
-        pending, self._pending = self._pending, []
-        # All of them first: nothing is left running behind an error.
-        bad = {name for future in pending for name in future.result()}
-        values, self._values = self._values, {}
+        bad = self._count(values, half)
         for name in filter(bad.__contains__, values):
-            found = self._locate(values[name], self._start, self._accumulators[name].axis)
+            found = self._locate(values[name], start, self._accumulators[name].axis)
             if not self._allow:
                 raise DataError(
                     f"{found.kind} in activation {name!r} for sample {found.name}, "
@@ -99,7 +68,28 @@ class Counter:
                     hint="mend the model or the data, or pass --allow-nonfinite to leave such "
                     "values out",
                 )
-            self._accumulators[name].note(found)
+            with self._locks[name]:
+                self._accumulators[name].note(found)
+
+    def _count(self, values: Values, half: int) -> set[str]:
+        """Count all tensors; the names of those with values that are not finite."""
+        bad: set[str] = set()
+        # The last computed first: they are still in the cache.
+        left = list(reversed(list(values)))
+        # Those that another thread is at come last, not to wait for it.
+        for waits in (False, True):
+            busy = []
+            for name in left:
+                if not self._locks[name].acquire(blocking=waits):
+                    busy.append(name)
+                    continue
+                try:
+                    if not self._accumulators[name].add(values[name], half=half):
+                        bad.add(name)
+                finally:
+                    self._locks[name].release()
+            left = busy
+        return bad
 
     def _locate(self, observed: Observed, start: int, axis: int | None) -> NotFinite:
         """The first value that is not finite. Axis 0 counts samples."""
@@ -111,7 +101,10 @@ class Counter:
         return NotFinite(sample, self._source.sample_name(sample), channel, kind)
 
     def so_far(self) -> Mapping[str, TensorStatistics]:
-        """The statistics so far, each made when it is asked for: all would be large."""
+        """The statistics so far, each made when it is asked for: all would be large.
+
+        No batch may be added meanwhile.
+        """
         return _SoFar(self._accumulators)
 
     def finish(self) -> dict[str, TensorStatistics]:

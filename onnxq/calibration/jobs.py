@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import tempfile
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -109,10 +108,7 @@ def calibrate_in_processes(
 
 
 def _share(request: Request, jobs: int) -> Request:
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    return replace(
-        request, memory=request.memory // jobs, runtime=replace(request.runtime, threads=threads)
-    )
+    return replace(request, memory=request.memory // jobs, runtime=request.runtime.share(jobs))
 
 
 def _state(checkpoint: Checkpoint | None, request: Request) -> Checkpoint | None:

@@ -1,8 +1,10 @@
-"""Split the tensors into groups that fit the memory, one pass over the data for each."""
+"""What fits the memory: the tensors of each pass over the data, the batches that run at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,40 @@ from onnxq.model.model import Model
 from onnxq.model.session import Runtime, run, with_outputs
 
 ALIVE = 2
-"""Batches whose activations exist at a time: while one is counted the next one is computed."""
+"""Batches whose activations exist at a time where memory is short."""
+
+SIDE_BY_SIDE = 8
+"""Batches that run at a time, at most."""
+
+IN_FLIGHT = 1 << 30
+"""Bytes that the activations of all batches that run at a time may take, if they are more."""
+
+
+def batches_at_a_time(
+    model: Model,
+    tensors: Sequence[str],
+    batch_size: int,
+    feeds: Callable[[], Mapping[str, NDArray[Any]]],
+    runtime: Runtime,
+    memory: int,
+) -> int:
+    """How many batches to run side by side, each on its share of the threads.
+
+    Threads that run batches of their own wait for nobody, and each counts what it has just
+    computed. ONNX Runtime's results do not depend on the number of threads.
+
+    Args:
+        tensors: names of the computed tensors to hand out.
+        feeds: gives one batch; it is run to learn the sizes where shapes do not tell them.
+        memory: the budget that the groups were made for; 0 for none.
+    """
+    threads = min(SIDE_BY_SIDE, runtime.threads or os.cpu_count() or 1)
+    if memory or threads <= ALIVE:
+        return min(threads, ALIVE)
+    sizes = _known_sizes(Graph(model), tensors, batch_size)
+    if sizes is None:
+        sizes = _sizes(model, tensors, feeds(), runtime)
+    return max(ALIVE, min(threads, IN_FLIGHT // max(1, sum(sizes.values()))))
 
 
 def groups_within(
@@ -73,6 +108,20 @@ def with_group(model: Model, group: Sequence[str], others: Sequence[str]) -> Mod
             onnx.helper.make_tensor_value_info(output, graph.elem_type(name), None)
         )
     return proto
+
+
+def _known_sizes(graph: Graph, tensors: Sequence[str], batch_size: int) -> dict[str, int] | None:
+    """Bytes of each tensor for one batch by its shape; None where one is not known."""
+    sizes = {}
+    for name in tensors:
+        samples, *rest = graph.shape(name) or (None, None)
+        known = [side for side in rest if isinstance(side, int)]
+        if len(known) < len(rest):
+            return None
+        sizes[name] = 4 * math.prod(
+            known, start=samples if isinstance(samples, int) else batch_size
+        )
+    return sizes
 
 
 def _sizes(

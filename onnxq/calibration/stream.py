@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Any
 
 from onnxq.calibration import compiled
 from onnxq.calibration.accumulate import Accumulator
 from onnxq.calibration.checkpoint import Checkpoint, Cursor
 from onnxq.calibration.counter import Counter
-from onnxq.calibration.passes import groups_within, with_group
+from onnxq.calibration.passes import batches_at_a_time, groups_within, with_group
 from onnxq.calibration.statistics import Calibration, Provenance, TensorStatistics, join_notes
 from onnxq.calibration.thinning import step_of
+from onnxq.data.ahead import map_ahead
 from onnxq.data.gather import BATCH_SIZE, is_held_out, run_batch
 from onnxq.data.source import Array, Batch, DataSource, samples_in, span_of
 from onnxq.errors import DataError
-from onnxq.model.blocked import Observed, Observer, open_observer
+from onnxq.model.blocked import Observed, open_observer
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.session import Runtime
 from onnxq.progress import SILENT, Progress
-
-COUNTERS = min(8, os.cpu_count() or 1)
-"""Threads that count one batch."""
 
 SINGLY = "the model does not run in batches: one sample at a time"
 """The note of a calibration where that was so."""
@@ -107,11 +105,10 @@ def calibrate(
     cursor, before = checkpoint.load(key) if checkpoint else (Cursor(), None)
     calibration = calibration if before is None else before
     graph = Graph(model)
-    threads = min(COUNTERS, request.runtime.threads or COUNTERS)
     counter = Counter(
         {name: Accumulator.of(axis, calibration.tensors.get(name),
                               step_of(graph.shape(name), axis, source.count), compiled.loops())
-         for name, axis in request.tensors.items()}, source, threads,
+         for name, axis in request.tensors.items()}, source,
         allow_nonfinite=request.allow_nonfinite,
     )  # fmt: skip
     calibration = replace(calibration, tensors={})
@@ -121,59 +118,74 @@ def calibrate(
         notes = (calibration.note, SINGLY) if singly else (calibration.note,)
         return replace(calibration, note=join_notes(notes), samples=cursor.samples, tensors=tensors)
 
-    groups = _groups(model, source, request)
+    groups, workers = _groups(model, source, request), _workers(model, source, request)
     total = None if source.count is None else math.ceil(source.count / request.shard[1])
-    with (
-        progress.track("calibrate", total and total * len(groups)) as advance,
-        ThreadPoolExecutor(threads, "count") as pool,
-    ):
+    with progress.track("calibrate", total and total * len(groups)) as advance:
         advance(cursor.passes * (total or 0) + cursor.spans * request.batch_size)
         for number in range(cursor.passes, len(groups)):
-            spans = _count(model, source, request, groups[number], cursor.spans, counter, pool)
-            for read, counted, alone in spans:
-                singly |= alone
-                seen = counted if number == 0 else 0
-                cursor = Cursor(number, cursor.spans + 1, cursor.samples + seen)
-                advance(read)
+            spans = _spans(model, source, request, cursor.spans)
+            count = _count(model, request, groups[number], counter, workers)
+            for first in spans:
+                part = _before_due(first, spans, checkpoint)
+                for read, counted, alone in map_ahead(count, part, workers=workers, ahead=1):
+                    singly |= alone
+                    seen = counted if number == 0 else 0
+                    cursor = Cursor(number, cursor.spans + 1, cursor.samples + seen)
+                    advance(read)
+                # All spans begun are done: none is half counted.
                 if checkpoint and checkpoint.is_due:
-                    counter.wait()
                     checkpoint.save(key, cursor, found(counter.so_far()))
-            counter.wait()
             cursor = Cursor(number + 1, 0, cursor.samples)
     if cursor.samples == 0:
         raise DataError(f"{source.spec}: no samples in shard {request.shard[0]}/{request.shard[1]}")
     return found(counter.finish())
 
 
-def _count(
-    model: Model,
-    source: DataSource,
-    request: Request,
-    group: Sequence[str],
-    done: int,
-    counter: Counter,
-    pool: Executor,
-) -> Iterator[tuple[int, int, bool]]:
-    """One pass, after the `done` first spans of the shard.
+def _workers(model: Model, source: DataSource, request: Request) -> int:
+    """How many batches run at a time."""
+    computed = [name for name in request.tensors if name not in _inputs(model)]
+    size, memory = request.batch_size, request.memory
+    workers = batches_at_a_time(
+        model, computed, size, lambda: _first(source, request), request.runtime, memory
+    )
+    if source.count is None:
+        return workers
+    return max(1, min(workers, math.ceil(source.count / request.shard[1] / size)))
 
-    Yields for each span the samples read and those counted, and whether they ran one by one.
+
+def _count(
+    model: Model, request: Request, group: Sequence[str], counter: Counter, workers: int
+) -> Callable[[Sequence[Batch]], tuple[int, int, bool]]:
+    """How to run and count the batches of one span, in one pass; several threads may do so.
+
+    The function returns the samples read and those counted, and whether they ran one by one.
     """
     computed = [name for name in request.tensors if name not in _inputs(model)]
     names = [name for name in computed if name in group]
     others = [name for name in computed if name not in group]
-    observer = open_observer(with_group(model, names, others), names, request.runtime)
-    for batches in _spans(model, source, request, done):
-        kept = [batch for batch in batches if not _is_held_out(batch, model, request)]
+    runtime = request.runtime.share(workers)
+    observer = open_observer(with_group(model, names, others), names, runtime)
+    # A GPU has use for one batch at a time; while it runs the ones before are counted.
+    turn = nullcontext() if runtime.provider == "cpu" else Lock()
+
+    def run(feeds: Mapping[str, Array]) -> dict[str, Observed]:
+        with turn:
+            return observer.run(feeds)
+
+    def count(span: Sequence[Batch]) -> tuple[int, int, bool]:
+        kept = [batch for batch in span if not _is_held_out(batch, model, request)]
         singly = False
-        for batch, first, feeds, values in _run(observer, kept):
-            singly |= feeds is not batch.feeds
-            inputs = {n: Observed(feeds[n]) for n in group if n in feeds}
+        for batch in kept:
+            first = 0
             half = span_of(batch, model.inputs, request.batch_size) % 2
-            counter.take(pool, inputs | values, batch.start + first, half)
-            if request.runtime.provider == "cpu":
-                # The runtime has use for all cores: side by side both would be slower.
-                counter.wait()
-        yield sum(map(len, batches)), sum(map(len, kept)), singly
+            for feeds, values in run_batch(run, batch.feeds):
+                singly |= feeds is not batch.feeds
+                inputs = {name: Observed(feeds[name]) for name in group if name in feeds}
+                counter.add(inputs | values, batch.start + first, half)
+                first += samples_in(feeds)
+        return sum(map(len, span)), sum(map(len, kept)), singly
+
+    return count
 
 
 def _empty(source: DataSource, request: Request) -> Calibration:
@@ -209,9 +221,13 @@ def _groups(model: Model, source: DataSource, request: Request) -> list[list[str
         return [names]
     inputs = [name for name in names if name in _inputs(model)]
     computed = [name for name in names if name not in inputs]
-    feeds = next(iter(source.batches(request.batch_size))).feeds
+    feeds = _first(source, request)
     groups = groups_within(model, computed, feeds, request.memory, request.runtime)
     return [inputs + groups[0], *groups[1:]] if groups else [inputs]
+
+
+def _first(source: DataSource, request: Request) -> Mapping[str, Array]:
+    return next(iter(source.batches(request.batch_size))).feeds
 
 
 def _spans(
@@ -226,12 +242,10 @@ def _spans(
         yield list(span)
 
 
-def _run(
-    observer: Observer, batches: Sequence[Batch]
-) -> Iterator[tuple[Batch, int, Mapping[str, Array], dict[str, Observed]]]:
-    """Yields a batch, the first of its samples that ran, what was fed, and the values."""
-    for batch in batches:
-        first = 0
-        for feeds, values in run_batch(observer.run, batch.feeds):
-            yield batch, first, feeds, values
-            first += samples_in(feeds)
+def _before_due(
+    first: Sequence[Batch], spans: Iterator[Sequence[Batch]], checkpoint: Checkpoint | None
+) -> Iterator[Sequence[Batch]]:
+    """The spans to begin before the next state is written, at least one."""
+    yield first
+    while not (checkpoint and checkpoint.is_due) and (span := next(spans, None)) is not None:
+        yield span

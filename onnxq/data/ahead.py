@@ -1,4 +1,4 @@
-"""Decode samples in threads before they are asked for, in order."""
+"""Work on items in threads before the results are asked for, in order."""
 
 from __future__ import annotations
 
@@ -8,24 +8,33 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-Raw = TypeVar("Raw")
-Decoded = TypeVar("Decoded")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 WORKERS = min(8, os.cpu_count() or 1)
-"""Threads; Pillow and NumPy let several run at once."""
+"""Threads; Pillow, NumPy and ONNX Runtime let several run at once."""
 
-AHEAD = 4 * WORKERS
-"""Samples decoded before they are asked for, at most."""
+AHEAD = 4
+"""Items of each thread that are worked on before they are asked for, at most."""
 
 
-def map_ahead(decode: Callable[[Raw], Decoded], items: Iterable[Raw]) -> Iterator[Decoded]:
-    """`map(decode, items)`, decoded in threads. Items are taken in the caller's thread."""
-    with ThreadPoolExecutor(WORKERS, "decode") as pool:
-        pending: deque[Future[Decoded]] = deque()
+def map_ahead(
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    workers: int = WORKERS,
+    ahead: int = AHEAD,
+) -> Iterator[Result]:
+    """`map(work, items)`, in threads. Items are taken in the caller's thread.
+
+    The first item whose work fails, in their order, raises; none is worked on afterwards.
+    """
+    with ThreadPoolExecutor(workers, "onnxq") as pool:
+        pending: deque[Future[Result]] = deque()
         try:
             for item in items:
-                pending.append(pool.submit(decode, item))
-                if len(pending) > AHEAD:
+                pending.append(pool.submit(work, item))
+                if len(pending) > ahead * workers:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +146,12 @@ class Runtime:
     provider: str = "cpu"
     threads: int = 0
     libraries: tuple[Path, ...] = ()
+
+    def share(self, parts: int) -> Runtime:
+        """For one of so many that run side by side: each has its part of the threads."""
+        if parts == 1:
+            return self
+        return replace(self, threads=max(1, (self.threads or os.cpu_count() or 1) // parts))
 
     def open(
         self,

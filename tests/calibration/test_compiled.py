@@ -64,11 +64,11 @@ def test_three_ways_to_count(dtype):
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 1 << 14, (3, 500, 4)).astype(np.uint16)
     rows = codes.transpose(0, 2, 1).reshape(12, 500)
-    results = []
-    for way, given_ in ((add_runs, rows), (add_one_by_one, rows), (compiled.loops().count, codes)):
-        counts = np.zeros((12, 2 + 2 * bins.magnitude_bins(128)), dtype)
-        way(given_, counts, 128)
-        results.append(counts)
+    room = np.pad(codes, ((0, 0), (0, 9), (0, 0)))
+    results = [np.zeros((12, 2 + 2 * bins.magnitude_bins(128)), dtype) for _ in range(3)]
+    add_runs(rows, results[0], 128)
+    add_one_by_one(rows, results[1], 128)
+    compiled.loops().count(room, 500, results[2], 128)
     assert results[0].sum() == codes.size
     assert np.array_equal(results[0], results[1])
     assert np.array_equal(results[0], results[2])

@@ -13,7 +13,7 @@ import pytest
 from onnxq import api
 from onnxq.calibration import files, jobs, stream
 from onnxq.calibration.checkpoint import Checkpoint, remove_states, state_path
-from onnxq.calibration.passes import groups_within
+from onnxq.calibration.passes import IN_FLIGHT, batches_at_a_time, groups_within
 from onnxq.calibration.stream import Request
 from onnxq.data.gather import run_batch
 from onnxq.errors import DataError, ModelError, UsageError
@@ -54,16 +54,16 @@ from onnxq.calibration.counter import Counter
 
 if __name__ == "__main__":
     left = int(sys.argv[1])
-    take = Counter.take
+    add = Counter.add
 
     def counted(self, *arguments):
         global left
         left -= 1
         if left < 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        take(self, *arguments)
+        add(self, *arguments)
 
-    Counter.take = counted
+    Counter.add = counted
     found = t.resumed(Path(sys.argv[2]), memory=int(sys.argv[3]))
     Path(sys.argv[2] + ".done").write_bytes(t.files.to_bytes(found))
 """
@@ -225,6 +225,73 @@ def test_groups_fit_the_budget():
     assert all(2 * sum(sizes[t] for t in group) <= budget for group in groups)
     alone = groups_within(normalized, tensors, feeds, 1, Runtime())
     assert alone == [[t] for t in tensors]
+
+
+# --- batches side by side ------------------------------------------------------------------------
+
+
+def request_of(threads, **settings):
+    normalized, _ = normalize(model())
+    tensors = api.tensors_to_observe(Graph(normalized))
+    return normalized, Request(
+        tensors, model().fingerprint, runtime=Runtime(threads=threads), **settings
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_however_many_run_side_by_side_the_bytes_are_the_same(expected, threads):
+    normalized, request = request_of(threads)
+    source = api.as_source(data(), model())
+    assert files.to_bytes(stream.calibrate(normalized, source, request)) == expected
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_the_first_of_several_bad_samples_is_named(threads):
+    normalized, request = request_of(threads, batch_size=1)
+    values = data()
+    values[[7, 8, 9, 31]] = 3e38
+    source = api.as_source(values, model())
+    for _ in range(5):
+        with pytest.raises(DataError, match=r"for sample <memory>\[7\]"):
+            stream.calibrate(normalized, source, request)
+
+
+def test_as_many_run_side_by_side_as_there_are_threads_and_memory():
+    normalized, request = request_of(8)
+    computed = [name for name in request.tensors if name != "x"]
+
+    def fed():
+        raise AssertionError("the shapes tell the sizes")
+
+    def number(batch_size, *, threads=8, memory=0):
+        return batches_at_a_time(
+            normalized, computed, batch_size, fed, Runtime(threads=threads), memory
+        )
+
+    assert [number(8, threads=threads) for threads in (1, 2, 5, 30)] == [1, 2, 5, 8]
+    assert number(8, memory=1) == 2
+    sample = sum(
+        4 * np.prod(Graph(normalized).shape(name)[1:], dtype=np.int64) for name in computed
+    )
+    fits = IN_FLIGHT // int(sample)
+    assert number(fits // 3) == 3
+    # Never fewer than two: so many there are while one is counted and the next computed.
+    assert number(fits * 2) == 2
+
+
+def test_where_shapes_do_not_tell_the_sizes_a_batch_does():
+    b = Builder(1)
+    x = b.op("Relu", b.input("height", "width"))
+    free, _ = normalize(b.model(b.op("Relu", x)))
+    feeds = {"x": np.zeros((2, 64, 64), np.float32)}
+    fed = []
+
+    def give():
+        fed.append(1)
+        return feeds
+
+    assert batches_at_a_time(free, [x], 2, give, Runtime(threads=8), 0) == 8
+    assert fed == [1]
 
 
 # --- models that take one sample -----------------------------------------------------------------
