@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.calibration.derived import Derived
 from onnxq.calibration.ranges import Distribution, Range, distribution, estimate, noise
 from onnxq.calibration.statistics import Calibration, TensorStatistics
 from onnxq.equalization.classes import find_classes
@@ -371,8 +372,10 @@ def _move_bounds(graph: Graph, target: Any, offset: float) -> None:
 
 def derive_shifted(calibration: Calibration, plan: Absorption) -> Calibration:
     """The calibration of the centered model."""
-    tensors = {
-        name: statistics.shifted(plan.offsets[name]) if name in plan.offsets else statistics
-        for name, statistics in calibration.tensors.items()
-    }
-    return replace(calibration, tensors=tensors)
+    before, offsets = calibration.tensors, plan.offsets
+
+    def shifted(name: str) -> TensorStatistics:
+        found = before[name]
+        return found.shifted(offsets[name]) if name in offsets else found
+
+    return replace(calibration, tensors=Derived(before, shifted))

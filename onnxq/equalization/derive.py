@@ -8,7 +8,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.calibration.derived import Derived
 from onnxq.calibration.statistics import Calibration, TensorStatistics
+
+Octaves = NDArray[np.int64]
 
 
 def derive_calibration(
@@ -23,26 +26,26 @@ def derive_calibration(
         The calibration of the equalized model, and the tensors it could not follow (real
         scales, or scales along another axis than the one counted), which are left out.
     """
-    tensors: dict[str, TensorStatistics] = {}
-    lost = []
-    for name, statistics in calibration.tensors.items():
-        scaled = _scale(statistics, octaves.get(name, np.zeros(1)))
-        if scaled is None:
-            lost.append(name)
-        else:
-            tensors[name] = scaled
-    return replace(calibration, tensors=tensors), tuple(lost)
+    before = calibration.tensors
+    factors = {
+        name: _factors(statistics, octaves.get(name, np.zeros(1)))
+        for name, statistics in before.items()
+    }
+    lost = tuple(name for name, found in factors.items() if found is None)
+    kept = {name: found for name, found in factors.items() if found is not None}
+
+    def scaled(name: str) -> TensorStatistics:
+        return before[name].scaled(kept[name]) if kept[name].any() else before[name]
+
+    return replace(calibration, tensors=Derived(kept, scaled)), lost
 
 
-def _scale(statistics: TensorStatistics, octaves: NDArray[np.float64]) -> TensorStatistics | None:
-    if not np.any(octaves):
-        return statistics
+def _factors(statistics: TensorStatistics, octaves: NDArray[np.float64]) -> Octaves | None:
+    """log₂ of the factor of each channel, or one for all; None where they cannot be followed."""
     whole = np.rint(octaves).astype(np.int64)
     if np.any(whole != octaves):
         return None
-    if whole.size == 1:
-        return statistics.scaled(whole.ravel())
     varying = [axis for axis, size in enumerate(octaves.shape) if size > 1]
-    if varying != [statistics.axis]:
+    if whole.any() and varying and varying != [statistics.axis]:
         return None
-    return statistics.scaled(whole.ravel())
+    return whole.ravel()

@@ -47,7 +47,8 @@ class Columns:
         self._layout = layout
         self._session = None
         if _is_convolution(graph, node, layout):
-            self._session = open_session(_locating(graph, node, layout), optimize=False)
+            # Threads that wait for more to do would keep a core from what follows.
+            self._session = open_session(_locating(graph, node, layout), optimize=False, threads=1)
         self._sources: dict[tuple[int, ...], NDArray[np.int64]] = {}
 
     def of(self, inputs: Array, positions: NDArray[np.int64]) -> NDArray[np.float32]:
