@@ -156,13 +156,17 @@ def _roll_back(
         model, _ = apply_scales(choice.graph, choice.classes, _only(exponents, groups))
         return accepted(compare_outputs(level, model), choice.options)
 
-    def failing(groups: Sequence[Group], level: Reference) -> list[Group]:
-        if not groups or passes(groups, level):
+    def failing(groups: Sequence[Group], level: Reference, *, surely: bool = False) -> list[Group]:
+        """Those of the groups that fail; `surely` says that together they do."""
+        alone = len(groups) == 1
+        if not groups or ((alone or not surely) and passes(groups, level)):
             return []
-        if len(groups) == 1:
+        if alone:
             return list(groups)
         half = len(groups) // 2
-        found = failing(groups[:half], level) + failing(groups[half:], level)
+        found = failing(groups[:half], level)
+        # What makes the whole fail is in one half or in the other.
+        found += failing(groups[half:], level, surely=not found)
         # Classes that pass apart may fail together; then the whole lot goes.
         return found or list(groups)
 
