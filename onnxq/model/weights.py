@@ -73,6 +73,11 @@ class WeightLayout:
             return math.prod(self.shape[:-2])
         return math.prod(self.shape[2:])
 
+    @property
+    def columns(self) -> int:
+        """Numbers that make up one output: inputs per group times taps."""
+        return self.inputs // self.groups * self.taps
+
     def to_canonical(self, weight: Array) -> Array:
         """Stored weight → (outputs, inputs per group, taps)."""
         groups, per_group = self.groups, self.inputs // self.groups

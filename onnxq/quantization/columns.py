@@ -28,9 +28,10 @@ def reason_against(graph: Graph, node: Node, layout: WeightLayout) -> str:
     """Why a node's weight is not one matrix on columns that fit memory; "" where it is."""
     if not _is_convolution(graph, node, layout) and len(layout.shape) != 2:
         return "its weight is a stack of matrices"
-    columns = layout.inputs // layout.groups * layout.taps
-    if layout.groups * columns**2 > LARGEST_MOMENTS:
-        return f"its outputs have {columns:,} inputs each, whose moments would fill the memory"
+    if layout.groups * layout.columns**2 > LARGEST_MOMENTS:
+        return (
+            f"its outputs have {layout.columns:,} inputs each, whose moments would fill the memory"
+        )
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.data.ahead import map_ahead
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.columns import Columns, pick
 
@@ -153,25 +155,31 @@ def collect_moments(
     halves = (_Collector(centered), _Collector(centered))
     origins: list[Array] = []
     samples = 0
-    for x, t in zip(inputs, targets, strict=True):
+
+    def look(batch: tuple[int, Array, Array]) -> tuple[int, Array, Array]:
+        first, x, t = batch
         rows = np.moveaxis(np.atleast_2d(t), layout.output_axis, 1)
         rows = rows.reshape(len(rows), layout.outputs, -1)
-        index = _positions(samples, len(rows), rows.shape[2])
-        wanted = pick(rows, index[:, None], layout.groups)
-        found = columns.of(x, index)
+        index = _positions(first, len(rows), rows.shape[2])
+        return len(rows), columns.of(x, index), pick(rows, index[:, None], layout.groups)
+
+    sizes = [len(np.atleast_2d(t)) for t in targets]
+    batches = zip(itertools.accumulate(sizes, initial=0), inputs, targets, strict=False)
+    for size, found, wanted in map_ahead(look, batches, ahead=1):
         if not origins:
             # Far from 0 float32 sums of squares would swallow what the covariance is made of.
             origins = [v.mean(axis=(2, 3), keepdims=True) * centered for v in (found, wanted)]
-        found -= origins[0]
-        wanted -= origins[1]
+        np.subtract(found, origins[0], out=found)
+        np.subtract(wanted, origins[1], out=wanted)
         for half, collector in enumerate(halves):
             chosen = slice((half + samples) % 2, None, 2)
             collector.add(found[:, :, chosen], wanted[:, :, chosen])
-        samples += len(rows)
+        samples += size
     if samples < 2:
         return None
     basis = _basis(halves)
-    return halves[0].moments(basis), halves[1].moments(basis)
+    fitted, unseen = map_ahead(lambda half: half.moments(basis), halves)
+    return fitted, unseen
 
 
 def _basis(halves: Sequence[_Collector]) -> Floats | None:

@@ -20,6 +20,7 @@ from onnxq.model.model import Model
 from onnxq.model.operators import fused_bounds, weight_layout
 from onnxq.model.weights import WeightLayout
 from onnxq.progress import SILENT, Progress
+from onnxq.quantization.blas import blas_threads_for
 from onnxq.quantization.columns import Columns, reason_against
 from onnxq.quantization.correct import BiasCorrection, along, measure_shift
 from onnxq.quantization.insert import insert
@@ -117,14 +118,14 @@ class _Layers:
         centered = corrected and isinstance(bias_site(self._graph, node, layout), BiasSite)
         if not centered:
             targets = [y - along(bias, y.ndim, layout.output_axis) for y in wanted]
-        moments = collect_moments(
-            layout, Columns(self._graph, node, layout), inputs, targets, centered=centered
-        )
-        if moments is None:
-            return keep_nearest(node.name, weight, parameters, "one sample cannot decide")
-        if not all(half.is_finite for half in moments):
-            return keep_nearest(node.name, weight, parameters, "its values are not finite")
-        integers, record = round_weight(node.name, layout, weight, parameters, *moments)
+        columns = Columns(self._graph, node, layout)
+        with blas_threads_for(layout.columns):
+            moments = collect_moments(layout, columns, inputs, targets, centered=centered)
+            if moments is None:
+                return keep_nearest(node.name, weight, parameters, "one sample cannot decide")
+            if not all(half.is_finite for half in moments):
+                return keep_nearest(node.name, weight, parameters, "its values are not finite")
+            integers, record = round_weight(node.name, layout, weight, parameters, *moments)
         stored = self._quantized.producers[quantized.inputs[layout.weight_position]].input(0)
         self._int8.set_constant(stored, integers)
         return integers, record
