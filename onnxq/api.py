@@ -19,7 +19,7 @@ from onnxq.calibration.jobs import calibrate_in_processes
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import observe
 from onnxq.data import DataSource, Preprocessing, open_data
-from onnxq.data.gather import BATCH_SIZE, gather
+from onnxq.data.gather import BATCH_SIZE, gather, gather_both
 from onnxq.emulation import emulate as emulation_stage
 from onnxq.emulation.agreement import LayerAgreement, agreement
 from onnxq.emulation.emulate import Emulation, emulator
@@ -480,13 +480,9 @@ def _samples(
     )
     count = int(np.clip(MEMORY_FOR_SAMPLES / per_sample, 8, CORRECTION_SAMPLES))
     size = calibration_stream.batch_of(calibration)
-    return Samples(
-        gather(source, model.inputs, count, size=size, hold_out=hold_out),
-        gather(source, model.inputs, MEASURED_SAMPLES, size=size, hold_out=hold_out, held=True)
-        if hold_out
-        else [],
-        unseen,
-    )
+    held = MEASURED_SAMPLES if hold_out else 0
+    chosen, held_out = gather_both(source, model.inputs, count, held, size=size, hold_out=hold_out)
+    return Samples(chosen, held_out, unseen)
 
 
 def _check_preprocessing(expected: str, source: DataSource | None, what: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cache
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -27,17 +28,25 @@ def map_ahead(
 ) -> Iterator[Result]:
     """`map(work, items)`, in threads. Items are taken in the caller's thread.
 
-    The first item whose work fails, in their order, raises; none is worked on afterwards.
+    The first item whose work fails, in their order, raises; none is worked on afterwards. The work
+    itself must not call this with as many `workers`: it would wait for its own thread.
     """
-    with ThreadPoolExecutor(workers, "onnxq") as pool:
-        pending: deque[Future[Result]] = deque()
-        try:
-            for item in items:
-                pending.append(pool.submit(work, item))
-                if len(pending) > ahead * workers:
-                    yield pending.popleft().result()
-            while pending:
+    pool = _pool(workers)
+    pending: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(work, item))
+            if len(pending) > ahead * workers:
                 yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+        wait(pending)
+
+
+@cache
+def _pool(workers: int) -> ThreadPoolExecutor:
+    """Kept, as layer after layer has work for it and starting threads takes a while."""
+    return ThreadPoolExecutor(workers, "onnxq")

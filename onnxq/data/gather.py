@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from onnxq.data.source import Array, DataSource, fixed_batch, samples_in, span_of
+from onnxq.data.source import Array, Batch, DataSource, fixed_batch, samples_in, span_of
 from onnxq.errors import ModelError
 from onnxq.model.model import TensorSpec
 
@@ -24,43 +24,75 @@ def is_held_out(batch_number: int, hold_out: int) -> bool:
 
 
 def gather(
-    source: DataSource,
-    inputs: Sequence[TensorSpec],
-    count: int,
-    *,
-    size: int = BATCH_SIZE,
-    hold_out: int = 0,
-    held: bool = False,
+    source: DataSource, inputs: Sequence[TensorSpec], count: int, *, size: int = BATCH_SIZE
 ) -> list[Mapping[str, Array]]:
     """Up to `count` samples spread evenly over the source, in batches that fit the model.
 
     Where the model fixes its batch size whole batches are taken, spread as evenly; else they have
     `size` samples.
+    """
+    return gather_both(source, inputs, count, 0, size=size)[0]
+
+
+def gather_both(
+    source: DataSource,
+    inputs: Sequence[TensorSpec],
+    count: int,
+    held: int,
+    *,
+    size: int = BATCH_SIZE,
+    hold_out: int = 0,
+) -> tuple[list[Mapping[str, Array]], list[Mapping[str, Array]]]:
+    """`gather`, and up to `held` of the samples held out, the first of them, in one pass.
 
     Args:
-        hold_out: every so many-th batch is held out, see `is_held_out`; with `held` only
-            samples of those are taken, without it only the others'.
+        hold_out: every so many-th batch is held out, see `is_held_out`; `gather` takes none of
+            those.
     """
     fixed = fixed_batch(inputs)
-    wanted = max(1, math.ceil((source.count or count) / count))
-    batches: list[Mapping[str, Array]] = []
-    taken = position = seen = 0
+    apart = max(1, math.ceil((source.count or count) / count))
+    baskets = {False: _Basket(fixed, count, apart), True: _Basket(fixed, held, 1)}
     for batch in source.batches(BATCH_SIZE):
-        if is_held_out(span_of(batch, inputs, BATCH_SIZE), hold_out) != held:
-            continue
-        if fixed:
-            rows = list(range(len(batch))) if held or seen % wanted == 0 else []
-        else:
-            rows = [i for i in range(len(batch)) if held or (position + i) % wanted == 0]
-            rows = rows[: count - taken]
-        position += len(batch)
-        seen += 1
-        if rows:
-            batches.append({name: values[rows] for name, values in batch.feeds.items()})
-        taken += len(rows)
-        if taken >= count:
+        if all(basket.is_full for basket in baskets.values()):
             break
-    return batches if fixed else regroup(batches, size)
+        baskets[is_held_out(span_of(batch, inputs, BATCH_SIZE), hold_out)].offer(batch)
+    spread, first = (
+        basket.batches if fixed else regroup(basket.batches, size) for basket in baskets.values()
+    )
+    return spread, first
+
+
+class _Basket:
+    """Takes samples out of batches, every so many-th one, until it has enough.
+
+    Args:
+        fixed: batch size that the model fixes; batches are then taken whole.
+        count: samples wanted.
+        apart: 1 to take all.
+    """
+
+    def __init__(self, fixed: int | None, count: int, apart: int) -> None:
+        self._fixed, self._count, self._apart = fixed, count, apart
+        self._taken = self._samples = self._seen = 0
+        self.batches: list[Mapping[str, Array]] = []
+
+    @property
+    def is_full(self) -> bool:
+        return self._taken >= self._count
+
+    def offer(self, batch: Batch) -> None:
+        if self.is_full:
+            return
+        if self._fixed:
+            rows = list(range(len(batch))) if self._seen % self._apart == 0 else []
+        else:
+            rows = [i for i in range(len(batch)) if (self._samples + i) % self._apart == 0]
+            rows = rows[: self._count - self._taken]
+        self._samples += len(batch)
+        self._seen += 1
+        if rows:
+            self.batches.append({name: values[rows] for name, values in batch.feeds.items()})
+        self._taken += len(rows)
 
 
 def regroup(batches: Sequence[Mapping[str, Array]], size: int) -> list[Mapping[str, Array]]:

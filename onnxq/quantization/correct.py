@@ -128,12 +128,20 @@ def _mean_errors(pairs: Pairs, axis: int, bounds: tuple[float, float]) -> _MeanE
     low, high = bounds
     for exact, other in pairs:
         error = exact - other
+        count = np.full_like(total.count, error.size / len(total.count))
+        if not _clips(bounds):
+            sums = _sum(error, axis)
+            total += _MeanErrors(sums, count, sums, count)
+            continue
         inside = ((exact > low) & (exact < high)) | ((other > low) & (other < high))
         total += _MeanErrors(
-            _sum(error, axis), np.full_like(total.count, error.size / len(total.count)),
-            _sum(error * inside, axis), _sum(inside, axis),
+            _sum(error, axis), count, _sum(error * inside, axis), _sum(inside, axis),
         )  # fmt: skip
     return total
+
+
+def _clips(bounds: tuple[float, float]) -> bool:
+    return bounds != (-math.inf, math.inf)
 
 
 def _squared_errors(
@@ -142,10 +150,12 @@ def _squared_errors(
     """Mean squared error of each channel behind the activation: (shifts, channels)."""
     total, count = np.zeros((len(shifts), len(shifts[0]))), 0
     for exact, other in pairs:
-        target = np.clip(exact, *bounds)
+        clips = _clips(bounds)
+        target = np.clip(exact, *bounds) if clips else exact
         for number, shift in enumerate(shifts):
             error = other + along(shift, other.ndim, axis)
-            np.clip(error, *bounds, out=error)
+            if clips:
+                np.clip(error, *bounds, out=error)
             error -= target
             total[number] += _sum(np.square(error, out=error), axis)
         count += exact.size // len(shifts[0])

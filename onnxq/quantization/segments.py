@@ -5,9 +5,10 @@ Each node runs once: the cost of visiting every layer is about that of one infer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 
@@ -49,11 +50,13 @@ class SegmentRunner:
         self._forget()
         return value
 
-    def replace(self, tensor: str, change: Callable[[Array], Array]) -> None:
-        """Let everything that runs later see changed values; no more than one batch is copied."""
-        values = self._live.get(tensor, [])
-        for index, value in enumerate(values):
-            values[index] = change(value)
+    def add(self, tensor: str, step: Array) -> None:
+        """Let everything that runs later see values that are higher by `step`.
+
+        They change where they are: whoever has them sees that too.
+        """
+        for values in self._live.get(tensor, []):
+            np.add(values, step, out=values)
 
     def set_constant(self, name: str, value: Array) -> None:
         """Give an initializer another value for everything that runs later."""

@@ -146,8 +146,7 @@ class _Layers:
             fused_bounds(self._graph, self._graph.by_name[site.node]),
         )  # fmt: skip
         if record.accepted:
-            step = along(shift, got[0].ndim, layout.output_axis)
-            self._int8.replace(site.output, lambda values: values + step)
+            self._int8.add(site.output, along(shift, got[0].ndim, layout.output_axis))
         return (site.value + shift).astype(np.float32), record
 
     def _layout(self, node: Node) -> WeightLayout:

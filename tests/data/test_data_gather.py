@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from onnxq.api import as_source
-from onnxq.data.gather import gather, is_held_out
+from onnxq.data.gather import gather, gather_both, is_held_out
 
 from equalization.graphs import Builder
 
@@ -29,11 +29,19 @@ def test_samples_are_spread_evenly(batch):
 @pytest.mark.parametrize("batch", ["N", 4])
 def test_held_out_samples_and_the_others_are_disjoint(batch):
     data, inputs = source(batch)
-    held, others = (
-        np.concatenate([each["x"].ravel() for each in gather(data, inputs, 96, hold_out=3, held=h)])
-        for h in (True, False)
+    others, held = (
+        np.concatenate([each["x"].ravel() for each in part])
+        for part in gather_both(data, inputs, 96, 96, hold_out=3)
     )
     assert set(held) | set(others) == set(range(96))
     assert not set(held) & set(others)
     size = batch if isinstance(batch, int) else 8
     assert all(is_held_out(int(value) // size, 3) for value in held)
+
+
+def test_of_those_held_out_the_first_are_taken():
+    data, inputs = source("N")
+    others, held = gather_both(data, inputs, 8, 10, hold_out=3)
+    assert np.concatenate([each["x"].ravel() for each in held]).tolist() == [*range(16, 24), 40, 41]
+    assert sum(len(each["x"]) for each in others) <= 8
+    assert gather_both(data, inputs, 8, 0, hold_out=3)[1] == []
