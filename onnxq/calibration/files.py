@@ -175,12 +175,14 @@ def _read_tensor(archive: zipfile.ZipFile, number: int, entry: dict[str, Any]) -
     shape = channels, 1 + 2 * bins.magnitude_bins(top)
     if 8 * math.prod(shape) > LARGEST_COUNTS:
         raise ValueError("histograms too large")
-    rows = np.zeros(shape, np.int64)
+    # No row holds more than all of them.
+    narrow = int(counts.sum()) <= np.iinfo(np.int32).max
+    rows = np.zeros(shape, np.int32 if narrow else np.int64)
     rows.ravel()[np.cumsum(positions.astype(np.int64))] = counts
     return TensorStatistics(
-        entry["axis"], minimum.astype(np.float32), maximum.astype(np.float32), rows, top,
-        int(entry["not_finite"]), NotFinite(**first) if first else None,
-        halves, int(entry["step"]),
+        entry["axis"], minimum.astype(np.float32), maximum.astype(np.float32),
+        rows if narrow else bins.narrowest(rows), top, int(entry["not_finite"]),
+        NotFinite(**first) if first else None, halves, int(entry["step"]),
     )  # fmt: skip
 
 
