@@ -36,7 +36,7 @@ STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 DAMPING = 0.01
 """Added to H's diagonal while rounding, as a share of its mean."""
 
-BLOCK = 64
+BLOCK = 16
 """Columns rounded before their errors are passed on to all the rest."""
 
 LIMIT = 127.0
@@ -149,8 +149,10 @@ def best_strength(weight: Floats, fitted: Moments, unseen: Moments) -> float:
     return best
 
 
-def _nearest(values: Floats) -> Floats:
-    rounded: Floats = np.clip(np.rint(values), -LIMIT, LIMIT)
+def _nearest(values: Floats, out: Floats | None = None) -> Floats:
+    rounded: Floats = np.rint(values, out=out)
+    np.minimum(rounded, LIMIT, out=rounded)
+    np.maximum(rounded, -LIMIT, out=rounded)
     return rounded
 
 
@@ -204,8 +206,8 @@ def round_in_order(values: Floats, gram: Floats, noise: Floats | float = 0.0) ->
     for stop in range(columns, 0, -BLOCK):
         start = max(0, stop - BLOCK)
         for column in range(stop - 1, start - 1, -1):
-            result[:, column] = _nearest(target[:, column])
-            error = exact[:, column] - result[:, column]
+            rounded = _nearest(target[:, column], out=result[:, column])
+            error = exact[:, column] - rounded
             target[:, start:column] += factor[:, column, start:column, None] * error[:, None]
         errors = exact[:, start:stop] - result[:, start:stop]
         target[:, :start] += factor[:, start:stop, :start].swapaxes(1, 2) @ errors
