@@ -8,6 +8,7 @@ import pytest
 from onnxq.calibration import files
 from onnxq.calibration.merge import merge
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 TESTDATA = Path(__file__).parent.parent / "testdata"
 IMAGES = TESTDATA / "fashion-mnist"
@@ -49,6 +50,13 @@ def test_per_tensor_int8_collapses_and_equalization_gives_it_back():
     )
     assert restored > exact - 0.5
     assert sqnr > 30
+
+
+def test_int8_does_not_depend_on_the_threads_that_multiply_matrices():
+    found = [quantize("mobilenetv2", weights="per-tensor")]
+    with threadpool_limits(limits=1, user_api="blas"):
+        found.append(quantize("mobilenetv2", weights="per-tensor"))
+    assert found[0].proto.SerializeToString() == found[1].proto.SerializeToString()
 
 
 @pytest.mark.parametrize("network", ["squeezenet", "mobilenetv2"])

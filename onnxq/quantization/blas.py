@@ -15,7 +15,8 @@ def blas_threads_for(columns: int) -> AbstractContextManager[object]:
     """Within the block products of matrices with so many columns are fast, and leave cores free.
 
     Threads of a product wait for the next one in a loop for milliseconds, which keeps the cores
-    from everything else: small matrices are multiplied by one thread each.
+    from everything else: small matrices are multiplied by one thread each. So their products have
+    the same bits however many cores there are.
     """
     if columns >= MANY:
         return nullcontext()
