@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnxq.data.gather import run_batch
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.session import Runtime, run, with_outputs
@@ -130,12 +131,16 @@ def _sizes(
     feeds: Mapping[str, NDArray[Any]],
     runtime: Runtime,
 ) -> dict[str, int]:
-    """Bytes of each tensor for this batch, found without keeping any of them."""
+    """Bytes of each tensor for this batch, found without keeping any of them.
+
+    Where the model takes single samples only, for one of those.
+    """
     proto = with_outputs(model, ())
     names = [f"onnxq.shape.{number}" for number in range(len(tensors))]
     for name, tensor in zip(names, tensors, strict=True):
         proto.graph.node.append(onnx.helper.make_node("Shape", [tensor], [name]))
         info = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, None)
         proto.graph.output.append(info)
-    shapes = run(runtime.open(proto), names, feeds)
+    session = runtime.open(proto)
+    _, shapes = next(run_batch(lambda batch: run(session, names, batch), feeds))
     return {tensor: 4 * int(np.prod(shape)) for tensor, shape in zip(tensors, shapes, strict=True)}

@@ -227,7 +227,10 @@ def _groups(model: Model, source: DataSource, request: Request) -> list[list[str
 
 
 def _first(source: DataSource, request: Request) -> Mapping[str, Array]:
-    return next(iter(source.batches(request.batch_size))).feeds
+    """The feeds of the first batch. Raises `DataError` where there is none."""
+    for batch in source.batches(request.batch_size):
+        return batch.feeds
+    raise DataError(f"{source.spec}: no samples")
 
 
 def _spans(

@@ -328,6 +328,26 @@ def test_a_model_that_takes_one_sample_gets_one_at_a_time():
     assert files.to_bytes(jobs.join(parts, (1, 1))) == files.to_bytes(found)
 
 
+def test_its_sizes_are_those_of_one_sample():
+    x = np.random.default_rng(0).standard_normal((19, 3, 4)).astype(np.float32)
+    whole = api.calibrate(only_singly(), x)
+    in_passes = api.calibrate(only_singly(), x, memory=100)
+    assert files.to_bytes(in_passes) == files.to_bytes(whole)
+    # Nothing of the shapes is known where the input has no sizes.
+    model = only_singly()
+    for value in model.proto.graph.input[0].type.tensor_type.shape.dim:
+        value.ClearField("dim_value")
+    normalized, _ = normalize(Model(model.proto))
+    feeds = {"x": x[:8]}
+    assert batches_at_a_time(normalized, ["r", "f"], 8, lambda: feeds, Runtime(threads=8), 0) == 8
+
+
+def test_no_samples_are_no_batch_to_learn_sizes_from(tmp_path):
+    (tmp_path / "data.py").write_text("def none():\n    return iter(())\n")
+    with pytest.raises(DataError, match="no samples"):
+        api.calibrate(model(), f"{tmp_path}/data.py:none", memory=100)
+
+
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_such_a_model_goes_through_all_stages(batch_size):
     x = np.random.default_rng(0).standard_normal((40, 3, 4)).astype(np.float32)
