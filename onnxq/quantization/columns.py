@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -46,11 +47,11 @@ class Columns:
 
     def __init__(self, graph: Graph, node: Node, layout: WeightLayout) -> None:
         self._layout = layout
-        self._session = None
-        if _is_convolution(graph, node, layout):
-            # Threads that wait for more to do would keep a core from what follows.
-            self._session = open_session(_locating(graph, node, layout), optimize=False, threads=1)
-        self._sources: dict[tuple[int, ...], NDArray[np.int64]] = {}
+        self._locating = (
+            _locating(graph, node, layout).SerializeToString(deterministic=True)
+            if _is_convolution(graph, node, layout)
+            else b""
+        )
 
     def of(self, inputs: Array, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """The columns at some output positions of each sample.
@@ -63,26 +64,33 @@ class Columns:
             (groups, columns, samples, chosen); column j·taps + k of a group is W[o, j, k]'s.
         """
         layout = self._layout
-        if self._session is None:
+        if not self._locating:
             rows = np.moveaxis(np.atleast_2d(inputs), layout.input_axis, 1)
             return pick(rows, positions[:, None], layout.groups)
-        sources = self._read_by_taps(inputs.shape[2:])
+        sources = _read_by_taps(self._locating, inputs.shape[2:])
         return pick(inputs, sources[:, positions].swapaxes(0, 1), layout.groups)
 
-    def _read_by_taps(self, shape: tuple[int, ...]) -> NDArray[np.int64]:
-        """(taps, output positions): the input position that a tap multiplies, −1 for padding.
 
-        A convolution tells that itself, whatever its strides, dilations and pads: fed with the
-        numbers of the positions, a weight that is 1 at one tap and 0 elsewhere gives those. Two
-        digits of each, because float32 holds no number beyond 2²⁴.
-        """
-        if shape not in self._sources:
-            numbers = 1 + np.arange(math.prod(shape)).reshape(1, 1, *shape)
-            digits = np.concatenate(np.divmod(numbers, DIGIT)).astype(np.float32)
-            (found,) = run(self._session, None, {"x": digits})
-            high, low = found.reshape(2, self._layout.taps, -1).astype(np.int64)
-            self._sources[shape] = high * DIGIT + low - 1
-        return self._sources[shape]
+@lru_cache(maxsize=8)
+def _read_by_taps(locating: bytes, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """(taps, output positions): the input position that a tap multiplies, −1 for padding.
+
+    A convolution tells that itself, whatever its strides, dilations and pads: fed with the numbers
+    of the positions, a weight that is 1 at one tap and 0 elsewhere gives those. Two digits of each,
+    because float32 holds no number beyond 2²⁴. Many layers of a network share the answer.
+
+    Args:
+        locating: the model of `_locating`.
+        shape: of the input, without samples and channels.
+    """
+    numbers = 1 + np.arange(math.prod(shape)).reshape(1, 1, *shape)
+    digits = np.concatenate(np.divmod(numbers, DIGIT)).astype(np.float32)
+    # Threads that wait for more to do would keep a core from what follows.
+    session = open_session(ModelProto.FromString(locating), optimize=False, threads=1)
+    (found,) = run(session, None, {"x": digits})
+    high, low = found.reshape(2, found.shape[1], -1).astype(np.int64)
+    sources: NDArray[np.int64] = high * DIGIT + low - 1
+    return sources
 
 
 def pick(values: Array, positions: NDArray[np.int64], groups: int) -> NDArray[np.float32]:
@@ -118,7 +126,7 @@ def _locating(graph: Graph, node: Node, layout: WeightLayout) -> ModelProto:
     locate = onnx.NodeProto()
     locate.CopyFrom(source.graph.node[node.index])
     attributes = [a for a in locate.attribute if a.name != "group"]
-    for field in ("input", "output", "attribute"):
+    for field in ("name", "doc_string", "metadata_props", "input", "output", "attribute"):
         locate.ClearField(field)
     locate.input.extend(["x", "w"])
     locate.output.append("y")
