@@ -224,6 +224,7 @@ def _sides(observed: Observed, axis: int | None) -> tuple[int, int, int, int]:
     if axis is None or not shape:
         samples = shape[0] if shape else 1
         return samples, 1, math.prod(shape[1:]), 1
+    # Of one position each, the channels of all blocks lie side by side.
     if block and math.prod(shape[2:]) == 1:
         return shape[0], 1, 1, shape[1]
     if block:

@@ -181,7 +181,7 @@ def _read_tensor(archive: zipfile.ZipFile, number: int, entry: dict[str, Any]) -
     rows.ravel()[np.cumsum(positions.astype(np.int64))] = counts
     return TensorStatistics(
         entry["axis"], minimum.astype(np.float32), maximum.astype(np.float32),
-        rows if narrow else bins.narrowest(rows), top, int(entry["not_finite"]),
+        bins.narrowest(rows), top, int(entry["not_finite"]),
         NotFinite(**first) if first else None, halves, int(entry["step"]),
     )  # fmt: skip
 

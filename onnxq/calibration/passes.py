@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnxq.data.ahead import MOST
 from onnxq.data.gather import run_batch
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
@@ -19,9 +19,6 @@ from onnxq.model.session import Runtime, run, with_outputs
 
 ALIVE = 2
 """Batches whose activations exist at a time where memory is short."""
-
-SIDE_BY_SIDE = 8
-"""Batches that run at a time, at most."""
 
 IN_FLIGHT = 1 << 30
 """Bytes that the activations of all batches that run at a time may take, if they are more."""
@@ -45,7 +42,7 @@ def batches_at_a_time(
         feeds: gives one batch; it is run to learn the sizes where shapes do not tell them.
         memory: the budget that the groups were made for; 0 for none.
     """
-    threads = min(SIDE_BY_SIDE, runtime.threads or os.cpu_count() or 1)
+    threads = min(MOST, runtime.cores)
     if memory or threads <= ALIVE:
         return min(threads, ALIVE)
     sizes = _known_sizes(Graph(model), tensors, batch_size)

@@ -12,7 +12,10 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-WORKERS = min(8, os.cpu_count() or 1)
+MOST = 8
+"""Threads that work side by side, at most."""
+
+WORKERS = min(MOST, os.cpu_count() or 1)
 """Threads; Pillow, NumPy and ONNX Runtime let several run at once."""
 
 AHEAD = 4

@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+from onnx import ModelProto
 
+from onnxq.data.ahead import WORKERS, map_ahead
 from onnxq.data.source import Array, Batch, DataSource, fixed_batch, samples_in, span_of
 from onnxq.errors import ModelError
-from onnxq.model.model import TensorSpec
+from onnxq.model.model import Model, TensorSpec
+from onnxq.model.session import Runtime, run
 
 Result = TypeVar("Result")
 
@@ -111,8 +114,24 @@ def regroup(batches: Sequence[Mapping[str, Array]], size: int) -> list[Mapping[s
     return result
 
 
+def run_batches(
+    model: Model | ModelProto,
+    names: Sequence[str] | None,
+    batches: Sequence[Mapping[str, Array]],
+    *,
+    optimize: bool,
+) -> list[list[Array]]:
+    """The outputs named, None for all, for each of the batches, which run side by side.
+
+    Threads that run batches of their own do not wait for each other. Raises `ModelError`.
+    """
+    workers = max(1, min(WORKERS, len(batches)))
+    session = Runtime().share(workers).open(model, optimize=optimize)
+    return list(map_ahead(lambda feeds: run(session, names, feeds), batches, workers=workers))
+
+
 def run_batch(
-    run: Callable[[Mapping[str, Array]], Result], feeds: Mapping[str, Array]
+    run_one: Callable[[Mapping[str, Array]], Result], feeds: Mapping[str, Array]
 ) -> Iterator[tuple[Mapping[str, Array], Result]]:
     """Run a batch; sample by sample where the model takes only one, whatever its inputs say.
 
@@ -123,7 +142,7 @@ def run_batch(
         ModelError: the model does not run on single samples either; about the whole batch.
     """
     try:
-        whole = run(feeds)
+        whole = run_one(feeds)
     except ModelError as error:
         refused, samples = error, samples_in(feeds)
         if samples == 1:
@@ -134,7 +153,7 @@ def run_batch(
     for row in range(samples):
         single = {name: values[row : row + 1] for name, values in feeds.items()}
         try:
-            result = run(single)
+            result = run_one(single)
         except ModelError:
             # It is no matter of batches: the first complaint says what is wrong.
             raise refused from None

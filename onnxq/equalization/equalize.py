@@ -158,11 +158,12 @@ def _roll_back(
 
     def failing(groups: Sequence[Group], level: Reference, *, surely: bool = False) -> list[Group]:
         """Those of the groups that fail; `surely` says that together they do."""
-        alone = len(groups) == 1
-        if not groups or ((alone or not surely) and passes(groups, level)):
+        if not groups:
             return []
-        if alone:
-            return list(groups)
+        if len(groups) == 1:
+            return [] if passes(groups, level) else list(groups)
+        if not surely and passes(groups, level):
+            return []
         half = len(groups) // 2
         found = failing(groups[:half], level)
         # What makes the whole fail is in one half or in the other.

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.data.ahead import WORKERS, map_ahead
+from onnxq.data.gather import run_batches
 from onnxq.model.model import Model
-from onnxq.model.session import Runtime, exact_equal, run
+from onnxq.model.session import exact_equal
 
 Feeds = Mapping[str, NDArray[Any]]
 Output = NDArray[Any] | list[Any] | dict[Any, Any] | None
@@ -60,13 +60,7 @@ def run_reference(
 
 
 def _outputs(model: Model, feeds: Sequence[Feeds], level: bool) -> list[list[Output]]:
-    workers = max(1, min(WORKERS, len(feeds)))
-    session = Runtime().share(workers).open(model, optimize=level)
-
-    def outputs(feed: Feeds) -> list[Output]:
-        return list(run(session, None, feed))
-
-    return list(map_ahead(outputs, feeds, workers=workers))
+    return [list[Output](found) for found in run_batches(model, None, feeds, optimize=level)]
 
 
 def compare_outputs(reference: Reference, after: Model) -> Proof:

@@ -147,11 +147,16 @@ class Runtime:
     threads: int = 0
     libraries: tuple[Path, ...] = ()
 
+    @property
+    def cores(self) -> int:
+        """Threads that it may keep busy."""
+        return self.threads or os.cpu_count() or 1
+
     def share(self, parts: int) -> Runtime:
         """For one of so many that run side by side: each has its part of the threads."""
         if parts == 1:
             return self
-        return replace(self, threads=max(1, (self.threads or os.cpu_count() or 1) // parts))
+        return replace(self, threads=max(1, self.cores // parts))
 
     def open(
         self,

@@ -57,7 +57,9 @@ def measure_shift(
         return np.zeros(wanted[0].shape[axis]), BiasCorrection(node, False, math.nan, math.nan)
     with np.errstate(over="ignore", invalid="ignore"):
         measured, rest = (_mean_errors(pairs, axis, bounds) for pairs in (measuring, deciding))
-        errors = _squared_errors(deciding, measured.shifts(), axis, bounds)
+        # Where nothing clips, the third shift is the second one.
+        shifts = measured.shifts()[: 3 if _clips(bounds) else 2]
+        errors = _squared_errors(deciding, shifts, axis, bounds)
     # What float32 cannot square is not known to help.
     errors[~np.isfinite(errors)] = np.inf
     best = errors.argmin(axis=0)
@@ -128,15 +130,12 @@ def _mean_errors(pairs: Pairs, axis: int, bounds: tuple[float, float]) -> _MeanE
     low, high = bounds
     for exact, other in pairs:
         error = exact - other
-        count = np.full_like(total.count, error.size / len(total.count))
-        if not _clips(bounds):
-            sums = _sum(error, axis)
-            total += _MeanErrors(sums, count, sums, count)
-            continue
-        inside = ((exact > low) & (exact < high)) | ((other > low) & (other < high))
-        total += _MeanErrors(
-            _sum(error, axis), count, _sum(error * inside, axis), _sum(inside, axis),
-        )  # fmt: skip
+        everywhere = _sum(error, axis), np.full_like(total.count, error.size / len(total.count))
+        unclipped = everywhere
+        if _clips(bounds):
+            inside = ((exact > low) & (exact < high)) | ((other > low) & (other < high))
+            unclipped = _sum(error * inside, axis), _sum(inside, axis)
+        total += _MeanErrors(*everywhere, *unclipped)
     return total
 
 
@@ -148,9 +147,8 @@ def _squared_errors(
     pairs: Pairs, shifts: Sequence[Floats], axis: int, bounds: tuple[float, float]
 ) -> Floats:
     """Mean squared error of each channel behind the activation: (shifts, channels)."""
-    total, count = np.zeros((len(shifts), len(shifts[0]))), 0
+    total, count, clips = np.zeros((len(shifts), len(shifts[0]))), 0, _clips(bounds)
     for exact, other in pairs:
-        clips = _clips(bounds)
         target = np.clip(exact, *bounds) if clips else exact
         for number, shift in enumerate(shifts):
             error = other + along(shift, other.ndim, axis)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -164,7 +163,7 @@ def collect_moments(
         return len(rows), columns.of(x, index), pick(rows, index[:, None], layout.groups)
 
     sizes = [len(np.atleast_2d(t)) for t in targets]
-    batches = zip(itertools.accumulate(sizes, initial=0), inputs, targets, strict=False)
+    batches = zip(np.cumsum(sizes) - sizes, inputs, targets, strict=True)
     for size, found, wanted in map_ahead(look, batches, ahead=1):
         if not origins:
             # Far from 0 float32 sums of squares would swallow what the covariance is made of.

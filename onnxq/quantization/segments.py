@@ -12,11 +12,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxq.data.ahead import WORKERS, map_ahead
+from onnxq.data.gather import run_batches
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
 from onnxq.model.part import names_read, part_of
-from onnxq.model.session import Runtime, run
 
 Array = NDArray[Any]
 
@@ -91,14 +90,9 @@ class SegmentRunner:
             name: (onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.ndim)
             for name, value in ((name, self._live[name][0]) for name in fed)
         }
-        workers = min(WORKERS, self._count)
         part = part_of(self._graph, nodes, inputs, wanted)
-        session = Runtime().share(workers).open(part, optimize=False)
-
-        def run_batch(number: int) -> list[Array]:
-            return run(session, wanted, {name: self._live[name][number] for name in fed})
-
-        results = list(map_ahead(run_batch, range(self._count), workers=workers))
+        batches = [{name: self._live[name][i] for name in fed} for i in range(self._count)]
+        results = run_batches(part, wanted, batches, optimize=False)
         for index, name in enumerate(wanted):
             self._live[name] = [result[index] for result in results]
         for index in inside:
