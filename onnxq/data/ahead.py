@@ -53,3 +53,8 @@ def map_ahead(
 def _pool(workers: int) -> ThreadPoolExecutor:
     """Kept, as layer after layer has work for it and starting threads takes a while."""
     return ThreadPoolExecutor(workers, "onnxq")
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked process has none of the threads, and would wait for them for ever.
+    os.register_at_fork(after_in_child=_pool.cache_clear)
