@@ -1,8 +1,8 @@
 """What `compiled` compiles: the loops over all values. Imported only where numba is.
 
-LLVM does not keep running extremes of a few lanes in registers by itself, and without that the
-loops wait for the arithmetic instead of the memory. So the two innermost loops are written with
-its vectors; it splits them where the processor's are shorter.
+LLVM does not keep the running extremes of a few lanes in registers by itself; the loop then waits
+for its own stores and not for the memory. So the two innermost loops are written in its vectors,
+which it splits where the processor's are shorter.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 from numpy.typing import NDArray
 
 LANES = 16
@@ -34,9 +34,10 @@ Floats = NDArray[np.float32]
 
 WORDS = ir.VectorType(ir.IntType(32), LANES)
 CODES = ir.VectorType(ir.IntType(16), LANES)
+INDEX = ir.IntType(64)
 
 
-def _vector(value: int) -> ir.Constant:
+def _words(value: int) -> ir.Constant:
     return ir.Constant(WORDS, [value] * LANES)
 
 
@@ -45,68 +46,84 @@ def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
     return context.make_array(kind)(context, builder, array).data
 
 
-def _at(builder: Any, data: Any, index: Any, kind: Any) -> Any:
-    """Pointer to the vector that begins at an element."""
-    return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
-
-
-def _load(builder: Any, pointer: Any) -> Any:
+def _load(builder: Any, data: Any, index: Any) -> Any:
+    """The 16 words from an index on."""
+    pointer = builder.bitcast(builder.gep(data, [index]), WORDS.as_pointer())
     loaded = builder.load(pointer)
-    loaded.align = 1
+    loaded.align = 4
     return loaded
 
 
-def _store(builder: Any, value: Any, pointer: Any) -> None:
-    builder.store(value, pointer).align = 1
+def _store(builder: Any, vector: Any, data: Any, index: Any) -> None:
+    pointer = builder.bitcast(builder.gep(data, [index]), vector.type.as_pointer())
+    builder.store(vector, pointer).align = 2
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _compare(typing: Any, words: Any, rows: Any, low: Any, high: Any) -> Any:
-    """Update 16 extremes, of which there are `low` and `high`, with rows of 16 words."""
+def _compare(_: Any, words: Any, first: Any, rows: Any, low: Any, high: Any, at: Any) -> Any:
+    """Update the extremes of 16 lanes with rows of 16 words, in the order that `take` explains."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kinds = signature.args
-        data, smallest, largest = (
-            _data(context, builder, kinds[n], arguments[n]) for n in (0, 2, 3)
+        data, *extremes = (
+            _data(context, builder, signature.args[n], arguments[n]) for n in (0, 3, 4)
         )
-        start = ir.Constant(ir.IntType(64), 0)
-        extremes = [_at(builder, array, start, WORDS) for array in (smallest, largest)]
-        kept = [
-            cgutils.alloca_once_value(builder, _load(builder, pointer)) for pointer in extremes
-        ]
-        with cgutils.for_range(builder, arguments[1]) as loop:
-            index = builder.mul(loop.index, ir.Constant(ir.IntType(64), LANES))
-            word = _load(builder, _at(builder, data, index, WORDS))
-            turned = builder.lshr(builder.ashr(word, _vector(31)), _vector(1))
-            place = builder.xor(word, turned)
-            for relation, best in zip("<>", kept, strict=True):
-                now = builder.load(best)
-                builder.store(
-                    builder.select(builder.icmp_signed(relation, place, now), place, now), best
-                )
-        for best, pointer in zip(kept, extremes, strict=True):
-            _store(builder, builder.load(best), pointer)
+        _, first, rows, _, _, at = arguments
+        best = [cgutils.alloca_once_value(builder, _load(builder, e, at)) for e in extremes]
+        with cgutils.for_range(builder, rows) as loop:
+            index = builder.mul(loop.index, ir.Constant(INDEX, LANES))
+            word = _load(builder, data, builder.add(first, index))
+            mask = builder.lshr(builder.ashr(word, _words(31)), _words(1))
+            place = builder.xor(word, mask)
+            for relation, kept in zip("<>", best, strict=True):
+                before = builder.load(kept)
+                better = builder.icmp_signed(relation, place, before)
+                builder.store(builder.select(better, place, before), kept)
+        for kept, extreme in zip(best, extremes, strict=True):
+            _store(builder, builder.load(kept), extreme, at)
         return context.get_dummy_value()
 
-    return types.void(words, rows, low, high), generate
+    return types.void(words, first, rows, low, high, at), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _encode(typing: Any, words: Any, start: Any, stride: Any, rows: Any, codes: Any) -> Any:
+def _encode(_: Any, words: Any, first: Any, stride: Any, rows: Any, codes: Any, at: Any) -> Any:
     """Write the codes of rows of 16 words, which begin `stride` words apart."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kinds = signature.args
-        data, out = (_data(context, builder, kinds[n], arguments[n]) for n in (0, 4))
-        with cgutils.for_range(builder, arguments[3]) as loop:
-            index = builder.add(arguments[1], builder.mul(loop.index, arguments[2]))
-            word = _load(builder, _at(builder, data, index, WORDS))
-            code = builder.trunc(builder.lshr(word, _vector(18)), CODES)
-            written = builder.mul(loop.index, ir.Constant(ir.IntType(64), LANES))
-            _store(builder, code, _at(builder, out, written, CODES))
+        data, out = (_data(context, builder, signature.args[n], arguments[n]) for n in (0, 4))
+        _, first, stride, rows, _, at = arguments
+        with cgutils.for_range(builder, rows) as loop:
+            word = _load(builder, data, builder.add(first, builder.mul(loop.index, stride)))
+            code = builder.trunc(builder.lshr(word, _words(18)), CODES)
+            index = builder.mul(loop.index, ir.Constant(INDEX, LANES))
+            _store(builder, code, out, builder.add(at, index))
         return context.get_dummy_value()
 
-    return types.void(words, start, stride, rows, codes), generate
+    return types.void(words, first, stride, rows, codes, at), generate
+
+
+@register_jitable  # type: ignore[untyped-decorator]
+def _compare_rest(words: Array, low: Array, high: Array) -> None:
+    """Update the extremes of lanes that repeat along the words."""
+    lanes = low.size
+    for start in range(0, words.size, lanes):
+        part = words[start : start + lanes]
+        for lane in range(part.size):
+            word = part[lane]
+            # numba takes the result of integers for 64 bits wide.
+            place = np.int32(word ^ ((word >> np.int32(31)) & LARGEST))
+            low[lane] = min(low[lane], place)
+            high[lane] = max(high[lane], place)
+
+
+@register_jitable  # type: ignore[untyped-decorator]
+def _encode_rest(words: Array, stride: int, inner: int, codes: Codes) -> None:
+    """Write the codes of parts of `inner` words, which begin `stride` words apart."""
+    for part in range(codes.size // inner):
+        taken = words[part * stride : part * stride + inner]
+        written = codes[part * inner : part * inner + inner]
+        for lane in range(taken.size):
+            written[lane] = (taken[lane] >> 18) & 0x3FFF
 
 
 def take(
@@ -119,42 +136,31 @@ def take(
     the words as integers are in the order of the numbers; turned over again they are words.
     """
     repeats, outer, size = words.shape
-    positions = size // inner
     in_vectors = LANES % inner == 0
     lanes = LANES if in_vectors else min(size, inner * max(1, ROW // inner))
     low, high = np.empty((outer, lanes), np.int32), np.empty((outer, lanes), np.int32)
     low[:], high[:] = LARGEST, SMALLEST
-    first = step // 2
-    coded = (positions - first + step - 1) // step
+    coded = (size // inner - step // 2 + step - 1) // step * inner
+    # Words of a plane that are compared in vectors, codes that are written so. The others are few.
+    compared = size // LANES * LANES if in_vectors else 0
+    encoded = coded // LANES * LANES if step == 1 or inner == LANES else 0
+    first, stride = step // 2 * inner, step * inner
     for repeat in range(repeats):
         for block in range(outer):
-            plane = words[repeat, block]
-            done = 0
+            start = (repeat * outer + block) * size
             if in_vectors:
-                _compare(plane, size // LANES, low[block], high[block])
-                done = size // LANES * LANES
-            for start in range(done, size, lanes):
-                part = plane[start : start + lanes]
-                for lane in range(part.size):
-                    word = part[lane]
-                    # numba takes the result of integers for 64 bits wide.
-                    place = np.int32(word ^ ((word >> np.int32(31)) & LARGEST))
-                    low[block, lane] = min(low[block, lane], place)
-                    high[block, lane] = max(high[block, lane], place)
-            written = (filled + repeat * coded) * inner
-            out = codes[block, written : written + coded * inner]
-            done = 0
-            if step == 1:
-                _encode(plane, 0, LANES, size // LANES, out)
-                done = size // LANES * LANES
-            elif inner == LANES:
-                _encode(plane, first * LANES, step * LANES, coded, out)
-                done = out.size
-            for position in range(done // inner, coded):
-                start = (first + position * step) * inner
-                part = plane[start : start + inner]
-                for lane in range(part.size):
-                    out[position * inner + lane] = (part[lane] >> 18) & 0x3FFF
+                _compare(words, start, compared // LANES, low, high, block * LANES)
+            if compared < size:
+                _compare_rest(words[repeat, block, compared:], low[block], high[block])
+            # They are still in the cache.
+            begin = filled * inner + repeat * coded
+            apart = LANES if step == 1 else stride
+            at = block * codes.shape[1] + begin
+            _encode(words, start + first, apart, encoded // LANES, codes, at)
+            if encoded < coded:
+                rest = words[repeat, block, first + encoded :]
+                out = codes[block, begin + encoded : begin + coded]
+                _encode_rest(rest, 1 if step == 1 else stride, 1 if step == 1 else inner, out)
     least, most = low[:, :inner].copy(), high[:, :inner].copy()
     for start in range(inner, lanes, inner):
         least = np.minimum(least, low[:, start : start + inner])
