@@ -59,6 +59,14 @@ def test_blocks_of_channels(samples, channels, positions, step, block, first):
     same([in_blocks(batches[0], block), batches[0], in_blocks(batches[1], block)], 1, step)
 
 
+@pytest.mark.parametrize("step", [1, 3])
+@pytest.mark.parametrize("channels", [2, 8, 16, 24, 100, 300])
+def test_channels_last(channels, step):
+    """In vectors where a number of channels fits one, in rows of several or one where not."""
+    rng = np.random.default_rng(channels)
+    same([rng.standard_normal((3, 7, channels)).astype(np.float32) for _ in range(2)], 2, step)
+
+
 @pytest.mark.parametrize("dtype", [np.uint32, np.int64])
 def test_three_ways_to_count(dtype):
     rng = np.random.default_rng(0)
