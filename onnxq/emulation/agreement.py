@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxq.data.gather import run_batch
 from onnxq.emulation.emulate import Emulator
 from onnxq.model.graph import Graph, Node
 from onnxq.model.operators import DEQUANTIZE, QUANTIZE, is_dequantize, is_quantize
@@ -110,6 +111,7 @@ def agreement(
 
     Raises:
         ProviderError: no CUDA device.
+        ModelError: the model does not run, not even on single samples.
     """
     graph = Graph(emulator.source)
     layers = [
@@ -123,10 +125,11 @@ def agreement(
     machine = open_session(with_outputs(emulator.machine, produced), keep_qdq=True)
     with progress.track("compare", None) as advance:
         for batch in batches:
-            values = dict(zip(produced, run(machine, produced, batch), strict=True))
-            values |= {name: batch[name] for name in known}
-            for layer in layers:
-                _compare(graph, layer, values, provider)
+            for feeds, found in run_batch(partial(run, machine, produced), batch):
+                values = dict(zip(produced, found, strict=True))
+                values |= {name: feeds[name] for name in known}
+                for layer in layers:
+                    _compare(graph, layer, values, provider)
             advance(1)
     return tuple(_finish(layer) for layer in layers)
 

@@ -5,7 +5,8 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnxq.api import calibrate
+from onnxq.api import calibrate, compare_layers
+from onnxq.api import quantize as onnxq_quantize
 from onnxq.cli.machine import DOT_PRODUCTS, cpu_flags
 from onnxq.emulation.agreement import SATURATES, agreement
 from onnxq.emulation.emulate import emulator
@@ -19,6 +20,7 @@ from onnxq.quantization.plan import Float, QuantizationOptions, plan_quantizatio
 from onnxq.quantization.targets import TARGETS
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
+from calibration.test_runs import only_singly
 from emulation.qdq_models import Layer, Scale, integer_tensors
 from equalization.graphs import GRAPHS, Builder, random_feeds, random_models
 
@@ -149,6 +151,15 @@ def test_the_model_of_another_tool(tmp_path):
         assert isinstance(entry, Accumulation)
         assert entry.requantization is not None
     assert_agrees(agreement(machine, [feeds]))
+
+
+def test_a_model_that_takes_one_sample():
+    """Its layers are compared on each sample alone."""
+    x = np.random.default_rng(0).standard_normal((10, 3, 4)).astype(np.float32)
+    int8, _ = onnxq_quantize(only_singly(), data=x)
+    layers = compare_layers(int8, x)
+    assert_agrees(layers)
+    assert {layer.values // x.size for layer in layers} == {1}
 
 
 def one_layer(op_type, operands, to, **attributes):
