@@ -7,6 +7,7 @@ which it splits where the processor's are shorter.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,15 @@ def _encode_rest(words: Array, stride: int, inner: int, codes: Codes) -> None:
             written[lane] = (taken[lane] >> 18) & 0x3FFF
 
 
+@register_jitable  # type: ignore[untyped-decorator]
+def _join(lanes: Array, inner: int, better: Callable[[Array, Array], Array]) -> Array:
+    """Bring the extremes of lanes (outer, lanes) down to the channels (outer·inner,)."""
+    joined = lanes[:, :inner].copy()
+    for start in range(inner, lanes.shape[1], inner):
+        joined = better(joined, lanes[:, start : start + inner])
+    return joined.ravel()
+
+
 def take(
     words: Array, step: int, inner: int, codes: Codes, filled: int, minimum: Floats,
     maximum: Floats, half: Floats,
@@ -141,7 +151,7 @@ def take(
     low, high = np.empty((outer, lanes), np.int32), np.empty((outer, lanes), np.int32)
     low[:], high[:] = LARGEST, SMALLEST
     coded = (size // inner - step // 2 + step - 1) // step * inner
-    # Words of a plane that are compared in vectors, codes that are written so. The others are few.
+    # Words of a plane that are compared in vectors, and codes that are written so.
     compared = size // LANES * LANES if in_vectors else 0
     encoded = coded // LANES * LANES if step == 1 or inner == LANES else 0
     first, stride = step // 2 * inner, step * inner
@@ -161,15 +171,12 @@ def take(
                 rest = words[repeat, block, first + encoded :]
                 out = codes[block, begin + encoded : begin + coded]
                 _encode_rest(rest, 1 if step == 1 else stride, 1 if step == 1 else inner, out)
-    least, most = low[:, :inner].copy(), high[:, :inner].copy()
-    for start in range(inner, lanes, inner):
-        least = np.minimum(least, low[:, start : start + inner])
-        most = np.maximum(most, high[:, start : start + inner])
+    least, most = _join(low, inner, np.minimum), _join(high, inner, np.maximum)
     if least.min() <= MINUS_INFINITY or most.max() >= INFINITY:
         return False
     least ^= (least >> np.int32(31)) & LARGEST
     most ^= (most >> np.int32(31)) & LARGEST
-    smallest, largest = least.ravel().view(np.float32), most.ravel().view(np.float32)
+    smallest, largest = least.view(np.float32), most.view(np.float32)
     # + 0: of −0 and +0 either may be the smaller one.
     minimum[:] = np.minimum(minimum, smallest) + np.float32(0)
     maximum[:] = np.maximum(maximum, largest) + np.float32(0)
