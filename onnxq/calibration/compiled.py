@@ -70,10 +70,22 @@ def loops() -> Loops | None:
     for cache in (True, False):
         compiled = numba.njit(nogil=True, cache=cache)
         try:
-            return Loops(compiled(kernels.take), compiled(kernels.count))
-        except RuntimeError:  # no folder to keep the machine code in
+            found = Loops(compiled(kernels.take), compiled(kernels.count))
+            _try(found)
+        except (RuntimeError, OSError):  # no folder, or no room, to keep the machine code in
             continue
+        return found
     return None
+
+
+def _try(loops: Loops) -> None:
+    """Have them compiled, which takes seconds unless it was done before, and kept."""
+    codes = np.zeros((1, 1, 1), np.uint16)
+    channel = np.zeros(1, np.float32)
+    loops.take(
+        np.zeros((1, 1, 1, 1), np.float32), 1, codes, 0, channel, channel, np.zeros(2, np.float32)
+    )
+    loops.count(codes, 1, np.zeros((1, 2 + 2 * bins.magnitude_bins(1)), np.uint32), 1)
 
 
 @lru_cache(maxsize=256)

@@ -1,5 +1,7 @@
 """The compiled loops give the bits that numpy gives."""
 
+import os
+import subprocess
 import sys
 
 import numba
@@ -100,3 +102,22 @@ def test_loops_are_compiled_where_no_folder_can_be_written(monkeypatch):
     accumulator = Accumulator(None, 1, loops)
     accumulator.add(np.arange(8, dtype=np.float32))
     assert accumulator.finish().high == 7.0
+
+
+def test_loops_are_compiled_where_they_cannot_be_kept(tmp_path):
+    """A full disk where numba keeps what it compiled."""
+    program = """
+import resource
+import numpy as np
+from onnxq.calibration import compiled
+from onnxq.calibration.accumulate import Accumulator
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+accumulator = Accumulator(None, 1, compiled.loops())
+accumulator.add(np.arange(8, dtype=np.float32))
+print(accumulator.finish().high, compiled.loops() is not None)
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+    )  # fmt: skip
+    assert told.stdout.split() == ["7.0", "True"]
