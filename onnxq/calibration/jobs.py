@@ -79,29 +79,33 @@ def calibrate_in_processes(
     _ = source.fingerprint
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
+    others = set(multiprocessing.active_children())
     with (
         tempfile.TemporaryDirectory(prefix="onnxq.") as folder,
         ProcessPoolExecutor(jobs, context, _start, (queue,)) as pool,
     ):
-        path = Path(folder) / "model.onnx"
-        external.write(model.proto, path)
-        states = [_state(checkpoint, each) for each in requests]
-        futures = [
-            pool.submit(_run, Job(path, source, each, state))
-            for each, state in zip(requests, states, strict=True)
-        ]
         try:
+            path = Path(folder) / "model.onnx"
+            external.write(model.proto, path)
+            futures = [
+                pool.submit(_run, Job(path, source, each, _state(checkpoint, each)))
+                for each in requests
+            ]
             with progress.track("calibrate", source.count) as advance:
                 _follow(futures, queue, advance)
             parts = [part for future in futures if (part := future.result()) is not None]
+        except KeyboardInterrupt:
+            # The pool would wait for them. A terminal interrupts them too, others only this one.
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
         except BrokenProcessPool:
             raise UsageError(
                 "a process of the calibration was killed, perhaps for lack of memory",
                 hint="use fewer --jobs or a smaller --memory; --resume goes on where it stopped",
             ) from None
         finally:
-            for future in futures:
-                future.cancel()
+            pool.shutdown(wait=False, cancel_futures=True)
     if not parts:
         raise DataError(f"{source.spec}: no samples in shard {request.shard[0]}/{request.shard[1]}")
     return join(parts, request.shard)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from onnxq import __version__
-from onnxq.cli.run import USAGE, State, answer, forgive_encodings, interruptible
+from onnxq.cli.run import USAGE, State, answer, forgive_encodings, stoppable
 
 COMMANDS = (
     "calibrate", "merge", "equalize", "quantize", "emulate", "validate", "inspect", "explain",
@@ -38,7 +38,7 @@ class CommandLine(click.Group):
         state = State()
         settings |= {"prog_name": PROGRAM, "standalone_mode": False, "obj": state}
         forgive_encodings()
-        with interruptible(state):
+        with stoppable(state):
             code = answer(lambda: super(CommandLine, self).main(*args, **settings), state)
         sys.exit(code)
 

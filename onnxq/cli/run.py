@@ -1,7 +1,7 @@
 """What a command answers: exit codes, and errors as one line on stderr.
 
 0 done · 1 a gate failed · 2 usage · 3 the model was refused · 4 the data was refused ·
-5 a bug in onnxq · 130 interrupted · 141 the reader of the output went away.
+5 a bug in onnxq · 130 interrupted · 141 the reader of the output went away · 143 terminated.
 """
 
 from __future__ import annotations
@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 GATE_FAILED = 1
 USAGE = 2
 BUG = 5
-INTERRUPTED = 130
 BROKEN_PIPE = 141
+STOPS: dict[int, tuple[str, Any]] = {
+    signal.SIGINT: ("interrupted", signal.default_int_handler),
+    signal.SIGTERM: ("terminated", signal.SIG_DFL),
+}
+"""Signal that stops a command → what is said, and Python's own handler. The code is 128 more."""
 
 
 @dataclass
@@ -36,34 +40,35 @@ class State:
     """What the error handler must know of the command that ran.
 
     Attributes:
-        interrupted: Ctrl-C was pressed. Code in between may turn the `KeyboardInterrupt` into an
-            error of its own: numpy does while it is imported.
+        stopped_by: the signal that stopped it; 0 where none did. Code in between may turn the
+            `KeyboardInterrupt` into an error of its own: numpy does while it is imported.
     """
 
     verbose: bool = False
-    interrupted: bool = False
+    stopped_by: int = 0
 
-    def interrupt(self, _number: int, _frame: object) -> None:
-        """The handler of SIGINT."""
-        self.interrupted = True
+    def stop(self, number: int, _frame: object) -> None:
+        """The handler of signals: what is temporary is removed on the way out."""
+        self.stopped_by = number
         raise KeyboardInterrupt
 
 
 @contextmanager
-def interruptible(state: State) -> Iterator[None]:
-    """Note in `state` that Ctrl-C was pressed.
+def stoppable(state: State) -> Iterator[None]:
+    """Note in `state` that Ctrl-C was pressed, or that a scheduler or `timeout` ends the process.
 
-    Not where it is ignored, as in the background of a script, nor in a thread of a program.
+    Not where a signal is ignored, as in the background of a script, nor in a thread of a program.
     """
-    is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not is_ours or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signal.signal(signal.SIGINT, state.interrupt)
+    ours = [number for number, (_, usual) in STOPS.items() if signal.getsignal(number) is usual]
+    if threading.current_thread() is not threading.main_thread():
+        ours = []
+    for number in ours:
+        signal.signal(number, state.stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in ours:
+            signal.signal(number, STOPS[number][1])
 
 
 def answer(invoke: Callable[[], Any], state: State) -> int:
@@ -79,13 +84,17 @@ def answer(invoke: Callable[[], Any], state: State) -> int:
     except click.exceptions.Exit as done:
         code = done.exit_code
     except (KeyboardInterrupt, click.Abort):
-        code = _say("interrupted", INTERRUPTED)
+        code = _stopped(state.stopped_by or signal.SIGINT)
     except BrokenPipeError:
         _drop_stdout()
         code = BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the last resort: no traceback reaches a user
-        code = _say("interrupted", INTERRUPTED) if state.interrupted else _refuse(error, state)
+        code = _stopped(state.stopped_by) if state.stopped_by else _refuse(error, state)
     return code if isinstance(code, int) else 0
+
+
+def _stopped(number: int) -> int:
+    return _say(STOPS[number][0], 128 + number)
 
 
 def _refuse(error: Exception, state: State) -> int:

@@ -7,10 +7,12 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import onnx
 import onnxq
+import psutil
 import pytest
 from cli_case import Case, run
 from onnxq.cli.group import COMMANDS
@@ -176,7 +178,10 @@ def test_interrupted_is_exit_130(case: Case, monkeypatch):
 
 
 @pytest.mark.parametrize("answer", ["raise", "raise ImportError('swallowed') from None"])
-def test_interrupted_in_a_real_process(case: Case, answer: str):
+@pytest.mark.parametrize(
+    ("name", "code", "said"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
+)
+def test_stopped_in_a_real_process(case: Case, name: str, code: int, said: str, answer: str):
     """The user's metric sends the signal, so that it comes while the models run.
 
     What comes of it is "interrupted", whatever error the code in between makes of it.
@@ -185,7 +190,7 @@ def test_interrupted_in_a_real_process(case: Case, answer: str):
         "import os, signal, time\n"
         "def score(*_):\n"
         "    try:\n"
-        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        f"        os.kill(os.getpid(), signal.{name})\n"
         "        time.sleep(20)\n"
         f"    except KeyboardInterrupt:\n        {answer}\n"
     )
@@ -195,8 +200,28 @@ def test_interrupted_in_a_real_process(case: Case, answer: str):
         "validate", case.model, "--data", case.data, "--metric", metric,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    assert result.returncode == 130
-    assert result.stderr == "interrupted\n"
+    assert result.returncode == code
+    assert result.stderr == f"{said}\n"
+
+
+def test_whoever_ends_a_command_ends_its_processes(case: Case):
+    """A scheduler signals the one process that it started."""
+    started = subprocess.Popen(
+        [PYTHON, "-m", "onnxq", "calibrate", case.model, "--data", "random:1000000", "--jobs", "2",
+         "-o", case.out],
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(case.folder)},
+    )  # fmt: skip
+    workers: list[psutil.Process] = []
+    # Two workers, and the process in which Python keeps track of what they share.
+    while len(workers) < 3 and started.poll() is None:
+        time.sleep(0.1)
+        workers = psutil.Process(started.pid).children(recursive=True)
+    started.terminate()
+    _, told = started.communicate(timeout=60)
+    assert (started.returncode, told) == (143, "terminated\n")
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
+    assert not list(case.folder.glob("onnxq.*"))
+    assert not case.out.exists()
 
 
 def test_full_disk_is_one_line(case: Case, monkeypatch):
