@@ -212,8 +212,8 @@ def test_whoever_ends_a_command_ends_its_processes(case: Case):
         stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(case.folder)},
     )  # fmt: skip
     workers: list[psutil.Process] = []
-    # Two workers, and the process in which Python keeps track of what they share.
-    while len(workers) < 3 and started.poll() is None:
+    # Until two of them are at work: a third one keeps track of what they share.
+    while sum(worker.num_threads() > 1 for worker in workers) < 2 and started.poll() is None:
         time.sleep(0.1)
         workers = psutil.Process(started.pid).children(recursive=True)
     started.terminate()
