@@ -32,7 +32,9 @@ import onnxruntime  # noqa: F401 - before the forks
 from onnx import TensorProto, helper, numpy_helper
 from scoreboard import Outcome, arguments, publish, report_progress
 
-INTERRUPTED, USAGE = 130, 2
+USAGE = 2
+STOPPED = {signal.SIGINT: (0, 130), signal.SIGTERM: (0, 143, -signal.SIGTERM)}
+"""What a command answers to a signal: it was done, stopped, or had not begun."""
 
 
 @dataclass(frozen=True)
@@ -210,9 +212,9 @@ def killed(bench: Bench, number: int, chance: random.Random, signal_: int) -> Ou
     os.kill(child, signal_)
     code = finish(child)
     fault = bench.fault(with_old=with_old)
-    name = f"kill {number}" if signal_ == signal.SIGKILL else f"Ctrl-C {number}"
-    if not fault and signal_ == signal.SIGINT:
-        if code not in {0, INTERRUPTED}:
+    name = f"{signal.Signals(signal_).name} {number}"
+    if not fault and signal_ in STOPPED:
+        if code not in STOPPED[signal.Signals(signal_)]:
             fault = f"exit code {code}"
         elif bench.leftovers():
             fault = f"left {bench.leftovers()}"
@@ -362,7 +364,10 @@ def scoreboard(kills: int, interrupts: int, races: int, *, names: set[str] | Non
             for number in range(kills):
                 outcomes.append(killed(bench, number, chance, signal.SIGKILL))
                 report_progress(number + 1, kills)
-            outcomes += [killed(bench, n, chance, signal.SIGINT) for n in range(interrupts)]
+            outcomes += [
+                killed(bench, n, chance, signal.SIGTERM if n % 3 == 2 else signal.SIGINT)
+                for n in range(interrupts)
+            ]
             outcomes += [raced(bench, n) for n in range(races)]
             size = len(bench.new)
             outcomes += [without_room(bench, room) for room in (0, size - 1, size)]
