@@ -40,7 +40,7 @@ def threads() -> int:
 
 
 def main() -> int:
-    options = arguments(__doc__ or "", runs=1000, warm_up=50).parse_args()
+    options = arguments(__doc__ or "", runs=1000, warm_up=500).parse_args()
     warnings.simplefilter("ignore")
     import onnxq
 
