@@ -214,7 +214,7 @@ def killed(bench: Bench, number: int, chance: random.Random, signal_: int) -> Ou
     fault = bench.fault(with_old=with_old)
     name = f"{signal.Signals(signal_).name} {number}"
     if not fault and signal_ in STOPPED:
-        if code not in STOPPED[signal.Signals(signal_)]:
+        if code not in STOPPED[signal_]:
             fault = f"exit code {code}"
         elif bench.leftovers():
             fault = f"left {bench.leftovers()}"

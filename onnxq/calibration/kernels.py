@@ -29,6 +29,13 @@ INFINITY = np.int32(np.float32(np.inf).view(np.int32))
 MINUS_INFINITY = np.int32(-1 - INFINITY)
 """In the order of `take`, where INFINITY is what it is."""
 
+SHIFT = 18
+"""Bits behind a code, as in `bins.write_codes`. Not from there: numba compiles anew what it kept
+when this file has changed, not when another has."""
+
+CODE = (1 << (32 - SHIFT)) - 1
+"""The bits of a code: the shift of a negative word sets those before them, too."""
+
 Array = NDArray[Any]
 Codes = NDArray[np.uint16]
 Floats = NDArray[np.float32]
@@ -95,7 +102,7 @@ def _encode(_: Any, words: Any, first: Any, stride: Any, rows: Any, codes: Any, 
         _, first, stride, rows, _, at = arguments
         with cgutils.for_range(builder, rows) as loop:
             word = _load(builder, data, builder.add(first, builder.mul(loop.index, stride)))
-            code = builder.trunc(builder.lshr(word, _words(18)), CODES)
+            code = builder.trunc(builder.lshr(word, _words(SHIFT)), CODES)
             index = builder.mul(loop.index, ir.Constant(INDEX, LANES))
             _store(builder, code, out, builder.add(at, index))
         return context.get_dummy_value()
@@ -124,7 +131,7 @@ def _encode_rest(words: Array, stride: int, inner: int, codes: Codes) -> None:
         taken = words[part * stride : part * stride + inner]
         written = codes[part * inner : part * inner + inner]
         for lane in range(taken.size):
-            written[lane] = (taken[lane] >> 18) & 0x3FFF
+            written[lane] = (taken[lane] >> SHIFT) & CODE
 
 
 @register_jitable  # type: ignore[untyped-decorator]
@@ -154,7 +161,10 @@ def take(
     # Words of a plane that are compared in vectors, and codes that are written so.
     compared = size // LANES * LANES if in_vectors else 0
     encoded = coded // LANES * LANES if step == 1 or inner == LANES else 0
-    first, stride = step // 2 * inner, step * inner
+    first = step // 2 * inner
+    # Without a step the codes of a plane are in one piece, whatever its channels.
+    part, stride = (1, 1) if step == 1 else (inner, step * inner)
+    apart = LANES * stride // part
     for repeat in range(repeats):
         for block in range(outer):
             start = (repeat * outer + block) * size
@@ -164,13 +174,11 @@ def take(
                 _compare_rest(words[repeat, block, compared:], low[block], high[block])
             # They are still in the cache.
             begin = filled * inner + repeat * coded
-            apart = LANES if step == 1 else stride
             at = block * codes.shape[1] + begin
             _encode(words, start + first, apart, encoded // LANES, codes, at)
             if encoded < coded:
                 rest = words[repeat, block, first + encoded :]
-                out = codes[block, begin + encoded : begin + coded]
-                _encode_rest(rest, 1 if step == 1 else stride, 1 if step == 1 else inner, out)
+                _encode_rest(rest, stride, part, codes[block, begin + encoded : begin + coded])
     least, most = _join(low, inner, np.minimum), _join(high, inner, np.maximum)
     if least.min() <= MINUS_INFINITY or most.max() >= INFINITY:
         return False
