@@ -82,7 +82,7 @@ def calibrate_in_processes(
     others = set(multiprocessing.active_children())
     with (
         tempfile.TemporaryDirectory(prefix="onnxq.") as folder,
-        ProcessPoolExecutor(jobs, context, _start, (queue,)) as pool,
+        ProcessPoolExecutor(jobs, context, _start, (queue, folder)) as pool,
     ):
         try:
             path = Path(folder) / "model.onnx"
@@ -147,9 +147,14 @@ class _Reports:
 _queue: Any = None
 
 
-def _start(queue: Any) -> None:
-    global _queue  # noqa: PLW0603 - a process's own, set once when it starts
+def _start(queue: Any, folder: str) -> None:
+    """What a process sets once: where it reports, and where its temporary files lie.
+
+    They lie in its parent's folder, which goes however this process ends: it may be killed.
+    """
+    global _queue  # noqa: PLW0603 - a process's own
     _queue = queue
+    tempfile.tempdir = folder
 
 
 def _run(job: Job) -> Calibration | None:
