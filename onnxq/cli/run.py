@@ -35,6 +35,12 @@ STOPS: dict[int, tuple[str, Any]] = {
 """Signal that stops a command → what is said, and Python's own handler. The code is 128 more."""
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal came. A class of its own: where the plain one leaves an `exec`, of which imports
+    are full, the interpreter ends itself by SIGINT at its exit, whatever the exit code.
+    """
+
+
 @dataclass
 class State:
     """What the error handler must know of the command that ran.
@@ -50,7 +56,7 @@ class State:
     def stop(self, number: int, _frame: object) -> None:
         """The handler of signals: what is temporary is removed on the way out."""
         self.stopped_by = number
-        raise KeyboardInterrupt
+        raise Stopped
 
 
 @contextmanager
