@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import tempfile
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -87,28 +88,44 @@ def calibrate_in_processes(
         try:
             path = Path(folder) / "model.onnx"
             external.write(model.proto, path)
-            futures = [
-                pool.submit(_run, Job(path, source, each, _state(checkpoint, each)))
-                for each in requests
-            ]
+            with _deaf_to_interrupts():
+                futures = [
+                    pool.submit(_run, Job(path, source, each, _state(checkpoint, each)))
+                    for each in requests
+                ]
             with progress.track("calibrate", source.count) as advance:
                 _follow(futures, queue, advance)
             parts = [part for future in futures if (part := future.result()) is not None]
-        except KeyboardInterrupt:
-            # The pool would wait for them. A terminal interrupts them too, others only this one.
+        except BaseException as error:
+            # The pool would wait for what the others still do.
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise UsageError(
+                    "a process of the calibration was killed, perhaps for lack of memory",
+                    hint="use fewer --jobs or a smaller --memory; --resume goes on from there",
+                ) from None
             raise
-        except BrokenProcessPool:
-            raise UsageError(
-                "a process of the calibration was killed, perhaps for lack of memory",
-                hint="use fewer --jobs or a smaller --memory; --resume goes on where it stopped",
-            ) from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
     if not parts:
         raise DataError(f"{source.spec}: no samples in shard {request.shard[0]}/{request.shard[1]}")
     return join(parts, request.shard)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes started in the block do not hear Ctrl-C, which a terminal sends to them too.
+
+    They are born deaf, as each would say so where it stands, at first in the middle of its imports.
+    What comes in the block, this process hears after it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _share(request: Request, jobs: int) -> Request:

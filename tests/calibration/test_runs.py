@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from onnxq import api
 from onnxq.calibration import files, jobs, stream
@@ -202,6 +204,33 @@ def test_a_killed_process_is_said():
     source = Deadly(api.as_source(data(), model()), os.getpid())
     with pytest.raises(UsageError, match="a process of the calibration was killed"):
         api.calibrate(model(), source, jobs=2)
+
+
+class Half:
+    """Data that fails in one process and never ends in the other."""
+
+    def __init__(self, source, parent):
+        self.inner, self.parent = source, parent
+
+    def __getattr__(self, name):
+        if name in {"inner", "parent"}:
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def batches(self, batch_size, *, first, step):
+        if first == 0:
+            raise DataError("no second half")
+        time.sleep(3600)
+
+
+def test_an_error_in_a_process_ends_the_others():
+    before = psutil.Process().children()
+    source = Half(api.as_source(data(), model()), os.getpid())
+    with pytest.raises(DataError, match="no second half"):
+        api.calibrate(model(), source, jobs=2)
+    left = [each for each in psutil.Process().children() if each not in before]
+    # One that keeps track of what processes share stays until the last of them.
+    assert [each for each in left if "resource_tracker" not in " ".join(each.cmdline())] == []
 
 
 # --- memory ------------------------------------------------------------------------------------

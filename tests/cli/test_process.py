@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxq
@@ -19,6 +22,8 @@ from onnxq.cli.group import COMMANDS
 
 PYTHON = sys.executable
 FULL = Path("/dev/full")
+HEARS: dict[str, Any] = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+"""A test run in the background of a script is born deaf to SIGINT, and its children with it."""
 
 
 def process(*args: object, **settings) -> subprocess.CompletedProcess[str]:
@@ -194,32 +199,47 @@ def test_stopped_in_a_real_process(case: Case, name: str, code: int, said: str, 
         f"    except KeyboardInterrupt:\n        {answer}\n"
     )
     metric = f"{case.folder / 'mine.py'}:score"
-    # A test run in the background of a script is born deaf to SIGINT, and its children with it.
-    result = process(
-        "validate", case.model, "--data", case.data, "--metric", metric,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    result = process("validate", case.model, "--data", case.data, "--metric", metric, **HEARS)
     assert result.returncode == code
     assert result.stderr == f"{said}\n"
 
 
-def test_whoever_ends_a_command_ends_its_processes(case: Case):
-    """A scheduler signals the one process that it started."""
+@contextmanager
+def in_processes(case: Case) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
+    """A long calibration in two processes, and these; it must leave no file."""
     started = subprocess.Popen(
         [PYTHON, "-m", "onnxq", "calibrate", case.model, "--data", "random:1000000", "--jobs", "2",
          "-o", case.out],
-        stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(case.folder)},
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(case.folder)}, **HEARS,
     )  # fmt: skip
     # Until one of them has a temporary folder of its own, in which ONNX Runtime writes its graph.
     while len(list(case.folder.rglob("onnxq.*"))) < 2 and started.poll() is None:
         time.sleep(0.001)
     workers = psutil.Process(started.pid).children(recursive=True)
-    started.terminate()
-    _, told = started.communicate(timeout=60)
-    assert (started.returncode, told) == (143, "terminated\n")
+    yield started, workers
     assert psutil.wait_procs(workers, timeout=10)[1] == []
     assert not list(case.folder.glob("onnxq.*"))
     assert not case.out.exists()
+
+
+def test_whoever_ends_a_command_ends_its_processes(case: Case):
+    """A scheduler signals the one process that it started."""
+    with in_processes(case) as (started, _):
+        started.terminate()
+        _, told = started.communicate(timeout=60)
+        assert (started.returncode, told) == (143, "terminated\n")
+
+
+def test_ctrl_c_is_answered_once(case: Case):
+    """A terminal interrupts all processes, in any order; the one that was started answers."""
+    with in_processes(case) as (started, workers):
+        for worker in workers:
+            worker.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert started.poll() is None
+        started.send_signal(signal.SIGINT)
+        _, told = started.communicate(timeout=60)
+        assert (started.returncode, told) == (130, "interrupted\n")
 
 
 def test_full_disk_is_one_line(case: Case, monkeypatch):
