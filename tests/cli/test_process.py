@@ -207,16 +207,19 @@ def test_stopped_in_a_real_process(case: Case, name: str, code: int, said: str, 
 @contextmanager
 def in_processes(case: Case) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
     """A long calibration in two processes, and these; it must leave no file."""
-    started = subprocess.Popen(
+    with subprocess.Popen(
         [PYTHON, "-m", "onnxq", "calibrate", case.model, "--data", "random:1000000", "--jobs", "2",
          "-o", case.out],
         stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(case.folder)}, **HEARS,
-    )  # fmt: skip
-    # Until one of them has a temporary folder of its own, in which ONNX Runtime writes its graph.
-    while len(list(case.folder.rglob("onnxq.*"))) < 2 and started.poll() is None:
-        time.sleep(0.001)
-    workers = psutil.Process(started.pid).children(recursive=True)
-    yield started, workers
+    ) as started:  # fmt: skip
+        try:
+            # Until one of them has a temporary folder of its own, where ONNX Runtime writes its graph.
+            while len(list(case.folder.rglob("onnxq.*"))) < 2 and started.poll() is None:
+                time.sleep(0.001)
+            workers = psutil.Process(started.pid).children(recursive=True)
+            yield started, workers
+        finally:
+            started.kill()
     assert psutil.wait_procs(workers, timeout=10)[1] == []
     assert not list(case.folder.glob("onnxq.*"))
     assert not case.out.exists()
