@@ -53,6 +53,12 @@ def test_faults_of_the_commands(tmp_path):
 
 
 @pytest.mark.slow
+def test_stops_of_the_commands(tmp_path):
+    found = outcomes(tmp_path, "stops.py", "--stops", 3)
+    assert kinds(found, "onnxq calibrate --jobs") == {"right": 3}
+
+
+@pytest.mark.slow
 def test_many_runs_in_one_process(tmp_path):
     found = outcomes(tmp_path, "soak.py", "--runs", 20, "--warm-up", 10)
     assert [outcome["kind"] for outcome in found] == ["right", "right"]
