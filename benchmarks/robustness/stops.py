@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -39,8 +40,8 @@ EARLIEST, LATEST = 0.3, 2.0
 PATIENCE = 60
 """Seconds until a stopped command counts as hanging."""
 
-FOREIGN = {".ses"}
-"""What ONNX Runtime leaves in the folder of temporary files."""
+FOREIGN = re.compile(r"\.ses|[a-z0-9_]{8}")
+"""What others leave among temporary files: ONNX Runtime, and Python, trying whether it may."""
 
 
 def stopped(
@@ -88,7 +89,7 @@ def _judged(
     whole: bytes | None,
 ) -> tuple[str, str]:  # fmt: skip
     """Kind and detail. Before its first line and after its last a program dies of the signal."""
-    left = [path for path in folder.iterdir() if path.name not in FOREIGN]
+    left = [path for path in folder.iterdir() if not FOREIGN.fullmatch(path.name)]
     if "Traceback" in said:
         return "traceback", said
     if code not in {0, 128 + by, -by}:

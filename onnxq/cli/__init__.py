@@ -15,8 +15,12 @@ def main() -> None:
             style.OPTIONS_TABLE_COLUMN_TYPES = ["opt_all_metavar", "help"]
             patch()
         from onnxq.cli.group import onnxq
+        from onnxq.cli.signals import Ended, leave
 
-        onnxq()
+        try:
+            onnxq()
+        except Ended as ended:
+            leave(ended.exit_code)
     except KeyboardInterrupt:
         # While the imports run; later ones are answered with a message.
         sys.exit(130)

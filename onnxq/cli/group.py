@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from typing import Any
 
 import click
 
 from onnxq import __version__
-from onnxq.cli.run import USAGE, State, answer, forgive_encodings, stoppable
+from onnxq.cli.run import USAGE, State, answer, forgive_encodings
+from onnxq.cli.signals import Ended, stoppable
 
 COMMANDS = (
     "calibrate", "merge", "equalize", "quantize", "emulate", "validate", "inspect", "explain",
@@ -38,9 +38,9 @@ class CommandLine(click.Group):
         state = State()
         settings |= {"prog_name": PROGRAM, "standalone_mode": False, "obj": state}
         forgive_encodings()
-        with stoppable(state):
+        with stoppable(state.stop):
             code = answer(lambda: super(CommandLine, self).main(*args, **settings), state)
-        sys.exit(code)
+        raise Ended(code) if state.stop.by else SystemExit(code)
 
     def invoke(self, ctx: click.Context) -> int:
         """Run the command; its errors end here, as click's `main` has its own answer to some."""

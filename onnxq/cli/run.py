@@ -10,71 +10,31 @@ import errno
 import os
 import signal
 import sys
-import threading
 import traceback
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxq.cli.signals import STOPS, Stop
 from onnxq.cli.terminal import printable
 from onnxq.errors import OnnxqError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 GATE_FAILED = 1
 USAGE = 2
 BUG = 5
 BROKEN_PIPE = 141
-STOPS: dict[int, tuple[str, Any]] = {
-    signal.SIGINT: ("interrupted", signal.default_int_handler),
-    signal.SIGTERM: ("terminated", signal.SIG_DFL),
-}
-"""Signal that stops a command → what is said, and Python's own handler. The code is 128 more."""
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal came. A class of its own: where the plain one leaves an `exec`, of which imports
-    are full, the interpreter ends itself by SIGINT at its exit, whatever the exit code.
-    """
 
 
 @dataclass
 class State:
-    """What the error handler must know of the command that ran.
-
-    Attributes:
-        stopped_by: the signal that stopped it; 0 where none did. Code in between may turn the
-            `KeyboardInterrupt` into an error of its own: numpy does while it is imported.
-    """
+    """What the error handler must know of the command that ran."""
 
     verbose: bool = False
-    stopped_by: int = 0
-
-    def stop(self, number: int, _frame: object) -> None:
-        """The handler of signals: what is temporary is removed on the way out."""
-        self.stopped_by = number
-        raise Stopped
-
-
-@contextmanager
-def stoppable(state: State) -> Iterator[None]:
-    """Note in `state` that Ctrl-C was pressed, or that a scheduler or `timeout` ends the process.
-
-    Not where a signal is ignored, as in the background of a script, nor in a thread of a program.
-    """
-    ours = [number for number, (_, usual) in STOPS.items() if signal.getsignal(number) is usual]
-    if threading.current_thread() is not threading.main_thread():
-        ours = []
-    for number in ours:
-        signal.signal(number, state.stop)
-    try:
-        yield
-    finally:
-        for number in ours:
-            signal.signal(number, STOPS[number][1])
+    stop: Stop = field(default_factory=Stop)
 
 
 def answer(invoke: Callable[[], Any], state: State) -> int:
@@ -90,12 +50,12 @@ def answer(invoke: Callable[[], Any], state: State) -> int:
     except click.exceptions.Exit as done:
         code = done.exit_code
     except (KeyboardInterrupt, click.Abort):
-        code = _stopped(state.stopped_by or signal.SIGINT)
+        code = _stopped(state.stop.by or signal.SIGINT)
     except BrokenPipeError:
         _drop_stdout()
         code = BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the last resort: no traceback reaches a user
-        code = _stopped(state.stopped_by) if state.stopped_by else _refuse(error, state)
+        code = _stopped(state.stop.by) if state.stop.by else _refuse(error, state)
     return code if isinstance(code, int) else 0
 
 

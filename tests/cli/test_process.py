@@ -182,24 +182,56 @@ def test_interrupted_is_exit_130(case: Case, monkeypatch):
     assert (result.code, result.out, result.err) == (130, "", "interrupted\n")
 
 
-@pytest.mark.parametrize("answer", ["raise", "raise ImportError('swallowed') from None"])
+AT_WORK = {
+    "in exec": "exec('stop(); time.sleep(60)')",
+    "another error comes of it": """
+    try:
+        stop(); time.sleep(60)
+    except KeyboardInterrupt:
+        raise ImportError('swallowed') from None""",
+    "dropped by the code": """
+    try:
+        stop(); time.sleep(60)
+    except KeyboardInterrupt:
+        time.sleep(60)""",
+    "dropped by Python": """
+    class Late:
+        def __del__(self):
+            stop(); time.sleep(60)
+    Late()
+    time.sleep(60)""",
+    "on the way out, waiting for a lock": """
+    try:
+        stop(); time.sleep(60)
+    finally:
+        locked.acquire()""",
+    "a thread waits for a lock": """
+    ThreadPoolExecutor(1).submit(locked.acquire)
+    stop(); time.sleep(60)""",
+}
+
+
+@pytest.mark.parametrize("at_work", AT_WORK.values(), ids=AT_WORK)
 @pytest.mark.parametrize(
     ("name", "code", "said"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
 )
-def test_stopped_in_a_real_process(case: Case, name: str, code: int, said: str, answer: str):
+def test_stopped_in_a_real_process(case: Case, name: str, code: int, said: str, at_work: str):
     """The user's metric sends the signal, so that it comes while the models run.
 
-    What comes of it is "interrupted", whatever error the code in between makes of it.
+    It ends the command, at once or within seconds, wherever it meets it.
     """
     (case.folder / "mine.py").write_text(
-        "import os, signal, time\n"
-        "def score(*_):\n"
-        "    try:\n"
-        f"        exec('os.kill(os.getpid(), signal.{name}); time.sleep(20)')\n"
-        f"    except KeyboardInterrupt:\n        {answer}\n"
+        "import os, signal, threading, time\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "locked = threading.Lock()\n"
+        "locked.acquire()\n"
+        "def stop():\n"
+        f"    os.kill(os.getpid(), signal.{name})\n"
+        f"def score(*_):\n    {at_work}\n"
     )
     metric = f"{case.folder / 'mine.py'}:score"
-    result = process("validate", case.model, "--data", case.data, "--metric", metric, **HEARS)
+    arguments = ("validate", case.model, "--data", case.data, "--metric", metric)
+    result = process(*arguments, timeout=30, **HEARS)
     assert result.returncode == code
     assert result.stderr == f"{said}\n"
 

@@ -1,0 +1,125 @@
+"""Ctrl-C, and SIGTERM from schedulers: a command ends, and what is temporary with it."""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STOPS: dict[int, tuple[str, Any]] = {
+    signal.SIGINT: ("interrupted", signal.default_int_handler),
+    signal.SIGTERM: ("terminated", signal.SIG_DFL),
+}
+"""Signal that stops a command → what is said, and Python's own handler. The code is 128 more."""
+
+GRACE = 3.0
+"""Seconds that a stopped command has to end, before it is stopped again."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal came. A class of its own: where the plain one leaves an `exec`, of which imports
+    are full, the interpreter ends itself by SIGINT at its exit, whatever the exit code.
+    """
+
+
+class Ended(SystemExit):
+    """A signal ended the command: nobody should wait for its threads."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
+@dataclass
+class Stop:
+    """Whether and how a command was stopped.
+
+    Attributes:
+        by: the signal; 0 where none came. Code in between may turn `Stopped` into an error of its
+            own: numpy does while it is imported.
+        dropped: it came where Python drops exceptions, as in callbacks of C code.
+        over: nothing is left to be stopped.
+    """
+
+    by: int = 0
+    dropped: bool = False
+    over: bool = False
+
+    def answer(self, number: int, _frame: object) -> None:
+        """The handler of signals: what is temporary is removed on the way out."""
+        if not self.by:
+            # Not a `threading.Thread`: what runs now may hold the locks that one takes.
+            _thread.start_new_thread(self._insist, ())
+        self.by = number
+        raise Stopped
+
+    def _insist(self) -> None:
+        """Stop it again where that was of no use.
+
+        The exception may be dropped, or come between taking a lock and remembering it, so that
+        the way out waits for a thread that waits for the lock.
+        """
+        last = time.monotonic()
+        while not self.over:
+            time.sleep(0.05)
+            if self.dropped or time.monotonic() - last > GRACE:
+                self.dropped, last = False, time.monotonic()
+                _signal_main_thread(self.by)
+
+
+@contextmanager
+def stoppable(stop: Stop) -> Iterator[None]:
+    """The signals of `STOPS` stop what runs in the block, and are noted in `stop`.
+
+    Not where a signal is ignored, as in the background of a script, nor in a thread of a program.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ours = [number for number, (_, usual) in STOPS.items() if signal.getsignal(number) is usual]
+    usual_hook = sys.unraisablehook
+
+    def drop(ignored: sys.UnraisableHookArgs) -> None:
+        if issubclass(ignored.exc_type, Stopped):
+            stop.dropped = True
+        else:
+            usual_hook(ignored)
+
+    for number in ours:
+        signal.signal(number, stop.answer)
+    sys.unraisablehook = drop
+    try:
+        yield
+    finally:
+        stop.over = True
+        sys.unraisablehook = usual_hook
+        for number in ours:
+            signal.signal(number, STOPS[number][1])
+
+
+def leave(exit_code: int) -> None:
+    """End the process, temporary folders removed; threads that never end do not keep it."""
+    atexit._run_exitfuncs()  # noqa: SLF001 - `sys.exit` runs them after it has waited for threads
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass
+    os._exit(exit_code)
+
+
+def _signal_main_thread(number: int) -> None:
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:  # Windows
+        _thread.interrupt_main(signal.Signals(number))
