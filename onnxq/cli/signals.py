@@ -11,7 +11,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Ended(SystemExit):
-    """A signal ended the command: nobody should wait for its threads."""
+    """A signal ended the command: its threads may never end."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__(exit_code)
@@ -107,15 +107,19 @@ def stoppable(stop: Stop) -> Iterator[None]:
             signal.signal(number, STOPS[number][1])
 
 
-def leave(exit_code: int) -> None:
-    """End the process, temporary folders removed; threads that never end do not keep it."""
-    atexit._run_exitfuncs()  # noqa: SLF001 - `sys.exit` runs them after it has waited for threads
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except (OSError, ValueError):
-        pass
-    os._exit(exit_code)
+def leave(exit_code: int) -> NoReturn:
+    """Exit, even where a thread that waits for ever would keep the process."""
+    threads_ended = threading.Event()
+    atexit.register(threads_ended.set)
+    _thread.start_new_thread(_end_unless, (threads_ended, exit_code))
+    sys.exit(exit_code)
+
+
+def _end_unless(threads_ended: threading.Event, exit_code: int) -> None:
+    if not threads_ended.wait(GRACE):
+        # What the main thread would do now: temporary folders are removed.
+        atexit._run_exitfuncs()  # noqa: SLF001
+        os._exit(exit_code)
 
 
 def _signal_main_thread(number: int) -> None:

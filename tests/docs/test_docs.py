@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 from onnxq import errors
-from onnxq.cli import run
+from onnxq.cli import run, signals
 from onnxq.cli.group import COMMANDS
 from onnxq.cli.group import onnxq as command_line
 from PIL import Image
@@ -434,6 +434,6 @@ def test_exit_codes_are_documented():
         run.USAGE,
         run.BUG,
         run.BROKEN_PIPE,
-        *(128 + n for n in run.STOPS),
+        *(128 + n for n in signals.STOPS),
     }
     assert raised | others == codes
