@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import glob
 import json
 import math
 import os
@@ -95,12 +96,23 @@ def temporary_beside(path: Path) -> Iterator[Path]:
     Raises OSError where it cannot be made.
     """
     # Named before it is made: an interrupt between the two leaves nothing behind.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    temporary = path.with_name(_temporary_name(path.name, secrets.token_hex(4), path.suffix))
     try:
         temporary.open("xb").close()
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries_beside(path: Path) -> None:
+    """Remove the files of `temporary_beside` that processes left which were killed."""
+    pattern = _temporary_name(glob.escape(path.name), "*", glob.escape(path.suffix))
+    for temporary in path.parent.glob(pattern):
+        temporary.unlink(missing_ok=True)
+
+
+def _temporary_name(name: str, mark: str, suffix: str) -> str:
+    return f".{name}.{mark}.tmp{suffix}"
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import tempfile
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_EXCEPTION,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +28,7 @@ from onnxq.errors import DataError, UsageError
 from onnxq.model import external
 from onnxq.model.files import read_written
 from onnxq.progress import SILENT, Advance, Progress
+from onnxq.records import remove_temporaries_beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,19 +87,18 @@ def calibrate_in_processes(
     _ = source.fingerprint
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
+    states = [_state(checkpoint, each) for each in requests]
     others = set(multiprocessing.active_children())
     with (
         tempfile.TemporaryDirectory(prefix="onnxq.") as folder,
+        _without_half_states(states),
         ProcessPoolExecutor(jobs, context, _start, (queue, folder)) as pool,
     ):
         try:
             path = Path(folder) / "model.onnx"
             external.write(model.proto, path)
-            with _deaf_to_interrupts():
-                futures = [
-                    pool.submit(_run, Job(path, source, each, _state(checkpoint, each)))
-                    for each in requests
-                ]
+            work = [Job(path, source, *each) for each in zip(requests, states, strict=True)]
+            futures = _started(pool, work)
             with progress.track("calibrate", source.count) as advance:
                 _follow(futures, queue, advance)
             parts = [part for future in futures if (part := future.result()) is not None]
@@ -111,21 +117,20 @@ def calibrate_in_processes(
     return join(parts, request.shard)
 
 
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Processes started in the block do not hear Ctrl-C, which a terminal sends to them too.
+def _started(pool: ProcessPoolExecutor, work: Sequence[Job]) -> list[Future[Calibration | None]]:
+    """Start a process for each job.
 
-    They are born deaf, as each would say so where it stands, at first in the middle of its imports.
-    What comes in the block, this process hears after it.
+    In a thread, as only the main one is interrupted by signals, and half started is a process that
+    complains. The thread does not hear Ctrl-C, so neither do they: a terminal sends it to them too,
+    and each would say so where it stands, at first in the middle of its imports.
     """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with ThreadPoolExecutor(1, initializer=_block_interrupts) as starter:
+        return starter.submit(lambda: [pool.submit(_run, job) for job in work]).result()
+
+
+def _block_interrupts() -> None:
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _share(request: Request, jobs: int) -> Request:
@@ -137,6 +142,18 @@ def _state(checkpoint: Checkpoint | None, request: Request) -> Checkpoint | None
         return None
     name = f"{checkpoint.path.name}.{request.shard[0]}-{request.shard[1]}"
     return replace(checkpoint, path=checkpoint.path.with_name(name))
+
+
+@contextmanager
+def _without_half_states(states: Sequence[Checkpoint | None]) -> Iterator[None]:
+    """After an error in the block, whose processes are dead: remove what they had half written."""
+    try:
+        yield
+    except BaseException:
+        for state in states:
+            if state is not None:
+                remove_temporaries_beside(state.path)
+        raise
 
 
 def _follow(futures: Sequence[Future[Any]], queue: Any, advance: Advance) -> None:

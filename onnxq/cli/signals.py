@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
 STOPS: dict[int, tuple[str, Any]] = {
     signal.SIGINT: ("interrupted", signal.default_int_handler),
@@ -47,20 +48,26 @@ class Stop:
     Attributes:
         by: the signal; 0 where none came. Code in between may turn `Stopped` into an error of its
             own: numpy does while it is imported.
-        dropped: it came where Python drops exceptions, as in callbacks of C code.
+        since: when it came, by the monotonic clock.
+        again: it came where Python drops exceptions, as in callbacks of C code, or at a bad time.
         over: nothing is left to be stopped.
     """
 
     by: int = 0
-    dropped: bool = False
+    since: float = 0.0
+    again: bool = False
     over: bool = False
 
-    def answer(self, number: int, _frame: object) -> None:
+    def answer(self, number: int, frame: FrameType | None) -> None:
         """The handler of signals: what is temporary is removed on the way out."""
         if not self.by:
+            self.by, self.since = number, time.monotonic()
             # Not a `threading.Thread`: what runs now may hold the locks that one takes.
             _thread.start_new_thread(self._insist, ())
-        self.by = number
+        if _imports(frame) and time.monotonic() - self.since < GRACE:
+            # A compiled module whose imports fail may crash.
+            self.again = True
+            return
         raise Stopped
 
     def _insist(self) -> None:
@@ -69,12 +76,21 @@ class Stop:
         The exception may be dropped, or come between taking a lock and remembering it, so that
         the way out waits for a thread that waits for the lock.
         """
-        last = time.monotonic()
+        last = self.since
         while not self.over:
             time.sleep(0.05)
-            if self.dropped or time.monotonic() - last > GRACE:
-                self.dropped, last = False, time.monotonic()
+            if self.again or time.monotonic() - last > GRACE:
+                self.again, last = False, time.monotonic()
                 _signal_main_thread(self.by)
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether a module is being imported."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager
@@ -91,7 +107,7 @@ def stoppable(stop: Stop) -> Iterator[None]:
 
     def drop(ignored: sys.UnraisableHookArgs) -> None:
         if issubclass(ignored.exc_type, Stopped):
-            stop.dropped = True
+            stop.again = True
         else:
             usual_hook(ignored)
 

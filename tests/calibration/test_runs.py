@@ -23,6 +23,7 @@ from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
 from onnxq.model.session import Runtime
+from onnxq.records import temporary_beside
 
 from equalization.graphs import Builder
 
@@ -183,16 +184,20 @@ def test_an_error_in_a_process_is_the_same_error():
         api.calibrate(model(), bad, jobs=2)
 
 
-class Deadly:
-    """Data whose reading kills the process; the parent only asks for the fingerprint."""
+class OtherIn:
+    """Data that behaves differently in a process; the parent only asks for the fingerprint."""
 
-    def __init__(self, source, parent):
-        self.inner, self.parent = source, parent
+    def __init__(self, source):
+        self.inner, self.parent = source, os.getpid()
 
     def __getattr__(self, name):
         if name in {"inner", "parent"}:
             raise AttributeError(name)
         return getattr(self.inner, name)
+
+
+class Deadly(OtherIn):
+    """Its reading kills the process."""
 
     def batches(self, *args, **kwargs):
         if os.getpid() != self.parent:
@@ -200,37 +205,38 @@ class Deadly:
         return self.inner.batches(*args, **kwargs)
 
 
+class Half(OtherIn):
+    """It fails in one process while the other writes its state, and never ends."""
+
+    folder: Path
+
+    def batches(self, *args, first, **kwargs):
+        if os.getpid() == self.parent:
+            return self.inner.batches(*args, first=first, **kwargs)
+        if first == 1:
+            with temporary_beside(self.folder / "state.2-2"):
+                time.sleep(3600)
+        while not list(self.folder.glob(".state.2-2.*")):
+            time.sleep(0.001)
+        raise DataError("no first half")
+
+
 def test_a_killed_process_is_said():
-    source = Deadly(api.as_source(data(), model()), os.getpid())
+    source = Deadly(api.as_source(data(), model()))
     with pytest.raises(UsageError, match="a process of the calibration was killed"):
         api.calibrate(model(), source, jobs=2)
 
 
-class Half:
-    """Data that fails in one process and never ends in the other."""
-
-    def __init__(self, source, parent):
-        self.inner, self.parent = source, parent
-
-    def __getattr__(self, name):
-        if name in {"inner", "parent"}:
-            raise AttributeError(name)
-        return getattr(self.inner, name)
-
-    def batches(self, batch_size, *, first, step):
-        if first == 0:
-            raise DataError("no second half")
-        time.sleep(3600)
-
-
-def test_an_error_in_a_process_ends_the_others():
+def test_an_error_in_a_process_ends_the_others(tmp_path):
     before = psutil.Process().children()
-    source = Half(api.as_source(data(), model()), os.getpid())
-    with pytest.raises(DataError, match="no second half"):
-        api.calibrate(model(), source, jobs=2)
+    source = Half(api.as_source(data(), model()))
+    source.folder = tmp_path
+    with pytest.raises(DataError, match="no first half"):
+        api.calibrate(model(), source, jobs=2, state=tmp_path / "state")
     left = [each for each in psutil.Process().children() if each not in before]
     # One that keeps track of what processes share stays until the last of them.
     assert [each for each in left if "resource_tracker" not in " ".join(each.cmdline())] == []
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- memory ------------------------------------------------------------------------------------

@@ -236,6 +236,23 @@ def test_stopped_in_a_real_process(case: Case, name: str, code: int, said: str, 
     assert result.stderr == f"{said}\n"
 
 
+def test_a_stop_waits_for_an_import(case: Case):
+    """Compiled modules whose imports were cut have crashed the interpreter."""
+    (case.folder / "mine.py").write_text(
+        "import os, signal, time\n"
+        "from pathlib import Path\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "time.sleep(0.5)\n"
+        "Path(__file__).with_name('imported').touch()\n"
+        "def score(*_):\n    time.sleep(60)\n"
+    )
+    metric = f"{case.folder / 'mine.py'}:score"
+    arguments = ("validate", case.model, "--data", case.data, "--metric", metric)
+    result = process(*arguments, timeout=30)
+    assert (result.returncode, result.stderr) == (143, "terminated\n")
+    assert (case.folder / "imported").exists()
+
+
 @contextmanager
 def in_processes(case: Case) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
     """A long calibration in two processes, and these; it must leave no file."""
