@@ -5,13 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import tempfile
-from concurrent.futures import (
-    FIRST_EXCEPTION,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    wait,
-)
+import threading
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -91,46 +86,69 @@ def calibrate_in_processes(
     others = set(multiprocessing.active_children())
     with (
         tempfile.TemporaryDirectory(prefix="onnxq.") as folder,
-        _without_half_states(states),
         ProcessPoolExecutor(jobs, context, _start, (queue, folder)) as pool,
     ):
         try:
             path = Path(folder) / "model.onnx"
             external.write(model.proto, path)
             work = [Job(path, source, *each) for each in zip(requests, states, strict=True)]
-            futures = _started(pool, work)
+            with _uninterrupted():
+                futures = [pool.submit(_run, job) for job in work]
             with progress.track("calibrate", source.count) as advance:
                 _follow(futures, queue, advance)
             parts = [part for future in futures if (part := future.result()) is not None]
-        except BaseException as error:
-            # The pool would wait for what the others still do.
-            for process in set(multiprocessing.active_children()) - others:
+        except KeyboardInterrupt:
+            # The pool would wait for them.
+            ended = set(multiprocessing.active_children()) - others
+            for process in ended:
                 process.terminate()
-            if isinstance(error, BrokenProcessPool):
-                raise UsageError(
-                    "a process of the calibration was killed, perhaps for lack of memory",
-                    hint="use fewer --jobs or a smaller --memory; --resume goes on from there",
-                ) from None
+            for process in ended:
+                process.join()
+            _remove_half_states(states)
             raise
+        except BrokenProcessPool:
+            raise UsageError(
+                "a process of the calibration was killed, perhaps for lack of memory",
+                hint="use fewer --jobs or a smaller --memory; --resume goes on where it stopped",
+            ) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
     if not parts:
         raise DataError(f"{source.spec}: no samples in shard {request.shard[0]}/{request.shard[1]}")
     return join(parts, request.shard)
 
 
-def _started(pool: ProcessPoolExecutor, work: Sequence[Job]) -> list[Future[Calibration | None]]:
-    """Start a process for each job.
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Signals that come in the block are heard after it; processes started in it never hear Ctrl-C.
 
-    In a thread, as only the main one is interrupted by signals, and half started is a process that
-    complains. The thread does not hear Ctrl-C, so neither do they: a terminal sends it to them too,
-    and each would say so where it stands, at first in the middle of its imports.
+    Half started, a process is in no list of those to be ended, and complains. Ctrl-C a terminal
+    sends to them too, and each would say so where it stands, at first in the middle of its imports.
     """
-    with ThreadPoolExecutor(1, initializer=_block_interrupts) as starter:
-        return starter.submit(lambda: [pool.submit(_run, job) for job in work]).result()
+    came: list[int] = []
+    usual: dict[int, Any] = {}
+    # Only the main thread is interrupted, and only it may say by what.
+    if threading.current_thread() is threading.main_thread():
+        handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+        usual = {number: each for number, each in handlers.items() if callable(each)}
+    for number in usual:
+        signal.signal(number, lambda number, _: came.append(number))
+    mask = _block_interrupts()
+    try:
+        yield
+    finally:
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
-def _block_interrupts() -> None:
-    if hasattr(signal, "pthread_sigmask"):  # not on Windows
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _block_interrupts() -> set[signal.Signals] | None:
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        return None
+    return signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # type: ignore[return-value]
 
 
 def _share(request: Request, jobs: int) -> Request:
@@ -144,16 +162,11 @@ def _state(checkpoint: Checkpoint | None, request: Request) -> Checkpoint | None
     return replace(checkpoint, path=checkpoint.path.with_name(name))
 
 
-@contextmanager
-def _without_half_states(states: Sequence[Checkpoint | None]) -> Iterator[None]:
-    """After an error in the block, whose processes are dead: remove what they had half written."""
-    try:
-        yield
-    except BaseException:
-        for state in states:
-            if state is not None:
-                remove_temporaries_beside(state.path)
-        raise
+def _remove_half_states(states: Sequence[Checkpoint | None]) -> None:
+    """What ended processes were about to write."""
+    for state in states:
+        if state is not None:
+            remove_temporaries_beside(state.path)
 
 
 def _follow(futures: Sequence[Future[Any]], queue: Any, advance: Advance) -> None:

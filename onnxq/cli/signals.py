@@ -127,15 +127,17 @@ def leave(exit_code: int) -> NoReturn:
     """Exit, even where a thread that waits for ever would keep the process."""
     threads_ended = threading.Event()
     atexit.register(threads_ended.set)
-    _thread.start_new_thread(_end_unless, (threads_ended, exit_code))
+    _thread.start_new_thread(_end, (threads_ended, exit_code))
     sys.exit(exit_code)
 
 
-def _end_unless(threads_ended: threading.Event, exit_code: int) -> None:
+def _end(threads_ended: threading.Event, exit_code: int) -> None:
+    """End the process if it is still there after a while."""
     if not threads_ended.wait(GRACE):
         # What the main thread would do now: temporary folders are removed.
-        atexit._run_exitfuncs()  # noqa: SLF001
-        os._exit(exit_code)
+        _thread.start_new_thread(atexit._run_exitfuncs, ())  # noqa: SLF001
+    time.sleep(GRACE)
+    os._exit(exit_code)
 
 
 def _signal_main_thread(number: int) -> None:

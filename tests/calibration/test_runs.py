@@ -5,12 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import onnx
-import psutil
 import pytest
 from onnxq import api
 from onnxq.calibration import files, jobs, stream
@@ -23,7 +21,6 @@ from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
 from onnxq.model.session import Runtime
-from onnxq.records import temporary_beside
 
 from equalization.graphs import Builder
 
@@ -184,20 +181,16 @@ def test_an_error_in_a_process_is_the_same_error():
         api.calibrate(model(), bad, jobs=2)
 
 
-class OtherIn:
-    """Data that behaves differently in a process; the parent only asks for the fingerprint."""
+class Deadly:
+    """Data whose reading kills the process; the parent only asks for the fingerprint."""
 
-    def __init__(self, source):
-        self.inner, self.parent = source, os.getpid()
+    def __init__(self, source, parent):
+        self.inner, self.parent = source, parent
 
     def __getattr__(self, name):
         if name in {"inner", "parent"}:
             raise AttributeError(name)
         return getattr(self.inner, name)
-
-
-class Deadly(OtherIn):
-    """Its reading kills the process."""
 
     def batches(self, *args, **kwargs):
         if os.getpid() != self.parent:
@@ -205,38 +198,10 @@ class Deadly(OtherIn):
         return self.inner.batches(*args, **kwargs)
 
 
-class Half(OtherIn):
-    """It fails in one process while the other writes its state, and never ends."""
-
-    folder: Path
-
-    def batches(self, *args, first, **kwargs):
-        if os.getpid() == self.parent:
-            return self.inner.batches(*args, first=first, **kwargs)
-        if first == 1:
-            with temporary_beside(self.folder / "state.2-2"):
-                time.sleep(3600)
-        while not list(self.folder.glob(".state.2-2.*")):
-            time.sleep(0.001)
-        raise DataError("no first half")
-
-
 def test_a_killed_process_is_said():
-    source = Deadly(api.as_source(data(), model()))
+    source = Deadly(api.as_source(data(), model()), os.getpid())
     with pytest.raises(UsageError, match="a process of the calibration was killed"):
         api.calibrate(model(), source, jobs=2)
-
-
-def test_an_error_in_a_process_ends_the_others(tmp_path):
-    before = psutil.Process().children()
-    source = Half(api.as_source(data(), model()))
-    source.folder = tmp_path
-    with pytest.raises(DataError, match="no first half"):
-        api.calibrate(model(), source, jobs=2, state=tmp_path / "state")
-    left = [each for each in psutil.Process().children() if each not in before]
-    # One that keeps track of what processes share stays until the last of them.
-    assert [each for each in left if "resource_tracker" not in " ".join(each.cmdline())] == []
-    assert list(tmp_path.iterdir()) == []
 
 
 # --- memory ------------------------------------------------------------------------------------
