@@ -85,7 +85,8 @@ def calibrate_in_processes(
     states = [_state(checkpoint, each) for each in requests]
     others = set(multiprocessing.active_children())
     with (
-        tempfile.TemporaryDirectory(prefix="onnxq.") as folder,
+        # After an error the other processes may still be writing there.
+        tempfile.TemporaryDirectory(prefix="onnxq.", ignore_cleanup_errors=True) as folder,
         ProcessPoolExecutor(jobs, context, _start, (queue, folder)) as pool,
     ):
         try:
