@@ -56,9 +56,8 @@ def stopped(
     whole_group = by == signal.SIGINT or chance.random() < 0.5
     with tempfile.TemporaryDirectory(prefix="onnxq-stops.") as name:
         folder = Path(name)
-        words = [w.format(**{"in": inputs, "out": folder / OUTPUT}) for w in COMMANDS[tool]]
         with subprocess.Popen(
-            [sys.executable, "-m", "onnxq", *words], stdout=subprocess.DEVNULL,
+            _command(tool, inputs, folder), stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": name},
             start_new_session=True, **_hears(),
         ) as started:  # fmt: skip
@@ -77,6 +76,11 @@ def stopped(
     to = "the group" if whole_group else "the process"
     case = f"{number}: {by.name} to {to} after {after:.3f} s"
     return Outcome(case, f"onnxq {tool}", kind, detail)
+
+
+def _command(tool: str, inputs: Path, folder: Path) -> list[str]:
+    words = (w.format(**{"in": inputs, "out": folder / OUTPUT}) for w in COMMANDS[tool])
+    return [sys.executable, "-m", "onnxq", *words]
 
 
 def _hears() -> dict[str, object]:
@@ -103,10 +107,8 @@ def _judged(
 
 def _output(tool: str, inputs: Path) -> bytes:
     """What a command writes that nobody stops."""
-    output = inputs / OUTPUT
-    words = [w.format(**{"in": inputs, "out": output}) for w in COMMANDS[tool]]
-    subprocess.run([sys.executable, "-m", "onnxq", *words], check=True, capture_output=True)
-    return output.read_bytes()
+    subprocess.run(_command(tool, inputs, inputs), check=True, capture_output=True)
+    return (inputs / OUTPUT).read_bytes()
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
 from onnxq.model.session import Runtime
+from onnxq.records import temporary_beside
 
 from equalization.graphs import Builder
 
@@ -202,6 +204,36 @@ def test_a_killed_process_is_said():
     source = Deadly(api.as_source(data(), model()), os.getpid())
     with pytest.raises(UsageError, match="a process of the calibration was killed"):
         api.calibrate(model(), source, jobs=2)
+
+
+class Stopping(Deadly):
+    """Data whose reading stops the parent, while the other process writes its state."""
+
+    folder: Path
+
+    def batches(self, *args, first, **kwargs):
+        if os.getpid() == self.parent:
+            return self.inner.batches(*args, first=first, **kwargs)
+        if first == 1:
+            with temporary_beside(self.folder / "state.2-2"):
+                time.sleep(3600)
+        while not list(self.folder.glob(".state.2-2.*")):
+            time.sleep(0.001)
+        os.kill(self.parent, signal.SIGINT)
+        return time.sleep(3600)
+
+
+def test_a_stop_leaves_no_half_state(tmp_path):
+    source = Stopping(api.as_source(data(), model()), os.getpid())
+    source.folder = tmp_path
+    # Born in the background of a script, this process would not hear it.
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            api.calibrate(model(), source, jobs=2, state=tmp_path / "state")
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- memory ------------------------------------------------------------------------------------
