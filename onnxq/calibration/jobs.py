@@ -106,6 +106,8 @@ def calibrate_in_processes(
             for process in ended:
                 process.join()
             _remove_half_states(states)
+            # Its thread, if it is still there at the interpreter's exit, may meet closed pipes.
+            pool.shutdown(cancel_futures=True)
             raise
         except BrokenProcessPool:
             raise UsageError(
