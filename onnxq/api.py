@@ -24,7 +24,7 @@ from onnxq.emulation import emulate as emulation_stage
 from onnxq.emulation.agreement import LayerAgreement, agreement
 from onnxq.emulation.emulate import Emulation, emulator
 from onnxq.equalization import equalize as equalization_stage
-from onnxq.equalization.absorb import LARGEST_CHANGE, Absorption, center, rolled_back
+from onnxq.equalization.centering import LARGEST_CHANGE, Centering, center, rolled_back
 from onnxq.equalization.choose import EqualizationOptions
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.derive import derive_calibration
@@ -32,14 +32,14 @@ from onnxq.equalization.equalize import Equalization
 from onnxq.equalization.prove import Feeds, Proof, compare_outputs, random_feeds, run_reference
 from onnxq.errors import DataError, ModelError, UsageError
 from onnxq.model import files as model_files
+from onnxq.model.channel_scales import with_exponents, with_offsets
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model, with_metadata
 from onnxq.model.narrow import OPSET as HALF_OPSET
 from onnxq.model.normalize import Normalization, normalize
-from onnxq.model.octaves import with_octaves, with_offsets
 from onnxq.model.operators import operator_of
+from onnxq.model.portable import PortableModel
 from onnxq.model.session import Runtime, custom_operators, libraries_in_use
-from onnxq.model.shipped import Shipped
 from onnxq.progress import SILENT, Progress
 from onnxq.quantization import quantize as quantization_stage
 from onnxq.quantization.details import METADATA_KEY, details_json, recorded_preprocessing
@@ -55,8 +55,8 @@ from onnxq.quantization.search import (
     Trial,
     search,
 )
-from onnxq.quantization.targets import Target, target_named
 from onnxq.shown import Shown
+from onnxq.targets import Target, target_named
 from onnxq.validation.compare import Comparison, Row, compare
 from onnxq.validation.gates import Gate, check_gates
 from onnxq.validation.layers import LayerReport, measure_layers
@@ -235,15 +235,15 @@ class EqualizationResult(Shown):
     Attributes:
         normalization: batch norms folded, constants computed.
         equalization: scales, proof, classes and barriers.
-        absorption: activations centered; None where it was not asked for.
-        change: the outputs of the written model against those before; with absorption they agree
+        centering: activations centered; None where it was not asked for.
+        change: the outputs of the written model against those before; with centering they agree
             up to float rounding.
         calibration: the one used, None for weights only.
     """
 
     normalization: Normalization
     equalization: Equalization
-    absorption: Absorption | None
+    centering: Centering | None
     change: Proof
     calibration: Calibration | None
 
@@ -294,18 +294,18 @@ def equalize(
             raise
         hint = "without data the proof feeds random numbers; give samples with --data"
         raise ModelError(error.message, hint=hint) from None
-    result = with_octaves(result, record.octaves)
-    absorption, change = None, record.proof
+    result = with_exponents(result, record.exponents)
+    centering, change = None, record.proof
     if absorb_bias and calibration is not None:
-        scaled = derive_calibration(calibration, record.octaves)[0]
-        centered, absorption = center(result, scaled, RANGES)
+        scaled = derive_calibration(calibration, record.exponents)[0]
+        centered, centering = center(result, scaled, RANGES)
         change = compare_outputs(run_reference(normalized, feeds), centered)
         if -change.sqnr > LARGEST_CHANGE:
             reason = f"the float outputs would change by {-change.sqnr:.1f} dB"
-            absorption, change = rolled_back(absorption, reason), record.proof
+            centering, change = rolled_back(centering, reason), record.proof
         else:
-            result = with_offsets(centered, absorption.broadcastable(Graph(centered)))
-    return result, EqualizationResult(normalization, record, absorption, change, calibration)
+            result = with_offsets(centered, centering.broadcastable(Graph(centered)))
+    return result, EqualizationResult(normalization, record, centering, change, calibration)
 
 
 def _proof_feeds(model: Model, source: DataSource | None, size: int) -> list[Feeds]:
@@ -405,9 +405,9 @@ def quantize(
             Bounds(max_trials, max_minutes), progress,
         )  # fmt: skip
     if result.equalization is not None:
-        quantized = with_octaves(quantized, result.equalization.octaves)
-    if result.absorption is not None:
-        offsets = result.absorption.broadcastable(Graph(result.prepared.model))
+        quantized = with_exponents(quantized, result.equalization.exponents)
+    if result.centering is not None:
+        offsets = result.centering.broadcastable(Graph(result.prepared.model))
         quantized = with_offsets(quantized, offsets)
     return with_metadata(quantized, {METADATA_KEY: details_json(result, calibration)}), result
 
@@ -607,7 +607,7 @@ def validate(
     if not models and (max_drop is not None or relative):
         raise UsageError("the gates have nothing to check", hint="name a quantized model")
     comparison = Comparison(
-        tuple(Shipped.of(model) for model in (float_model, *models)) if dask else (),
+        tuple(PortableModel.of(model) for model in (float_model, *models)) if dask else (),
         tuple(metrics), tuple(executions), batch_size, libraries_in_use(),
     )  # fmt: skip
     rows, count = compare((float_model, *models), source, comparison, dask=dask, progress=progress)

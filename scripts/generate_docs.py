@@ -22,7 +22,7 @@ from onnxq.cli.group import onnxq as command_line
 from onnxq.data.settings import PRESETS
 from onnxq.model import operators
 from onnxq.model.operators import OPERATORS, Int8Rule, IntegerForm, Operator, ScaleRule
-from onnxq.quantization.targets import TARGETS, Placement, Target
+from onnxq.targets import TARGETS, Placement, Target
 from onnxq.validation.lint import RULES
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -115,15 +115,15 @@ def regrow(counts: NDArray[Any], old: int, new: int) -> NDArray[Any]:
     return result
 
 
-def shift(counts: Counts, top: int, octaves: NDArray[np.int64]) -> tuple[Counts, int]:
-    """Rows and window top of the histogram of 2^octaves[c] · x, exact down to 2^FLOOR."""
-    new_top = min(top + max(0, int(octaves.max(initial=0))), CEILING)
+def shift(counts: Counts, top: int, exponents: NDArray[np.int64]) -> tuple[Counts, int]:
+    """Rows and window top of the histogram of 2^exponents[c] · x, exact down to 2^FLOOR."""
+    new_top = min(top + max(0, int(exponents.max(initial=0))), CEILING)
     grown = regrow(counts, top, new_top)
     width = magnitude_bins(new_top)
     result = np.zeros_like(grown)
-    for octave in np.unique(octaves):
+    for octave in np.unique(exponents):
         step = BINS_PER_OCTAVE * int(octave)
-        here = np.flatnonzero(octaves == octave)[:, None]
+        here = np.flatnonzero(exponents == octave)[:, None]
         target = np.arange(max(step, 0), min(width + step, width))
         for start in (1, 1 + width):
             result[here, start + target] = grown[here, start + target - step]

@@ -14,7 +14,7 @@ from onnxq.calibration.stream import Request, calibrate
 from onnxq.cluster import connected, threads_of_task
 from onnxq.errors import DataError
 from onnxq.model.normalize import normalize
-from onnxq.model.shipped import Shipped
+from onnxq.model.portable import PortableModel
 from onnxq.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Piece:
         source: data that the worker can read.
     """
 
-    model: Shipped
+    model: PortableModel
     source: DataSource
     request: Request
 
@@ -60,8 +60,8 @@ def calibrate_on_cluster(
     with connected(address) as cluster, progress.track("calibrate", source.count) as advance:
         batches = None if source.count is None else -(-source.count // request.batch_size)
         count = max(1, min(cluster.pieces, batches or cluster.pieces))
-        shipped = Shipped.of(model)
-        pieces = [Piece(shipped, source, each) for each in split(request, count)]
+        portable = PortableModel.of(model)
+        pieces = [Piece(portable, source, each) for each in split(request, count)]
         for _, content in cluster.map(_calibrate_piece, pieces):
             if content is None:
                 continue
@@ -83,5 +83,5 @@ def _calibrate_piece(piece: Piece) -> bytes | None:
 
 
 @lru_cache(maxsize=2)
-def _normalized(shipped: Shipped) -> Model:
-    return normalize(shipped.unpack())[0]
+def _normalized(portable: PortableModel) -> Model:
+    return normalize(portable.unpack())[0]

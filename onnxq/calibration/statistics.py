@@ -143,15 +143,15 @@ class TensorStatistics:
             self.step,
         )
 
-    def scaled(self, octaves: NDArray[np.int64]) -> TensorStatistics:
-        """Statistics of the tensor with channel c multiplied by 2^octaves[c], exactly.
+    def scaled(self, exponents: NDArray[np.int64]) -> TensorStatistics:
+        """Statistics of the tensor with channel c multiplied by 2^exponents[c], exactly.
 
         Args:
-            octaves: (channels,), or (1,) for one scale for the whole tensor.
+            exponents: (channels,), or (1,) for one scale for the whole tensor.
         """
-        octaves = np.broadcast_to(octaves, (self.channels,))
-        counts, top = bins.shift(self.counts, self.top, octaves)
-        gain = np.exp2(octaves.astype(np.float32)).astype(np.float32)
+        exponents = np.broadcast_to(exponents, (self.channels,))
+        counts, top = bins.shift(self.counts, self.top, exponents)
+        gain = np.exp2(exponents.astype(np.float32)).astype(np.float32)
         return replace(
             self, minimum=self.minimum * gain, maximum=self.maximum * gain, counts=counts, top=top,
             halves=None,

@@ -63,10 +63,10 @@ def equalize(
     api.save(recipe.carried(equalized, click.get_current_context()), output)
     record = result.equalization
     lines, tables = [*report.summary(record)], [*report.tables(record)]
-    if result.absorption is not None:
-        lines.append(report.absorption_summary(result.absorption))
+    if result.centering is not None:
+        lines.append(report.centering_summary(result.centering))
         lines.append(f"after that: {report.proof_text(result.change)}")
-        tables += report.absorption_tables(result.absorption)
+        tables += report.centering_tables(result.centering)
     for text in lines:
         terminal.line(text)
     if explain or terminal.verbose:

@@ -79,7 +79,7 @@ def _table(content: Mapping[str, Any], path: Path, command: str) -> Mapping[str,
 
 
 def _near(name: str, known: Any) -> str:
-    from onnxq.data.suggest import suggest
+    from onnxq.suggest import suggest
 
     return f": {suggest(name, known, of='the keys')}"
 

@@ -13,8 +13,8 @@ from onnxq.data.checks import check_dtype, check_finite, check_shape, convert, s
 from onnxq.data.fingerprint import combine, sample_digests
 from onnxq.data.source import Array, Batch, Labels, spans
 from onnxq.data.storage import Column, MemoryColumn, npy_column, npz_columns
-from onnxq.data.suggest import suggest
 from onnxq.errors import DataError
+from onnxq.suggest import suggest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,10 +15,10 @@ from onnxq.data.images import open_images
 from onnxq.data.model_zoo import is_model_zoo, open_model_zoo
 from onnxq.data.random import PREFIX, open_random
 from onnxq.data.source import Array, DataSource, fixed_batch
-from onnxq.data.suggest import suggest
 from onnxq.data.tables import is_dataset, open_table
 from onnxq.data.tar import open_tar
 from onnxq.errors import DataError, ModelError, UsageError
+from onnxq.suggest import suggest
 
 if TYPE_CHECKING:
     from onnxq.data.preprocess import Preprocessing

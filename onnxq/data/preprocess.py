@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from onnxq.data.settings import Size, numbers_text, read_settings, size_text
-from onnxq.data.suggest import suggest
 from onnxq.errors import UsageError
+from onnxq.suggest import suggest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

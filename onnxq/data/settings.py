@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from onnxq.data.suggest import suggest
 from onnxq.errors import UsageError
+from onnxq.suggest import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

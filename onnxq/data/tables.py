@@ -21,8 +21,8 @@ import numpy as np
 
 from onnxq.data.extras import require
 from onnxq.data.records import Record, RecordSource, as_labels
-from onnxq.data.suggest import suggest
 from onnxq.errors import DataError
+from onnxq.suggest import suggest
 
 if TYPE_CHECKING:
     from onnxq.data.preprocess import Preprocessing

@@ -20,8 +20,8 @@ from onnxq.data.gather import run_batch
 from onnxq.emulation.emulate import Emulator
 from onnxq.model.graph import Graph, Node
 from onnxq.model.operators import DEQUANTIZE, QUANTIZE, is_dequantize, is_quantize
-from onnxq.model.part import names_read, part_of
 from onnxq.model.session import open_session, run, with_graph, with_outputs
+from onnxq.model.subgraph import names_read, subgraph_model
 from onnxq.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _compare(graph: Graph, layer: _Layer, values: Mapping[str, Array], provider:
             for name in layer.inputs
         }
         layer.session, layer.kernels = _open(
-            part_of(graph, layer.nodes, inputs, [layer.tensor]), provider
+            subgraph_model(graph, layer.nodes, inputs, [layer.tensor]), provider
         )
     feeds = {name: values[name] for name in layer.inputs}
     (theirs,) = run(layer.session, [layer.tensor], feeds)

@@ -12,10 +12,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxq.formats.parameters import Parameters, dequantize, quantize
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
 from onnxq.model.operators import is_dequantize, is_quantize
-from onnxq.quantization.numerics import Parameters, dequantize, quantize
 
 Array = NDArray[Any]
 

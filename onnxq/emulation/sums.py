@@ -51,7 +51,7 @@ def _weighted(
     zero = weight.parameters.zero_point.astype(np.int16)
     shape = [1] * stored.ndim
     shape[layout.channel_axis] = zero.size
-    integers = layout.to_canonical(stored.astype(np.int16) - zero.reshape(shape))
+    integers = layout.to_output_major(stored.astype(np.int16) - zero.reshape(shape))
     flat = integers.reshape(layout.outputs, -1)
     step = np.asarray(data.parameters.scale * weight.parameters.scale, np.float32)
     if step.ndim:
@@ -84,7 +84,7 @@ def _part(layout: WeightLayout, integers: Array, terms: tuple[int, int]) -> Weig
     whole = (first, last) == (0, inputs)
     stored = layout if whole else layout.of_inputs(last - first)
     return WeightPart(
-        stored.from_canonical(piece.reshape(outputs, last - first, taps)),
+        stored.from_output_major(piece.reshape(outputs, last - first, taps)),
         None if whole else (first, last), layout.input_axis,
     )  # fmt: skip
 

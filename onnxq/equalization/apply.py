@@ -82,9 +82,11 @@ def _scaled_weight(
     weight = graph.constant(layout.weight)
     assert weight is not None  # noqa: S101 - only constants become sites
     ratio = rows[:, None] / columns[layout.input_index()]
-    scaled = layout.to_canonical(weight) * ratio[:, :, None]
+    scaled = layout.to_output_major(weight) * ratio[:, :, None]
     values: dict[tuple[str, int], Array] = {
-        (site.node.name, layout.weight_position): layout.from_canonical(scaled).astype(np.float32)
+        (site.node.name, layout.weight_position): layout.from_output_major(scaled).astype(
+            np.float32
+        )
     }
     bias = graph.constant(layout.bias)
     if bias is not None and np.any(rows != 1):

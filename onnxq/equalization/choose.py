@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
-from onnxq.equalization.canonical import canonical_exponents
 from onnxq.equalization.classes import ScaleClasses, find_classes
 from onnxq.equalization.clips import Variables, choose_variables
 from onnxq.equalization.intervals import Interval, intervals
 from onnxq.equalization.noise import NoiseModel, build_noise_model
 from onnxq.equalization.solve import Solution, UpperBounds, decibels, solve
+from onnxq.equalization.starting_scales import starting_exponents
 from onnxq.equalization.union import DisjointSets
 from onnxq.errors import UsageError
 from onnxq.model.graph import Graph
@@ -113,22 +113,22 @@ def _solve(
     options: EqualizationOptions,
     variables: Variables,
 ) -> Choice:
-    """Solve in canonical coordinates."""
+    """Solve in coordinates that do not depend on it."""
     pinned = frozenset(classes.free.tolist()) - variables.of.keys()
-    canonical = canonical_exponents(graph, classes, calibration, pinned)
+    start_of = starting_exponents(graph, classes, calibration, pinned)
     # What only zeros make has no scale worth choosing.
-    free = [root for root in variables.of if root in canonical]
+    free = [root for root in variables.of if root in start_of]
     of = {root: number for number, root in enumerate(free, start=1)}
     variables = replace(variables, of=of)
     start = np.zeros(1 + len(of))
     for root, number in of.items():
-        start[number] = -canonical[root]
+        start[number] = -start_of[root]
     limited = [root for root in variables.limits if root in of]
     numbers = np.array([of[root] for root in limited], np.int64)
     slack = np.array([variables.limits[root] for root in limited], np.float64)
     bounds = UpperBounds(numbers, slack + start[numbers] * math.log(2))
     noise = build_noise_model(
-        graph, classes, of, calibration, {root: canonical[root] for root in free},
+        graph, classes, of, calibration, {root: start_of[root] for root in free},
         per_channel=options.per_channel,
     )  # fmt: skip
     groups = _groups(classes, variables)

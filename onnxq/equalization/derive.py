@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from onnxq.calibration.derived import Derived
 from onnxq.calibration.statistics import Calibration, TensorStatistics
 
-Octaves = NDArray[np.int64]
+Exponents = NDArray[np.int64]
 
 
 def derive_calibration(
-    calibration: Calibration, octaves: Mapping[str, NDArray[np.float64]]
+    calibration: Calibration, exponents: Mapping[str, NDArray[np.float64]]
 ) -> tuple[Calibration, tuple[str, ...]]:
     """Shift the histograms by the scales; exact for powers of two.
 
     Args:
-        octaves: tensor → log₂ s, broadcastable to the tensor.
+        exponents: tensor → log₂ s, broadcastable to the tensor.
 
     Returns:
         The calibration of the equalized model, and the tensors it could not follow (real
@@ -28,7 +28,7 @@ def derive_calibration(
     """
     before = calibration.tensors
     factors = {
-        name: _factors(statistics, octaves.get(name, np.zeros(1)))
+        name: _factors(statistics, exponents.get(name, np.zeros(1)))
         for name, statistics in before.items()
     }
     lost = tuple(name for name, found in factors.items() if found is None)
@@ -40,12 +40,12 @@ def derive_calibration(
     return replace(calibration, tensors=Derived(kept, scaled)), lost
 
 
-def _factors(statistics: TensorStatistics, octaves: NDArray[np.float64]) -> Octaves | None:
+def _factors(statistics: TensorStatistics, exponents: NDArray[np.float64]) -> Exponents | None:
     """log₂ of the factor of each channel, or one for all; None where they cannot be followed."""
-    whole = np.rint(octaves).astype(np.int64)
-    if np.any(whole != octaves):
+    whole = np.rint(exponents).astype(np.int64)
+    if np.any(whole != exponents):
         return None
-    varying = [axis for axis, size in enumerate(octaves.shape) if size > 1]
+    varying = [axis for axis, size in enumerate(exponents.shape) if size > 1]
     if whole.any() and varying and varying != [statistics.axis]:
         return None
     return whole.ravel()

@@ -67,7 +67,7 @@ class Equalization:
         proof: float outputs before and after.
         kernels_added: kernels the float model runs more than before.
         rolled_back: tensors of classes that failed the proof.
-        octaves: tensor → log₂ s, broadcastable to the tensor.
+        exponents: tensor → log₂ s, broadcastable to the tensor.
     """
 
     options: EqualizationOptions
@@ -79,7 +79,7 @@ class Equalization:
     proof: Proof
     kernels_added: int
     rolled_back: tuple[str, ...]
-    octaves: Mapping[str, NDArray[np.float64]]
+    exponents: Mapping[str, NDArray[np.float64]]
 
     @property
     def changed(self) -> bool:
@@ -216,8 +216,8 @@ def weight_ranges(graph: Graph, node_name: str) -> NDArray[np.float64]:
     if isinstance(layout, str):
         return np.ones(1)
     weight = graph.constant(layout.weight)
-    canonical = layout.to_canonical(np.asarray(weight, np.float64))
-    ranges: NDArray[np.float64] = np.abs(canonical).max(axis=(1, 2))
+    by_output = layout.to_output_major(np.asarray(weight, np.float64))
+    ranges: NDArray[np.float64] = np.abs(by_output).max(axis=(1, 2))
     return ranges
 
 

@@ -101,9 +101,9 @@ def _weighted(graph: Graph, site: LinearSite, data: Interval) -> Interval:
         return ANYTHING
     if bias is not None and bias.size not in {1, layout.outputs}:
         return ANYTHING
-    canonical = layout.to_canonical(weight).astype(np.float64)
-    positive = np.maximum(canonical, 0).sum(axis=2)
-    negative = np.minimum(canonical, 0).sum(axis=2)
+    by_output = layout.to_output_major(weight).astype(np.float64)
+    positive = np.maximum(by_output, 0).sum(axis=2)
+    negative = np.minimum(by_output, 0).sum(axis=2)
     low, high = (
         np.broadcast_to(end, (layout.inputs,))[layout.input_index()]
         for end in (data.low, data.high)

@@ -45,7 +45,7 @@ class Frame:
             self.scales(site.output_ids)[:, None]
             / self.scales(site.input_ids)[site.layout.input_index()]
         )
-        result: Floats = np.abs(site.layout.to_canonical(weight)).astype(np.float64)
+        result: Floats = np.abs(site.layout.to_output_major(weight)).astype(np.float64)
         result *= ratio[:, :, None]
         return result
 

@@ -1,7 +1,7 @@
 """Choose the scales: descend the convex noise objective, then round to powers of two.
 
-σ is a natural logarithm of a scale, an exponent its log₂. Both count from the canonical form of
-the model (`canonical`), so the outcome does not depend on how the model is scaled now.
+σ is a natural logarithm of a scale, an exponent its log₂. Both count from the starting form of
+the model (`starting_scales`), so the outcome does not depend on how the model is scaled now.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OFFSETS = 8
 """Offsets tried in rounding: multiples of 1/8 of an octave."""
 
 RIDGE = 1e-4
-"""Pull towards the canonical form, for the directions in which the noise does not change."""
+"""Pull towards the starting form, for the directions in which the noise does not change."""
 
 LEAST_GAIN = 0.01
 """dB of expected SQNR below which nothing is scaled."""
@@ -103,7 +103,7 @@ def solve(
     """Minimize the expected noise.
 
     Args:
-        model: the objective, in canonical coordinates.
+        model: the objective, counted from the starting form.
         start: log₂ s of each variable as the model is now; satisfies the bounds.
         bounds: upper limits of variables.
         groups: variables of each scale class; a class that does not help is left where it is.
@@ -125,7 +125,7 @@ def solve(
 
 
 def _descend(model: NoiseModel, bounds: UpperBounds) -> Floats:
-    """Adam on the log of the objective, from the canonical form, keeping the best point."""
+    """Adam on the log of the objective, from the starting form, keeping the best point."""
     objective = Objective(model)
     sigma = bounds.clamp(np.zeros(model.variables))
     first, second = np.zeros_like(sigma), np.zeros_like(sigma)

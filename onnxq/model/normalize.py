@@ -376,11 +376,11 @@ def _fold_of(graph: Graph, batch_norm: Node) -> _Fold | None:
     vector = layout.bias_vector(bias)
     if vector is None:
         return None
-    folded = layout.to_canonical(weight.astype(np.float64)) * gain[:, None, None]
+    folded = layout.to_output_major(weight.astype(np.float64)) * gain[:, None, None]
     shift = (vector - mean) * gain + beta
     return _Fold(
         weighted, batch_norm, layout,
-        layout.from_canonical(folded).astype(np.float32), shift.astype(np.float32),
+        layout.from_output_major(folded).astype(np.float32), shift.astype(np.float32),
     )  # fmt: skip
 
 

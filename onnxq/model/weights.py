@@ -1,4 +1,4 @@
-"""Weights of every weighted operator in one canonical form.
+"""Weights of every weighted operator in one form, output-major.
 
 A weighted node computes, in each of its groups, y[o] = Σ_j Σ_k W[o, j, k] · x[j](k) + b[o]. Its
 weight is brought to shape (outputs, inputs of one group, taps); all of equalization, quantization
@@ -78,7 +78,7 @@ class WeightLayout:
         """Numbers that make up one output: inputs per group times taps."""
         return self.inputs // self.groups * self.taps
 
-    def to_canonical(self, weight: Array) -> Array:
+    def to_output_major(self, weight: Array) -> Array:
         """Stored weight → (outputs, inputs per group, taps)."""
         groups, per_group = self.groups, self.inputs // self.groups
         if self.transposed:
@@ -88,8 +88,8 @@ class WeightLayout:
             return weight.reshape(self.taps, self.inputs, self.outputs).transpose(2, 1, 0)
         return weight.reshape(self.outputs, per_group, self.taps)
 
-    def from_canonical(self, weight: Array) -> Array:
-        """(outputs, inputs per group, taps) → stored weight; the inverse of `to_canonical`."""
+    def from_output_major(self, weight: Array) -> Array:
+        """(outputs, inputs per group, taps) → stored weight; the inverse of `to_output_major`."""
         groups, per_group = self.groups, self.inputs // self.groups
         if self.transposed:
             split = weight.reshape(groups, self.outputs // groups, per_group, self.taps)

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.formats.parameters import Parameters, quantize_weight
 from onnxq.model.biases import BiasSite, bias_site
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.operators import DEQUANTIZE, QUANTIZE, weight_layout
 from onnxq.model.rewrite import constant, edit, node, variable
 from onnxq.model.weights import WeightLayout
-from onnxq.quantization.numerics import Parameters, quantize_weight
 from onnxq.quantization.plan import QuantizationPlan
-from onnxq.quantization.targets import Placement
+from onnxq.targets import Placement
 
 Array = NDArray[Any]
 

@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 
 from onnxq.calibration.ranges import Range, distribution, estimate
 from onnxq.calibration.statistics import Calibration
-from onnxq.data.suggest import suggest
 from onnxq.errors import UsageError
-from onnxq.model.graph import Graph, Node
-from onnxq.model.operators import Int8Rule, kernel_output, operator_of, weight_layout
-from onnxq.model.weights import WeightLayout
-from onnxq.quantization.numerics import (
+from onnxq.formats.parameters import (
     Parameters,
     activation_parameters,
     weight_parameters,
 )
-from onnxq.quantization.targets import Placement, Target
+from onnxq.model.graph import Graph, Node
+from onnxq.model.operators import Int8Rule, kernel_output, operator_of, weight_layout
+from onnxq.model.weights import WeightLayout
+from onnxq.suggest import suggest
+from onnxq.targets import Placement, Target
 
 LARGEST_BIAS = 2.0**30
 """Steps of an int32 bias; the other half of its range is for the correction to come."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.data.source import samples_in
-from onnxq.equalization.absorb import Absorption, absorb, derive_shifted, plan_absorption
+from onnxq.equalization.centering import Centering, center_by, derive_shifted, plan_centering
 from onnxq.equalization.choose import KERNEL_WORTH, Choice, EqualizationOptions, choose
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.derive import derive_calibration
@@ -32,8 +32,8 @@ from onnxq.quantization.rest import narrow_rest
 from onnxq.quantization.rounding import Rounding
 from onnxq.quantization.search import Search
 from onnxq.quantization.sequential import SettledLayers, settle_layers
-from onnxq.quantization.targets import Target
 from onnxq.shown import Shown
+from onnxq.targets import Target
 
 PROOF_SAMPLES = 8
 """Samples on which equalization is proved."""
@@ -50,14 +50,14 @@ class Prepared:
         model: equalized and centered.
         calibration: of exactly that model.
         gains: tensor → how much an error in each of its channels matters (channels,).
-        equalization, absorption: what was done; None where not asked for.
+        equalization, centering: what was done; None where not asked for.
     """
 
     model: Model
     calibration: Calibration
     gains: Mapping[str, NDArray[np.float64]]
     equalization: Equalization | None = None
-    absorption: Absorption | None = None
+    centering: Centering | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,9 +95,9 @@ class QuantizationResult(Shown):
         return self.prepared.equalization
 
     @property
-    def absorption(self) -> Absorption | None:
+    def centering(self) -> Centering | None:
         """What was centered; None where it was not asked for."""
-        return self.prepared.absorption
+        return self.prepared.centering
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Request:
     target: Target
     options: QuantizationOptions
     equalize: bool
-    absorb: bool
+    center: bool
     correct: bool
     adaptive: bool
     progress: Progress
@@ -186,19 +186,19 @@ def _choose(request: Request, relu6: str) -> Choice:
 def _prepare(request: Request, choice: Choice | None) -> Prepared:
     """Equalize as chosen, if so, and center for targets without zero points."""
     model, calibration = request.model, request.calibration
-    record = absorption = None
+    record = centering = None
     if choice is not None:
         feeds = random_feeds(model) if request.samples is None else request.samples.proof
         model, record = carry_out(choice, feeds)
         model = infer_shapes(model)
-        calibration, _ = derive_calibration(calibration, record.octaves)
+        calibration, _ = derive_calibration(calibration, record.exponents)
     graph = Graph(model)
     gains = input_gains(graph, find_classes(graph), calibration)
-    if choice is not None and request.absorb and request.target.symmetric:
-        absorption = plan_absorption(graph, calibration, gains, request.options.ranges)
-        model = absorb(model, absorption)
-        calibration = derive_shifted(calibration, absorption)
-    return Prepared(model, calibration, gains, record, absorption)
+    if choice is not None and request.center and request.target.symmetric:
+        centering = plan_centering(graph, calibration, gains, request.options.ranges)
+        model = center_by(model, centering)
+        calibration = derive_shifted(calibration, centering)
+    return Prepared(model, calibration, gains, record, centering)
 
 
 def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, QuantizationResult]:
@@ -206,7 +206,7 @@ def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, Q
     model, samples = prepared.model, request.samples
     plan = plan_quantization(
         Graph(model), prepared.calibration, request.target, request.options, prepared.gains,
-        fixed=prepared.absorption.ranges if prepared.absorption else {}, keep=request.keep,
+        fixed=prepared.centering.ranges if prepared.centering else {}, keep=request.keep,
     )  # fmt: skip
     settled = SettledLayers({}, {}, (), ())
     if samples is not None and (request.correct or request.adaptive):

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.formats.parameters import Parameters, quantize_weight, scale_of_each
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.moments import Moments
-from onnxq.quantization.numerics import Parameters, quantize_weight, scale_of_each
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -88,24 +88,24 @@ def round_weight(
         int8 in stored layout, fitted to all samples where adaptive, and the record.
     """
     steps = scale_of_each(parameters, layout.shape)
-    canonical, step = (
-        layout.to_canonical(np.asarray(values, np.float64)).reshape(
+    by_output, step = (
+        layout.to_output_major(np.asarray(values, np.float64)).reshape(
             layout.groups, layout.outputs // layout.groups, -1
         )
         for values in (weight, steps)
     )
     step = step[:, :, :1]
     integers, adaptive, nearest_error, adaptive_error = choose_rounding(
-        canonical, step, fitted, unseen
+        by_output, step, fitted, unseen
     )
-    stored = layout.from_canonical(integers.reshape(layout.outputs, -1, layout.taps))
+    stored = layout.from_output_major(integers.reshape(layout.outputs, -1, layout.taps))
     return stored.astype(np.int8), Rounding(node, adaptive, nearest_error, adaptive_error)
 
 
 def choose_rounding(
     weight: Floats, step: Floats, fitted: Moments, unseen: Moments
 ) -> tuple[Floats, bool, float, float]:
-    """The same for a weight (groups, outputs per group, columns) of floats in canonical form.
+    """The same for a weight (groups, outputs per group, columns) of floats in output-major form.
 
     Args:
         step: (groups, outputs per group, 1), the scale of each output.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnxq.data.gather import run_batches
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
-from onnxq.model.part import names_read, part_of
+from onnxq.model.subgraph import names_read, subgraph_model
 
 Array = NDArray[Any]
 
@@ -90,7 +90,7 @@ class SegmentRunner:
             name: (onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.ndim)
             for name, value in ((name, self._live[name][0]) for name in fed)
         }
-        part = part_of(self._graph, nodes, inputs, wanted)
+        part = subgraph_model(self._graph, nodes, inputs, wanted)
         batches = [{name: self._live[name][i] for name in fed} for i in range(self._count)]
         results = run_batches(part, wanted, batches, optimize=False)
         for index, name in enumerate(wanted):

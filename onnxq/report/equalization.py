@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from onnxq.api import EqualizationResult
-    from onnxq.equalization.absorb import Absorption
+    from onnxq.equalization.centering import Centering
     from onnxq.equalization.equalize import Equalization
     from onnxq.equalization.prove import Proof
     from onnxq.model.model import Model
@@ -36,7 +36,7 @@ def summary(record: Equalization) -> Iterator[str]:
         yield f"rolled back, as the proof failed: {', '.join(record.rolled_back)}"
 
 
-def absorption_summary(plan: Absorption) -> str:
+def centering_summary(plan: Centering) -> str:
     """One line on what was centered."""
     saved = [shift.gain for shift in plan.shifts]
     span = f", saving {min(saved):.1f} to {max(saved):.1f} dB of rounding noise" if saved else ""
@@ -94,7 +94,7 @@ def tables(record: Equalization) -> Iterator[Table]:
     )
 
 
-def absorption_tables(plan: Absorption) -> Iterator[Table]:
+def centering_tables(plan: Centering) -> Iterator[Table]:
     """What was centered and what was not."""
     yield table(
         "Centered | >Offset | >Saved (dB) | Absorbed by",
@@ -116,7 +116,7 @@ def span(values: NDArray[np.float64]) -> str:
     return f"{low:.3g}" if low == high else f"{low:.3g}…{high:.3g}"
 
 
-def absorption_document(plan: Absorption) -> dict[str, Any]:
+def centering_document(plan: Centering) -> dict[str, Any]:
     """What was centered and what was not, for `--json`."""
     return {
         "centered": [
@@ -152,6 +152,6 @@ def document(model: Model, result: EqualizationResult, output: Path) -> dict[str
         "normalization": result.normalization,
         "calibration_samples": result.calibration.samples if result.calibration else 0,
         **record_document(result.equalization),
-        "absorption": result.absorption and absorption_document(result.absorption),
+        "absorption": result.centering and centering_document(result.centering),
         "change": result.change,
     }

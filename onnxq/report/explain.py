@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from onnxq import api
 from onnxq.calibration.statistics import Calibration
 from onnxq.equalization.classes import Barrier
+from onnxq.formats.parameters import Parameters
 from onnxq.model.graph import Node
 from onnxq.model.model import Model
 from onnxq.model.operators import Int8Rule, ScaleRule, operator_of
 from onnxq.progress import SILENT, Progress
-from onnxq.quantization.numerics import Parameters
 from onnxq.quantization.plan import QuantizationOptions, plan_quantization
-from onnxq.quantization.targets import target_named
 from onnxq.report.subject import Subject, look_at
 from onnxq.report.table import Table, count, number, table
+from onnxq.targets import target_named
 
 RANDOM = 8
 """Samples drawn to plan a float model that comes without a calibration."""
@@ -124,7 +124,7 @@ def explain_node(subject: Subject, node: Node, *, asked: str = "", note: str = "
     """Explain one node of a model that is looked at already."""
     status = subject.status(node)
     around = (*subject.data_of(node), *node.outputs)
-    equalized = any(np.any(subject.octaves.get(name, 0)) for name in around)
+    equalized = any(np.any(subject.exponents.get(name, 0)) for name in around)
     return Explanation(
         node.name, node.op_type, asked, status.becomes, status.reason, equalized,
         tuple(_equalization(subject, node)), tuple(_quantization(subject, node)),
@@ -158,11 +158,11 @@ def _equalization(subject: Subject, node: Node) -> Iterator[Fact]:
 
 def _scales(subject: Subject, name: str) -> str:
     """Whether a tensor carries scales, and if not, why."""
-    octaves = subject.octaves.get(name)
-    if octaves is not None and np.any(octaves):
-        scaled = int(np.count_nonzero(octaves))
-        factors = f"2^{_span(octaves[octaves != 0])}"
-        return f"{scaled:,} of {count(octaves.size, 'channel')} scaled by {factors}"
+    exponents = subject.exponents.get(name)
+    if exponents is not None and np.any(exponents):
+        scaled = int(np.count_nonzero(exponents))
+        factors = f"2^{_span(exponents[exponents != 0])}"
+        return f"{scaled:,} of {count(exponents.size, 'channel')} scaled by {factors}"
     pattern = subject.classes.patterns.get(name)
     if pattern is None:
         return "no scale: it is no float32 activation of known rank"
@@ -173,9 +173,9 @@ def _scales(subject: Subject, name: str) -> str:
         return f"no scale can enter: {'; '.join(stops) or 'it is pinned'}"
     free = len(set(pattern.ravel().tolist()) - {0})
     what = f"{count(free, 'scale')} free"
-    if subject.quantized is None and not subject.octaves:
+    if subject.quantized is None and not subject.exponents:
         return f"{what}; onnxq equalize chooses them"
-    if not subject.record and not subject.octaves:
+    if not subject.record and not subject.exponents:
         return f"{what}; whether another tool chose any is not recorded"
     if subject.record.get("equalization", 0) is None:
         return f"{what}; quantized with --no-equalize"

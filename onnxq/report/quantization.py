@@ -35,8 +35,8 @@ def summary(result: QuantizationResult) -> Iterator[str]:
         if result.equalization.clips:
             mode = result.equalization.options.relu6
             yield f"saturating Clips: {mode} ({result.relu6_reason})"
-    if result.absorption is not None:
-        yield equalization_report.absorption_summary(result.absorption)
+    if result.centering is not None:
+        yield equalization_report.centering_summary(result.centering)
     if math.isfinite(result.float_sqnr):
         yield f"float model: changed by {-result.float_sqnr:.1f} dB on held-out samples"
     if result.roundings:
@@ -159,8 +159,7 @@ def document(
         "options": plan.options,
         "normalization": result.normalization,
         "equalization": equalization and equalization_report.record_document(equalization),
-        "absorption": result.absorption
-        and equalization_report.absorption_document(result.absorption),
+        "absorption": result.centering and equalization_report.centering_document(result.centering),
         "relu6_reason": result.relu6_reason,
         "float_sqnr_db": result.float_sqnr,
         "int8_sqnr_db": result.int8_sqnr,

@@ -1,6 +1,6 @@
 """One model as the reports look at it: its float graph, and what becomes of each node.
 
-Of a quantized model the float graph is that of its float twin, without Q/DQ, so that nodes and
+Of a quantized model the float graph is that of it without Q/DQ, without Q/DQ, so that nodes and
 neighbors read as in the model it was made from.
 """
 
@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.data.suggest import suggest
 from onnxq.equalization.classes import ScaleClasses, find_classes
 from onnxq.errors import UsageError
+from onnxq.formats.parameters import Parameters
+from onnxq.model.channel_scales import recorded_exponents, recorded_offsets
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
 from onnxq.model.normalize import Normalization, normalize
-from onnxq.model.octaves import recorded_octaves, recorded_offsets
 from onnxq.model.operators import DEQUANTIZE, QUANTIZE, Int8Rule, operator_of, weight_layout
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.details import Details, details
-from onnxq.quantization.numerics import Parameters
 from onnxq.quantization.plan import Float, QuantizationPlan
-from onnxq.validation.twin import float_twin
+from onnxq.suggest import suggest
+from onnxq.validation.without_qdq import without_qdq
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class Subject:
         return find_classes(self.graph)
 
     @cached_property
-    def octaves(self) -> Mapping[str, NDArray[np.float64]]:
+    def exponents(self) -> Mapping[str, NDArray[np.float64]]:
         """Tensor → log₂ of the scales that equalization gave its channels."""
-        return recorded_octaves(self.model)
+        return recorded_exponents(self.model)
 
     @cached_property
     def offsets(self) -> Mapping[str, NDArray[np.float64]]:
@@ -204,6 +204,6 @@ def look_at(model: Model, plan: QuantizationPlan | None = None) -> Subject:
     normalized, normalization = normalize(model)
     graph = Graph(normalized)
     if any(node.op_type in {QUANTIZE, DEQUANTIZE} for node in graph.nodes):
-        twin = Graph(float_twin(normalized))
-        return Subject(model, twin, graph, normalization, details(model))
+        stripped = Graph(without_qdq(normalized))
+        return Subject(model, stripped, graph, normalization, details(model))
     return Subject(model, graph, None, normalization, details(model), plan)

@@ -47,20 +47,20 @@ class CauseFinder:
     """Adds up over batches what tells the causes."""
 
     def __init__(self, pairing: Pairing) -> None:
-        graph, twin = Graph(pairing.quantized), Graph(pairing.twin)
+        graph, stripped = Graph(pairing.quantized), Graph(pairing.stripped)
         paired = {*pairing.tensors, *graph.inputs}
         self._pairing = pairing
         self._inputs: dict[str, list[_Input]] = {}
         self._weights: dict[str, float] = {}
         for layer in pairing.layers:
-            main = twin.by_name.get(layer.name)
-            layout = weight_layout(twin, main) if main else ""
+            main = stripped.by_name.get(layer.name)
+            layout = weight_layout(stripped, main) if main else ""
             axis = layout.input_axis if isinstance(layout, WeightLayout) else 1
             nodes = [graph.by_name[name] for name in layer.nodes]
             found = [_input(graph, node, axis) for node in nodes if node.input(0) in paired]
             self._inputs[layer.output] = [each for each in found if each is not None]
             if isinstance(layout, WeightLayout):
-                self._weights[layer.output] = _weight_levels(graph, twin, layer, layout)
+                self._weights[layer.output] = _weight_levels(graph, stripped, layer, layout)
         self._powers = {layer.output: np.zeros(2) for layer in pairing.layers}
         self._seen: dict[_Input, Array] = {}
         self._peaks: dict[_Input, Array] = {}
@@ -153,7 +153,7 @@ def _input(graph: Graph, node: Node, axis: int) -> _Input | None:
     )
 
 
-def _weight_levels(graph: Graph, twin: Graph, layer: Layer, layout: WeightLayout) -> float:
+def _weight_levels(graph: Graph, stripped: Graph, layer: Layer, layout: WeightLayout) -> float:
     """Levels that the median channel uses, %; NaN where each channel has a scale of its own."""
     producer = graph.producers.get(graph.by_name[layer.name].input(layout.weight_position))
     if producer is None or producer.op_type != DEQUANTIZE:
@@ -161,12 +161,12 @@ def _weight_levels(graph: Graph, twin: Graph, layer: Layer, layout: WeightLayout
     scale, zero = graph.constant(producer.input(1)), graph.constant(producer.input(2))
     integers = graph.constant(producer.input(0))
     kept = zero if zero is not None else integers
-    weight = twin.constant(layout.weight)
+    weight = stripped.constant(layout.weight)
     if scale is None or scale.size != 1 or kept is None or weight is None:
         return math.nan
     if kept.dtype.kind not in "iu":
         return math.nan
-    largest = np.abs(layout.to_canonical(weight)).max(axis=(1, 2))
+    largest = np.abs(layout.to_output_major(weight)).max(axis=(1, 2))
     reach = float(scale.item()) * float(np.iinfo(kept.dtype).max)
     return min(100.0, 100 * float(np.median(largest)) / reach)
 

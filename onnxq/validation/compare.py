@@ -19,8 +19,8 @@ from onnxq.data.gather import run_batch
 from onnxq.data.source import DataSource
 from onnxq.errors import DataError, ModelError
 from onnxq.model.model import Model
+from onnxq.model.portable import PortableModel
 from onnxq.model.session import custom_operators
-from onnxq.model.shipped import Shipped
 from onnxq.progress import SILENT, Advance, Progress
 from onnxq.validation.execute import Runner, runner
 from onnxq.validation.metrics import metric_named
@@ -48,7 +48,7 @@ class Comparison:
         metrics: names, see `metric_named`.
     """
 
-    models: tuple[Shipped, ...]
+    models: tuple[PortableModel, ...]
     metrics: tuple[str, ...]
     executions: tuple[str, ...]
     batch_size: int = 8
@@ -190,7 +190,7 @@ def _measured_on_cluster(
 
 def _measure_piece(piece: _Piece) -> list[Terms]:
     """On a worker: the batches of one piece."""
-    models = [shipped.unpack() for shipped in piece.comparison.models]
+    models = [portable.unpack() for portable in piece.comparison.models]
     with custom_operators(piece.comparison.libraries):
         return _measured(
             models, piece.source, piece.comparison, lambda _: None, piece.first, piece.step

@@ -31,9 +31,9 @@ from onnxq.model.session import open_session, run, with_outputs
 from onnxq.progress import SILENT, Progress
 from onnxq.shown import Shown
 from onnxq.validation.causes import CauseFinder, Causes
+from onnxq.validation.cut import DELTA, OWN, cut, with_deltas
 from onnxq.validation.metrics import METRICS
 from onnxq.validation.pairing import Pairing, Unmatched, pair
-from onnxq.validation.rewire import DELTA, OWN, cut, with_deltas
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession as Session
@@ -155,7 +155,7 @@ class _Bench:
     """What runs: the float model that takes errors, the quantized model whole and in pieces.
 
     Attributes:
-        rounded_weights: pieces of the float twin.
+        rounded_weights: pieces of the model without Q/DQ.
         bytes_per_sample: of all paired tensors together.
     """
 
@@ -221,7 +221,7 @@ def _open(float_model: Model, quantized: Model, feeds: Feeds) -> _Bench:
         pairing, exact,
         open_session(with_outputs(pairing.quantized, standing), keep_qdq=True),
         open_session(cut(pairing.quantized, pairing.tensors), keep_qdq=True),
-        open_session(cut(pairing.twin, pairing.tensors)),
+        open_session(cut(pairing.stripped, pairing.tensors)),
         sum(wanted[name].nbytes for name in pairing.tensors) // samples_in(feeds),
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ from onnxq.model.graph import Node
 from onnxq.model.model import Model
 from onnxq.model.operators import Int8Rule, is_dequantize, is_quantize, operator_of, weight_layout
 from onnxq.model.weights import WeightLayout
-from onnxq.quantization.targets import TARGETS
+from onnxq.targets import TARGETS
 
 TARGET = TARGETS["gpu"]
 

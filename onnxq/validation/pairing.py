@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.errors import ModelError
+from onnxq.model.channel_scales import relation
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
 from onnxq.model.modernize import LOWEST_OPSET
 from onnxq.model.normalize import normalize
-from onnxq.model.octaves import relation
 from onnxq.model.operators import (
     DEQUANTIZE,
     QUANTIZE,
@@ -32,7 +32,7 @@ from onnxq.model.operators import (
     kernel_output,
     operator_of,
 )
-from onnxq.validation.twin import float_twin, is_qdq
+from onnxq.validation.without_qdq import is_qdq, without_qdq
 
 Array = NDArray[Any]
 
@@ -69,7 +69,7 @@ class Pairing:
     Attributes:
         exact: the float model.
         quantized: the quantized model, normalized.
-        twin: its float twin.
+        stripped: it without Q/DQ.
         tensors: paired tensors that nodes compute, in the order of the quantized model.
         layers: what of it is quantized, in the same order.
         unmatched: quantized nodes with a weight that are no layer of their own.
@@ -81,7 +81,7 @@ class Pairing:
 
     exact: Model
     quantized: Model
-    twin: Model
+    stripped: Model
     tensors: tuple[str, ...]
     layers: tuple[Layer, ...]
     unmatched: tuple[Unmatched, ...]
@@ -131,11 +131,11 @@ def pair(
     normalized = normalize(float_model)[0]
     exact = infer_shapes(float_model) if float_model.opset >= LOWEST_OPSET else normalized
     quantized = normalize(quantized)[0]
-    twin = float_twin(quantized)
-    graphs = _Graphs(Graph(exact), Graph(quantized), Graph(twin))
+    stripped = without_qdq(quantized)
+    graphs = _Graphs(Graph(exact), Graph(quantized), Graph(stripped))
     tensors = {
         name
-        for name in graphs.twin.activations
+        for name in graphs.stripped.activations
         if name not in refused and not _difference(graphs, name) and _is_boundary(graphs, name)
     }
     layers = []
@@ -147,7 +147,7 @@ def pair(
         main = _main_node(graphs, nodes)
         layers.append(Layer(main.name, main.op_type, name, tuple(node.name for node in nodes)))
         covered |= {node.name: main.name for node in nodes if node.name not in covered}
-    octaves, offsets = relation(float_model, quantized)
+    exponents, offsets = relation(float_model, quantized)
     computed = tensors - set(graphs.quantized.inputs)
     if not computed:
         raise ModelError(
@@ -155,12 +155,12 @@ def pair(
             hint="without --layers they can be compared",
         )
     return Pairing(
-        exact, quantized, twin, tuple(sorted(computed, key=_place(graphs.quantized))),
+        exact, quantized, stripped, tuple(sorted(computed, key=_place(graphs.quantized))),
         tuple(layers), _unmatched(graphs, layers, covered, refused),
         {name: np.exp2(values).astype(np.float32)
-         for name, values in octaves.items() if name in tensors},
+         for name, values in exponents.items() if name in tensors},
         {name: values.astype(np.float32) for name, values in offsets.items() if name in tensors},
-        _bounds(Graph(normalized), graphs.twin, tensors),
+        _bounds(Graph(normalized), graphs.stripped, tensors),
     )  # fmt: skip
 
 
@@ -168,7 +168,7 @@ def pair(
 class _Graphs:
     exact: Graph
     quantized: Graph
-    twin: Graph
+    stripped: Graph
 
 
 def _place(graph: Graph) -> Any:
@@ -188,9 +188,9 @@ def _difference(graphs: _Graphs, name: str) -> str:
 
 def _is_boundary(graphs: _Graphs, name: str) -> bool:
     """Whether layers end here: not before a fused activation, nor amid int8 pass-throughs."""
-    twin = graphs.twin
-    uses, producer = twin.consumers(name), twin.producers.get(name)
-    if twin.is_exposed(name) or producer is None:
+    stripped = graphs.stripped
+    uses, producer = stripped.consumers(name), stripped.producers.get(name)
+    if stripped.is_exposed(name) or producer is None:
         return True
     row = operator_of(uses[0].node) if len(uses) == 1 else None
     if row is not None and row.fuses:
@@ -227,7 +227,7 @@ def _main_node(graphs: _Graphs, nodes: list[Node]) -> Node:
     weighted = [
         node
         for node in computing
-        if (same := graphs.twin.node_named(node.name)) and _is_weighted(graphs.twin, same)
+        if (same := graphs.stripped.node_named(node.name)) and _is_weighted(graphs.stripped, same)
     ]
     if weighted or not computing:
         return (weighted or nodes)[-1]
@@ -243,7 +243,7 @@ def _unmatched(
     for node in graphs.quantized.nodes:
         if node.name in names or not _is_quantized(graphs, node):
             continue
-        written = kernel_output(graphs.twin, graphs.twin.by_name[node.name])
+        written = kernel_output(graphs.stripped, graphs.stripped.by_name[node.name])
         why = refused.get(written) or _difference(graphs, written)
         why = why or "its output only passes on int8 or is dropped"
         where = covered.get(node.name)
@@ -254,7 +254,7 @@ def _unmatched(
 
 def _is_quantized(graphs: _Graphs, node: Node) -> bool:
     """Whether the node has a quantized weight, or computes on integers in the operator's form."""
-    graph, same = graphs.quantized, graphs.twin.by_name.get(node.name)
+    graph, same = graphs.quantized, graphs.stripped.by_name.get(node.name)
     if is_qdq(node) or same is None:
         return False
     if operator_of(node) is None:
@@ -262,17 +262,17 @@ def _is_quantized(graphs: _Graphs, node: Node) -> bool:
         return any(value is not None and value.dtype.itemsize == 1 for value in constants)
     producer = graph.producers.get(node.input(1))
     dequantized = producer is not None and producer.op_type == DEQUANTIZE
-    return dequantized and _is_weighted(graphs.twin, same)
+    return dequantized and _is_weighted(graphs.stripped, same)
 
 
-def _bounds(exact: Graph, twin: Graph, tensors: set[str]) -> dict[str, tuple[float, float]]:
+def _bounds(exact: Graph, stripped: Graph, tensors: set[str]) -> dict[str, tuple[float, float]]:
     """What the activations before a tensor limit it to, where the quantized model has none.
 
     ONNX Runtime's quantizer drops a Relu or Clip that the quantizer behind does anyway.
     """
     found = {}
     for name in sorted(tensors):
-        here = twin.producers.get(name)
+        here = stripped.producers.get(name)
         row = operator_of(here) if here else None
         if row is None or row.fuses:
             continue

@@ -115,11 +115,11 @@ def test_neither_order_nor_batches_matter(parts, shuffler):
     hnp.arrays(np.float32, (4, 6), elements=st.floats(-100, 100, width=32)),
     st.lists(st.integers(-6, 6), min_size=6, max_size=6),
 )
-def test_scaling_by_powers_of_two_shifts_the_histogram(values, octaves):
+def test_scaling_by_powers_of_two_shifts_the_histogram(values, exponents):
     values[np.abs(values) < 2.0**-20] = 0
-    octaves = np.array(octaves)
-    shifted = statistics(values, 1).scaled(octaves)
-    fresh = statistics(values * np.exp2(octaves).astype(np.float32), 1)
+    exponents = np.array(exponents)
+    shifted = statistics(values, 1).scaled(exponents)
+    fresh = statistics(values * np.exp2(exponents).astype(np.float32), 1)
     assert np.array_equal(shifted.minimum, fresh.minimum)
     assert np.array_equal(shifted.maximum, fresh.maximum)
     top = max(shifted.top, fresh.top)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnxq.calibration import bins, ranges
 from onnxq.calibration.accumulate import Accumulator
-from onnxq.quantization.numerics import activation_parameters, dequantize, quantize
+from onnxq.formats.parameters import activation_parameters, dequantize, quantize
 
 SIZE = 200_000
 

@@ -17,7 +17,7 @@ from onnxq.model.model import Model
 from onnxq.model.session import open_session, run
 from onnxq.quantization.insert import insert
 from onnxq.quantization.plan import Float, QuantizationOptions, plan_quantization
-from onnxq.quantization.targets import TARGETS
+from onnxq.targets import TARGETS
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
 from calibration.test_runs import only_singly

@@ -133,19 +133,19 @@ def test_a_class_that_fails_the_proof_is_rolled_back_and_named():
 @settings(max_examples=40)
 @given(random_models(), st.integers(0, 100))
 def test_a_derived_calibration_equals_a_new_one(model, seed):
-    """Histograms move by whole octaves, so no value is counted again."""
+    """Histograms move by whole exponents, so no value is counted again."""
     graph = Graph(model)
     classes = find_classes(graph)
     exponents = random_exponents(classes, seed)
     scaled, _ = apply_scales(graph, classes, exponents)
-    octaves = {name: np.log2(scales_of(p, exponents)) for name, p in classes.patterns.items()}
+    exponents = {name: np.log2(scales_of(p, exponents)) for name, p in classes.patterns.items()}
     tensors = tensors_to_observe(graph)
     # Optimized graphs may round sums in another order where kernels were added.
     source = open_data(fixed_feeds(model, seed), model.inputs)
     if not same_outputs(model, scaled, fixed_feeds(model, seed), optimize=True):
         return
     before = observe(model, source, tensors, fingerprint="before")
-    derived, lost = derive_calibration(before, octaves)
+    derived, lost = derive_calibration(before, exponents)
     fresh = observe(scaled, source, tensors, fingerprint="after")
     assert set(derived.tensors) | set(lost) == set(fresh.tensors)
     for name, statistics in derived.tensors.items():
@@ -159,15 +159,15 @@ def test_nothing_is_lost_where_scales_vary_along_the_counted_axis():
     graph = Graph(model)
     classes = find_classes(graph)
     exponents = random_exponents(classes)
-    octaves = {name: np.log2(scales_of(p, exponents)) for name, p in classes.patterns.items()}
-    _, lost = derive_calibration(calibrate(model, samples(model)), octaves)
+    exponents = {name: np.log2(scales_of(p, exponents)) for name, p in classes.patterns.items()}
+    _, lost = derive_calibration(calibrate(model, samples(model)), exponents)
     assert lost == ()
 
 
 def test_real_scales_lose_the_tensors_they_move():
     model = uneven(clip=False)
     calibration = calibrate(model, samples(model))
-    octaves = {name: np.full(1, 0.5) for name in calibration.tensors}
-    derived, lost = derive_calibration(calibration, octaves)
+    exponents = {name: np.full(1, 0.5) for name in calibration.tensors}
+    derived, lost = derive_calibration(calibration, exponents)
     assert not derived.tensors
     assert set(lost) == set(calibration.tensors)

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from onnxq.api import calibrate
 from onnxq.equalization import noise as noise_module
 from onnxq.equalization.apply import apply_scales
-from onnxq.equalization.canonical import canonical_exponents
 from onnxq.equalization.choose import EqualizationOptions
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.equalize import equalize
@@ -18,6 +17,7 @@ from onnxq.equalization.noise import build_noise_model
 from onnxq.equalization.objective import SHARPNESS, Objective
 from onnxq.equalization.prove import random_feeds
 from onnxq.equalization.solve import solve
+from onnxq.equalization.starting_scales import starting_exponents
 from onnxq.model.graph import Graph
 from onnxq.model.session import open_session, run, with_outputs
 
@@ -29,12 +29,12 @@ from equalization.graphs import random_feeds as fixed_feeds
 def problem(model, *, per_channel=False, calibration=None):
     graph = Graph(model)
     classes = find_classes(graph)
-    canonical = canonical_exponents(graph, classes, calibration)
-    of = {root: number for number, root in enumerate(sorted(canonical), start=1)}
-    noise = build_noise_model(graph, classes, of, calibration, canonical, per_channel=per_channel)
+    starting = starting_exponents(graph, classes, calibration)
+    of = {root: number for number, root in enumerate(sorted(starting), start=1)}
+    noise = build_noise_model(graph, classes, of, calibration, starting, per_channel=per_channel)
     start = np.zeros(1 + len(of))
     for root, number in of.items():
-        start[number] = -canonical[root]
+        start[number] = -starting[root]
     return noise, start
 
 
@@ -46,9 +46,9 @@ def test_canonical_form_forgets_the_scales(model, seed):
     classes = find_classes(graph)
     exponents = random_exponents(classes, seed)
     scaled = Graph(apply_scales(graph, classes, exponents)[0])
-    first = canonical_exponents(graph, classes, None)
+    first = starting_exponents(graph, classes, None)
     again = find_classes(scaled)
-    second = canonical_exponents(scaled, again, None)
+    second = starting_exponents(scaled, again, None)
     for site, other in zip(classes.linears, again.linears, strict=True):
         assert site.node.name == other.node.name
         for ids, ids_ in ((site.output_ids, other.output_ids), (site.input_ids, other.input_ids)):
@@ -104,9 +104,9 @@ def test_two_layers_get_the_rule_of_data_free_quantization():
     x = b.op("Conv", b.op("Relu", x), second, shape=(3, 4, 4), kernel_shape=[1, 1], name="y")
     model = b.model(x)
     _, record = equalize(model, None, random_feeds(model), EqualizationOptions(real_scales=True))
-    octaves = next(values for values in record.octaves.values() if values.size == 8)
+    exponents = next(values for values in record.exponents.values() if values.size == 8)
     rule = -0.5 * np.log2(ranges)
-    assert np.ptp(octaves.ravel() - rule) < 0.35
+    assert np.ptp(exponents.ravel() - rule) < 0.35
 
 
 def test_the_strongest_elements_tell_where_the_scales_go(monkeypatch):

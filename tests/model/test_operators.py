@@ -401,9 +401,9 @@ def test_weights_absorb_scales_on_both_sides(op_type, case, rng):
     feeds = fixture.feeds()
     layout = weight_layout(fixture.graph, fixture.node)
     rows, columns = powers(rng, layout.outputs), powers(rng, layout.inputs)
-    weight = layout.to_canonical(fixture.graph.constant(layout.weight))
+    weight = layout.to_output_major(fixture.graph.constant(layout.weight))
     scaled = weight * (rows[:, None] / columns[layout.input_index()])[:, :, None]
-    constants = {layout.weight: layout.from_canonical(scaled)}
+    constants = {layout.weight: layout.from_output_major(scaled)}
     if layout.bias:
         constants[layout.bias] = fixture.graph.constant(layout.bias) * rows
     (before,) = fixture.run(feeds)
@@ -418,9 +418,9 @@ def test_the_canonical_weight_computes_what_the_operator_does(op_type, case):
     fixture = Fixture(op_type, case)
     layout = weight_layout(fixture.graph, fixture.node)
     weight = fixture.graph.constant(layout.weight)
-    canonical = layout.to_canonical(weight)
-    assert canonical.shape == (layout.outputs, layout.inputs // layout.groups, layout.taps)
-    assert np.array_equal(layout.from_canonical(canonical), weight)
+    by_output = layout.to_output_major(weight)
+    assert by_output.shape == (layout.outputs, layout.inputs // layout.groups, layout.taps)
+    assert np.array_equal(layout.from_output_major(by_output), weight)
     index = layout.input_index()
     (shape,) = case.shapes[:1]
     for channel in range(layout.inputs):
@@ -430,7 +430,7 @@ def test_the_canonical_weight_computes_what_the_operator_does(op_type, case):
         (y,) = fixture.run({"x0": x}, zeros)
         axes = tuple(a for a in range(y.ndim) if a != layout.output_axis % y.ndim)
         reached = np.abs(y).max(axis=axes, initial=0) > 0
-        wired = np.any((index == channel) & np.any(canonical != 0, axis=2), axis=1)
+        wired = np.any((index == channel) & np.any(by_output != 0, axis=2), axis=1)
         assert np.array_equal(reached, wired)
 
 
@@ -488,7 +488,7 @@ def test_offsets(op_type):
         if fixture.row.offset is OffsetRule.ABSORBS:
             if isinstance(layout := weight_layout(fixture.graph, fixture.node), str):
                 continue
-            weight = layout.to_canonical(fixture.graph.constant(layout.weight))
+            weight = layout.to_output_major(fixture.graph.constant(layout.weight))
             gain = 0.75 * case_alpha(fixture)
             expected = along(gain * weight.sum(axis=(1, 2)), feeds["x0"].ndim, layout.output_axis)
         if fixture.row.offset is OffsetRule.ADDS:

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from onnxq.api import calibrate
 from onnxq.calibration.ranges import ESTIMATORS
 from onnxq.errors import UsageError
+from onnxq.formats.parameters import dequantize, quantize_weight
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.operators import Int8Rule, operator_of, weight_layout
 from onnxq.quantization.insert import insert
-from onnxq.quantization.numerics import dequantize, quantize_weight
 from onnxq.quantization.plan import (
     Float,
     Own,
@@ -28,7 +28,7 @@ from onnxq.quantization.plan import (
     plan_quantization,
 )
 from onnxq.quantization.sequential import settle_layers
-from onnxq.quantization.targets import TARGETS
+from onnxq.targets import TARGETS
 
 from equalization.check import outputs
 from equalization.graphs import GRAPHS, Builder, random_feeds, random_models

@@ -14,7 +14,7 @@ from onnxq.quantization.insert import insert
 from onnxq.quantization.moments import Moments, collect_moments
 from onnxq.quantization.plan import QuantizationOptions, plan_quantization
 from onnxq.quantization.sequential import settle_layers
-from onnxq.quantization.targets import TARGETS
+from onnxq.targets import TARGETS
 
 from equalization.check import outputs
 from equalization.graphs import GRAPHS, Builder, random_feeds, random_models
@@ -52,9 +52,9 @@ def node_model(kind):
     return b.model(y)
 
 
-def canonical(layout, weight):
+def output_major(layout, weight):
     """(groups, outputs per group, columns)."""
-    return layout.to_canonical(np.asarray(weight, np.float64)).reshape(
+    return layout.to_output_major(np.asarray(weight, np.float64)).reshape(
         layout.groups, layout.outputs // layout.groups, -1
     )
 
@@ -75,7 +75,7 @@ def test_weight_times_columns_is_what_the_node_computes(kind):
     index = np.random.default_rng(0).integers(0, y.shape[2], (5, 3))
     found = Columns(graph, node, layout).of(feeds["x"], index)
     columns = found.reshape(*found.shape[:2], 15)
-    product = canonical(layout, graph.constant(layout.weight)) @ columns
+    product = output_major(layout, graph.constant(layout.weight)) @ columns
     wanted = np.take_along_axis(y, index[:, None], 2)
     if layout.bias:
         wanted = wanted - graph.constant(layout.bias).reshape(1, -1, 1)
@@ -137,7 +137,7 @@ def test_the_error_by_moments_is_the_measured_one(kind, centered, pending, monke
         layout, Columns(graph, node, layout), noisy,
         [y - bias_of(graph, layout, y.ndim) for y in exact], centered=centered,
     )  # fmt: skip
-    weight = canonical(layout, graph.constant(layout.weight))
+    weight = output_major(layout, graph.constant(layout.weight))
     for half, moments in enumerate(halves):
         error = np.concatenate(exact)[half::2] - np.concatenate(other)[half::2]
         if centered:
@@ -186,7 +186,7 @@ def test_few_positions_of_many_columns_lose_nothing(groups, centered, monkeypatc
     many = collect_moments(layout, columns, [noisy], [t], centered=centered)
     assert few[0].basis.shape == (groups, 40 // groups, 9)
     assert many[0].basis is None
-    weights = canonical(layout, graph.constant(layout.weight))
+    weights = output_major(layout, graph.constant(layout.weight))
     other = weights + 0.1 * rng.standard_normal(weights.shape)
     for a, c in (*zip(few, many, strict=True), (few[0] + few[1], many[0] + many[1])):
         assert np.allclose(a.metric, c.metric, atol=1e-5)

@@ -22,7 +22,7 @@ from onnxq.quantization.search import (
 )
 
 from equalization.graphs import random_feeds
-from shipped import TESTDATA, images, uneven
+from testdata import TESTDATA, images, uneven
 
 CRITERION = Criterion("top1", "%", 90.0, 1.0, "%", 100)
 

@@ -1,4 +1,4 @@
-"""A small network whose channels differ by octaves, quantized, with a report on it."""
+"""A small network whose channels differ by exponents, quantized, with a report on it."""
 
 import numpy as np
 import onnx
@@ -7,7 +7,7 @@ import pytest
 from onnxq.report.html import collect
 from reporting import EVIL, Reported, renamed
 
-from shipped import uneven
+from testdata import uneven
 
 
 @pytest.fixture(scope="session")

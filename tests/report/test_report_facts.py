@@ -9,13 +9,13 @@ import pytest
 from onnxq.calibration.statistics import TensorStatistics
 from onnxq.calibration.stream import observe
 from onnxq.errors import DataError, UsageError
+from onnxq.formats.parameters import activation_parameters
 from onnxq.model.session import open_session, run, with_outputs
-from onnxq.quantization.numerics import activation_parameters
 from onnxq.report.html import charts, collect, render
 from reporting import EVIL, Reported
 
 from equalization.graphs import Builder
-from shipped import TESTDATA, images
+from testdata import TESTDATA, images
 
 
 def seen(values: np.ndarray) -> TensorStatistics:

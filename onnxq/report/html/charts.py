@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from onnxq.calibration import bins
 from onnxq.calibration.statistics import TensorStatistics
-from onnxq.quantization.numerics import Parameters
+from onnxq.formats.parameters import Parameters
 
 Floats = NDArray[np.float64]
 
@@ -183,7 +183,7 @@ class Quartiles:
 
 
 OCTAVES = 8
-"""Octaves below the widest channel that the row of quartiles shows; 127 levels are almost 7."""
+"""Exponents below the widest channel that the row of quartiles shows; 127 levels are almost 7."""
 
 
 def channel_spread(magnitudes: Floats) -> Quartiles | None:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.equalization.derive import derive_calibration
+from onnxq.formats.parameters import Parameters
+from onnxq.model.channel_scales import relation
 from onnxq.model.graph import Node
 from onnxq.model.model import Model
-from onnxq.model.octaves import relation
-from onnxq.quantization.numerics import Parameters
 from onnxq.report import details as details_report
 from onnxq.report.explain import Explanation, explain_node
 from onnxq.report.html import charts
@@ -189,13 +189,13 @@ def view(
 def _statistics(
     model: Model, reference: Subject | None, calibration: Calibration | None
 ) -> tuple[Mapping[str, charts.Seen], Sequence[str]]:
-    """The calibration in this model's coordinates: y = 2^octaves·x − offset."""
+    """The calibration in this model's coordinates: y = 2^exponents·x − offset."""
     if calibration is None:
         return {}, ()
     if reference is None:
         return {name: charts.Seen(each) for name, each in calibration.tensors.items()}, ()
-    octaves, offsets = relation(reference.model, model)
-    scaled, lost = derive_calibration(calibration, octaves)
+    exponents, offsets = relation(reference.model, model)
+    scaled, lost = derive_calibration(calibration, exponents)
     found = {}
     for name, each in scaled.tensors.items():
         offset = offsets.get(name, np.zeros(())).ravel()
@@ -270,8 +270,8 @@ def _canonical(subject: Subject, node: Node) -> Floats | None:
     weight = subject.graph.constant(layout.weight) if layout else None
     if layout is None or weight is None or not weight.size:
         return None
-    canonical = layout.to_canonical(np.asarray(weight, np.float64))
-    rows: Floats = canonical.reshape(len(canonical), -1)
+    by_output = layout.to_output_major(np.asarray(weight, np.float64))
+    rows: Floats = by_output.reshape(len(by_output), -1)
     return rows
 
 

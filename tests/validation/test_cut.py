@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from onnxq.api import calibrate
+from onnxq.formats.parameters import dequantize, quantize_weight
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.session import open_session, run, with_outputs
 from onnxq.quantization.insert import insert
-from onnxq.quantization.numerics import dequantize, quantize_weight
 from onnxq.quantization.plan import QuantizationOptions, plan_quantization
-from onnxq.quantization.targets import TARGETS
+from onnxq.targets import TARGETS
+from onnxq.validation.cut import DELTA, OWN, cut, with_deltas
 from onnxq.validation.pairing import pair
-from onnxq.validation.rewire import DELTA, OWN, cut, with_deltas
-from onnxq.validation.twin import float_twin, is_qdq
+from onnxq.validation.without_qdq import is_qdq, without_qdq
 
 from equalization.check import runnable
 from equalization.graphs import GRAPHS, random_feeds, random_models
@@ -77,10 +77,10 @@ def test_the_twin_rounds_the_weights_and_nothing_else(target):
     model = network()
     feeds = random_feeds(model, batch=4)
     int8, plan = quantized(model, feeds, target)
-    twin = float_twin(int8)
+    stripped = without_qdq(int8)
     assert any(is_qdq(node) for node in Graph(int8).nodes)
-    assert not any(is_qdq(node) for node in Graph(twin).nodes)
-    rounded = Graph(twin)
+    assert not any(is_qdq(node) for node in Graph(stripped).nodes)
+    rounded = Graph(stripped)
     for name, parameters in plan.weights.items():
         position = 1
         weight = Graph(model).constant(Graph(model).by_name[name].input(position))
@@ -88,7 +88,7 @@ def test_the_twin_rounds_the_weights_and_nothing_else(target):
         expected = dequantize(quantize_weight(weight, parameters), parameters)
         np.testing.assert_array_equal(stored, expected)
     exact = run(open_session(model, optimize=False), None, feeds)
-    for wanted, found in zip(exact, run(open_session(twin), None, feeds), strict=True):
+    for wanted, found in zip(exact, run(open_session(stripped), None, feeds), strict=True):
         assert np.square(wanted - found).sum() < 1e-3 * np.square(wanted).sum()
 
 

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from onnxq.api import calibrate, equalize, quantize
 from onnxq.calibration.stream import observe
 from onnxq.data import open_data
-from onnxq.equalization.absorb import (
-    absorb,
+from onnxq.equalization.centering import (
     center,
+    center_by,
     derive_shifted,
-    plan_absorption,
+    plan_centering,
 )
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.prove import compare_outputs, run_reference
@@ -133,8 +133,8 @@ def test_random_graphs_keep_their_outputs(model):
     graph = Graph(model)
     calibration = calibrated(model)
     gains = input_gains(graph, find_classes(graph), calibration)
-    plan = plan_absorption(graph, calibration, gains, "minmax")
-    centered = absorb(model, plan)
+    plan = plan_centering(graph, calibration, gains, "minmax")
+    centered = center_by(model, plan)
     assert -change(model, centered).sqnr < -80
     weighted = {node.name for node in graph.nodes if node.op_type in {"Conv", "Gemm"}}
     named = {shift.producer for shift in plan.shifts} | set(plan.refused)
@@ -158,10 +158,10 @@ def test_equalize_absorbs_only_when_asked():
     model = pointwise(ACTIVATIONS["Clip"])
     calibration = calibrate(model, samples(model))
     same, result = equalize(model, calibration=calibration)
-    assert result.absorption is None
+    assert result.centering is None
     assert result.change.identical
     moved, result = equalize(model, calibration=calibration, absorb_bias=True)
-    assert result.absorption.shifts
+    assert result.centering.shifts
     assert result.equalization.proof.identical
     assert 0 < result.change.difference < 1e-5
     assert moved.proto != same.proto

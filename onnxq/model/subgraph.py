@@ -16,7 +16,7 @@ def names_read(graph: Graph, node: Node) -> set[str]:
     return {name for name in node.inputs if name} | names_in_subgraphs(proto)
 
 
-def part_of(
+def subgraph_model(
     graph: Graph, nodes: Iterable[Node], inputs: Mapping[str, tuple[int, int]], outputs: list[str]
 ) -> ModelProto:
     """A model of some nodes.

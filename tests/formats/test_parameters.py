@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
-from onnxq.model.session import exact_equal, open_session, run
-from onnxq.quantization.numerics import (
+from onnxq.formats.parameters import (
     Parameters,
     activation_parameters,
     dequantize,
@@ -17,6 +16,7 @@ from onnxq.quantization.numerics import (
     quantize_weight,
     weight_parameters,
 )
+from onnxq.model.session import exact_equal, open_session, run
 
 LIMIT = 1e6
 

@@ -15,7 +15,7 @@ from onnxq.model.model import Model
 
 
 @dataclass(frozen=True)
-class Shipped:
+class PortableModel:
     """What it takes to have the model elsewhere.
 
     Attributes:
@@ -28,7 +28,7 @@ class Shipped:
     fingerprint: str
 
     @classmethod
-    def of(cls, model: Model) -> Shipped:
+    def of(cls, model: Model) -> PortableModel:
         """Raises `UsageError` for a model above 2 GB that came from no file."""
         if model.source is not None and model.source.is_file():
             return cls(model.source.resolve(), b"", model.fingerprint)
@@ -46,12 +46,12 @@ class Shipped:
 
 
 @lru_cache(maxsize=4)
-def _unpack(shipped: Shipped) -> Model:
-    if shipped.path is None:
+def _unpack(portable: PortableModel) -> Model:
+    if portable.path is None:
         proto = ModelProto()
-        proto.ParseFromString(shipped.content)
+        proto.ParseFromString(portable.content)
         return Model(proto)
-    model = load(shipped.path)
-    if model.fingerprint != shipped.fingerprint:
-        raise ModelError(f"{shipped.path}: the worker reads another model under this name")
+    model = load(portable.path)
+    if model.fingerprint != portable.fingerprint:
+        raise ModelError(f"{portable.path}: the worker reads another model under this name")
     return model

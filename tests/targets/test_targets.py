@@ -9,7 +9,7 @@ from onnx import parser
 from onnxq.errors import UsageError
 from onnxq.model.model import Model
 from onnxq.quantization.plan import Quantized
-from onnxq.quantization.targets import TARGETS, target_named
+from onnxq.targets import TARGETS, target_named
 
 
 def written(tmp_path, text: str) -> str:

@@ -30,13 +30,13 @@ from onnxq.model.graph import Graph
 Floats = NDArray[np.float64]
 
 
-def canonical_exponents(
+def starting_exponents(
     graph: Graph,
     classes: ScaleClasses,
     calibration: Calibration | None,
     pinned: AbstractSet[int] = frozenset(),
 ) -> dict[int, int]:
-    """Class root → log₂ of the scale that leads to the canonical form.
+    """Class root → log₂ of the scale that leads to the starting form.
 
     Classes that nothing but zeros makes are absent: their scale means nothing.
 
@@ -95,11 +95,13 @@ def _limit(site: ClipSite) -> Floats:
 def _linear_power(
     graph: Graph, site: LinearSite, exponents: dict[int, int], powers: dict[int, float]
 ) -> Floats:
-    """Σ_j W² E[x_j²] + b² of each output, for canonical inputs."""
+    """Σ_j W² E[x_j²] + b² of each output, for inputs in that form."""
     index = site.layout.input_index()
     columns = scales_of(site.input_ids, exponents)[index]
     received = np.array([powers.get(root, 1.0) for root in site.input_ids.tolist()])[index]
-    squared = np.square(site.layout.to_canonical(_constant(graph, site.layout.weight))).sum(axis=2)
+    squared = np.square(site.layout.to_output_major(_constant(graph, site.layout.weight))).sum(
+        axis=2
+    )
     made: Floats = (squared / columns**2 * received).sum(axis=1)
     bias = graph.constant(site.layout.bias)
     if bias is not None and bias.size in {1, len(made)}:

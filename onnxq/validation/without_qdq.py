@@ -1,4 +1,4 @@
-"""The float twin of a QDQ model: the same graph with its rounded weights and nothing else rounded.
+"""A QDQ model without its Q/DQ: the same graph with its rounded weights and nothing else rounded.
 
 It shows the graph as its float original was, whatever Q/DQ hide: which activation follows a
 convolution, where the weights are. Running it tells what the weights' rounding alone does.
@@ -27,7 +27,7 @@ def is_qdq(node: Node) -> bool:
     return node.op_type in {QUANTIZE, DEQUANTIZE}
 
 
-def float_twin(model: Model) -> Model:
+def without_qdq(model: Model) -> Model:
     """Remove the Q/DQ pairs of activations and replace those of weights by the rounded weight.
 
     Args:

@@ -1,4 +1,4 @@
-"""The shipped images as arrays, and a small network whose channels differ by octaves."""
+"""The shipped images as arrays, and a small network whose channels differ by exponents."""
 
 from pathlib import Path
 

@@ -67,7 +67,7 @@ class Shift:
 
 
 @dataclass(frozen=True)
-class Absorption:
+class Centering:
     """The plan.
 
     Attributes:
@@ -107,9 +107,9 @@ class _Source:
     reads: tuple[tuple[Node, str], ...]
 
 
-def plan_absorption(
+def plan_centering(
     graph: Graph, calibration: Calibration, gains: Mapping[str, Floats], ranges: str
-) -> Absorption:
+) -> Centering:
     """Choose offsets.
 
     Args:
@@ -148,7 +148,7 @@ def plan_absorption(
         limits = tuple(limit.name for limit in source.limits)
         readers = tuple(reader.name for reader, _ in source.reads)
         shifts.append(Shift(node.name, limits, source.tensor, choice.offset, readers, choice.saved))
-    return Absorption(tuple(shifts), offsets, fixed, refused)
+    return Centering(tuple(shifts), offsets, fixed, refused)
 
 
 def _source(graph: Graph, node: Node) -> _Source | str:
@@ -287,7 +287,7 @@ def _decibels(before: float, after: float) -> float:
     return float(10 * np.log10(before / after)) if before > 0 and after > 0 else 0.0
 
 
-def center(model: Model, calibration: Calibration, ranges: str) -> tuple[Model, Absorption]:
+def center(model: Model, calibration: Calibration, ranges: str) -> tuple[Model, Centering]:
     """Plan and apply.
 
     Args:
@@ -296,20 +296,20 @@ def center(model: Model, calibration: Calibration, ranges: str) -> tuple[Model, 
     """
     graph = Graph(model)
     gains = input_gains(graph, find_classes(graph), calibration)
-    plan = plan_absorption(graph, calibration, gains, ranges)
-    return absorb(model, plan), plan
+    plan = plan_centering(graph, calibration, gains, ranges)
+    return center_by(model, plan), plan
 
 
-def rolled_back(plan: Absorption, reason: str) -> Absorption:
+def rolled_back(plan: Centering, reason: str) -> Centering:
     """The plan that centers nothing, for this reason."""
     refused = {shift.producer: reason for shift in plan.shifts}
-    return Absorption((), {}, {}, {**plan.refused, **refused})
+    return Centering((), {}, {}, {**plan.refused, **refused})
 
 
 # --- applying it -----------------------------------------------------------------------------
 
 
-def absorb(model: Model, plan: Absorption) -> Model:
+def center_by(model: Model, plan: Centering) -> Model:
     """The model with its activations centered."""
     if not plan.shifts:
         return model
@@ -330,7 +330,7 @@ def absorb(model: Model, plan: Absorption) -> Model:
     return edit(model, change)
 
 
-def _new_biases(graph: Graph, plan: Absorption) -> dict[str, NDArray[np.float32]]:
+def _new_biases(graph: Graph, plan: Centering) -> dict[str, NDArray[np.float32]]:
     """Node → bias − offset given + Σ W·offset received, summed in float64."""
     given = {shift.producer: shift.offset for shift in plan.shifts}
     readers = {reader for shift in plan.shifts for reader in shift.readers}
@@ -346,7 +346,7 @@ def _new_biases(graph: Graph, plan: Absorption) -> dict[str, NDArray[np.float32]
         bias = vector.astype(np.float64) - given.get(node.name, 0.0)
         received = plan.offsets.get(node.inputs[layout.data])
         if node.name in readers and received is not None:
-            weight = layout.to_canonical(np.asarray(graph.constant(layout.weight), np.float64))
+            weight = layout.to_output_major(np.asarray(graph.constant(layout.weight), np.float64))
             offsets = np.broadcast_to(received, (layout.inputs,))[layout.input_index()]
             bias = bias + (weight.sum(axis=2) * offsets).sum(axis=1)
         biases[node.name] = bias.astype(np.float32)
@@ -370,7 +370,7 @@ def _move_bounds(graph: Graph, target: Any, offset: float) -> None:
         target.inputs[position] = constant(f"{name}.{position}.absorbed", moved)
 
 
-def derive_shifted(calibration: Calibration, plan: Absorption) -> Calibration:
+def derive_shifted(calibration: Calibration, plan: Centering) -> Calibration:
     """The calibration of the centered model."""
     before, offsets = calibration.tensors, plan.offsets
 

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from onnxq.errors import ModelError
 from onnxq.model.model import Model, with_metadata
 
-METADATA_KEY = "onnxq.octaves"
+METADATA_KEY = "onnxq.octaves"  # the key of 0.1
 OFFSETS_KEY = "onnxq.offsets"
 
-Octaves = Mapping[str, NDArray[np.float64]]
+Exponents = Mapping[str, NDArray[np.float64]]
 """Tensor → log₂ s, broadcastable to the tensor; a tensor without scales is absent."""
 
 
-def recorded_octaves(model: Model) -> dict[str, NDArray[np.float64]]:
+def recorded_exponents(model: Model) -> dict[str, NDArray[np.float64]]:
     """The scales the model records, relative to the model it was made from; {} for none."""
     return _recorded(model, METADATA_KEY)
 
@@ -42,16 +42,16 @@ def _recorded(model: Model, key: str) -> dict[str, NDArray[np.float64]]:
         return {}
 
 
-def with_octaves(model: Model, octaves: Octaves) -> Model:
-    """The model with `octaves` added to the scales it records already."""
+def with_exponents(model: Model, exponents: Exponents) -> Model:
+    """The model with `exponents` added to the scales it records already."""
     zero = np.zeros(())
     scaled = {
-        tensor: offset * np.exp2(octaves.get(tensor, zero))
+        tensor: offset * np.exp2(exponents.get(tensor, zero))
         for tensor, offset in recorded_offsets(model).items()
     }
     model = _record(model, OFFSETS_KEY, scaled) if scaled else model
-    total = recorded_octaves(model)
-    for tensor, values in octaves.items():
+    total = recorded_exponents(model)
+    for tensor, values in exponents.items():
         total[tensor] = total.get(tensor, zero) + values
     return _record(model, METADATA_KEY, total)
 
@@ -67,10 +67,10 @@ def with_offsets(model: Model, offsets: Mapping[str, NDArray[np.float64]]) -> Mo
 def relation(
     ours: Model, theirs: Model
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
-    """How tensors y of `theirs` follow from x of `ours`, of one origin: y = 2^octaves·x − offset.
+    """How tensors y of `theirs` follow from x of `ours`, of one origin: y = 2^exponents·x − offset.
 
     Returns:
-        The octaves and the offsets of the tensors where they are not all 0.
+        The exponents and the offsets of the tensors where they are not all 0.
 
     Raises:
         ModelError: the two records contradict each other.
@@ -87,15 +87,15 @@ def _relation(
     ours: Model, theirs: Model
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
     zero = np.zeros(())
-    before, after = recorded_octaves(ours), recorded_octaves(theirs)
-    octaves = {
+    before, after = recorded_exponents(ours), recorded_exponents(theirs)
+    exponents = {
         name: after.get(name, zero) - before.get(name, zero) for name in sorted({*before, *after})
     }
-    octaves = {name: values for name, values in octaves.items() if np.any(values)}
+    exponents = {name: values for name, values in exponents.items() if np.any(values)}
     offsets = recorded_offsets(theirs)
     for name, given in recorded_offsets(ours).items():
-        offsets[name] = offsets.get(name, zero) - np.exp2(octaves.get(name, zero)) * given
-    return octaves, {name: values for name, values in offsets.items() if np.any(values)}
+        offsets[name] = offsets.get(name, zero) - np.exp2(exponents.get(name, zero)) * given
+    return exponents, {name: values for name, values in offsets.items() if np.any(values)}
 
 
 def _record(model: Model, key: str, values: Mapping[str, NDArray[np.float64]]) -> Model:

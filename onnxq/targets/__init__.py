@@ -11,10 +11,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 
-from onnxq.data.suggest import suggest
 from onnxq.errors import UsageError
 from onnxq.model.operators import OPERATORS, Int8Rule, Operator
 from onnxq.records import read_toml
+from onnxq.suggest import suggest
 
 
 class Placement(enum.Enum):
