@@ -316,7 +316,7 @@ def test_a_record_of_scales_that_fits_no_tensor_is_refused(shape):
     quantized, _ = onnxq.quantize(Model(small()), x)
     tensor = next(n.output for n in Graph(Model(small())).nodes if n.op_type == "Relu")
     record = [{"tensors": [tensor], "shape": shape, "scaled": {"0": 1}}]
-    damaged = onnxq.model.model.with_metadata(quantized, {"onnxq.exponents": json.dumps(record)})
+    damaged = onnxq.model.model.with_metadata(quantized, {"onnxq.octaves": json.dumps(record)})
     with pytest.raises(ModelError, match="a scale that does not fit"):
         onnxq.validate(Model(small()), damaged, x, layers=True)
 
