@@ -13,6 +13,7 @@ import numpy as np
 
 from onnxq.model.graph import Graph, Node
 from onnxq.model.operators import weight_layout
+from onnxq.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +81,7 @@ def _activation(layer: str, network_layer: str, tensor: str, calibration: Calibr
 
 def _learnables(graph: Graph, node: Node) -> Iterator[Row]:
     layout = weight_layout(graph, node)
-    if isinstance(layout, str):
+    if isinstance(layout, Refusal):
         return
     for kind, tensor in (("Weights", layout.weight), ("Bias", layout.bias)):
         value = graph.constant(tensor)

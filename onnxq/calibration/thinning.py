@@ -35,10 +35,8 @@ def step_of(shape: Sequence[Dimension] | None, axis: int | None, samples: int | 
     if not sides or not all(isinstance(side, int) for side in shape[1:]):
         return 1
     known = [side for side in sides if isinstance(side, int)]
-    positions = math.prod(int(side) for side in shape[1:] if isinstance(side, int))
-    channels = shape[axis]
-    assert isinstance(channels, int)  # noqa: S101 - looked at above
-    needed = samples * (positions // max(channels, 1)) / ENOUGH
+    per_sample = [int(side) for side in shape[1:] if isinstance(side, int)]
+    needed = samples * (math.prod(per_sample) // max(per_sample[axis - 1], 1)) / ENOUGH
     if needed <= 1:
         return 1
     fitting = [

@@ -6,9 +6,8 @@ and perhaps an integer `label`. It must yield the same samples each time it is c
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,8 @@ from onnxq.data.fingerprint import combine, sample_digests
 from onnxq.data.records import as_labels
 from onnxq.data.source import Batch, Labels, Sample, collect, spans
 from onnxq.errors import DataError
+from onnxq.python_files import load_callable
+from onnxq.refusal import Refusal
 
 if TYPE_CHECKING:
     from onnxq.data.preprocess import Preprocessing
@@ -125,7 +126,9 @@ class FunctionSource:
             index += 1
 
     def _call(self) -> Iterable[Any]:
-        function = _load(self.path, self.function)
+        function = load_callable(self.path, self.function)
+        if isinstance(function, Refusal):
+            raise DataError(function.reason)
         try:
             found = function()
             iter(found)
@@ -145,20 +148,3 @@ class FunctionSource:
             sample[spec.name] = convert(values, spec, name)
         label = item.get(LABEL)
         return sample, None if label is None else int(label)
-
-
-def _load(path: Path, name: str) -> Callable[[], Any]:
-    if not path.is_file():
-        raise DataError(f"there is no file {path}")
-    spec = importlib.util.spec_from_file_location(f"onnxq_data_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise DataError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise DataError(f"{path} failed: {type(error).__name__}: {error}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise DataError(f"{path} has no function {name!r}")
-    return function  # type: ignore[no-any-return]

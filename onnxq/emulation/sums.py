@@ -15,6 +15,7 @@ from onnxq.emulation.rounding import requantization_or_none
 from onnxq.model.graph import Node
 from onnxq.model.operators import operator_of, weight_layout
 from onnxq.model.weights import WeightLayout
+from onnxq.refusal import Refusal
 
 Array = NDArray[Any]
 
@@ -27,10 +28,10 @@ def plan_sum(graph: QdqGraph, node: Node) -> Accumulation:
     row = operator_of(node)
     assert row is not None  # noqa: S101 - it has a form
     layout = weight_layout(graph, node)
-    if isinstance(layout, str):
+    if isinstance(layout, Refusal):
         if row.contracts:
             return _contraction(graph, node)
-        raise NotInteger(layout)
+        raise NotInteger(layout.reason)
     data, weight = graph.operand(node.input(layout.data)), graph.standing_for(layout.weight)
     if not weight.is_8_bit:
         raise NotInteger(f"its weight is {weight.parameters.dtype}, not 8-bit")

@@ -63,8 +63,7 @@ def _new_constants(
         if np.all(scales == 1):
             continue
         node, position = constant_site.node, constant_site.position
-        value = graph.constant(node.inputs[position])
-        assert value is not None  # noqa: S101 - only constants become sites
+        value = graph.value(node.inputs[position])
         # No more axes than needed: ONNX Runtime's fusions look for a bias of one.
         while scales.ndim > value.ndim and scales.shape[0] == 1:
             scales = scales[0]
@@ -79,8 +78,7 @@ def _scaled_weight(
     if np.all(rows == 1) and np.all(columns == 1):
         return {}
     layout = site.layout
-    weight = graph.constant(layout.weight)
-    assert weight is not None  # noqa: S101 - only constants become sites
+    weight = graph.value(layout.weight)
     ratio = rows[:, None] / columns[layout.input_index()]
     scaled = layout.to_output_major(weight) * ratio[:, :, None]
     values: dict[tuple[str, int], Array] = {

@@ -34,6 +34,7 @@ from onnxq.model.operators import (
 )
 from onnxq.model.rewrite import constant, edit, variable
 from onnxq.model.weights import WeightLayout
+from onnxq.refusal import Refusal, granted
 
 Floats = NDArray[np.float64]
 
@@ -124,9 +125,10 @@ def plan_centering(
     refused: dict[str, str] = {}
     for node in graph.nodes:
         source = _source(graph, node)
-        if isinstance(source, str):
-            if source:
-                refused[node.name] = source
+        if source is None:
+            continue
+        if isinstance(source, Refusal):
+            refused[node.name] = source.reason
             continue
         # The first tensor that is read decides; those behind it have offsets of their own to give.
         target = source.reads[0][1]
@@ -151,18 +153,19 @@ def plan_centering(
     return Centering(tuple(shifts), offsets, fixed, refused)
 
 
-def _source(graph: Graph, node: Node) -> _Source | str:
-    """The node as a giver of offsets, or why it is none ("" where it has no weight)."""
+def _source(graph: Graph, node: Node) -> _Source | Refusal | None:
+    """The node as a giver of offsets, or why it is none; None for nodes without a weight."""
     layout = weight_layout(graph, node)
-    if isinstance(layout, str):
-        return ""
-    if not _has_free_bias(graph, layout):
-        return "its bias cannot take an offset"
+    if isinstance(layout, Refusal):
+        return None
+    bias = _free_bias(graph, layout)
+    if isinstance(bias, Refusal):
+        return bias
     name, limits = node.output, []
     while True:
         uses = graph.consumers(name)
         if graph.is_exposed(name) or not uses:
-            return "its output is read by a caller or a subgraph"
+            return Refusal("its output is read by a caller or a subgraph")
         if len(uses) > 1 or offset_rule(uses[0].node) is not OffsetRule.LIMITS:
             break
         limit = uses[0].node
@@ -171,15 +174,19 @@ def _source(graph: Graph, node: Node) -> _Source | str:
         limits.append(limit)
         name = limit.output
     found = _reach(graph, name, layout, uniform=bool(limits))
-    if isinstance(found, str):
+    if isinstance(found, Refusal):
         return found
     reach, reads = found
     return _Source(node, tuple(limits), name, reach, reads)
 
 
-def _has_free_bias(graph: Graph, layout: WeightLayout) -> bool:
-    bias = graph.constant(layout.bias) if layout.bias else np.zeros(())
-    return layout.takes_bias and bias is not None and layout.bias_vector(bias) is not None
+def _free_bias(graph: Graph, layout: WeightLayout) -> Floats | Refusal:
+    """The bias as (outputs,), where it can take an offset."""
+    bias = graph.constant(layout.bias) if layout.bias else np.zeros((), np.float32)
+    vector = None if bias is None or not layout.takes_bias else layout.bias_vector(bias)
+    if vector is None:
+        return Refusal("its bias cannot take an offset")
+    return vector.astype(np.float64)
 
 
 def _is_limit(graph: Graph, node: Node) -> bool:
@@ -194,7 +201,7 @@ def _is_limit(graph: Graph, node: Node) -> bool:
 
 def _reach(
     graph: Graph, name: str, source: WeightLayout, *, uniform: bool
-) -> tuple[dict[str, int], tuple[tuple[Node, str], ...]] | str:
+) -> tuple[dict[str, int], tuple[tuple[Node, str], ...]] | Refusal:
     """Follow an offset to all that absorb it; or say what stops it."""
     times = {name: 1}
     reads: list[tuple[Node, str]] = []
@@ -202,38 +209,41 @@ def _reach(
         received = [times.get(tensor, 0) for tensor in node.inputs]
         if not any(received):
             continue
-        reason = _obstacle(graph, node, received, source, uniform=uniform)
-        if reason:
-            return f"its reader {node.name!r} ({node.op_type}) {reason}"
+        refusal = _obstacle(graph, node, received, source, uniform=uniform)
+        if refusal is not None:
+            return Refusal(f"its reader {node.name!r} ({node.op_type}) {refusal}")
         if offset_rule(node) is OffsetRule.ABSORBS:
             reads.append((node, node.inputs[0]))
         else:
             times.update(dict.fromkeys(node.outputs, sum(received)))
     exposed = [tensor for tensor in times if graph.is_exposed(tensor)]
-    if exposed or not reads:
-        return (
-            f"{exposed[0]!r} is read by a caller or a subgraph" if exposed else "nothing reads it"
-        )
+    if exposed:
+        return Refusal(f"{exposed[0]!r} is read by a caller or a subgraph")
+    if not reads:
+        return Refusal("nothing reads it")
     return times, tuple(reads)
 
 
 def _obstacle(
     graph: Graph, node: Node, received: Sequence[int], source: WeightLayout, *, uniform: bool
-) -> str:
-    """Why an offset cannot pass or enter a node; "" if it can."""
+) -> Refusal | None:
+    """Why an offset cannot pass or enter a node; None if it can."""
     rule = offset_rule(node)
     if rule is OffsetRule.ABSORBS:
         layout = weight_layout(graph, node)
-        if isinstance(layout, str) or any(received[1:]) or not _has_free_bias(graph, layout):
-            return "cannot absorb an offset"
-        return "" if uniform or layout.inputs == source.outputs else "has other channels"
+        if isinstance(layout, Refusal) or any(received[1:]):
+            return Refusal("cannot absorb an offset")
+        if isinstance(_free_bias(graph, layout), Refusal):
+            return Refusal("cannot absorb an offset")
+        fits = uniform or layout.inputs == source.outputs
+        return None if fits else Refusal("has other channels")
     if rule is OffsetRule.STOPS and (row := operator_of(node)) and row.offset is not rule:
-        return "pads its input with zeros"
+        return Refusal("pads its input with zeros")
     if rule is not OffsetRule.ADDS and (rule is not OffsetRule.KEEPS or any(received[1:])):
-        return "does not carry an offset"
+        return Refusal("does not carry an offset")
     ranks = {graph.rank(tensor) for tensor in (*node.inputs[:1], *node.outputs)}
     moves = len(ranks) > 1 or len(node.outputs) > 1
-    return "moves the channels" if moves and not uniform else ""
+    return Refusal("moves the channels") if moves and not uniform else None
 
 
 @dataclass(frozen=True)
@@ -338,12 +348,8 @@ def _new_biases(graph: Graph, plan: Centering) -> dict[str, NDArray[np.float32]]
     for node in graph.nodes:
         if node.name not in given and node.name not in readers:
             continue
-        layout = weight_layout(graph, node)
-        assert isinstance(layout, WeightLayout)  # noqa: S101 - the plan holds such nodes only
-        old = graph.constant(layout.bias) if layout.bias else np.zeros((), np.float32)
-        vector = None if old is None else layout.bias_vector(old)
-        assert vector is not None  # noqa: S101 - `_has_free_bias` saw to it
-        bias = vector.astype(np.float64) - given.get(node.name, 0.0)
+        layout = granted(weight_layout(graph, node))
+        bias = granted(_free_bias(graph, layout)) - given.get(node.name, 0.0)
         received = plan.offsets.get(node.inputs[layout.data])
         if node.name in readers and received is not None:
             weight = layout.to_output_major(np.asarray(graph.constant(layout.weight), np.float64))

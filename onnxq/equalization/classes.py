@@ -27,6 +27,7 @@ from onnxq.model.operators import (
     weight_layout,
 )
 from onnxq.model.weights import WeightLayout
+from onnxq.refusal import Refusal
 
 
 @dataclass(frozen=True)
@@ -148,13 +149,13 @@ class _Finder:
             self._pin_output(name)
         for node in self.graph.nodes:
             row = operator_of(node)
-            reason = (
-                f"{node.op_type} has no row in the operator table"
+            refusal = (
+                Refusal(f"{node.op_type} has no row in the operator table")
                 if row is None
                 else self._apply(row, node)
             )
-            if reason:
-                self._stop(node, reason)
+            if refusal is not None:
+                self._stop(node, refusal.reason)
             self._pin_exposed(node)
             self._note_depth(row, node)
         roots = self.sets.roots
@@ -237,13 +238,13 @@ class _Finder:
         self.patterns[name] = along_axis(ids, rank, axis)
         return ids
 
-    # --- rules: each returns the reason why no scale passes, or "" -----------------------------
+    # --- rules: each returns why no scale passes, or None --------------------------------
 
-    def _apply(self, row: Operator, node: Node) -> str:
+    def _apply(self, row: Operator, node: Node) -> Refusal | None:
         if any(not self.graph.is_float(name) for name in node.outputs if name):
             if row.scale is ScaleRule.INVARIANT:
                 return self._invariant(row, node)
-            return "" if row.scale is ScaleRule.OBSERVE else self._non_float(row, node)
+            return None if row.scale is ScaleRule.OBSERVE else self._non_float(row, node)
         rule = {
             ScaleRule.LINEAR: self._linear,
             ScaleRule.AFFINE: self._affine,
@@ -255,19 +256,19 @@ class _Finder:
             ScaleRule.MOVE: self._move,
             ScaleRule.INVARIANT: self._invariant,
         }.get(row.scale)
-        return rule(row, node) if rule else f"{node.op_type} is not homogeneous"
+        return rule(row, node) if rule else Refusal(f"{node.op_type} is not homogeneous")
 
-    def _non_float(self, row: Operator, node: Node) -> str:
+    def _non_float(self, row: Operator, node: Node) -> Refusal | None:
         floats = [name for name in row.data_of(node) if self._is_activation(name)]
-        return "its output is not float32" if floats else ""
+        return Refusal("its output is not float32") if floats else None
 
-    def _linear(self, row: Operator, node: Node) -> str:
+    def _linear(self, row: Operator, node: Node) -> Refusal | None:
         layout = weight_layout(self.graph, node)
-        if isinstance(layout, str):
+        if isinstance(layout, Refusal):
             return self._contract(node) if row.contracts else layout
         data = node.input(layout.data)
         if not self._is_activation(data):
-            return "its input has an unknown rank"
+            return Refusal("its input has an unknown rank")
         bias = self.graph.constant(layout.bias) if layout.bias else None
         input_ids = self._vary_only(data, layout.input_axis, layout.inputs)
         if layout.bias and bias is None:
@@ -279,37 +280,37 @@ class _Finder:
         else:
             fresh = self._fresh(node.output, layout.output_axis, layout.outputs)
             if fresh is None:
-                return "its output has an unknown rank"
+                return Refusal("its output has an unknown rank")
             output_ids = fresh
         self.linears.append(LinearSite(node, layout, input_ids, output_ids))
-        return ""
+        return None
 
-    def _contract(self, node: Node) -> str:
+    def _contract(self, node: Node) -> Refusal | None:
         """Two activation matrices A @ B: one of them pinned, the other's free axis passes."""
         a, b = node.input(0), node.input(1)
         if not (self._is_activation(a) and self._is_activation(b)):
-            return "one operand is a constant on the left or has an unknown rank"
+            return Refusal("one operand is a constant on the left or has an unknown rank")
         ranks = {self.patterns[a].ndim, self.patterns[b].ndim, self.graph.rank(node.output)}
         if len(ranks) > 1 or min(r or 0 for r in ranks) < 2:
-            return "its operands differ in rank"
+            return Refusal("its operands differ in rank")
         if not np.any(self.sets.roots(self.patterns[a])):
             self.patterns[node.output] = self._tie_axes(b, (self.patterns[b].ndim - 2,))
         elif not np.any(self.sets.roots(self.patterns[b])):
             self.patterns[node.output] = self._tie_axes(a, (self.patterns[a].ndim - 1,))
         else:
-            return "both operands carry scales"
-        return ""
+            return Refusal("both operands carry scales")
+        return None
 
-    def _affine(self, row: Operator, node: Node) -> str:
+    def _affine(self, row: Operator, node: Node) -> Refusal | None:
         """Output scale and bias give any s; the input is pinned because of ε."""
         scale = self.graph.constant(node.input(1))
         bias = self.graph.constant(node.input(2))
         rank = self.graph.rank(node.output)
         if scale is None or rank is None or (node.input(2) and bias is None):
-            return "its scale or bias is not a constant"
+            return Refusal("its scale or bias is not a constant")
         data, trailing = node.input(0), row.trailing
         if not trailing and (self.graph.shape(node.output) or ())[1:2] != (scale.size,):
-            return "its scale is not one for each channel"
+            return Refusal("its scale is not one for each channel")
         self._pin(data)
         self.barriers.append(Barrier(node.name, node.op_type, data, "its ε pins the input"))
         ids = self.sets.fresh(scale.size).reshape(scale.shape)
@@ -321,81 +322,81 @@ class _Finder:
         for position in (1, 2):
             if node.input(position):
                 self.constants.append(ConstantSite(node, position, ids))
-        return ""
+        return None
 
-    def _batch_norm(self, _row: Operator, node: Node) -> str:
+    def _batch_norm(self, _row: Operator, node: Node) -> Refusal | None:
         if any(self.graph.constant(name) is None for name in node.inputs[1:5]):
-            return "its parameters are not constants"
+            return Refusal("its parameters are not constants")
         if node.attributes.get("training_mode", 0) or not self._is_activation(node.input(0)):
-            return "it runs in training mode"
+            return Refusal("it runs in training mode")
         gamma = self.graph.constant(node.input(1))
         channels = 0 if gamma is None else gamma.size
         input_ids = self._vary_only(node.input(0), 1, channels)
         output_ids = self._fresh(node.output, 1, channels)
         if output_ids is None:
-            return "its output has an unknown rank"
+            return Refusal("its output has an unknown rank")
         # γ(s·x − s·μ)/√(σ²+ε)/s: the mean takes the input's scale, γ takes it away again.
         self.constants += [
             ConstantSite(node, 1, output_ids, divisor=input_ids),
             ConstantSite(node, 2, output_ids),
             ConstantSite(node, 3, input_ids, makes=False),
         ]
-        return ""
+        return None
 
-    def _homogeneous(self, row: Operator, node: Node) -> str:
+    def _homogeneous(self, row: Operator, node: Node) -> Refusal | None:
         data = node.input(0)
         if not self._is_activation(data):
-            return "its input has an unknown rank"
+            return Refusal("its input has an unknown rank")
         rank = self.patterns[data].ndim
         axes = row.mixed_axes(self.graph, node, rank)
-        if isinstance(axes, str):
+        if isinstance(axes, Refusal):
             return axes
         pattern = self._tie_axes(data, axes)
         out_rank = self.graph.rank(node.output)
         if out_rank is not None and out_rank < rank and len(axes) == rank - out_rank:
             pattern = pattern.squeeze(axes)
         if pattern.ndim != out_rank:
-            return "its output has an unknown rank"
+            return Refusal("its output has an unknown rank")
         self.patterns[node.output] = pattern
-        return ""
+        return None
 
-    def _invariant(self, row: Operator, node: Node) -> str:
+    def _invariant(self, row: Operator, node: Node) -> Refusal | None:
         data = node.input(0)
         if not self._is_activation(data):
-            return "its input has an unknown rank"
+            return Refusal("its input has an unknown rank")
         axes = row.mixed_axes(self.graph, node, self.patterns[data].ndim)
-        if isinstance(axes, str):
+        if isinstance(axes, Refusal):
             return axes
         self._tie_axes(data, axes)
         self._pin_output(node.output)
-        return ""
+        return None
 
-    def _clip(self, _row: Operator, node: Node) -> str:
+    def _clip(self, _row: Operator, node: Node) -> Refusal | None:
         data = node.input(0)
         bounds = clip_bounds(self.graph, node)
         if not self._is_activation(data):
-            return "its input has an unknown rank"
+            return Refusal("its input has an unknown rank")
         if bounds is None:
-            return "its bounds are computed at run time"
+            return Refusal("its bounds are computed at run time")
         if any(bound != 0 and math.isfinite(bound) for bound in bounds):
             if not self.clips_pass:
-                return "Clip saturates and --relu6 skip makes it a barrier"
+                return Refusal("Clip saturates and --relu6 skip makes it a barrier")
             self.clips.append(ClipSite(node, bounds, self.patterns[data]))
         self.patterns[node.output] = self.patterns[data]
-        return ""
+        return None
 
-    def _tie(self, row: Operator, node: Node) -> str:
+    def _tie(self, row: Operator, node: Node) -> Refusal | None:
         positions = range(len(node.inputs)) if row.data_inputs is None else row.data_inputs
         rank = self.graph.rank(node.output)
         if rank is None:
-            return "its output has an unknown rank"
+            return Refusal("its output has an unknown rank")
         pattern = None
         for position in positions:
             name = node.inputs[position]
             if self.graph.constant(name) is not None:
                 continue
             if not self._is_activation(name):
-                return "an operand has an unknown rank"
+                return Refusal("an operand has an unknown rank")
             padded = self.patterns[name].reshape(
                 (1,) * (rank - self.patterns[name].ndim) + self.patterns[name].shape
             )
@@ -405,37 +406,37 @@ class _Finder:
             try:
                 merged = np.broadcast_arrays(pattern, padded)[0]
             except ValueError:
-                return "its operands do not broadcast"
+                return Refusal("its operands do not broadcast")
             self.sets.union_arrays(pattern, padded)
             pattern = merged
         if pattern is None:
-            return "all its operands are constants"
+            return Refusal("all its operands are constants")
         self.patterns[node.output] = pattern
         self.constants.extend(
             ConstantSite(node, position, pattern, makes=not row.limits)
             for position in positions
             if self.graph.constant(node.inputs[position]) is not None
         )
-        return ""
+        return None
 
-    def _product(self, row: Operator, node: Node) -> str:
+    def _product(self, row: Operator, node: Node) -> Refusal | None:
         """s_out = s_a · s_b with one of them pinned; a divisor is pinned always."""
         a, b = node.inputs
         rank = self.graph.rank(node.output)
         divides = row.divides
         carriers = [n for n in (a, b) if self.graph.constant(n) is None]
         if rank is None or any(not self._is_activation(n) for n in carriers):
-            return "an operand has an unknown rank"
+            return Refusal("an operand has an unknown rank")
         if not carriers:
-            return "all its operands are constants"
+            return Refusal("all its operands are constants")
         if a == b or (divides and b in carriers):
-            return "it divides by, or squares, an activation"
+            return Refusal("it divides by, or squares, an activation")
         if len(carriers) == 1:
             position = 1 - node.inputs.index(carriers[0])
             absorbed = self._absorbing_factor(node, carriers[0], position, rank, divides=divides)
             if absorbed is not None:
                 self.patterns[node.output] = absorbed
-                return ""
+                return None
         free = [n for n in carriers if np.any(self.sets.roots(self.patterns[n]))]
         if len(free) > 1:
             pinned = min(free, key=lambda n: self.patterns[n].size)
@@ -445,7 +446,7 @@ class _Finder:
             free.remove(pinned)
         source = self.patterns[free[0] if free else carriers[0]]
         self.patterns[node.output] = source.reshape((1,) * (rank - source.ndim) + source.shape)
-        return ""
+        return None
 
     def _absorbing_factor(
         self, node: Node, carrier: str, position: int, rank: int, *, divides: bool
@@ -469,19 +470,19 @@ class _Finder:
         self.constants.append(ConstantSite(node, position, pattern, divisor))
         return made
 
-    def _move(self, row: Operator, node: Node) -> str:
+    def _move(self, row: Operator, node: Node) -> Refusal | None:
         data = set(row.data_of(node))
         inputs: list[Pattern | None] = []
         for position, name in enumerate(node.inputs):
             is_data = name in data and (row.data_inputs is None or position in row.data_inputs)
             if is_data and not self._is_activation(name):
-                return "it moves a constant or a tensor of unknown rank"
+                return Refusal("it moves a constant or a tensor of unknown rank")
             inputs.append(self.patterns[name] if is_data else None)
         result = follow_move(self.graph, node, inputs)
-        if isinstance(result, str):
+        if isinstance(result, Refusal):
             return result
         self.patterns.update(zip((n for n in node.outputs if n), result, strict=False))
-        return ""
+        return None
 
 
 def constant_scales(site: ConstantSite, exponents: Mapping[int, float]) -> NDArray[np.float64]:

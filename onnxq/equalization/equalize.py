@@ -26,6 +26,7 @@ from onnxq.equalization.solve import decibels, exponents_of
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.operators import weight_layout
+from onnxq.refusal import Refusal
 
 
 @dataclass(frozen=True)
@@ -212,8 +213,8 @@ def _class_records(
 def weight_ranges(graph: Graph, node_name: str) -> NDArray[np.float64]:
     """Largest magnitude of each output channel's weights (outputs,)."""
     node = graph.node_named(node_name)
-    layout = weight_layout(graph, node) if node else ""
-    if isinstance(layout, str):
+    layout = weight_layout(graph, node) if node else None
+    if layout is None or isinstance(layout, Refusal):
         return np.ones(1)
     weight = graph.constant(layout.weight)
     by_output = layout.to_output_major(np.asarray(weight, np.float64))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.model.shapes import run_nodes, value_at
+from onnxq.refusal import Refusal
 
 if TYPE_CHECKING:
     from onnxq.model.graph import Graph, Node
@@ -47,28 +48,28 @@ def compress(ids: NDArray[np.int64]) -> Pattern:
 
 def follow_move(
     graph: Graph, node: Node, patterns: Sequence[Pattern | None]
-) -> list[Pattern] | str:
+) -> list[Pattern] | Refusal:
     """Run a data-moving node on the ids of its inputs; or say why its effect is not known.
 
     Args:
         patterns: for each input of the node its pattern, None for parameters.
     """
     first, second = (_follow_at(graph, node, patterns, size) for size in PROBE_SIZES)
-    if isinstance(first, str):
+    if isinstance(first, Refusal):
         return first
-    if isinstance(second, str):
+    if isinstance(second, Refusal):
         return second
     if not all(map(np.array_equal, first, second)):
-        return "it mixes channels into an axis whose size is known at run time only"
+        return Refusal("it mixes channels into an axis whose size is known at run time only")
     ranks = [graph.rank(name) for name in node.outputs if name]
     if ranks != [pattern.ndim for pattern in first]:
-        return "its output has an unknown rank"
+        return Refusal("its output has an unknown rank")
     return first
 
 
 def _follow_at(
     graph: Graph, node: Node, patterns: Sequence[Pattern | None], probe: int
-) -> list[Pattern] | str:
+) -> list[Pattern] | Refusal:
     """The outputs' patterns where every unknown size is `probe`."""
     feeds: dict[str, NDArray[Any]] = {}
     for name, pattern in zip(node.inputs, patterns, strict=True):
@@ -77,22 +78,22 @@ def _follow_at(
         if pattern is None:
             value = value_at(graph, name, lambda read: _sizes(graph, read, probe))
             if value is None:
-                return "its parameters are computed at run time"
+                return Refusal("its parameters are computed at run time")
             feeds[name] = value
             continue
         sizes = _sizes(graph, name, probe)
         if sizes is None:
-            return "its shape is unknown"
+            return Refusal("its shape is unknown")
         # The pattern may know a size that shape inference does not.
         sizes = [
             known if known > 1 else size for known, size in zip(pattern.shape, sizes, strict=True)
         ]
         if math.prod(sizes) > MOVE_LIMIT:
-            return "its tensor is too large to follow"
+            return Refusal("its tensor is too large to follow")
         feeds[name] = np.ascontiguousarray(np.broadcast_to(pattern, sizes))
     results = run_nodes(graph, [node], feeds, [name for name in node.outputs if name])
     if results is None or any(result.size == 0 for result in results):
-        return "its effect depends on sizes known at run time only"
+        return Refusal("its effect depends on sizes known at run time only")
     return [compress(result) for result in results]
 
 

@@ -127,6 +127,4 @@ def _largest(ids: Ids, powers: Floats) -> dict[int, float]:
 
 
 def _constant(graph: Graph, name: str) -> NDArray[Any]:
-    value = graph.constant(name)
-    assert value is not None  # noqa: S101 - only constants become sites
-    return value.astype(np.float64)
+    return graph.value(name).astype(np.float64)

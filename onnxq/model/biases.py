@@ -16,6 +16,7 @@ from onnxq.model.model import Model
 from onnxq.model.operators import OffsetRule, Operator, operator_of, weight_layout
 from onnxq.model.rewrite import constant, edit
 from onnxq.model.weights import WeightLayout
+from onnxq.refusal import Refusal
 
 Array = NDArray[Any]
 
@@ -36,20 +37,20 @@ class BiasSite:
     output: str
 
 
-def bias_site(graph: Graph, node: Node, layout: WeightLayout) -> BiasSite | str:
+def bias_site(graph: Graph, node: Node, layout: WeightLayout) -> BiasSite | Refusal:
     """Where a weighted node's bias is; or why it cannot be changed."""
     if layout.takes_bias:
         bias = graph.constant(layout.bias) if layout.bias else np.zeros((), np.float32)
         vector = None if bias is None else layout.bias_vector(bias)
         if vector is None:
-            return "its bias is computed at run time or differs from row to row"
+            return Refusal("its bias is computed at run time or differs from row to row")
         return BiasSite(node.name, 2, vector, node.output)
     found = _addition(graph, node)
     if found is None or layout.output_axis != -1:
-        return f"{node.op_type} takes no bias and no constant is added to its output"
+        return Refusal(f"{node.op_type} takes no bias and no constant is added to its output")
     add, position, value = found
     if value.shape[-1:] not in {(), (1,), (layout.outputs,)}:
-        return "what is added to its output has another number of channels"
+        return Refusal("what is added to its output has another number of channels")
     return BiasSite(add.name, position, value, add.output)
 
 
@@ -110,7 +111,7 @@ def join_biases(model: Model) -> tuple[Model, dict[str, str]]:
 
 def _join_of(graph: Graph, node: Node) -> _Join | None:
     layout, row = weight_layout(graph, node), operator_of(node)
-    if isinstance(layout, str) or row is None or layout.bias:
+    if isinstance(layout, Refusal) or row is None or layout.bias:
         return None
     op_type = _biased(graph, node, row, layout)
     found = _addition(graph, node)

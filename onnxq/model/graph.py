@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto
 
+from onnxq.errors import ModelError
 from onnxq.model import external
 from onnxq.model.model import Dimension, Model, shape_of
 
@@ -108,6 +109,17 @@ class Graph:
                 return value
             self._values[name] = value
         return self._values[name]
+
+    def value(self, name: str) -> Array:
+        """The value of what an earlier stage found to be a constant.
+
+        Raises:
+            ModelError: it is none.
+        """
+        found = self.constant(name)
+        if found is None:
+            raise ModelError(f"{name!r} is not a constant")
+        return found
 
     @property
     def constants(self) -> tuple[str, ...]:

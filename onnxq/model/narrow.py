@@ -18,6 +18,7 @@ from onnxq.model.graph import Graph, Node, names_in_subgraphs
 from onnxq.model.model import Model
 from onnxq.model.operators import is_dequantize, is_quantize, operator_of
 from onnxq.model.widen import TYPE_ATTRIBUTES, cast, free_name
+from onnxq.refusal import Refusal
 
 OPSET = 19
 """The first whose QuantizeLinear and DequantizeLinear know float16."""
@@ -59,42 +60,42 @@ def narrow(model: Model, largest: Mapping[str, float]) -> tuple[Model, Narrowing
         largest: activation → its largest magnitude. What is missing here stays in float32.
     """
     graph = Graph(model)
-    reasons = {node.name: _reason_against(graph, node, largest) for node in graph.nodes}
-    half = _choose(graph, {name for name, reason in reasons.items() if reason is None})
+    float32 = [node for node in graph.nodes if any(map(graph.is_float, _tensors(node)))]
+    refusals = {node.name: _refusal(graph, node, largest) for node in float32}
+    half = _choose(graph, {name for name, refusal in refusals.items() if refusal is None})
     proto = ModelProto()
     proto.CopyFrom(model.proto)
     _Writer(graph, half, proto.graph).write()
-    kept = tuple(Kept(name, reason) for name, reason in reasons.items() if reason)
+    kept = tuple(Kept(name, each.reason) for name, each in refusals.items() if each)
     return Model(proto, model.source), Narrowing(len(half), kept)
 
 
-def _reason_against(graph: Graph, node: Node, largest: Mapping[str, float]) -> str | None:
-    """Why a node has to stay in float32: None where nothing speaks against float16, "" where it
-    has no float32.
-    """
+def _tensors(node: Node) -> list[str]:
+    return [name for name in (*node.inputs, *node.outputs) if name]
+
+
+def _refusal(graph: Graph, node: Node, largest: Mapping[str, float]) -> Refusal | None:
+    """Why a node with float32 tensors has to keep them; None where float16 will do."""
     types = _types(graph, node)
     if types is None:
-        return f"{node.op_type} has no schema"
+        return Refusal(f"{node.op_type} has no schema")
     attributes = graph.model.proto.graph.node[node.index].attribute
-    ours = [name for name in (*node.inputs, *node.outputs) if name and graph.is_float(name)]
-    if not ours:
-        return ""
     row = operator_of(node)
     if row is not None and row.float32_kernel and _is_between_q_and_dq(graph, node):
-        return f"ONNX Runtime makes it a {row.float32_kernel}, whose scales are float32"
+        return Refusal(f"ONNX Runtime makes it a {row.float32_kernel}, whose scales are float32")
     if any(a.type in {AttributeProto.GRAPH, AttributeProto.GRAPHS} for a in attributes):
-        return "it has a body of its own"
+        return Refusal("it has a body of its own")
     if any(
         a.name in TYPE_ATTRIBUTES or a.type in {AttributeProto.TENSOR, AttributeProto.SPARSE_TENSOR}
         for a in attributes
     ):
-        return "it names the type it computes"
+        return Refusal("it names the type it computes")
     found = (
-        _reason_of_value(graph, node, name, allowed, largest)
+        _refusal_of_value(graph, node, name, allowed, largest)
         for name, allowed in types.items()
         if graph.is_float(name) and allowed != {FLOAT}
     )
-    return next((reason for reason in found if reason), None)
+    return next((refusal for refusal in found if refusal), None)
 
 
 def _is_between_q_and_dq(graph: Graph, node: Node) -> bool:
@@ -109,20 +110,20 @@ def _is_between_q_and_dq(graph: Graph, node: Node) -> bool:
     )
 
 
-def _reason_of_value(
+def _refusal_of_value(
     graph: Graph, node: Node, name: str, allowed: set[str], largest: Mapping[str, float]
-) -> str | None:
+) -> Refusal | None:
     """Why a tensor of the node cannot be float16."""
     if HALF not in allowed:
-        return f"{node.op_type} has no float16 form"
+        return Refusal(f"{node.op_type} has no float16 form")
     value = graph.constant(name)
     if value is not None:
         fits = _fits(np.asarray(value), exact=_is_scale(node, name))
-        return None if fits else f"{name} is no float16"
+        return None if fits else Refusal(f"{name} is no float16")
     if name not in largest:
-        return f"the range of {name} is not known"
+        return Refusal(f"the range of {name} is not known")
     if largest[name] > LARGEST:
-        return f"{name} reaches {largest[name]:.4g}, float16 ends at 65504"
+        return Refusal(f"{name} reaches {largest[name]:.4g}, float16 ends at 65504")
     return None
 
 

@@ -38,6 +38,7 @@ from onnxq.model.rewrite import constant, edit
 from onnxq.model.session import open_session, run
 from onnxq.model.shapes import fix_reshapes
 from onnxq.model.widen import widen
+from onnxq.refusal import Refusal
 
 if TYPE_CHECKING:
     from onnxq.model.weights import WeightLayout
@@ -289,7 +290,7 @@ def _fold_factors(model: Model) -> Model:
 def _without_factors(graph: Graph, node: Node) -> dict[tuple[str, int], Array]:
     """(node, input position) → the constant that needs no factor, for those that have one."""
     layout = weight_layout(graph, node)
-    if isinstance(layout, str):
+    if isinstance(layout, Refusal):
         return {}
     values: dict[tuple[str, int], Array] = {}
     weight, bias = graph.constant(layout.weight), graph.constant(layout.bias)
@@ -361,7 +362,7 @@ def _fold_of(graph: Graph, batch_norm: Node) -> _Fold | None:
         return None
     layout = weight_layout(graph, weighted)
     # MatMul takes no bias, so a batch norm after it stays.
-    if isinstance(layout, str) or len(weighted.inputs) < 2 or layout.output_axis != 1:
+    if isinstance(layout, Refusal) or len(weighted.inputs) < 2 or layout.output_axis != 1:
         return None
     shared = len(graph.consumers(weighted.output)) > 1 or graph.is_exposed(weighted.output)
     parameters = [graph.constant(name) for name in batch_norm.inputs[1:5]]
@@ -421,7 +422,7 @@ def _foldable_pads(graph: Graph, pad: Node, conv: Node) -> list[int] | None:
     axes = row.mixed_axes(graph, pad, rank)
     automatic = conv.attributes.get("auto_pad", b"NOTSET") not in {b"NOTSET", b"VALID"}
     constant_mode = pad.attributes.get("mode", b"constant") == b"constant"
-    if isinstance(axes, str) or automatic or not constant_mode or graph.is_exposed(pad.output):
+    if isinstance(axes, Refusal) or automatic or not constant_mode or graph.is_exposed(pad.output):
         return None
     amounts = graph.constant(pad.input(1))
     if amounts is None or pad.input(3) or min(axes, default=2) < 2 or amounts.min() < 0:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from onnxq.model.graph import Graph, Node
 from onnxq.model.weights import WeightLayout
+from onnxq.refusal import Refusal
 
 
 class ScaleRule(enum.Enum):
@@ -97,8 +98,8 @@ class IntegerForm(enum.Enum):
     """No integer form: float."""
 
 
-LayoutOf = Callable[[Graph, Node], "WeightLayout | str"]
-AxesOf = Callable[[Graph, Node, int], "tuple[int, ...] | str"]
+LayoutOf = Callable[[Graph, Node], "WeightLayout | Refusal"]
+AxesOf = Callable[[Graph, Node, int], "tuple[int, ...] | Refusal"]
 
 
 def _no_axes(_graph: Graph, _node: Node, _rank: int) -> tuple[int, ...]:
@@ -173,29 +174,29 @@ class Operator:
 # --- what attributes decide ------------------------------------------------------------------
 
 
-def _conv(graph: Graph, node: Node) -> WeightLayout | str:
+def _conv(graph: Graph, node: Node) -> WeightLayout | Refusal:
     return _convolution(graph, node, transposed=False)
 
 
-def _conv_transpose(graph: Graph, node: Node) -> WeightLayout | str:
+def _conv_transpose(graph: Graph, node: Node) -> WeightLayout | Refusal:
     return _convolution(graph, node, transposed=True)
 
 
-def _convolution(graph: Graph, node: Node, *, transposed: bool) -> WeightLayout | str:
+def _convolution(graph: Graph, node: Node, *, transposed: bool) -> WeightLayout | Refusal:
     shape = _weight_shape(graph, node, 1)
-    if isinstance(shape, str):
+    if isinstance(shape, Refusal):
         return shape
     if len(shape) < 2:
-        return "its weight has fewer than two axes"
+        return Refusal("its weight has fewer than two axes")
     return WeightLayout(
         node.input(1), node.input(2), 0, 1, shape, node.attributes.get("group", 1),
         input_axis=1, output_axis=1, channel_axis=1 if transposed else 0, transposed=transposed,
     )  # fmt: skip
 
 
-def _gemm(graph: Graph, node: Node) -> WeightLayout | str:
+def _gemm(graph: Graph, node: Node) -> WeightLayout | Refusal:
     shape = _weight_shape(graph, node, 1)
-    if isinstance(shape, str):
+    if isinstance(shape, Refusal):
         return shape
     output_last = not node.attributes.get("transB", 0)
     return WeightLayout(
@@ -205,25 +206,25 @@ def _gemm(graph: Graph, node: Node) -> WeightLayout | str:
     )  # fmt: skip
 
 
-def _matmul(graph: Graph, node: Node) -> WeightLayout | str:
+def _matmul(graph: Graph, node: Node) -> WeightLayout | Refusal:
     """A constant on the right; on the left it multiplies rows, which no target quantizes."""
     shape = _weight_shape(graph, node, 1)
-    if isinstance(shape, str):
+    if isinstance(shape, Refusal):
         return shape
     if len(shape) < 2:
-        return "its weight is a vector"
+        return Refusal("its weight is a vector")
     return WeightLayout(
         node.input(1), "", 0, 1, shape, 1, input_axis=-1, output_axis=-1,
         channel_axis=len(shape) - 1, output_last=True, takes_bias=False,
     )  # fmt: skip
 
 
-def _weight_shape(graph: Graph, node: Node, position: int) -> tuple[int, ...] | str:
+def _weight_shape(graph: Graph, node: Node, position: int) -> tuple[int, ...] | Refusal:
     value = graph.constant(node.input(position))
     if value is None:
-        return "its weight is not a constant"
+        return Refusal("its weight is not a constant")
     if not graph.is_float(node.input(position)):
-        return f"its weight is {value.dtype}, not float32"
+        return Refusal(f"its weight is {value.dtype}, not float32")
     return tuple(value.shape)
 
 
@@ -231,12 +232,12 @@ def _spatial_axes(_graph: Graph, _node: Node, rank: int) -> tuple[int, ...]:
     return tuple(range(2, rank))
 
 
-def _reduced_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | str:
+def _reduced_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | Refusal:
     axes = node.attributes.get("axes")
     if axes is None and node.input(1):
         value = graph.constant(node.input(1))
         if value is None:
-            return "its axes are computed at run time"
+            return Refusal("its axes are computed at run time")
         axes = value.tolist()
     if not axes:
         if node.attributes.get("noop_with_empty_axes", 0):
@@ -249,18 +250,18 @@ def _compared_axis(_graph: Graph, node: Node, rank: int) -> tuple[int, ...]:
     return (node.attributes.get("axis", 0) % rank,)
 
 
-def _padded_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | str:
+def _padded_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | Refusal:
     pads = graph.constant(node.input(1))
     if pads is None:
-        return "its pads are computed at run time"
+        return Refusal("its pads are computed at run time")
     mode = node.attributes.get("mode", b"constant")
     if mode == b"constant" and node.input(2):
         fill = graph.constant(node.input(2))
         if fill is None or fill.size != 1 or fill.item() != 0:
-            return "it pads with a value other than 0"
+            return Refusal("it pads with a value other than 0")
     axes = graph.constant(node.input(3))
     if node.input(3) and axes is None:
-        return "its axes are computed at run time"
+        return Refusal("its axes are computed at run time")
     padded = list(range(rank)) if axes is None else [int(axis) % rank for axis in axes]
     half = len(padded)
     return tuple(
@@ -268,17 +269,17 @@ def _padded_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | str:
     )
 
 
-def _resized_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | str:
+def _resized_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | Refusal:
     """All but the axes whose scale is exactly 1; an equal size alone does not say so."""
     crops = node.attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
     if crops and node.attributes.get("extrapolation_value", 0.0) != 0:
-        return "it fills with an extrapolation value other than 0"
+        return Refusal("it fills with an extrapolation value other than 0")
     before, after = graph.shape(node.input(0)), graph.shape(node.output)
     if before is None or after is None:
-        return "its shape is unknown"
+        return Refusal("its shape is unknown")
     roi, scales = graph.constant(node.input(1)), graph.constant(node.input(2))
     if node.input(2) and scales is None:
-        return "its scales are computed at run time"
+        return Refusal("its scales are computed at run time")
     axes = [axis % rank for axis in node.attributes.get("axes", range(rank))]
 
     def untouched(position: int, axis: int) -> bool:
@@ -296,22 +297,22 @@ def _copies_samples(node: Node) -> bool:
     return bool(node.attributes.get("mode", b"nearest") == b"nearest")
 
 
-def _lp_pooled_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | str:
+def _lp_pooled_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | Refusal:
     if node.attributes.get("p", 2) not in {1, 2}:
-        return "its root is not exact"
+        return Refusal("its root is not exact")
     return _spatial_axes(graph, node, rank)
 
 
-def _dropout(graph: Graph, node: Node, _rank: int) -> tuple[int, ...] | str:
+def _dropout(graph: Graph, node: Node, _rank: int) -> tuple[int, ...] | Refusal:
     training = graph.constant(node.input(2))
     if node.input(2) and (training is None or bool(training.item())):
-        return "it runs in training mode"
+        return Refusal("it runs in training mode")
     return ()
 
 
-def _prelu(graph: Graph, node: Node, _rank: int) -> tuple[int, ...] | str:
+def _prelu(graph: Graph, node: Node, _rank: int) -> tuple[int, ...] | Refusal:
     if graph.constant(node.input(1)) is None:
-        return "its slope is computed at run time"
+        return Refusal("its slope is computed at run time")
     return ()
 
 
@@ -455,30 +456,32 @@ def is_dequantize(node: Node) -> bool:
     return node.op_type == DEQUANTIZE and node.domain in _DOMAINS
 
 
-def weight_layout(graph: Graph, node: Node) -> WeightLayout | str:
+def weight_layout(graph: Graph, node: Node) -> WeightLayout | Refusal:
     """The layout of the node's constant weight, or the reason it has none."""
     row = operator_of(node)
     if row is None or row.layout is None:
-        return f"{node.op_type} has no weight"
+        return Refusal(f"{node.op_type} has no weight")
     layout = row.layout(graph, node)
-    return layout if isinstance(layout, str) else _contradiction(graph, node, layout) or layout
+    if isinstance(layout, Refusal):
+        return layout
+    return _contradiction(graph, node, layout) or layout
 
 
-def _contradiction(graph: Graph, node: Node, layout: WeightLayout) -> str:
-    """What keeps the parts of a weighted node from fitting together; "" if they do."""
+def _contradiction(graph: Graph, node: Node, layout: WeightLayout) -> Refusal | None:
+    """What keeps the parts of a weighted node from fitting together; None if they do."""
     groups = layout.groups
     if groups < 1 or min(layout.shape, default=0) < 1:
-        return "its weight is empty"
+        return Refusal("its weight is empty")
     if layout.outputs % groups or layout.inputs % groups:
-        return f"its channels do not divide into {groups} groups"
+        return Refusal(f"its channels do not divide into {groups} groups")
     shape, axis = graph.shape(node.input(layout.data)) or (), layout.input_axis
     channels = shape[axis] if -len(shape) <= axis < len(shape) else None
     if isinstance(channels, int) and channels != layout.inputs:
-        return f"its input has {channels} channels, its weight takes {layout.inputs}"
+        return Refusal(f"its input has {channels} channels, its weight takes {layout.inputs}")
     bias = graph.constant(layout.bias) if layout.bias else None
     if bias is not None and bias.shape[-1:] not in {(), (1,), (layout.outputs,)}:
-        return "its bias does not fit its weight"
-    return ""
+        return Refusal("its bias does not fit its weight")
+    return None
 
 
 def fused_activations(graph: Graph, node: Node) -> tuple[Node, ...]:

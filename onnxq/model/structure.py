@@ -10,6 +10,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto
 
+from onnxq.refusal import Refusal
+
 _TYPES = frozenset(TensorProto.DataType.values())
 _HALVED = frozenset({TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1})
 _QUARTERED = frozenset({getattr(TensorProto, name) for name in ("UINT2", "INT2")
@@ -22,22 +24,22 @@ MOST_ELEMENTS = 1 << 48
 NO_TEXT = "a name or text in it is not UTF-8"
 
 
-def check_structure(proto: ModelProto) -> str:
-    """What is wrong with the model, one line; "" where nothing is."""
+def check_structure(proto: ModelProto) -> Refusal | None:
+    """What is wrong with the model, one line; None where nothing is."""
     if not _is_text(proto):
-        return NO_TEXT
+        return Refusal(NO_TEXT)
     for graph in _graphs(proto.graph):
         for info in (*graph.input, *graph.output, *graph.value_info):
             if _elem_type(info) not in _TYPES:
-                return f"{info.name!r} has the unknown element type {_elem_type(info)}"
+                return Refusal(f"{info.name!r} has the unknown element type {_elem_type(info)}")
             sizes = [size.dim_value for size in info.type.tensor_type.shape.dim]
             if math.prod(size for size in sizes if size > 0) > MOST_ELEMENTS:
-                return f"{info.name!r} has a shape that no memory can hold"
+                return Refusal(f"{info.name!r} has a shape that no memory can hold")
     for tensor in (t for graph in _graphs(proto.graph) for t in _tensors(graph)):
         wrong = _check_tensor(tensor)
-        if wrong:
-            return f"tensor {tensor.name!r} {wrong}"
-    return ""
+        if wrong is not None:
+            return Refusal(f"tensor {tensor.name!r} {wrong}")
+    return None
 
 
 def _elem_type(info: ValueInfoProto) -> int:
@@ -63,14 +65,14 @@ def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
         yield from attribute.tensors
 
 
-def _check_tensor(tensor: TensorProto) -> str:
-    """What is wrong with a tensor whose values are in the model; "" where nothing is."""
+def _check_tensor(tensor: TensorProto) -> Refusal | None:
+    """What is wrong with a tensor whose values are in the model; None where nothing is."""
     if tensor.data_location == TensorProto.EXTERNAL:
-        return ""  # its size was compared with the file's
+        return None  # its size was compared with the file's
     if tensor.data_type not in _TYPES:
-        return f"has the unknown element type {tensor.data_type}"
+        return Refusal(f"has the unknown element type {tensor.data_type}")
     if any(size < 0 for size in tensor.dims):
-        return "has a negative size"
+        return Refusal("has a negative size")
     count = math.prod(tensor.dims)
     if tensor.data_type in _COMPLEX:
         count *= 2
@@ -82,8 +84,8 @@ def _check_tensor(tensor: TensorProto) -> str:
     else:
         expected, found, unit = _packed(tensor.data_type, count), stored, "values"
     if expected is None or expected == found:
-        return ""
-    return f"has {found} {unit} where its shape takes {expected}"
+        return None
+    return Refusal(f"has {found} {unit} where its shape takes {expected}")
 
 
 def _packed(data_type: int, count: int) -> int:

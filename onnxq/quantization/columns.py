@@ -15,6 +15,7 @@ from onnxq.model.graph import Graph, Node
 from onnxq.model.operators import operator_of
 from onnxq.model.session import open_session, run
 from onnxq.model.weights import WeightLayout
+from onnxq.refusal import Refusal
 
 Array = NDArray[Any]
 
@@ -25,15 +26,14 @@ LARGEST_MOMENTS = 24_000_000
 """Numbers in the second moments of one layer, 0.2 GB; a few copies exist at a time."""
 
 
-def reason_against(graph: Graph, node: Node, layout: WeightLayout) -> str:
-    """Why a node's weight is not one matrix on columns that fit memory; "" where it is."""
+def refusal_of(graph: Graph, node: Node, layout: WeightLayout) -> Refusal | None:
+    """Why a node's weight is not one matrix on columns that fit memory; None where it is."""
     if not _is_convolution(graph, node, layout) and len(layout.shape) != 2:
-        return "its weight is a stack of matrices"
+        return Refusal("its weight is a stack of matrices")
     if layout.groups * layout.columns**2 > LARGEST_MOMENTS:
-        return (
-            f"its outputs have {layout.columns:,} inputs each, whose moments would fill the memory"
-        )
-    return ""
+        inputs = f"{layout.columns:,} inputs each"
+        return Refusal(f"its outputs have {inputs}, whose moments would fill the memory")
+    return None
 
 
 def _is_convolution(graph: Graph, node: Node, layout: WeightLayout) -> bool:

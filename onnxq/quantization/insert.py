@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.formats.parameters import Parameters, quantize_weight
-from onnxq.model.biases import BiasSite, bias_site
+from onnxq.model.biases import bias_site
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.operators import DEQUANTIZE, QUANTIZE, weight_layout
 from onnxq.model.rewrite import constant, edit, node, variable
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.plan import QuantizationPlan
+from onnxq.refusal import granted
 from onnxq.targets import Placement
 
 Array = NDArray[Any]
@@ -62,8 +63,7 @@ class _Writer:
         nodes = {n.name: n for n in gs_graph.nodes}
         self._write_activations(gs_graph, nodes)
         for name, parameters in self._plan.weights.items():
-            layout = weight_layout(self._graph, self._graph.by_name[name])
-            assert isinstance(layout, WeightLayout)  # noqa: S101 - the plan holds such nodes only
+            layout = granted(weight_layout(self._graph, self._graph.by_name[name]))
             self._write_weight(gs_graph, nodes[name], layout, parameters)
             if layout.takes_bias:
                 self._write_bias(gs_graph, nodes[name], layout, parameters, integer=integer_bias)
@@ -149,8 +149,7 @@ class _Writer:
 
     def _write_added(self, nodes: Mapping[str, Any], name: str, layout: WeightLayout) -> None:
         """The bias of an operator that takes none: the constant added behind it."""
-        site = bias_site(self._graph, self._graph.by_name[name], layout)
-        assert isinstance(site, BiasSite)  # noqa: S101 - it was corrected there
+        site = granted(bias_site(self._graph, self._graph.by_name[name], layout))
         value = constant(f"{name}.bias_corrected", self._biases[name].astype(np.float32))
         nodes[site.node].inputs[site.position] = value
 

@@ -225,12 +225,10 @@ class _Collector:
 
     def moments(self, basis: Floats | None) -> Moments:
         """Of all that was added."""
-        if self.pending:
-            self._multiply(basis)
-        assert self._total is not None  # noqa: S101 - there was at least one sample
-        return self._total
+        return self._multiply(basis) if self.pending or self._total is None else self._total
 
-    def _multiply(self, basis: Floats | None) -> None:
+    def _multiply(self, basis: Floats | None) -> Moments:
+        """Multiply what is pending, at least one sample; the total."""
         columns, targets = zip(*self.pending, strict=True)
         self.pending = []
         x, unit = _side_by_side(columns, ones=1)
@@ -245,7 +243,8 @@ class _Collector:
             (t @ across).astype(np.float64) * target * units,
             np.square(t).sum(axis=2, dtype=np.float64) * target**2, self._centered, basis,
         )  # fmt: skip
-        self._total = new if self._total is None else self._total + new
+        self._total = total = new if self._total is None else self._total + new
+        return total
 
 
 def _side_by_side(parts: Sequence[Array], ones: int = 0) -> tuple[Array, float]:

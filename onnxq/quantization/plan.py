@@ -19,7 +19,7 @@ from onnxq.formats.parameters import (
 )
 from onnxq.model.graph import Graph, Node
 from onnxq.model.operators import Int8Rule, kernel_output, operator_of, weight_layout
-from onnxq.model.weights import WeightLayout
+from onnxq.refusal import Refusal, granted
 from onnxq.suggest import suggest
 from onnxq.targets import Placement, Target
 
@@ -210,8 +210,8 @@ def _eligible(
     if node.op_type not in target.weighted:
         return Float(f"target {target.name} has no integer {node.op_type}")
     layout = weight_layout(graph, node)
-    if isinstance(layout, str):
-        return Float(layout)
+    if isinstance(layout, Refusal):
+        return Float(layout.reason)
     if unseen:
         return Float(f"its input {unseen[0]!r} was not calibrated")
     return Quantized()
@@ -238,9 +238,7 @@ def _place_inputs(graph: Graph, target: Target, nodes: _Nodes) -> tuple[_Nodes, 
         if row is None or isinstance(status, Float):
             continue
         if row.int8 is Int8Rule.WEIGHTED:
-            layout = weight_layout(graph, node)
-            assert isinstance(layout, WeightLayout)  # noqa: S101 - _eligible saw to it
-            readers.add((node.name, layout.data))
+            readers.add((node.name, granted(weight_layout(graph, node)).data))
         elif row.int8 is Int8Rule.SHARED and set(node.outputs) & wanted:
             readers |= {
                 (node.name, position)
@@ -463,8 +461,7 @@ def plan_weight(
             int32 in steps of input scale × weight scale, for every target: where the model keeps a
             float bias, ONNX Runtime's optimizer makes that of it and saturates.
     """
-    layout = weight_layout(graph, node)
-    assert isinstance(layout, WeightLayout)  # noqa: S101 - _eligible saw to it
+    layout = granted(weight_layout(graph, node))
     weight = np.abs(np.asarray(graph.constant(layout.weight), np.float64))
     others = tuple(a for a in range(weight.ndim) if a != layout.channel_axis)
     magnitude = weight.max(axis=others, initial=0.0)

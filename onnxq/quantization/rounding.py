@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from onnxq.formats.parameters import Parameters, quantize_weight, scale_of_each
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.moments import Moments
+from onnxq.refusal import Refusal
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -63,10 +64,11 @@ class Rounding:
 
 
 def keep_nearest(
-    node: str, weight: Array, parameters: Parameters, reason: str
+    node: str, weight: Array, parameters: Parameters, refusal: Refusal
 ) -> tuple[NDArray[np.int8], Rounding]:
     """Round to nearest, for a reason."""
-    return quantize_weight(weight, parameters), Rounding(node, False, math.nan, math.nan, reason)
+    record = Rounding(node, False, math.nan, math.nan, refusal.reason)
+    return quantize_weight(weight, parameters), record
 
 
 def round_weight(

@@ -21,16 +21,20 @@ from onnxq.model.operators import fused_bounds, weight_layout
 from onnxq.model.weights import WeightLayout
 from onnxq.progress import SILENT, Progress
 from onnxq.quantization.blas import blas_threads_for
-from onnxq.quantization.columns import Columns, reason_against
+from onnxq.quantization.columns import Columns, refusal_of
 from onnxq.quantization.correct import BiasCorrection, along, measure_shift
 from onnxq.quantization.insert import insert
 from onnxq.quantization.moments import collect_moments
 from onnxq.quantization.plan import QuantizationPlan
 from onnxq.quantization.rounding import Rounding, keep_nearest, round_weight
 from onnxq.quantization.segments import SegmentRunner
+from onnxq.refusal import Refusal, granted
 
 Array = NDArray[Any]
 Integers = NDArray[np.int8]
+
+ONE_SAMPLE = Refusal("one sample cannot decide")
+NOT_FINITE = Refusal("its values are not finite")
 
 
 @dataclass(frozen=True)
@@ -108,11 +112,11 @@ class _Layers:
         weight = np.asarray(self._graph.constant(layout.weight))
         parameters = self._plan.weights[node.name]
         bias = self._bias(layout)
-        reason = reason_against(self._graph, node, layout)
-        if bias is None:
-            reason = "its bias is not one constant for each output"
-        if reason or bias is None:
-            return keep_nearest(node.name, weight, parameters, reason)
+        if isinstance(bias, Refusal):
+            return keep_nearest(node.name, weight, parameters, bias)
+        refusal = refusal_of(self._graph, node, layout)
+        if refusal is not None:
+            return keep_nearest(node.name, weight, parameters, refusal)
         inputs = self._int8.compute(quantized.inputs[layout.data])
         targets = wanted
         centered = corrected and isinstance(bias_site(self._graph, node, layout), BiasSite)
@@ -122,9 +126,9 @@ class _Layers:
         with blas_threads_for(layout.columns):
             moments = collect_moments(layout, columns, inputs, targets, centered=centered)
             if moments is None:
-                return keep_nearest(node.name, weight, parameters, "one sample cannot decide")
+                return keep_nearest(node.name, weight, parameters, ONE_SAMPLE)
             if not all(half.is_finite for half in moments):
-                return keep_nearest(node.name, weight, parameters, "its values are not finite")
+                return keep_nearest(node.name, weight, parameters, NOT_FINITE)
             integers, record = round_weight(node.name, layout, weight, parameters, *moments)
         stored = self._quantized.producers[quantized.inputs[layout.weight_position]].input(0)
         self._int8.set_constant(stored, integers)
@@ -136,7 +140,7 @@ class _Layers:
         """Correct the node's bias; None where it can have none."""
         layout = self._layout(node)
         site = bias_site(self._graph, node, layout)
-        if isinstance(site, str):
+        if isinstance(site, Refusal):
             return None
         if site.output != node.output:
             wanted = self.exact.compute(site.output)
@@ -150,11 +154,10 @@ class _Layers:
         return (site.value + shift).astype(np.float32), record
 
     def _layout(self, node: Node) -> WeightLayout:
-        layout = weight_layout(self._graph, node)
-        assert isinstance(layout, WeightLayout)  # noqa: S101 - the plan holds such nodes only
-        return layout
+        return granted(weight_layout(self._graph, node))
 
-    def _bias(self, layout: WeightLayout) -> Array | None:
-        """(outputs,); None where it is not one constant for each output."""
+    def _bias(self, layout: WeightLayout) -> Array | Refusal:
+        """The bias as (outputs,)."""
         bias = self._graph.constant(layout.bias) if layout.bias else np.zeros((), np.float32)
-        return None if bias is None else layout.bias_vector(bias)
+        vector = None if bias is None else layout.bias_vector(bias)
+        return Refusal("its bias is not one constant for each output") if vector is None else vector

@@ -29,6 +29,7 @@ from onnxq.errors import DataError, ModelError
 from onnxq.model.model import Model
 from onnxq.model.session import open_session, run, with_outputs
 from onnxq.progress import SILENT, Progress
+from onnxq.refusal import Refusal
 from onnxq.shown import Shown
 from onnxq.validation.causes import CauseFinder, Causes
 from onnxq.validation.cut import DELTA, OWN, cut, with_deltas
@@ -207,8 +208,10 @@ def _open(float_model: Model, quantized: Model, feeds: Feeds) -> _Bench:
     if damaged:
         raise ModelError(f"{quantized.name} records a scale that does not fit {damaged!r}")
     refused = {
-        name: f"{name!r} is {_times(wanted[name].shape)} in the float model and "
-        f"{_times(found[name].shape)} in the quantized one"
+        name: Refusal(
+            f"{name!r} is {_times(wanted[name].shape)} in the float model and "
+            f"{_times(found[name].shape)} in the quantized one"
+        )
         for name in pairing.tensors
         if wanted[name].shape != found[name].shape
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.errors import UsageError
+from onnxq.python_files import load_callable
+from onnxq.refusal import Refusal
 
 Array = NDArray[Any]
 
@@ -114,19 +115,9 @@ def metric_named(name: str) -> Metric:
         raise UsageError(
             f"unknown metric {name!r}", hint=f"one of {', '.join(METRICS)}, or FILE.py:function"
         )
-    if not Path(path).is_file():
-        raise UsageError(f"metric {name!r}: no such file {path}")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec is not None  # noqa: S101 - a .py file always has a loader
-    assert spec.loader is not None  # noqa: S101
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's file raises
-        raise UsageError(f"metric {name!r}: cannot load {path}: {_brief(error)}") from error
-    score = getattr(module, function, None)
-    if not callable(score):
-        raise UsageError(f"metric {name!r}: {path} has no function {function!r}")
+    score = load_callable(Path(path), function)
+    if isinstance(score, Refusal):
+        raise UsageError(f"metric {name!r}: {score}")
 
     def terms(outputs: Array, labels: Array) -> Array:
         try:

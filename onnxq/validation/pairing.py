@@ -32,9 +32,12 @@ from onnxq.model.operators import (
     kernel_output,
     operator_of,
 )
+from onnxq.refusal import Refusal
 from onnxq.validation.without_qdq import is_qdq, without_qdq
 
 Array = NDArray[Any]
+
+PASSES_ON = Refusal("its output only passes on quantized values or is dropped")
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class Pairing:
 
 
 def pair(
-    float_model: Model, quantized: Model, *, refused: Mapping[str, str] | None = None
+    float_model: Model, quantized: Model, *, refused: Mapping[str, Refusal] | None = None
 ) -> Pairing:
     """Pair the tensors of the two models.
 
@@ -136,7 +139,7 @@ def pair(
     tensors = {
         name
         for name in graphs.stripped.activations
-        if name not in refused and not _difference(graphs, name) and _is_boundary(graphs, name)
+        if name not in refused and _difference(graphs, name) is None and _is_boundary(graphs, name)
     }
     layers = []
     covered: dict[str, str] = {}
@@ -175,15 +178,15 @@ def _place(graph: Graph) -> Any:
     return lambda tensor: graph.producers[tensor].index
 
 
-def _difference(graphs: _Graphs, name: str) -> str:
-    """Why the tensor has no counterpart in the float model; "" where it has one."""
+def _difference(graphs: _Graphs, name: str) -> Refusal | None:
+    """Why the tensor has no counterpart in the float model; None where it has one."""
     if name not in graphs.exact.producers and name not in graphs.exact.inputs:
-        return f"the float model has no tensor {name!r}"
+        return Refusal(f"the float model has no tensor {name!r}")
     if name not in graphs.quantized.producers and name not in graphs.quantized.inputs:
-        return f"{name!r} is no tensor of the quantized model"
+        return Refusal(f"{name!r} is no tensor of the quantized model")
     if not graphs.exact.is_float(name):
-        return f"{name!r} is not known to be float32 in the float model"
-    return ""
+        return Refusal(f"{name!r} is not known to be float32 in the float model")
+    return None
 
 
 def _is_boundary(graphs: _Graphs, name: str) -> bool:
@@ -236,7 +239,7 @@ def _main_node(graphs: _Graphs, nodes: list[Node]) -> Node:
 
 
 def _unmatched(
-    graphs: _Graphs, layers: list[Layer], covered: Mapping[str, str], refused: Mapping[str, str]
+    graphs: _Graphs, layers: list[Layer], covered: Mapping[str, str], refused: Mapping[str, Refusal]
 ) -> tuple[Unmatched, ...]:
     names = {layer.name for layer in layers}
     found = []
@@ -244,11 +247,10 @@ def _unmatched(
         if node.name in names or not _is_quantized(graphs, node):
             continue
         written = kernel_output(graphs.stripped, graphs.stripped.by_name[node.name])
-        why = refused.get(written) or _difference(graphs, written)
-        why = why or "its output only passes on int8 or is dropped"
+        why = refused.get(written) or _difference(graphs, written) or PASSES_ON
         where = covered.get(node.name)
         where = f"; it counts within {where!r}" if where else ""
-        found.append(Unmatched(node.name, node.op_type, why + where))
+        found.append(Unmatched(node.name, node.op_type, why.reason + where))
     return tuple(found)
 
 

@@ -9,7 +9,7 @@ from onnxq.api import calibrate
 from onnxq.model.graph import Graph
 from onnxq.model.operators import weight_layout
 from onnxq.quantization import rounding
-from onnxq.quantization.columns import Columns, reason_against
+from onnxq.quantization.columns import Columns, refusal_of
 from onnxq.quantization.insert import insert
 from onnxq.quantization.moments import Moments, collect_moments
 from onnxq.quantization.plan import QuantizationOptions, plan_quantization
@@ -80,7 +80,7 @@ def test_weight_times_columns_is_what_the_node_computes(kind):
     if layout.bias:
         wanted = wanted - graph.constant(layout.bias).reshape(1, -1, 1)
     wanted = wanted.transpose(1, 0, 2).reshape(product.shape)
-    assert reason_against(graph, node, layout) == ""
+    assert refusal_of(graph, node, layout) is None
     assert np.allclose(product, wanted, atol=1e-5)
 
 
@@ -102,7 +102,7 @@ def test_stacked_and_huge_weights_are_left_alone():
          shape=(1,), name="huge")  # fmt: skip
     graph = Graph(b.model(stacked, "huge"))
     reasons = {
-        node.name: reason_against(graph, node, weight_layout(graph, node))
+        node.name: str(refusal_of(graph, node, weight_layout(graph, node)))
         for node in graph.nodes
         if node.op_type in {"MatMul", "Gemm"}
     }

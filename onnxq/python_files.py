@@ -1,0 +1,31 @@
+"""Functions and classes in files of the user's, which are run only because the user named them."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from onnxq.refusal import Refusal
+
+
+def load_callable(path: Path, name: str) -> Callable[..., Any] | Refusal:
+    """What a Python file calls `name`; or why it cannot be had.
+
+    Args:
+        path: a `.py` file; it is run.
+        name: of a function or class in it.
+    """
+    if not path.is_file():
+        return Refusal(f"there is no file {path}")
+    spec = importlib.util.spec_from_file_location(f"onnxq_user_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        return Refusal(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # noqa: BLE001 - whatever the user's file raises
+        return Refusal(f"{path} failed: {type(error).__name__}: {error}")
+    found = getattr(module, name, None)
+    return found if callable(found) else Refusal(f"{path} has no function {name!r}")
