@@ -23,8 +23,8 @@ from onnx.reference import ReferenceEvaluator
 from onnxq import api
 from onnxq.emulation.agreement import agreement
 from onnxq.emulation.emulate import Emulator, emulator
-from onnxq.emulation.qdq import is_quantize
 from onnxq.model.graph import Graph
+from onnxq.model.operators import is_quantize
 from onnxq.model.session import open_session, run, with_outputs
 from onnxq.validation.metrics import METRICS
 

@@ -31,6 +31,7 @@ from onnxq.equalization.derive import derive_calibration
 from onnxq.equalization.equalize import Equalization
 from onnxq.equalization.prove import Feeds, Proof, compare_outputs, random_feeds, run_reference
 from onnxq.errors import DataError, ModelError, UsageError
+from onnxq.formats.scheme import DEFAULT
 from onnxq.model import files as model_files
 from onnxq.model.channel_scales import with_exponents, with_offsets
 from onnxq.model.graph import Graph
@@ -43,7 +44,8 @@ from onnxq.model.session import Runtime, custom_operators, libraries_in_use
 from onnxq.progress import SILENT, Progress
 from onnxq.quantization import quantize as quantization_stage
 from onnxq.quantization.details import METADATA_KEY, details_json, recorded_preprocessing
-from onnxq.quantization.plan import QuantizationOptions, check_patterns
+from onnxq.quantization.patterns import check_patterns
+from onnxq.quantization.plan import QuantizationOptions
 from onnxq.quantization.quantize import QuantizationResult, Request, Samples
 from onnxq.quantization.search import (
     MAX_MINUTES,
@@ -413,7 +415,7 @@ def quantize(
 
 
 def _check_half(target: Target, *, has_data: bool) -> None:
-    if target.integer_bias:
+    if target.scheme(DEFAULT).bias is not None:
         raise UsageError(
             f"--rest fp16 is no use for target {target.name}: its biases are int32",
             hint="use --target gpu",
@@ -435,7 +437,7 @@ def _keep_in_float(
     bounds: Bounds,
     progress: Progress,
 ) -> tuple[Model, QuantizationResult]:
-    """Search for the layers to keep in float; `result` is that of all in int8."""
+    """Search for the layers to keep in float; `result` is that of all quantized."""
 
     def measure(trial: Model) -> Validation:
         return validate(model, trial, source, max_drop=max_drop, progress=progress)
@@ -454,9 +456,9 @@ def _keep_in_float(
             progress=progress,
         )  # fmt: skip
         return [
-            Candidate(layer.name, layer.share, layer.name in result.plan.weights)
+            Candidate(layer.name, layer.share, layer.name in result.plan.weighted)
             for layer in report.layers
-            if layer.name in result.plan.weights or layer.op_type in request.target.residual
+            if layer.name in result.plan.weighted or layer.op_type in request.target.residual
         ]
 
     first = measure(quantized)

@@ -13,9 +13,22 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from onnxq.errors import OutputError, UsageError
+
+
+class Named:
+    """Base of values that a record refers to by their name, such as a row of a table."""
+
+    name: str
+
+
+VERSIONS: Mapping[str, int] = MappingProxyType(
+    {"quantize": 2, "emulate": 2, "inspect": 2, "explain": 2}
+)
+"""Command → version of its JSON document, where that is not 1 any more (docs/commands.md)."""
 
 
 def to_plain(value: object) -> Any:
@@ -25,6 +38,8 @@ def to_plain(value: object) -> Any:
     """
     if isinstance(value, enum.Enum):
         return value.value
+    if isinstance(value, Named):
+        return value.name
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: to_plain(getattr(value, field.name))
@@ -44,9 +59,11 @@ def to_plain(value: object) -> Any:
     return value
 
 
-def to_json(kind: str, version: int, value: object) -> str:
-    """Write a record: `kind` names its schema, `version` the schema's version."""
-    return json.dumps({"schema": f"onnxq/{kind}", "version": version, **to_plain(value)}, indent=1)
+def to_json(kind: str, value: object) -> str:
+    """Write a record: `kind` names its schema, which has a version."""
+    return json.dumps(
+        {"schema": f"onnxq/{kind}", "version": VERSIONS.get(kind, 1), **to_plain(value)}, indent=1
+    )
 
 
 def read_toml(path: Path) -> dict[str, Any]:

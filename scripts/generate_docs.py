@@ -20,9 +20,11 @@ from click.testing import CliRunner
 from onnxq.cli.group import COMMANDS
 from onnxq.cli.group import onnxq as command_line
 from onnxq.data.settings import PRESETS
+from onnxq.formats.scheme import PRESETS as SCHEMES
+from onnxq.formats.table import FORMATS, Floating, Format
 from onnxq.model import operators
-from onnxq.model.operators import OPERATORS, Int8Rule, IntegerForm, Operator, ScaleRule
-from onnxq.targets import TARGETS, Placement, Target
+from onnxq.model.operators import OPERATORS, IntegerForm, Operator, QuantizedRule, ScaleRule
+from onnxq.targets import Placement, Target, shipped_targets
 from onnxq.validation.lint import RULES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,7 +74,7 @@ def meanings(enumeration: str) -> dict[str, str]:
 
 
 def rule_table(
-    enumeration: type[ScaleRule | Int8Rule | IntegerForm], rule: Callable[[Operator], object]
+    enumeration: type[ScaleRule | QuantizedRule | IntegerForm], rule: Callable[[Operator], object]
 ) -> str:
     texts = meanings(enumeration.__name__)
     return markdown_table(
@@ -91,11 +93,11 @@ def rule_table(
 def on_target(row: Operator, target: Target) -> str:
     """What a target makes of an operator where its attributes and neighbours allow it."""
     if row.op_type in target.weighted:
-        return "int8"
-    if row.int8 is Int8Rule.SHARED:
-        return "passes int8"
+        return "quantized"
+    if row.quantized is QuantizedRule.SHARED:
+        return "passes on"
     if target.placement is Placement.ALL and row.op_type in target.own:
-        return "int8"
+        return "quantized"
     if row.fuses:
         return "fused"
     return "residual branch" if row.op_type in target.residual else "float"
@@ -103,13 +105,13 @@ def on_target(row: Operator, target: Target) -> str:
 
 def operator_table() -> str:
     return markdown_table(
-        ("operator", "channel scale", "int8", *(f"`{name}`" for name in TARGETS)),
+        ("operator", "channel scale", "quantized", *(f"`{name}`" for name in shipped_targets())),
         (
             (
                 f"`{row.op_type}`",
                 row.scale.value,
-                row.int8.value,
-                *(on_target(row, target) for target in TARGETS.values()),
+                row.quantized.value,
+                *(on_target(row, target) for target in shipped_targets().values()),
             )
             for row in OPERATORS.values()
         ),
@@ -125,14 +127,50 @@ def lint_table() -> str:
     )
 
 
+def format_table() -> str:
+    def numbers(row: Format) -> str:
+        if isinstance(row.grid, Floating):
+            return f"±{row.grid.highest:g}, {row.grid.exponent} + {row.grid.mantissa} bits"
+        return f"{row.grid.lowest} … {row.grid.highest}"
+
+    return markdown_table(
+        ("format", "bits", "numbers", "zero point", "from opset"),
+        (
+            (f"`{row}`", str(row.bits), numbers(row), "yes" if row.zero_point else "no",
+             str(row.opset))
+            for row in FORMATS.values()
+        ),
+    )  # fmt: skip
+
+
+def scheme_table() -> str:
+    def cell(name: str, target: Target) -> str:
+        row = target.schemes.get(name)
+        if row is None:
+            return "–"
+        found = row.scheme.formats
+        kind = (
+            ""
+            if row.scheme.activation is None
+            else (", symmetric" if row.scheme.activation.symmetric else ", asymmetric")
+        )
+        return f"{found['weights']} × {found['activations']}{kind}; bias {found['biases']}"
+
+    return markdown_table(
+        ("`--scheme`", "", *(f"`{name}`" for name in shipped_targets())),
+        (
+            (f"`{name}`", preset.meaning, *(cell(name, t) for t in shipped_targets().values()))
+            for name, preset in SCHEMES.items()
+        ),
+    )
+
+
 def target_table() -> str:
-    yes = {True: "yes", False: "no"}
     facts: tuple[tuple[str, Callable[[Target], str]], ...] = (
         ("runs on", lambda t: t.runs_on),
-        ("activations", lambda t: f"{t.activation}, per tensor, {t.levels} levels"),
-        ("activation zero points all 0", lambda t: yes[t.symmetric]),
-        ("weights", lambda _: "int8 in [−127, 127], symmetric, per channel or per tensor"),
-        ("bias", lambda t: "int32, scale = input scale × weight scale" if t.integer_bias else "float32"),
+        ("schemes", lambda t: code(t.schemes)),
+        ("weights", lambda _: "symmetric without the lowest number, per channel or per tensor"),
+        ("one scale for the whole weight", lambda t: code(sorted(t.one_weight_scale))),
         ("Q/DQ on", lambda t: "weighted inputs and residual branches" if t.placement is Placement.INPUTS
          else "inputs and outputs of every integer kernel"),
         ("weighted operators", lambda t: code(sorted(t.weighted))),
@@ -140,8 +178,11 @@ def target_table() -> str:
         ("residual operators", lambda t: code(sorted(t.residual))),
     )  # fmt: skip
     return markdown_table(
-        ("", *(f"`{name}`" for name in TARGETS)),
-        ((label, *(fact(target) for target in TARGETS.values())) for label, fact in facts),
+        ("", *(f"`{name}`" for name in shipped_targets())),
+        (
+            (label, *(fact(target) for target in shipped_targets().values()))
+            for label, fact in facts
+        ),
     )
 
 
@@ -160,8 +201,10 @@ PARTS: dict[str, Callable[[], str]] = {
     **{f"help {name}": lambda name=name: help_text(name) for name in COMMANDS},
     "operators": operator_table,
     "scale rules": lambda: rule_table(ScaleRule, lambda row: row.scale),
-    "int8 rules": lambda: rule_table(Int8Rule, lambda row: row.int8),
+    "quantized rules": lambda: rule_table(QuantizedRule, lambda row: row.quantized),
     "integer forms": lambda: rule_table(IntegerForm, lambda row: row.integer_form),
+    "formats": format_table,
+    "schemes": scheme_table,
     "targets": target_table,
     "lint": lint_table,
     "presets": preset_table,

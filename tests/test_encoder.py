@@ -9,7 +9,8 @@ from onnxq.equalization.apply import apply_scales
 from onnxq.equalization.classes import find_classes
 from onnxq.model.graph import Graph
 from onnxq.model.normalize import normalize
-from onnxq.quantization.plan import Float, Quantized
+from onnxq.model.status import Quantized
+from onnxq.quantization.plan import Float
 
 from test_main_job import GRAY, IMAGES, TESTDATA, unseen_images
 
@@ -90,7 +91,7 @@ def test_int8_keeps_the_accuracy_and_gains_by_equalization(weights, least_gain, 
     assert result.equalization.proof.identical
     assert abs(result.equalization.expected_gain - (sqnr - plain)) < 1
     # A bias behind a product over a sequence is corrected too.
-    assert {record.node for record in result.corrections} == set(result.plan.weights)
+    assert {record.node for record in result.corrections} == result.plan.weighted
 
 
 def test_outliers_cost_nothing():
@@ -121,4 +122,4 @@ def test_on_the_cpu_the_residual_stream_stays_float_and_every_product_is_an_inte
     sums = [node for node in graph.nodes if node.op_type == "Add"]
     assert all(isinstance(result.plan.nodes[node.name], Float) for node in sums)
     assert len(result.plan.weights) == 4 * BLOCKS + 2
-    assert all(isinstance(result.plan.nodes[name], Quantized) for name in result.plan.weights)
+    assert all(isinstance(result.plan.nodes[name], Quantized) for name in result.plan.weighted)

@@ -77,7 +77,7 @@ class Terminal:
         if self.json:
             from onnxq.records import to_json
 
-            self.raw(to_json(command, 1, content) + "\n")
+            self.raw(to_json(command, content) + "\n")
 
 
 def printable(text: str) -> str:

@@ -8,34 +8,44 @@ from typing import Any
 
 from onnxq.emulation.bounds import product_reach
 from onnxq.emulation.layers import Average
-from onnxq.emulation.qdq import NotInteger, QdqGraph
+from onnxq.emulation.operands import operand
 from onnxq.emulation.rounding import requantization
 from onnxq.model.graph import Node
+from onnxq.model.qdq import QdqGraph
+from onnxq.refusal import Refusal
 
 _WINDOW = ("kernel_shape", "strides", "pads", "auto_pad", "dilations")
 
 
-def plan_average(graph: QdqGraph, node: Node) -> Average:
-    """Plan one node; raises `NotInteger`."""
-    data, rounding = graph.operand(node.input(0)), requantization(graph, node)
+def plan_average(graph: QdqGraph, node: Node) -> Average | Refusal:
+    """Plan one node."""
+    data = operand(graph, node.input(0))
+    if isinstance(data, Refusal):
+        return data
+    rounding = requantization(graph, node)
+    if isinstance(rounding, Refusal):
+        return rounding
     shape, kernel = graph.shape(node.input(0)), node.attributes.get("kernel_shape")
     if shape is None or (kernel and not isinstance(shape[1], int)):
-        raise NotInteger("the number of its channels is known at run time only")
+        return Refusal("the number of its channels is known at run time only")
     sizes = [size for size in (kernel or shape[2:]) if isinstance(size, int)]
     terms = math.prod(sizes) if len(sizes) == len(shape) - 2 else math.inf
-    reach = product_reach(terms, data.interval, (0, 1))
+    reach = product_reach(terms, data.parameters.interval, (0, 1))
     window, same = None, math.isfinite(terms)
     if kernel:
         if not reach.fits_float32:
-            raise NotInteger(f"float32 cannot hold sums over its window of {terms} values")
-        window, pads = _window(graph, node)
+            return Refusal(f"float32 cannot hold sums over its window of {terms} values")
+        found = _window(graph, node)
+        if isinstance(found, Refusal):
+            return found
+        window, pads = found
         same = not pads or bool(node.attributes.get("count_include_pad", 0))
     channels = shape[1] if isinstance(shape[1], int) else 0
     count = int(terms) if same else 0
     return Average(data, window, channels, len(shape), count, reach, rounding)
 
 
-def _window(graph: QdqGraph, node: Node) -> tuple[Mapping[str, Any], bool]:
+def _window(graph: QdqGraph, node: Node) -> tuple[Mapping[str, Any], bool] | Refusal:
     """Attributes of the convolution that sums what the pooling node averages; whether it pads."""
     given = node.attributes
     attributes = {key: given[key] for key in _WINDOW if key in given}
@@ -45,9 +55,9 @@ def _window(graph: QdqGraph, node: Node) -> tuple[Mapping[str, Any], bool]:
     if given.get("ceil_mode", 0):
         sizes = [s for s in (graph.shape(node.input(0)) or ())[2:] if isinstance(s, int)]
         if automatic or given.get("count_include_pad", 0):
-            raise NotInteger("it counts pads and rounds its size up")
+            return Refusal("it counts pads and rounds its size up")
         if len(sizes) != axes:
-            raise NotInteger("it rounds a size up that is known at run time only")
+            return Refusal("it rounds a size up that is known at run time only")
         pads = _pads_for_ceil(given, pads, sizes)
         attributes["pads"] = pads
     return attributes, automatic or any(pads)

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.formats.accumulators import Accumulator
+
 Array = NDArray[Any]
 
 EXACT_FLOAT32 = 1 << 24
 """Largest magnitude up to which float32 holds every integer."""
-
-LARGEST_INT32 = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Reach:
     def largest(self) -> float:
         return max(-self.low, self.high)
 
-    @property
-    def fits_int32(self) -> bool:
-        return self.largest <= LARGEST_INT32
+    def fits(self, accumulator: Accumulator) -> bool:
+        """Whether no partial sum leaves the accumulator."""
+        return self.largest <= accumulator.highest
 
     @property
     def fits_float32(self) -> bool:

@@ -13,11 +13,11 @@ from onnxq.data.gather import run_batch
 from onnxq.data.source import DataSource
 from onnxq.emulation.layers import Status
 from onnxq.emulation.plan import plan_emulation
-from onnxq.emulation.qdq import QdqGraph
 from onnxq.emulation.write import write_machine
 from onnxq.errors import DataError
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
+from onnxq.model.qdq import QdqGraph
 from onnxq.model.session import open_session, run, with_outputs
 from onnxq.progress import SILENT, Progress
 

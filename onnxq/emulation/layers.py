@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.emulation.bounds import Reach
-from onnxq.emulation.qdq import Quantization
+from onnxq.formats.accumulators import Accumulator, Digit
 from onnxq.model.operators import IntegerForm
-from onnxq.quantization.plan import Float
+from onnxq.model.qdq import Quantization
+from onnxq.model.status import Float
 
 
 @dataclass(frozen=True)
@@ -42,26 +43,29 @@ class WeightPart:
         integers: the weight less its zero point as float32, in stored layout.
         channels: first and last but one of the input channels it reads; None for all.
         axis: their axis in the data, counted from the end where negative.
+        digit: of the data, which it multiplies.
     """
 
     integers: NDArray[np.float32]
     channels: tuple[int, int] | None
     axis: int
+    digit: Digit
 
 
 @dataclass(frozen=True)
 class Accumulation:
-    """A weighted node, or a MatMul of two activations: Σ w·x + b in int32.
+    """A weighted node, or a MatMul of two activations: Σ w·x + b in the accumulator.
 
     Attributes:
         data: the activations; the second one stands in for a weight.
         parts: the weight, cut so that float32 holds the sums of each part; empty for two
             activations.
         step: value of one step of the sum, float32: data scale × weight scale.
-        bias: int32, added to the sum; None where there is none.
+        bias: whole numbers added to the sum; None where there is none.
         float_bias: float32, added after the sum is dequantized; None where there is none.
             All three are shaped to broadcast along the output's last axes.
         reach: where the sum, bias included, can get; from the weights.
+        accumulator: what the sum is computed in.
         requantization: None where the result is a float tensor.
     """
 
@@ -71,6 +75,7 @@ class Accumulation:
     bias: NDArray[np.int32] | None
     float_bias: NDArray[np.float32] | None
     reach: Reach
+    accumulator: Accumulator
     requantization: Requantization | None
     form: IntegerForm = IntegerForm.ACCUMULATE
 
@@ -107,10 +112,11 @@ class Average:
 
 @dataclass(frozen=True)
 class AsWritten:
-    """Eight bits in, eight bits out, computed as Q/DQ says: dequantize, apply, round once."""
+    """Integers in, integers out, computed as Q/DQ says: dequantize, apply, round once."""
 
     form: IntegerForm
     fused: tuple[str, ...] = ()
+    format: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,14 @@ import onnx
 from onnxq.emulation.averages import plan_average
 from onnxq.emulation.bounds import product_reach
 from onnxq.emulation.layers import AsWritten, Fused, Integer, Product, Status
-from onnxq.emulation.qdq import NotInteger, QdqGraph
+from onnxq.emulation.operands import operand, result
 from onnxq.emulation.rounding import requantization
 from onnxq.emulation.sums import plan_sum
 from onnxq.model.graph import Node
-from onnxq.model.operators import IntegerForm, is_dequantize, is_quantize, operator_of
-from onnxq.quantization.plan import Float
+from onnxq.model.operators import IntegerForm, Operator, is_dequantize, is_quantize, operator_of
+from onnxq.model.qdq import QdqGraph
+from onnxq.model.status import Float
+from onnxq.refusal import Refusal
 
 _REAL = frozenset(
     {
@@ -41,10 +43,8 @@ def plan_emulation(graph: QdqGraph) -> Mapping[str, Status]:
     for node in graph.nodes:
         if node.name in plan or is_quantize(node) or is_dequantize(node):
             continue
-        try:
-            status = _status(graph, node)
-        except NotInteger as reason:
-            status = Float(str(reason))
+        found = _status(graph, node)
+        status = Float(found) if isinstance(found, Refusal) else found
         plan[node.name] = status
         plan |= {name: Fused(node.name) for name in _fused(status)}
     return plan
@@ -58,41 +58,51 @@ def _fused(status: Status) -> tuple[str, ...]:
     return ()
 
 
-def _status(graph: QdqGraph, node: Node) -> Status:
+def _status(graph: QdqGraph, node: Node) -> Status | Refusal:
     row = operator_of(node)
     if row is None:
-        raise NotInteger(f"{node.op_type} has no row in the operator table")
+        return Refusal(f"{node.op_type} has no row in the operator table")
     if not any(graph.elem_type(name) in _REAL for name in node.outputs if name):
-        raise NotInteger("its result is not a float tensor")
+        return Refusal("its result is not a float tensor")
     if row.integer_form is IntegerForm.NONE:
-        raise NotInteger(f"{node.op_type} has no integer form")
-    return _PLANNERS[row.integer_form](graph, node)
+        return Refusal(f"{node.op_type} has no integer form")
+    return _PLANNERS[row.integer_form](graph, node, row)
 
 
-def _plan_product(graph: QdqGraph, node: Node) -> Product:
-    first, second = (graph.operand(node.input(position)) for position in (0, 1))
-    reached = product_reach(1, first.interval, second.interval)
-    return Product((first, second), reached, requantization(graph, node))
+def _plan_product(graph: QdqGraph, node: Node, _row: Operator) -> Product | Refusal:
+    first, second = (operand(graph, node.input(position)) for position in (0, 1))
+    if isinstance(first, Refusal):
+        return first
+    if isinstance(second, Refusal):
+        return second
+    rounding = requantization(graph, node)
+    if isinstance(rounding, Refusal):
+        return rounding
+    reached = product_reach(1, first.parameters.interval, second.parameters.interval)
+    return Product((first, second), reached, rounding)
 
 
-def _plan_as_written(graph: QdqGraph, node: Node) -> AsWritten:
-    row = operator_of(node)
-    assert row is not None  # noqa: S101 - _status saw to it
+def _plan_as_written(graph: QdqGraph, node: Node, row: Operator) -> AsWritten | Refusal:
     for name in row.data_of(node):
-        if graph.constant(name) is None:
-            graph.operand(name)
+        found = operand(graph, name) if graph.constant(name) is None else None
+        if isinstance(found, Refusal):
+            return found
     outputs = [name for name in node.outputs if name and graph.elem_type(name) in _REAL]
     if len(outputs) > 1:
-        for name in outputs:
-            graph.quantizer(name)
-        return AsWritten(row.integer_form)
-    return AsWritten(row.integer_form, requantization(graph, node).fused)
+        refusals = [each for n in outputs if isinstance(each := result(graph, n), Refusal)]
+        return refusals[0] if refusals else AsWritten(row.integer_form)
+    rounding = requantization(graph, node)
+    if isinstance(rounding, Refusal):
+        return rounding
+    return AsWritten(row.integer_form, rounding.fused, rounding.to.format.name)
 
 
-_PLANNERS: Mapping[IntegerForm, Callable[[QdqGraph, Node], Integer | AsWritten]] = {
+_Planner = Callable[[QdqGraph, Node, Operator], "Integer | AsWritten | Refusal"]
+
+_PLANNERS: Mapping[IntegerForm, _Planner] = {
     IntegerForm.ACCUMULATE: plan_sum,
     IntegerForm.PRODUCT: _plan_product,
-    IntegerForm.AVERAGE: plan_average,
+    IntegerForm.AVERAGE: lambda graph, node, _row: plan_average(graph, node),
     IntegerForm.VALUE: _plan_as_written,
     IntegerForm.MOVE: _plan_as_written,
 }

@@ -89,7 +89,7 @@ def _scaled_weight(
     bias = graph.constant(layout.bias)
     if bias is not None and np.any(rows != 1):
         # Gemm's C broadcasts along N, so a scalar becomes a vector here.
-        values[site.node.name, 2] = (bias * rows).astype(np.float32)
+        values[site.node.name, layout.bias_position] = (bias * rows).astype(np.float32)
     return values
 
 

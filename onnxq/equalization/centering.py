@@ -1,4 +1,4 @@
-"""Bias absorption: center activations, so that symmetric int8 uses both its halves.
+"""Bias absorption: center activations, so that symmetric formats use both their halves.
 
 With y = f(x + b) and every reader linear, y − c is f moved down by c, and the readers' biases take
 W·c: the network computes the same up to float rounding, and what lay in [0, R] lies in [−R/2, R/2].
@@ -22,6 +22,7 @@ from onnxq.calibration.ranges import Distribution, Range, distribution, estimate
 from onnxq.calibration.statistics import Calibration, TensorStatistics
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.sensitivity import input_gains
+from onnxq.formats.scheme import REFERENCE
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
 from onnxq.model.operators import (
@@ -38,7 +39,7 @@ from onnxq.refusal import Refusal, granted
 
 Floats = NDArray[np.float64]
 
-LEVELS = 255
+REFERENCE_LEVELS = REFERENCE.activation.levels if REFERENCE.activation else 0
 LEAST_GAIN = 0.2
 """dB of rounding noise that a shift must save on its tensor."""
 
@@ -109,7 +110,7 @@ class _Source:
 
 
 def plan_centering(
-    graph: Graph, calibration: Calibration, gains: Mapping[str, Floats], ranges: str
+    graph: Graph, calibration: Calibration, gains: Mapping[str, Floats], ranges: str, levels: int
 ) -> Centering:
     """Choose offsets.
 
@@ -118,6 +119,7 @@ def plan_centering(
         calibration: of exactly that model.
         gains: tensor → how much an error in each channel matters at its readers (channels,).
         ranges: the estimator that will choose the ranges.
+        levels: quantization levels of activations.
     """
     offsets: dict[str, Floats] = {}
     fixed: dict[str, Range] = {}
@@ -139,7 +141,7 @@ def plan_centering(
         given = offsets.get(target, np.zeros(1))
         moved = statistics.shifted(given) if given.any() else statistics
         choose = _center_all if source.limits else _center_channels
-        choice = choose(moved, gains.get(target), ranges)
+        choice = choose(moved, gains.get(target), ranges, levels)
         if choice.saved < LEAST_GAIN:
             refused[node.name] = f"centering {target!r} would save {choice.saved:.1f} dB"
             continue
@@ -258,55 +260,63 @@ class _Choice:
 _NOTHING = _Choice(np.zeros(1), 0.0)
 
 
-def _center_all(statistics: TensorStatistics, gain: Floats | None, ranges: str) -> _Choice:
+def _center_all(
+    statistics: TensorStatistics, gain: Floats | None, ranges: str, levels: int
+) -> _Choice:
     """One offset for all channels: half the range, which then becomes [−offset, offset].
 
-    So the zeros of a Relu, often most of its values, become exactly −127 and stay exact.
+    So the zeros of a Relu, often most of its values, become the lowest number and stay exact.
     """
     data = distribution([(statistics, gain)])
-    low, high = estimate(data, ranges, levels=LEVELS, symmetric=False)
+    low, high = estimate(data, ranges, levels=levels, symmetric=False)
     offset, bound = (float(np.float32(end / 2)) for end in (low + high, high - low))
     if bound <= 0:
         return _NOTHING
-    after = noise(data.values, data.counts, (low, high), LEVELS)
-    saved = _decibels(_symmetric_noise(data, ranges), after)
+    after = noise(data.values, data.counts, (low, high), levels)
+    saved = _decibels(_symmetric_noise(data, ranges, levels), after)
     return _Choice(np.full(1, offset), saved, (-bound, bound))
 
 
-def _center_channels(statistics: TensorStatistics, gain: Floats | None, ranges: str) -> _Choice:
+def _center_channels(
+    statistics: TensorStatistics, gain: Floats | None, ranges: str, levels: int
+) -> _Choice:
     """An offset for each channel: the middle of its range, its mean, or nothing."""
-    before = _symmetric_noise(distribution([(statistics, gain)]), ranges)
+    before = _symmetric_noise(distribution([(statistics, gain)]), ranges, levels)
     middle = (statistics.minimum.astype(np.float64) + statistics.maximum) / 2
     best = _NOTHING
     for candidate in (middle, statistics.mean):
         # float32, so that what is added to a bias is what the readers take away.
         offset = candidate.astype(np.float32).astype(np.float64)
-        after = _symmetric_noise(distribution([(statistics.shifted(offset), gain)]), ranges)
+        moved = distribution([(statistics.shifted(offset), gain)])
+        after = _symmetric_noise(moved, ranges, levels)
         choice = _Choice(offset, _decibels(before, after))
         best = max(best, choice, key=lambda each: each.saved)
     return best
 
 
-def _symmetric_noise(data: Distribution, ranges: str) -> float:
-    """Mean squared error of symmetric int8, with the range that the estimator takes."""
-    chosen = estimate(data, ranges, levels=LEVELS, symmetric=True)
-    return noise(data.values, data.counts, chosen, LEVELS) if chosen[1] > 0 else 0.0
+def _symmetric_noise(data: Distribution, ranges: str, levels: int) -> float:
+    """Mean squared error of a symmetric format, with the range that the estimator takes."""
+    chosen = estimate(data, ranges, levels=levels, symmetric=True)
+    return noise(data.values, data.counts, chosen, levels) if chosen[1] > 0 else 0.0
 
 
 def _decibels(before: float, after: float) -> float:
     return float(10 * np.log10(before / after)) if before > 0 and after > 0 else 0.0
 
 
-def center(model: Model, calibration: Calibration, ranges: str) -> tuple[Model, Centering]:
+def center(
+    model: Model, calibration: Calibration, ranges: str, levels: int = REFERENCE_LEVELS
+) -> tuple[Model, Centering]:
     """Plan and apply.
 
     Args:
         calibration: of exactly this model.
         ranges: the estimator that will choose the ranges.
+        levels: quantization levels of activations.
     """
     graph = Graph(model)
     gains = input_gains(graph, find_classes(graph), calibration)
-    plan = plan_centering(graph, calibration, gains, ranges)
+    plan = plan_centering(graph, calibration, gains, ranges, levels)
     return center_by(model, plan), plan
 
 
@@ -330,9 +340,10 @@ def center_by(model: Model, plan: Centering) -> Model:
         nodes = {node.name: node for node in gs_graph.nodes}
         for name, bias in biases.items():
             target = nodes[name]
-            while len(target.inputs) < 3:
+            position = granted(weight_layout(graph, graph.by_name[name])).bias_position
+            while len(target.inputs) <= position:
                 target.inputs.append(variable(""))
-            target.inputs[2] = constant(f"{name}.bias_absorbed", bias)
+            target.inputs[position] = constant(f"{name}.bias_absorbed", bias)
         for shift in plan.shifts:
             for name in shift.limits:
                 _move_bounds(graph, nodes[name], float(shift.offset[0]))

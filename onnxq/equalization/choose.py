@@ -18,6 +18,7 @@ from onnxq.equalization.solve import Solution, UpperBounds, decibels, solve
 from onnxq.equalization.starting_scales import starting_exponents
 from onnxq.equalization.union import DisjointSets
 from onnxq.errors import UsageError
+from onnxq.formats.scheme import REFERENCE, Scheme
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 
@@ -33,11 +34,13 @@ class EqualizationOptions:
         real_scales: real scales instead of powers of two.
         relu6: how a scale passes a saturating Clip, see `clips`.
         per_channel: whether the weights will be quantized per output channel.
+        scheme: what the nodes will compute with.
     """
 
     real_scales: bool = False
     relu6: str = "auto"
     per_channel: bool = False
+    scheme: Scheme = REFERENCE
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def _solve(
     bounds = UpperBounds(numbers, slack + start[numbers] * math.log(2))
     noise = build_noise_model(
         graph, classes, of, calibration, {root: start_of[root] for root in free},
-        per_channel=options.per_channel,
+        per_channel=options.per_channel, scheme=options.scheme,
     )  # fmt: skip
     groups = _groups(classes, variables)
     members = [[of[root] for root in group.roots] for group in groups]

@@ -2,8 +2,9 @@
 
 With σ_i the log scale of output channel i, τ_j that of input channel j and Δ the step of the int8
 weight, the weight noise at the network's output is Δ² Σ_i G_i e^{−2σ_i} Σ_j E[x_j²] e^{2τ_j} / 12,
-where Δ = max_ij |W_ij| e^{σ_i − τ_j} / 127; the noise of a quantized activation is
-Δ_T² Σ_j G_j e^{−2τ_j} / 12 with Δ_T = max_j R_j e^{τ_j} / 127. G is the sensitivity of the output
+where Δ = max_ij |W_ij| e^{σ_i − τ_j} / n; the noise of a quantized activation is
+Δ_T² Σ_j G_j e^{−2τ_j} / 12 with Δ_T = max_j R_j e^{τ_j} / m, where n and m are the steps on each
+side of 0 that the scheme gives weights and activations. G is the sensitivity of the output
 to the channel: squared weights carried backwards. Each term is a posynomial in the scales, so the
 total is convex in the log scales (a geometric program). Data-free equalization (Nagel et al.,
 2019) is the special case of two layers without activations.
@@ -11,6 +12,7 @@ total is convex in the log scales (a geometric program). Data-free equalization 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,13 +30,11 @@ from onnxq.equalization.sensitivity import (
     sensitivities,
     snap,
 )
+from onnxq.formats.scheme import REFERENCE, Scheme, Spec
 from onnxq.model.graph import Graph
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
-
-LEVELS = 127.0
-SCALE = 12 * LEVELS**2
 
 WHOLE = 1 << 21
 """Weights up to this number of elements take part with all of them."""
@@ -91,11 +91,11 @@ class WeightTerm:
         return peak if per_channel else np.full_like(peak, peak.max())
 
     def noise(self, sigma: Floats, *, per_channel: bool) -> float:
-        """The weight noise at the scales e^σ."""
+        """The weight noise at the scales e^σ, of steps as large as the largest magnitude."""
         received = (self.column_power * np.exp(2 * sigma[self.columns])).sum(axis=1)
         peak = self.peaks(self.scaled(sigma), per_channel=per_channel).astype(np.float64)
         noise = np.exp(2 * (peak - sigma[self.rows])) * self.row_gain
-        return float(noise.reshape(len(received), -1).sum(axis=1) @ received) / SCALE
+        return float(noise.reshape(len(received), -1).sum(axis=1) @ received)
 
     @property
     def variables(self) -> Indices:
@@ -112,20 +112,26 @@ class ActivationTerm:
     gain: Floats
 
     def noise(self, sigma: Floats) -> float:
-        """The activation noise at the scales e^σ."""
+        """The activation noise at the scales e^σ, of steps as large as the range."""
         values = sigma[self.variables]
         peak = (self.log_range + values).max()
-        return float(np.exp(2 * peak) * (self.gain * np.exp(-2 * values)).sum()) / SCALE
+        return float(np.exp(2 * peak) * (self.gain * np.exp(-2 * values)).sum())
 
 
 @dataclass(frozen=True)
 class NoiseModel:
-    """All terms; variable 0 is the pinned class."""
+    """All terms; variable 0 is the pinned class.
+
+    Attributes:
+        weight_divisor, activation_divisor: 12 × the square of the steps on each side of 0.
+    """
 
     variables: int
     weights: tuple[WeightTerm, ...]
     activations: tuple[ActivationTerm, ...]
     per_channel: bool
+    weight_divisor: float
+    activation_divisor: float
 
     def evaluate(self, sigma: Floats, terms: Collection[int] | None = None) -> Floats:
         """Noise of the terms (weights, then activations) numbered `terms`, all by default."""
@@ -134,8 +140,9 @@ class NoiseModel:
 
     def _noise(self, number: int, sigma: Floats) -> float:
         if number < len(self.weights):
-            return self.weights[number].noise(sigma, per_channel=self.per_channel)
-        return self.activations[number - len(self.weights)].noise(sigma)
+            noise = self.weights[number].noise(sigma, per_channel=self.per_channel)
+            return noise / self.weight_divisor
+        return self.activations[number - len(self.weights)].noise(sigma) / self.activation_divisor
 
     def terms_of(self, groups: Sequence[Sequence[int]]) -> list[list[int]]:
         """For each group of variables, the numbers of the terms that depend on one of them."""
@@ -160,6 +167,7 @@ def build_noise_model(
     exponents: Mapping[int, float],
     *,
     per_channel: bool,
+    scheme: Scheme = REFERENCE,
 ) -> NoiseModel:
     """Write down the noise of every weighted node and, given a calibration, of its inputs.
 
@@ -167,6 +175,7 @@ def build_noise_model(
         variable_of: class root → variable; roots that are absent are pinned (variable 0).
         exponents: class root → log₂ of the scale that counts as σ = 0.
         per_channel: whether weights will be quantized per output channel.
+        scheme: what the nodes will compute with.
     """
     lookup = np.zeros(1 + int(max([0, *classes.free.tolist()])), np.int64)
     for root, variable in variable_of.items():
@@ -186,8 +195,14 @@ def build_noise_model(
         if tensor in frame.tensors
     ]
     return NoiseModel(
-        1 + max([0, *variable_of.values()]), tuple(weights), tuple(activations), per_channel
-    )
+        1 + max([0, *variable_of.values()]), tuple(weights), tuple(activations), per_channel,
+        _divisor(scheme.weight), _divisor(scheme.activation),
+    )  # fmt: skip
+
+
+def _divisor(spec: Spec | None) -> float:
+    """12 × steps²; what stays in float makes no noise."""
+    return math.inf if spec is None else 12 * float(spec.half) ** 2
 
 
 def _weight_term(

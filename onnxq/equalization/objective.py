@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.equalization.noise import SCALE, NoiseModel
+from onnxq.equalization.noise import NoiseModel
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -82,7 +82,7 @@ class Objective:
         self._model = model
         weights, activations = model.weights, model.activations
         self._row = _flat([term.rows for term in weights])
-        self._row_gain = _flat([term.row_gain for term in weights]) / SCALE
+        self._row_gain = _flat([term.row_gain for term in weights]) / model.weight_divisor
         self._column = _flat([term.columns for term in weights])
         self._power = _flat([term.column_power for term in weights])
         shapes = [term.columns.shape for term in weights]
@@ -93,7 +93,7 @@ class Objective:
         self._segment = Segments.sized([1] * sum(rows) if model.per_channel else rows).of
         self._log_range = _flat([term.log_range for term in activations])
         self._channel = _flat([term.variables for term in activations])
-        self._gain = _flat([term.gain for term in activations]) / SCALE
+        self._gain = _flat([term.gain for term in activations]) / model.activation_divisor
         self._tensors = Segments.sized([len(term.variables) for term in activations])
 
     def gather(self, sigma: Floats) -> Entries:

@@ -1,7 +1,9 @@
-"""The arithmetic of int8: q = saturate(round_half_even(x / scale) + zero_point).
+"""Scale and zero point of a tensor, and the arithmetic.
 
-All of it in float32, as ONNX's QuantizeLinear specifies, so the same input gives the same bits
-here, in ONNX Runtime and in the emulator.
+q = saturate(round_half_even(x / scale) + zero_point), real = (q − zero_point) · scale. All of it in
+float32, as ONNX's QuantizeLinear and DequantizeLinear specify, so the same input gives the same
+bits here, in ONNX Runtime and in the emulator. Numbers of a floating format have no zero point: q
+is the nearest of x / scale, saturated.
 """
 
 from __future__ import annotations
@@ -12,136 +14,95 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from onnxq.formats.granularity import PER_TENSOR, Granularity, PerChannel, PerTensor
+from onnxq.formats.table import Floating, Format, Uniform
 
-SMALLEST_SCALE = 2.0**-100
-"""Its reciprocal and its products stay finite."""
+Array = NDArray[Any]
+Integers = NDArray[Any]
+"""An array of a format's storage type."""
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Scale and zero point of one tensor.
+    """How a tensor stands for numbers of a format.
 
     Attributes:
-        scale: float32, () per tensor or (channels,) per channel.
-        zero_point: of `dtype`, same shape as `scale`.
-        dtype: "int8" or "uint8".
-        axis: channel axis for per-channel parameters, None per tensor.
+        format: of the stored numbers.
+        scale: float32; () per tensor, (channels,) per channel, else one for each block.
+        zero_point: int32, of the shape of `scale`; zeros for floating formats.
+        granularity: what shares a scale.
+        grid: the numbers in use, where not all of the format's.
     """
 
+    format: Format
     scale: NDArray[np.float32]
-    zero_point: Array
-    axis: int | None = None
+    zero_point: NDArray[np.int32]
+    granularity: Granularity = PER_TENSOR
+    grid: Uniform | Floating | None = None
 
     @property
-    def dtype(self) -> str:
-        return str(self.zero_point.dtype)
+    def numbers(self) -> Uniform | Floating:
+        """The numbers that quantizing gives."""
+        return self.grid or self.format.grid
+
+    @property
+    def per_tensor(self) -> bool:
+        return isinstance(self.granularity, PerTensor)
+
+    @property
+    def axis(self) -> int | None:
+        """Of the channels, where each has a scale of its own."""
+        return self.granularity.axis if isinstance(self.granularity, PerChannel) else None
+
+    @property
+    def stored_zero_point(self) -> Integers:
+        """The zero point in the format's own type."""
+        return self.zero_point.astype(self.format.dtype)
 
     @property
     def range(self) -> tuple[float, float]:
         """Smallest and largest value that does not saturate (per tensor only)."""
-        info = np.iinfo(self.zero_point.dtype)
         scale, zero = float(self.scale), int(self.zero_point)
-        lowest = -127 if info.min == -128 and zero == 0 else info.min
-        return scale * (lowest - zero), scale * (info.max - zero)
+        return scale * (self.numbers.lowest - zero), scale * (self.numbers.highest - zero)
+
+    @property
+    def interval(self) -> tuple[int, int]:
+        """Smallest and largest q − zero_point of a uniform format (per tensor only)."""
+        zero = int(self.zero_point)
+        return int(self.format.grid.lowest) - zero, int(self.format.grid.highest) - zero
+
+    def scale_of_each(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """The scale of each element of a tensor of that shape, as a read-only view if it can be."""
+        return np.broadcast_to(self.granularity.spread(self.scale, shape), shape)
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether there is a scale for each element of a tensor of that shape."""
+        return self.granularity.fits(self.scale.shape, shape)
 
 
-def activation_parameters(
-    low: float,
-    high: float,
-    *,
-    dtype: str,
-    symmetric: bool,
-    power_of_two: bool = False,
-    half: bool = False,
-) -> Parameters:
-    """Per-tensor parameters that cover [low, high] and hold zero exactly.
-
-    A tensor that is all zero gets the range of 1: kernels refuse scales far from their inputs', and
-    a bias must still fit int32.
-
-    Args:
-        half: the scale is a float16 number, wherever one is large enough.
-    """
-    info = np.iinfo(dtype)
-    low, high = min(low, 0.0), max(high, 0.0)
-    if symmetric:
-        steps, span = 127.0, max(-low, high)
-    else:
-        steps, span = float(info.max - info.min), high - low
-    span = span or 1.0
-    scale = max(span / steps, SMALLEST_SCALE)
-    scale32 = _representable(np.array([scale]), power_of_two=power_of_two, half=half)[0]
-    zero = 0 if symmetric else int(np.clip(np.rint(info.min - low / scale32), info.min, info.max))
-    return Parameters(np.array(scale32), np.array(zero, dtype))
+def quantize(values: Array, parameters: Parameters) -> Integers:
+    """Real values → numbers of the format, in its storage type."""
+    numbers, dtype = parameters.numbers, parameters.format.dtype
+    # float32 holds no more than 24 bits exactly.
+    real = np.float64 if parameters.format.bits > 24 else np.float32
+    scale = parameters.granularity.spread(parameters.scale, values.shape)
+    steps = values.astype(real) / scale.astype(real)
+    if isinstance(numbers, Floating):
+        return np.asarray(np.clip(steps, numbers.lowest, numbers.highest).astype(dtype))
+    zero = parameters.granularity.spread(parameters.zero_point, values.shape)
+    rounded = np.rint(steps) + zero.astype(real)
+    return np.asarray(np.clip(rounded, numbers.lowest, numbers.highest).astype(dtype))
 
 
-def weight_parameters(
-    magnitude: NDArray[np.float64],
-    *,
-    axis: int | None,
-    power_of_two: bool = False,
-    half: bool = False,
-) -> Parameters:
-    """Symmetric int8 parameters in [−127, 127] from the largest magnitudes to cover.
-
-    Args:
-        magnitude: (channels,) for per-channel parameters on `axis`, or (1,) per tensor. Channels
-            that are all zero get the scale of the widest, so that their bias fits int32.
-    """
-    magnitude = np.where(magnitude > 0, magnitude, magnitude.max(initial=0.0) or 1.0)
-    scale = np.maximum(magnitude / 127.0, SMALLEST_SCALE)
-    scale = _representable(scale, power_of_two=power_of_two, half=half)
-    shaped = scale if axis is not None else scale.reshape(())
-    return Parameters(shaped, np.zeros(shaped.shape, np.int8), axis)
+def dequantize(values: Integers, parameters: Parameters) -> NDArray[np.float32]:
+    """Numbers of the format → float32: (q − zero_point) · scale."""
+    scale = parameters.granularity.spread(parameters.scale, values.shape)
+    return (centered(values, parameters).astype(np.float32) * scale).astype(np.float32)
 
 
-def _representable(
-    scale: NDArray[np.float64], *, power_of_two: bool, half: bool
-) -> NDArray[np.float32]:
-    """The next larger power of two or float16; beyond float16's range the float32."""
-    if power_of_two:
-        scale = np.exp2(np.ceil(np.log2(scale) - 1e-9))
-    single = scale.astype(np.float32)
-    if not half:
-        return single
-    with np.errstate(over="ignore"):
-        near = single.astype(np.float16)
-    above = np.where(near < single, np.nextafter(near, np.float16(np.inf)), near)
-    return np.where(np.isfinite(above), above, single).astype(np.float32)
-
-
-def scale_of_each(parameters: Parameters, shape: tuple[int, ...]) -> Array:
-    """The scale of each element of a tensor of that shape, as a read-only view."""
-    return np.broadcast_to(_shaped(parameters.scale, len(shape), parameters.axis), shape)
-
-
-def _shaped(values: Array, rank: int, axis: int | None) -> Array:
-    if axis is None:
-        return values
-    shape = [1] * rank
-    shape[axis] = values.size
-    return values.reshape(shape)
-
-
-def quantize(values: Array, parameters: Parameters) -> Array:
-    """Float values → integers of the parameters' type; symmetric int8 keeps −127 as its lowest."""
-    scale = _shaped(parameters.scale, values.ndim, parameters.axis)
-    zero = _shaped(parameters.zero_point, values.ndim, parameters.axis).astype(np.float32)
-    info = np.iinfo(parameters.zero_point.dtype)
-    rounded = np.rint(values.astype(np.float32) / scale) + zero
-    return np.clip(rounded, info.min, info.max).astype(parameters.zero_point.dtype)
-
-
-def quantize_weight(values: Array, parameters: Parameters) -> NDArray[np.int8]:
-    """The same for weights, whose lowest value is −127."""
-    scale = _shaped(parameters.scale, values.ndim, parameters.axis)
-    return np.clip(np.rint(values.astype(np.float32) / scale), -127, 127).astype(np.int8)
-
-
-def dequantize(values: Array, parameters: Parameters) -> NDArray[np.float32]:
-    """Integers → float32: (q − zero_point) · scale."""
-    scale = _shaped(parameters.scale, values.ndim, parameters.axis)
-    zero = _shaped(parameters.zero_point, values.ndim, parameters.axis)
-    shifted = values.astype(np.int32) - zero.astype(np.int32)
-    return (shifted.astype(np.float32) * scale).astype(np.float32)
+def centered(values: Integers, parameters: Parameters) -> Array:
+    """Q − zero_point: int32, or float32 of a floating format."""
+    if isinstance(parameters.format.grid, Floating):
+        return values.astype(np.float32)
+    zero = parameters.granularity.spread(parameters.zero_point, values.shape)
+    return values.astype(np.int32) - zero

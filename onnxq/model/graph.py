@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 from numpy.typing import NDArray
@@ -46,6 +46,13 @@ class Use:
     """A place where a tensor is read: input number `position` of node `node`."""
 
     node: Node
+    position: int
+
+
+class Place(NamedTuple):
+    """The same by name, a value that plans and records are keyed by."""
+
+    node: str
     position: int
 
 

@@ -29,8 +29,8 @@ from onnxq.model.modernize import LOWEST_OPSET, free_weights, inline_functions, 
 from onnxq.model.operators import (
     DEQUANTIZE,
     QUANTIZE,
-    Int8Rule,
     ScaleRule,
+    is_weighted,
     operator_of,
     weight_layout,
 )
@@ -357,8 +357,7 @@ def _fold_of(graph: Graph, batch_norm: Node) -> _Fold | None:
     if row is None or row.scale is not ScaleRule.BATCH_NORM:
         return None
     weighted = graph.producers.get(batch_norm.input(0))
-    weighted_row = operator_of(weighted) if weighted else None
-    if weighted is None or weighted_row is None or weighted_row.int8 is not Int8Rule.WEIGHTED:
+    if weighted is None or not is_weighted(weighted):
         return None
     layout = weight_layout(graph, weighted)
     # MatMul takes no bias, so a batch norm after it stays.

@@ -1,9 +1,9 @@
 """THE table of operator knowledge: one row for each ONNX operator onnxq understands.
 
 A row says how a positive scale per channel passes through the operator (equalization), whether
-int8 passes through it (placement), and which of its inputs is a weight. An operator without a row
-is a barrier to scales and stays in float. What a node's attributes decide is told by the small
-functions of this file; nothing elsewhere compares operator names.
+quantized values pass through it (placement), and which of its inputs is a weight. An operator
+without a row is a barrier to scales and stays in float. What a node's attributes decide is told by
+the small functions of this file; nothing elsewhere compares operator names.
 
 Each row is proved by tests that run the operator in ONNX Runtime.
 """
@@ -52,15 +52,15 @@ class ScaleRule(enum.Enum):
     """Not homogeneous: scales stop here."""
 
 
-class Int8Rule(enum.Enum):
-    """What an int8 value may do at an operator."""
+class QuantizedRule(enum.Enum):
+    """What a quantized value may do at an operator."""
 
     WEIGHTED = "weighted"
-    """Integer kernel with int32 accumulation; its activation and weight are quantized."""
+    """A kernel that sums products; its activation and weight are quantized."""
     OWN = "own"
-    """Has an integer kernel; the output has a range of its own."""
+    """Has a quantized kernel; the output has a range of its own."""
     SHARED = "shared"
-    """Passes int8 through: output and data inputs share one scale and zero point."""
+    """Passes quantized values through: output and data inputs share one scale and zero point."""
     FLOAT = "float"
     """Stays in float."""
 
@@ -81,14 +81,14 @@ class OffsetRule(enum.Enum):
 
 
 class IntegerForm(enum.Enum):
-    """What an int8 machine computes where an operator's operands and result are 8-bit integers."""
+    """What an integer machine computes where an operator's operands and result are integers."""
 
     ACCUMULATE = "accumulate"
-    """Products of integers are summed in int32; the sum is rounded once."""
+    """Products of integers are summed in the accumulator; the sum is rounded once."""
     PRODUCT = "product"
     """The product of two integers is rounded once."""
     AVERAGE = "average"
-    """Integers are summed in int32; the sum is divided and rounded once."""
+    """Integers are summed in the accumulator; the sum is divided and rounded once."""
     VALUE = "value"
     """Each result depends on one value of each operand (a table, or rescaled operands); rounded
     once."""
@@ -97,6 +97,11 @@ class IntegerForm(enum.Enum):
     NONE = "none"
     """No integer form: float."""
 
+
+_IMPLIED = {
+    QuantizedRule.WEIGHTED: IntegerForm.ACCUMULATE,
+    QuantizedRule.SHARED: IntegerForm.MOVE,
+}
 
 LayoutOf = Callable[[Graph, Node], "WeightLayout | Refusal"]
 AxesOf = Callable[[Graph, Node, int], "tuple[int, ...] | Refusal"]
@@ -116,7 +121,7 @@ class Operator:
 
     Attributes:
         op_type: the operator's name in the default domain.
-        scale, int8: see the enumerations.
+        scale, quantized: see the enumerations.
         layout: for weighted operators, the weight's layout, or the reason there is none.
         mixed_axes: axes (of the data input of the given rank) along which the operator combines
             elements, so that their scales must agree; or the reason no scale passes this node.
@@ -134,14 +139,14 @@ class Operator:
             takes float32 scales only, and ONNX Runtime does not look at their type: with float16
             ones the model does not load (1.31).
         averages: each output lies between the smallest and the largest of its inputs and zero.
-        keeps_int8: whether a node's attributes leave it the int8 rule; without it the node stays
+        keeps_rule: whether a node's attributes leave it its rule; without it the node stays
             in float.
-        form: what an int8 machine computes; see `integer_form`.
+        form: what an integer machine computes; see `integer_form`.
     """
 
     op_type: str
     scale: ScaleRule
-    int8: Int8Rule
+    quantized: QuantizedRule
     layout: LayoutOf | None = None
     mixed_axes: AxesOf = _no_axes
     data_inputs: tuple[int, ...] | None = (0,)
@@ -156,14 +161,13 @@ class Operator:
     float32_kernel: str = ""
     averages: bool = False
     offset: OffsetRule = OffsetRule.STOPS
-    keeps_int8: Callable[[Node], bool] = _always
+    keeps_rule: Callable[[Node], bool] = _always
     form: IntegerForm = IntegerForm.NONE
 
     @property
     def integer_form(self) -> IntegerForm:
-        """The form; what is weighted accumulates, what passes int8 through moves it."""
-        implied = {Int8Rule.WEIGHTED: IntegerForm.ACCUMULATE, Int8Rule.SHARED: IntegerForm.MOVE}
-        return implied.get(self.int8, self.form)
+        """The form; what is weighted accumulates, what passes quantized values on moves them."""
+        return _IMPLIED.get(self.quantized, self.form)
 
     def data_of(self, node: Node) -> tuple[str, ...]:
         """The tensors at the data inputs that the node has."""
@@ -332,7 +336,7 @@ def clip_bounds(graph: Graph, node: Node) -> tuple[float, float] | None:
 
 # --- the table -------------------------------------------------------------------------------
 
-_S, _I, _O, _F = ScaleRule, Int8Rule, OffsetRule, IntegerForm
+_S, _I, _O, _F = ScaleRule, QuantizedRule, OffsetRule, IntegerForm
 
 _ROWS = (
     # weighted
@@ -397,7 +401,7 @@ _ROWS = (
     # padding and resizing
     Operator("Pad", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_padded_axes, averages=True),
     Operator("Resize", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_resized_axes,
-             keeps_int8=_copies_samples),
+             keeps_rule=_copies_samples),
     # data movement
     Operator("Identity", _S.HOMOGENEOUS, _I.SHARED, averages=True, offset=_O.KEEPS),
     Operator("Dropout", _S.HOMOGENEOUS, _I.SHARED,
@@ -428,9 +432,15 @@ OPERATORS = {row.op_type: row for row in _ROWS}
 def operator_of(node: Node) -> Operator | None:
     """The node's row; None for an operator the table does not know."""
     row = OPERATORS.get(node.op_type) if node.domain == "" else None
-    if row is None or row.keeps_int8(node):
+    if row is None or row.keeps_rule(node):
         return row
-    return replace(row, int8=Int8Rule.FLOAT)
+    return replace(row, quantized=QuantizedRule.FLOAT)
+
+
+def is_weighted(node: Node) -> bool:
+    """Whether the operator multiplies its input with a weight."""
+    row = operator_of(node)
+    return row is not None and row.quantized is QuantizedRule.WEIGHTED
 
 
 def offset_rule(node: Node) -> OffsetRule:
@@ -440,7 +450,8 @@ def offset_rule(node: Node) -> OffsetRule:
         return OffsetRule.STOPS
     pads = any(node.attributes.get("pads", ())) or b"SAME" in node.attributes.get("auto_pad", b"")
     # Only what pads with zeros is in the way: MaxPool ignores its border.
-    zeros = row.offset is OffsetRule.ABSORBS or (row.averages and row.int8 is Int8Rule.OWN)
+    averages = row.averages and row.quantized is QuantizedRule.OWN
+    zeros = row.offset is OffsetRule.ABSORBS or averages
     return OffsetRule.STOPS if pads and zeros else row.offset
 
 

@@ -23,7 +23,8 @@ class WeightLayout:
 
     Attributes:
         weight, bias: tensor names; `bias` is "" where there is none.
-        data: position of the activation among the node's inputs.
+        data, weight_position, bias_position: where the node reads them; the last is the place of
+            the bias also where there is none.
         shape: stored shape of the weight.
         groups: number of groups; output o belongs to group o // (outputs / groups).
         input_axis, output_axis: channel axis of the activation and of the output, counted from
@@ -48,6 +49,7 @@ class WeightLayout:
     transposed: bool = False
     output_last: bool = False
     takes_bias: bool = True
+    bias_position: int = 2
 
     @property
     def outputs(self) -> int:

@@ -1,46 +1,72 @@
 """Quantization details: what a QDQ model says of itself, whoever wrote it.
 
-The graph is the truth: which weights are integers, which activations have Q/DQ. A model written
-by onnxq carries besides, in its metadata, the target, the folded batch norms, the fused activations
-and the reason for every node left in float.
+The graph is the truth: which weights are stored in which format, which activations have Q/DQ. A
+model written by onnxq carries besides, in its metadata, the target, the folded batch norms, the
+fused activations and the reason for every node left in float.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
-
-import onnx
 
 import onnxq
 from onnxq.calibration.statistics import Calibration
-from onnxq.model.graph import Graph, Node
+from onnxq.model.graph import Node
 from onnxq.model.model import Model
-from onnxq.model.operators import DEQUANTIZE, Int8Rule, operator_of
-from onnxq.quantization.plan import Float
+from onnxq.model.operators import is_weighted, weight_layout
+from onnxq.model.qdq import QdqGraph, Quantization, quantized_activations, stored_weight
+from onnxq.model.status import Float, Quantized
+from onnxq.model.weights import WeightLayout
 from onnxq.records import to_plain
+from onnxq.refusal import Refusal
 
 if TYPE_CHECKING:
     from onnxq.quantization.quantize import QuantizationResult
 
 METADATA_KEY = "onnxq.quantization"
 
+SQNR = "quantized_sqnr_db"
+"""Key of the SQNR on samples held out when the model was made."""
+
+_RENAMED: Mapping[str, str] = MappingProxyType({"int8_sqnr_db": SQNR})
+"""Keys of records of version 1 → what they are called today."""
+
 
 @dataclass(frozen=True)
 class Learnable:
-    """One row of the learnables' table: layer, "Weights" or "Bias", and like "int8 64×3×3×3"."""
+    """One row of the learnables' table: a layer's "Weights" or "Bias" as they are stored.
+
+    Attributes:
+        format: name of the number format, or of the float type.
+        granularity: what shares a scale; "" for floats.
+    """
 
     layer: str
     parameter: str
-    dtype: str
+    format: str
     shape: tuple[int, ...]
+    granularity: str = ""
 
     @property
     def value(self) -> str:
-        return f"{self.dtype} {'×'.join(map(str, self.shape)) or 'scalar'}"
+        """Such as "int8 64×3×3×3"."""
+        return f"{self.format} {'×'.join(map(str, self.shape)) or 'scalar'}"
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A tensor with Q/DQ: its format, what shares a scale, and scale and zero point if one does."""
+
+    tensor: str
+    format: str
+    granularity: str
+    scale: float | None
+    zero_point: int | None
 
 
 @dataclass(frozen=True)
@@ -48,10 +74,11 @@ class Details:
     """The details.
 
     Attributes:
-        is_quantized: whether any weight is an integer.
+        is_quantized: whether any weight is stored in a quantized format.
         target: as recorded; "" where another tool wrote the model.
         layers: names of the quantized layers, with folded batch norms and fused activations.
         learnables: weights and biases of the quantized layers.
+        activations: tensors with Q/DQ, in the order in which they are quantized.
         float_nodes: node → why it stays in float.
         record: everything onnxq wrote into the model, {} for another tool's.
     """
@@ -60,6 +87,7 @@ class Details:
     target: str
     layers: tuple[str, ...]
     learnables: tuple[Learnable, ...]
+    activations: tuple[Activation, ...]
     float_nodes: dict[str, str]
     record: dict[str, Any]
 
@@ -69,9 +97,10 @@ def details_json(result: QuantizationResult, calibration: Calibration) -> str:
     plan = result.plan
     equalization = result.equalization
     entry = {
-        "version": 1,
+        "version": 2,
         "onnxq": onnxq.__version__,
         "target": plan.target.name,
+        "scheme": plan.scheme.name,
         "options": plan.options,
         "folded_batch_norms": result.normalization.folded_batch_norms,
         "folded_pads": result.normalization.folded_pads,
@@ -79,7 +108,7 @@ def details_json(result: QuantizationResult, calibration: Calibration) -> str:
         "fused": {
             name: status.fused_into
             for name, status in plan.nodes.items()
-            if not isinstance(status, Float) and status.fused_into
+            if isinstance(status, Quantized) and status.fused_into
         },
         "float": {
             name: status.reason for name, status in plan.nodes.items() if isinstance(status, Float)
@@ -100,7 +129,7 @@ def details_json(result: QuantizationResult, calibration: Calibration) -> str:
         },
         "centered_activations": len(result.centering.shifts) if result.centering else 0,
         "not_centered": result.centering.refused if result.centering else {},
-        "int8_sqnr_db": result.int8_sqnr,
+        SQNR: result.quantized_sqnr,
         "weights_rounded_adaptively": sum(record.adaptive for record in result.roundings),
         "biases_corrected": sum(record.accepted for record in result.corrections),
         "search": result.search,
@@ -118,29 +147,29 @@ def details_json(result: QuantizationResult, calibration: Calibration) -> str:
 
 def details(model: Model) -> Details:
     """Read the details of any model, quantized or not."""
-    graph = Graph(model)
+    graph = QdqGraph(model)
     record = _record(model)
-    quantized = [node for node in graph.nodes if _integer_weight(graph, node) is not None]
+    weights = {node.name: weight for node in graph.nodes if (weight := _weight(graph, node))}
     learnables: list[Learnable] = []
     layers: list[str] = []
     inside: dict[str, list[str]] = {}
     for kind in ("folded_batch_norms", "joined_biases", "fused"):
         for name, host in record.get(kind, {}).items():
             inside.setdefault(host, []).append(name)
-    for node in quantized:
-        layers.append(node.name)
-        layers += inside.get(node.name, [])
-        learnables += _learnables(graph, node)
+    for node in graph.nodes:
+        if node.name in weights:
+            layers += [node.name, *inside.get(node.name, [])]
+            learnables += _learnables(graph, node, weights[node.name])
     float_nodes = dict(record.get("float", {}))
     if not record:
         float_nodes = {
             node.name: "its weight is float"
             for node in graph.nodes
-            if _is_weighted(node) and _integer_weight(graph, node) is None
+            if is_weighted(node) and node.name not in weights
         }
     return Details(
-        bool(quantized), record.get("target", ""), tuple(layers), tuple(learnables), float_nodes,
-        record,
+        bool(weights), record.get("target", ""), tuple(layers), tuple(learnables),
+        tuple(map(_activation, quantized_activations(graph).values())), float_nodes, record,
     )  # fmt: skip
 
 
@@ -157,7 +186,9 @@ def _record(model: Model) -> dict[str, Any]:
     except ValueError:
         return {}
     # One that was edited or damaged says nothing that can be relied on.
-    return entry if isinstance(entry, dict) and entry.pop("digest", "") == _digest(entry) else {}
+    if not isinstance(entry, dict) or entry.pop("digest", "") != _digest(entry):
+        return {}
+    return {_RENAMED.get(key, key): value for key, value in entry.items()}
 
 
 def _digest(entry: Mapping[str, Any]) -> str:
@@ -165,32 +196,36 @@ def _digest(entry: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _is_weighted(node: Node) -> bool:
-    row = operator_of(node)
-    return row is not None and row.int8 is Int8Rule.WEIGHTED
-
-
-def _integer_source(graph: Graph, name: str) -> str | None:
-    """The integer initializer behind a DequantizeLinear; None for anything else."""
-    producer = graph.producers.get(name)
-    if producer is None or producer.op_type != DEQUANTIZE:
+def _weight(graph: QdqGraph, node: Node) -> tuple[WeightLayout, Quantization] | None:
+    """The stored weight of a node; None where it is float or the node has none."""
+    layout = weight_layout(graph, node)
+    if isinstance(layout, Refusal):
         return None
-    source = producer.input(0)
-    return source if graph.is_constant(source) else None
+    found = stored_weight(graph, layout.weight)
+    return None if isinstance(found, Refusal) else (layout, found)
 
 
-def _integer_weight(graph: Graph, node: Node) -> str | None:
-    return _integer_source(graph, node.input(1)) if _is_weighted(node) else None
+def _learnables(
+    graph: QdqGraph, node: Node, weight: tuple[WeightLayout, Quantization]
+) -> Iterator[Learnable]:
+    layout, stored = weight
+    yield _stored(graph, node, "Weights", stored)
+    bias = stored_weight(graph, layout.bias) if layout.bias else None
+    if isinstance(bias, Quantization):
+        yield _stored(graph, node, "Bias", bias)
+    elif layout.bias and (value := graph.constant(layout.bias)) is not None:
+        yield Learnable(node.name, "Bias", str(value.dtype), value.shape)
 
 
-def _learnables(graph: Graph, node: Node) -> list[Learnable]:
-    rows = []
-    for position, parameter in ((1, "Weights"), (2, "Bias")):
-        name = node.input(position)
-        stored = _integer_source(graph, name) or (name if graph.is_constant(name) else None)
-        if not stored:
-            continue
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(graph.elem_type(stored))
-        shape = tuple(size for size in graph.shape(stored) or () if isinstance(size, int))
-        rows.append(Learnable(node.name, parameter, str(dtype), shape))
-    return rows
+def _stored(graph: QdqGraph, node: Node, parameter: str, found: Quantization) -> Learnable:
+    shape = graph.value(found.stored).shape
+    granularity = str(found.parameters.granularity)
+    return Learnable(node.name, parameter, found.format.name, shape, granularity)
+
+
+def _activation(found: Quantization) -> Activation:
+    parameters, one = found.parameters, found.parameters.per_tensor
+    return Activation(
+        found.real, found.format.name, str(parameters.granularity),
+        float(parameters.scale) if one else None, int(parameters.zero_point) if one else None,
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Apply a plan: weights become int8 with a DequantizeLinear, activations get Q/DQ pairs."""
+"""Apply a plan: weights become numbers with a DequantizeLinear, activations get Q/DQ pairs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.formats.parameters import Parameters, quantize_weight
+from onnxq.formats.parameters import Integers, Parameters, quantize
 from onnxq.model.biases import bias_site
-from onnxq.model.graph import Graph
+from onnxq.model.graph import Graph, Place
 from onnxq.model.model import Model
 from onnxq.model.operators import DEQUANTIZE, QUANTIZE, weight_layout
 from onnxq.model.rewrite import constant, edit, node, variable
@@ -19,8 +19,6 @@ from onnxq.quantization.plan import QuantizationPlan
 from onnxq.refusal import granted
 from onnxq.targets import Placement
 
-Array = NDArray[Any]
-
 QUANTIZED_SUFFIX, DEQUANTIZED_SUFFIX = "_quantized", "_dequantized"
 
 
@@ -28,22 +26,21 @@ def insert(
     model: Model,
     plan: QuantizationPlan,
     *,
-    weights: Mapping[str, NDArray[np.int8]] | None = None,
+    weights: Mapping[Place, Integers] | None = None,
     biases: Mapping[str, NDArray[np.float32]] | None = None,
-    integer_bias: bool | None = None,
+    float_biases: bool = False,
 ) -> Model:
     """Write the QDQ model.
 
     Args:
         model: the float model the plan was made for.
-        weights: node → int8 weight in stored layout, where it is not just rounded to nearest.
+        weights: place → weight in its format and stored layout, where it is not just rounded to
+            nearest.
         biases: weighted node → corrected float value of its `bias_site`.
-        integer_bias: override the target's choice (float biases while they are being corrected).
+        float_biases: leave biases in float whatever the plan says, while they are being corrected.
     """
-    graph = Graph(model)
-    writer = _Writer(graph, plan, weights or {}, biases or {})
-    use_integer = plan.target.integer_bias if integer_bias is None else integer_bias
-    return edit(model, lambda gs_graph: writer.write(gs_graph, integer_bias=use_integer))
+    writer = _Writer(Graph(model), plan, weights or {}, biases or {}, float_biases=float_biases)
+    return edit(model, writer.write)
 
 
 class _Writer:
@@ -53,20 +50,24 @@ class _Writer:
         self,
         graph: Graph,
         plan: QuantizationPlan,
-        weights: Mapping[str, NDArray[np.int8]],
+        weights: Mapping[Place, Integers],
         biases: Mapping[str, NDArray[np.float32]],
+        *,
+        float_biases: bool,
     ) -> None:
         self._graph, self._plan = graph, plan
         self._weights, self._biases = weights, biases
+        self._float_biases = float_biases
 
-    def write(self, gs_graph: Any, *, integer_bias: bool) -> None:
+    def write(self, gs_graph: Any) -> None:
         nodes = {n.name: n for n in gs_graph.nodes}
         self._write_activations(gs_graph, nodes)
-        for name, parameters in self._plan.weights.items():
+        for place, parameters in self._plan.weights.items():
+            name = place.node
             layout = granted(weight_layout(self._graph, self._graph.by_name[name]))
-            self._write_weight(gs_graph, nodes[name], layout, parameters)
+            self._write_weight(gs_graph, nodes[name], place, layout, parameters)
             if layout.takes_bias:
-                self._write_bias(gs_graph, nodes[name], layout, parameters, integer=integer_bias)
+                self._write_bias(gs_graph, nodes[name], layout)
             elif name in self._biases:
                 self._write_added(nodes, name, layout)
 
@@ -77,9 +78,9 @@ class _Writer:
         for name, entry in self._plan.activations.items():
             source = tensors[name]
             readers = [
-                (nodes[reader], position)
-                for reader, position in sorted(self._plan.readers)
-                if self._graph.by_name[reader].inputs[position] == name
+                (nodes[reader.node], reader.position)
+                for reader in sorted(self._plan.readers)
+                if self._graph.by_name[reader.node].inputs[reader.position] == name
             ]
             exposed = everything and name in outputs
             if exposed:
@@ -92,7 +93,8 @@ class _Writer:
                 source, restored = raw, source
             else:
                 restored = variable(name + DEQUANTIZED_SUFFIX, np.float32, source.shape)
-            integer = variable(name + QUANTIZED_SUFFIX, entry.parameters.dtype, source.shape)
+            kind = entry.parameters.format.dtype
+            integer = variable(name + QUANTIZED_SUFFIX, kind, source.shape)
             scale, zero = _constants(name, entry.parameters)
             gs_graph.nodes.append(
                 node(QUANTIZE, f"{name}/quantize", [source, scale, zero], [integer])
@@ -104,48 +106,33 @@ class _Writer:
                 reader.inputs[position] = restored
 
     def _write_weight(
-        self, gs_graph: Any, target: Any, layout: WeightLayout, parameters: Parameters
+        self, gs_graph: Any, target: Any, place: Place, layout: WeightLayout, parameters: Parameters
     ) -> None:
-        name = target.name
-        integers = self._weights.get(name)
+        integers = self._weights.get(place)
         if integers is None:
-            weight = np.asarray(self._graph.constant(layout.weight))
-            integers = quantize_weight(weight, parameters)
-        label = f"{name}.weight"
-        target.inputs[layout.weight_position] = _dequantize(gs_graph, label, integers, parameters)
+            integers = quantize(self._graph.value(layout.weight), parameters)
+        label = f"{place.node}.weight"
+        target.inputs[place.position] = _dequantize(gs_graph, label, integers, parameters)
 
-    def _write_bias(
-        self,
-        gs_graph: Any,
-        target: Any,
-        layout: WeightLayout,
-        parameters: Parameters,
-        *,
-        integer: bool,
-    ) -> None:
-        name = target.name
+    def _write_bias(self, gs_graph: Any, target: Any, layout: WeightLayout) -> None:
+        name, position = target.name, layout.bias_position
         bias = self._biases.get(name)
         if bias is None and layout.bias:
             bias = self._graph.constant(layout.bias)
         if bias is None:
             return
-        while len(target.inputs) < 3:
+        while len(target.inputs) <= position:
             target.inputs.append(variable(""))
+        derived = self._plan.biases.get(Place(name, position))
         vector = layout.bias_vector(bias)
-        if not integer or vector is None:
+        if derived is None or self._float_biases or vector is None:
             if name in self._biases:
-                target.inputs[2] = constant(f"{name}.bias_corrected", bias.astype(np.float32))
+                corrected = constant(f"{name}.bias_corrected", bias.astype(np.float32))
+                target.inputs[position] = corrected
             return
-        data = self._graph.by_name[name].inputs[layout.data]
-        entry = self._plan.activations[data]
-        scale = (entry.parameters.scale * parameters.scale).astype(np.float32)
-        zero = np.zeros(scale.shape, np.int32)
-        axis = None if scale.ndim == 0 else 0
-        limit = float(2**31 - 1)
-        steps = np.clip(np.rint(vector / scale.astype(np.float64)), -limit, limit)
-        target.inputs[2] = _dequantize(
-            gs_graph, f"{name}.bias", steps.astype(np.int32), Parameters(scale, zero, axis)
-        )
+        integers = quantize(vector, derived.parameters)
+        label = f"{name}.bias"
+        target.inputs[position] = _dequantize(gs_graph, label, integers, derived.parameters)
 
     def _write_added(self, nodes: Mapping[str, Any], name: str, layout: WeightLayout) -> None:
         """The bias of an operator that takes none: the constant added behind it."""
@@ -157,11 +144,11 @@ class _Writer:
 def _constants(label: str, parameters: Parameters) -> tuple[Any, Any]:
     return (
         constant(f"{label}_scale", parameters.scale),
-        constant(f"{label}_zero_point", parameters.zero_point),
+        constant(f"{label}_zero_point", parameters.stored_zero_point),
     )
 
 
-def _dequantize(gs_graph: Any, label: str, integers: Array, parameters: Parameters) -> Any:
+def _dequantize(gs_graph: Any, label: str, integers: Integers, parameters: Parameters) -> Any:
     scale, zero = _constants(label, parameters)
     restored = variable(label + DEQUANTIZED_SUFFIX, np.float32, integers.shape)
     attributes = {} if parameters.axis is None else {"axis": parameters.axis}

@@ -19,6 +19,7 @@ from onnxq.equalization.equalize import Equalization, carry_out
 from onnxq.equalization.prove import Feeds, compare_outputs, random_feeds, run_reference
 from onnxq.equalization.sensitivity import input_gains
 from onnxq.equalization.solve import decibels
+from onnxq.formats.scheme import Scheme
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
@@ -27,7 +28,8 @@ from onnxq.model.normalize import Normalization
 from onnxq.progress import Progress
 from onnxq.quantization.correct import BiasCorrection
 from onnxq.quantization.insert import insert
-from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan, plan_quantization
+from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
+from onnxq.quantization.planning import plan_quantization
 from onnxq.quantization.rest import narrow_rest
 from onnxq.quantization.rounding import Rounding
 from onnxq.quantization.search import Search
@@ -39,7 +41,7 @@ PROOF_SAMPLES = 8
 """Samples on which equalization is proved."""
 
 TIE_MARGIN = 15.0
-"""A tied Clip is used only if the float change is this many dB below the int8 noise."""
+"""A tied Clip is used only if the float change is this many dB below the quantization noise."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class QuantizationResult(Shown):
         relu6_reason: why saturating Clips were treated as they were.
         float_sqnr: float model after against before equalization, dB on held-out samples; inf
             where identical, NaN where not measured.
-        int8_sqnr: quantized against float model, dB on the same samples.
+        quantized_sqnr: quantized against float model, dB on the same samples.
         plan: every node and tensor.
         corrections: what bias correction did to each layer.
         roundings: what adaptive rounding did to each layer.
@@ -82,7 +84,7 @@ class QuantizationResult(Shown):
     prepared: Prepared
     relu6_reason: str
     float_sqnr: float
-    int8_sqnr: float
+    quantized_sqnr: float
     plan: QuantizationPlan
     corrections: tuple[BiasCorrection, ...]
     roundings: tuple[Rounding, ...] = ()
@@ -145,33 +147,38 @@ class Request:
     again: QuantizationResult | None = None
     keep: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def scheme(self) -> Scheme:
+        """What nodes are to compute with."""
+        return self.target.scheme(self.options.scheme)
+
 
 def quantize(request: Request) -> tuple[Model, QuantizationResult]:
     """Quantize, equalized with the treatment of saturating Clips that suits best.
 
     A tie costs no kernel but is exact on the calibration data only, so it is used where the change
-    of the float model on samples it never saw stays `TIE_MARGIN` dB below the int8 noise, unless
-    bounds for each channel are expected to bring `KERNEL_WORTH` more.
+    of the float model on samples it never saw stays `TIE_MARGIN` dB below the quantization noise,
+    unless bounds for each channel are expected to bring `KERNEL_WORTH` more.
     """
     if request.again is not None:
         return _finish(request, request.again.prepared, request.again.relu6_reason)
     if not request.equalize:
         return _finish(request, _prepare(request, None), "")
-    exact = "per-channel" if request.target.symmetric else "skip"
+    exact = "per-channel" if request.target.channel_bounds else "skip"
     if not find_classes(Graph(request.model)).clips:
         return _finish(request, _prepare(request, _choose(request, exact)), "no Clip saturates")
     if request.samples is None or not (request.samples.held_out and request.samples.unseen):
         reason = "no samples that the calibration did not see"
         return _finish(request, _prepare(request, _choose(request, exact)), reason)
     tied, other = _choose(request, "tie"), None
-    if request.target.symmetric:
+    if request.target.channel_bounds:
         other = _choose(request, exact)
         worth = decibels(tied.expected_noise, other.expected_noise)
         if worth > KERNEL_WORTH:
             reason = f"expected to be {worth:.1f} dB better than a tie"
             return _finish(request, _prepare(request, other), reason)
     quantized, result = _finish(request, _prepare(request, tied), "adds no kernel")
-    if result.float_sqnr >= result.int8_sqnr + TIE_MARGIN:
+    if result.float_sqnr >= result.quantized_sqnr + TIE_MARGIN:
         return quantized, result
     reason = f"a tie would change unseen float outputs by {-result.float_sqnr:.1f} dB"
     return _finish(request, _prepare(request, other or _choose(request, exact)), reason)
@@ -179,7 +186,9 @@ def quantize(request: Request) -> tuple[Model, QuantizationResult]:
 
 def _choose(request: Request, relu6: str) -> Choice:
     """The scales under one treatment of saturating Clips."""
-    options = EqualizationOptions(relu6=relu6, per_channel=request.options.per_channel)
+    options = EqualizationOptions(
+        relu6=relu6, per_channel=request.options.per_channel, scheme=request.scheme
+    )
     return choose(request.model, request.calibration, options)
 
 
@@ -194,8 +203,9 @@ def _prepare(request: Request, choice: Choice | None) -> Prepared:
         calibration, _ = derive_calibration(calibration, record.exponents)
     graph = Graph(model)
     gains = input_gains(graph, find_classes(graph), calibration)
-    if choice is not None and request.center and request.target.symmetric:
-        centering = plan_centering(graph, calibration, gains, request.options.ranges)
+    spec = request.scheme.activation
+    if choice is not None and request.center and spec is not None and spec.symmetric:
+        centering = plan_centering(graph, calibration, gains, request.options.ranges, spec.levels)
         model = center_by(model, centering)
         calibration = derive_shifted(calibration, centering)
     return Prepared(model, calibration, gains, record, centering)
@@ -218,12 +228,12 @@ def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, Q
     narrowing = None
     if request.options.half and samples is not None:
         quantized, narrowing = narrow_rest(quantized, prepared.calibration, samples.correction)
-    float_sqnr = int8_sqnr = math.nan
+    float_sqnr = quantized_sqnr = math.nan
     if samples is not None and samples.held_out:
         optimized, plain = run_reference(request.model, samples.held_out).levels
         float_sqnr = compare_outputs(optimized, model).sqnr
-        int8_sqnr = compare_outputs(plain, quantized).sqnr
+        quantized_sqnr = compare_outputs(plain, quantized).sqnr
     return quantized, QuantizationResult(
-        request.normalization, prepared, reason, float_sqnr, int8_sqnr, plan,
+        request.normalization, prepared, reason, float_sqnr, quantized_sqnr, plan,
         settled.corrections, settled.roundings, narrowing=narrowing,
     )  # fmt: skip

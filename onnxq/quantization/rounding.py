@@ -1,7 +1,7 @@
-"""Adaptive weight rounding: the int8 weights that keep a layer's output, not those nearest.
+"""Adaptive weight rounding: the weights that keep a layer's output, not those nearest.
 
-With x the inputs that the int8 model gives a layer and t the outputs of the float model, the
-mean squared error of int8 weights V is a quadratic, P − 2⟨T, V⟩ + ⟨V·H, V⟩ with H = E[x·xᵀ] and
+With x the inputs that the quantized model gives a layer and t the outputs of the float model, the
+mean squared error of rounded weights V is a quadratic, P − 2⟨T, V⟩ + ⟨V·H, V⟩ with H = E[x·xᵀ] and
 T = E[t·xᵀ]. Two closed-form steps lower it:
 
 - *refit*: the real weights V = W + (T − W·H)·(H + λI)⁻¹, which make up for what quantization did
@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.formats.parameters import Parameters, quantize_weight, scale_of_each
+from onnxq.formats.parameters import Integers, Parameters, quantize
+from onnxq.formats.table import Floating, Uniform
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.moments import Moments
 from onnxq.refusal import Refusal
@@ -39,9 +40,6 @@ DAMPING = 0.01
 
 BLOCK = 16
 """Columns rounded before their errors are passed on to all the rest."""
-
-LIMIT = 127.0
-"""Largest magnitude of an int8 weight."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,10 @@ class Rounding:
 
 def keep_nearest(
     node: str, weight: Array, parameters: Parameters, refusal: Refusal
-) -> tuple[NDArray[np.int8], Rounding]:
+) -> tuple[Integers, Rounding]:
     """Round to nearest, for a reason."""
     record = Rounding(node, False, math.nan, math.nan, refusal.reason)
-    return quantize_weight(weight, parameters), record
+    return quantize(weight, parameters), record
 
 
 def round_weight(
@@ -78,18 +76,18 @@ def round_weight(
     parameters: Parameters,
     fitted: Moments,
     unseen: Moments,
-) -> tuple[NDArray[np.int8], Rounding]:
+) -> tuple[Integers, Rounding]:
     """Round a weight adaptively if that is better than to nearest on samples not fitted to.
 
     Args:
         weight: float32 in stored layout.
-        parameters: its scales, which stay.
+        parameters: its scales, which stay; symmetric, of a uniform format.
         fitted, unseen: moments of two disjoint sets of samples.
 
     Returns:
-        int8 in stored layout, fitted to all samples where adaptive, and the record.
+        Numbers of the format in stored layout, fitted to all samples where adaptive; the record.
     """
-    steps = scale_of_each(parameters, layout.shape)
+    steps = parameters.scale_of_each(layout.shape)
     by_output, step = (
         layout.to_output_major(np.asarray(values, np.float64)).reshape(
             layout.groups, layout.outputs // layout.groups, -1
@@ -98,31 +96,46 @@ def round_weight(
     )
     step = step[:, :, :1]
     integers, adaptive, nearest_error, adaptive_error = choose_rounding(
-        by_output, step, fitted, unseen
+        by_output, step, fitted, unseen, limits_of(parameters)
     )
     stored = layout.from_output_major(integers.reshape(layout.outputs, -1, layout.taps))
-    return stored.astype(np.int8), Rounding(node, adaptive, nearest_error, adaptive_error)
+    return stored.astype(parameters.format.dtype), Rounding(
+        node, adaptive, nearest_error, adaptive_error
+    )
+
+
+def limits_of(parameters: Parameters) -> Uniform:
+    """The whole numbers that a weight may become.
+
+    Raises:
+        ValueError: they are not whole numbers around a zero point of 0.
+    """
+    numbers = parameters.numbers
+    if isinstance(numbers, Floating) or parameters.zero_point.any():
+        raise ValueError(f"weights in {parameters.format} are not rounded in order")
+    return numbers
 
 
 def choose_rounding(
-    weight: Floats, step: Floats, fitted: Moments, unseen: Moments
+    weight: Floats, step: Floats, fitted: Moments, unseen: Moments, limits: Uniform
 ) -> tuple[Floats, bool, float, float]:
     """The same for a weight (groups, outputs per group, columns) of floats in output-major form.
 
     Args:
         step: (groups, outputs per group, 1), the scale of each output.
+        limits: the numbers that weights may become.
 
     Returns:
-        Whole numbers in [−127, 127], whether they are adaptive, and the errors of nearest and
-        adaptive rounding on the unseen samples. Adaptive weights have the lower error both on the
+        Whole numbers, whether they are adaptive, and the errors of nearest and adaptive
+        rounding on the unseen samples. Adaptive weights have the lower error both on the
         unseen samples, when fitted to the others, and on all samples, fitted to all.
     """
-    nearest = _nearest(weight / step)
+    nearest = _nearest(weight / step, limits)
     strength = best_strength(weight, fitted, unseen)
 
     def adapt(moments: Moments) -> Floats:
         values = refit(weight, moments, strength) / step
-        return round_in_order(values, moments.metric, moments.noise)
+        return round_in_order(values, moments.metric, limits, moments.noise)
 
     def error(integers: Floats, moments: Moments) -> float:
         return moments.error(integers * step)
@@ -151,10 +164,10 @@ def best_strength(weight: Floats, fitted: Moments, unseen: Moments) -> float:
     return best
 
 
-def _nearest(values: Floats, out: Floats | None = None) -> Floats:
+def _nearest(values: Floats, limits: Uniform, out: Floats | None = None) -> Floats:
     rounded: Floats = np.rint(values, out=out)
-    np.minimum(rounded, LIMIT, out=rounded)
-    np.maximum(rounded, -LIMIT, out=rounded)
+    np.minimum(rounded, limits.highest, out=rounded)
+    np.maximum(rounded, limits.lowest, out=rounded)
     return rounded
 
 
@@ -189,8 +202,11 @@ def _damped(matrix: Floats, added: Floats) -> Floats:
     return result
 
 
-def round_in_order(values: Floats, gram: Floats, noise: Floats | float = 0.0) -> Floats:
-    """Whole numbers near `values` in the metric of `gram` (groups, columns, columns).
+def round_in_order(
+    values: Floats, gram: Floats, limits: Uniform, noise: Floats | float = 0.0
+) -> Floats:
+    """Whole numbers near `values`, within `limits`, in the metric of `gram` (groups, columns,
+    columns).
 
     `noise` is how much of the diagonal may be rounding, for each group.
 
@@ -208,7 +224,7 @@ def round_in_order(values: Floats, gram: Floats, noise: Floats | float = 0.0) ->
     for stop in range(columns, 0, -BLOCK):
         start = max(0, stop - BLOCK)
         for column in range(stop - 1, start - 1, -1):
-            rounded = _nearest(target[:, column], out=result[:, column])
+            rounded = _nearest(target[:, column], limits, out=result[:, column])
             error = exact[:, column] - rounded
             target[:, start:column] += factor[:, column, start:column, None] * error[:, None]
         errors = exact[:, start:stop] - result[:, start:stop]

@@ -1,4 +1,4 @@
-"""The search for the layers to keep in float, so that an int8 model holds a gate.
+"""The search for the layers to keep in float, so that a quantized model holds a gate.
 
 Layers go back to float in order of their share of the output error. The number of them doubles
 until the gate holds, then the smallest number that holds is found by halving: 2·log₂(n) trials
@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 Made = TypeVar("Made")
 
 MAX_TRIALS = 16
-"""Models made and measured, the first one with all layers in int8 included."""
+"""Models made and measured, the first one with all layers quantized included."""
 
 MAX_MINUTES = 10.0
 """No trial starts later than this after the search began."""
@@ -29,7 +29,7 @@ class Candidate:
     Attributes:
         node: its node.
         share: of the output error, %.
-        weighted: whether it has a weight; one weighted layer stays int8 whatever happens.
+        weighted: whether it has a weight; one weighted layer stays quantized whatever happens.
     """
 
     node: str
@@ -127,7 +127,7 @@ def search(
 
     Args:
         criterion: what `Measurement.passed` means, for the record.
-        first: the trial with every layer in int8.
+        first: the trial with every layer quantized.
         rank: the layers, the most harmful first; called only if the first trial fails.
         attempt: makes and measures a model from node → reason to stay in float.
         bounds: where to give up.
@@ -139,7 +139,7 @@ def search(
     end = clock() + 60 * bounds.minutes
     trials = {0: first}
     order: Sequence[Candidate] = () if first.measured.passed else rank()
-    # The last weighted layer is never put back: what would be left is no int8 model.
+    # The last weighted layer is never put back: what would be left is no quantized model.
     most = max((i for i, each in enumerate(order) if each.weighted), default=0)
     ended = ""
     while not ended:
@@ -186,7 +186,7 @@ def _next(trials: Mapping[int, Trial[Made]], most: int) -> int | None:
 
 def _verdict(trials: Mapping[int, Trial[Made]], most: int) -> str:
     if trials[0].measured.passed:
-        return "every layer can be int8"
+        return "every layer can be quantized"
     if any(trial.measured.passed for trial in trials.values()):
         return "one layer less in float does not hold"
-    return f"it does not hold with {most} layers in float, which leaves one in int8"
+    return f"it does not hold with {most} layers in float, which leaves one quantized"

@@ -1,4 +1,4 @@
-"""Settle the weights and biases of the layers one after another, each on its int8 inputs.
+"""Settle the weights and biases of the layers one after another, each on its quantized inputs.
 
 For each weighted node in topological order, with everything before it quantized and settled: round
 its weight given the inputs that it will really see, then correct the mean error left in its output.
@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.formats.parameters import Integers
 from onnxq.model.biases import BiasSite, bias_site
-from onnxq.model.graph import Graph, Node
+from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.model import Model
 from onnxq.model.operators import fused_bounds, weight_layout
 from onnxq.model.weights import WeightLayout
@@ -31,7 +32,6 @@ from onnxq.quantization.segments import SegmentRunner
 from onnxq.refusal import Refusal, granted
 
 Array = NDArray[Any]
-Integers = NDArray[np.int8]
 
 ONE_SAMPLE = Refusal("one sample cannot decide")
 NOT_FINITE = Refusal("its values are not finite")
@@ -42,12 +42,12 @@ class SettledLayers:
     """What `settle_layers` found.
 
     Attributes:
-        weights: node → int8 weight in stored layout, where it is not rounded to nearest.
+        weights: place → weight in its format and stored layout, where it is not rounded to nearest.
         biases: weighted node → new value of its `bias_site`, where it changes.
         roundings, corrections: a record of each layer; empty for what was not asked for.
     """
 
-    weights: Mapping[str, Integers]
+    weights: Mapping[Place, Integers]
     biases: Mapping[str, NDArray[np.float32]]
     roundings: tuple[Rounding, ...]
     corrections: tuple[BiasCorrection, ...]
@@ -69,18 +69,18 @@ def settle_layers(
         batches: samples, all in memory; half of them measure, the other half decide.
     """
     layers = _Layers(model, plan, batches)
-    weights: dict[str, Integers] = {}
+    weights: dict[Place, Integers] = {}
     biases: dict[str, NDArray[np.float32]] = {}
     roundings: list[Rounding] = []
     corrections: list[BiasCorrection] = []
     with progress.track("settle layers", len(plan.weights)) as advance:
-        for node in layers.nodes:
+        for node, place in layers.nodes:
             wanted = layers.exact.compute(node.output)
             if adaptive:
-                integers, rounding = layers.round(node, wanted, corrected=correct)
+                integers, rounding = layers.round(node, place, wanted, corrected=correct)
                 roundings.append(rounding)
                 if rounding.adaptive:
-                    weights[node.name] = integers
+                    weights[place] = integers
             if correct and (found := layers.correct(node, wanted)) is not None:
                 bias, correction = found
                 corrections.append(correction)
@@ -92,32 +92,32 @@ def settle_layers(
 
 
 class _Layers:
-    """The float and the int8 model, run side by side as far as the layer that is settled."""
+    """The float and the quantized model, run side by side as far as the layer that is settled."""
 
     def __init__(
         self, model: Model, plan: QuantizationPlan, batches: Sequence[Mapping[str, Array]]
     ) -> None:
         self._graph, self._plan = Graph(model), plan
-        quantized = insert(model, plan, integer_bias=False)
+        quantized = insert(model, plan, float_biases=True)
         self._quantized = Graph(quantized)
         self.exact = SegmentRunner(model, batches)
-        self._int8 = SegmentRunner(quantized, batches)
-        self.nodes = [node for node in self._graph.nodes if node.name in plan.weights]
+        self._rounded = SegmentRunner(quantized, batches)
+        self.nodes = [(self._graph.by_name[place.node], place) for place in plan.weights]
 
     def round(
-        self, node: Node, wanted: list[Array], *, corrected: bool
+        self, node: Node, place: Place, wanted: list[Array], *, corrected: bool
     ) -> tuple[Integers, Rounding]:
         """Round the node's weight; `corrected` says that its bias makes up for means afterwards."""
         layout, quantized = self._layout(node), self._quantized.by_name[node.name]
         weight = np.asarray(self._graph.constant(layout.weight))
-        parameters = self._plan.weights[node.name]
+        parameters = self._plan.weights[place]
         bias = self._bias(layout)
         if isinstance(bias, Refusal):
             return keep_nearest(node.name, weight, parameters, bias)
         refusal = refusal_of(self._graph, node, layout)
         if refusal is not None:
             return keep_nearest(node.name, weight, parameters, refusal)
-        inputs = self._int8.compute(quantized.inputs[layout.data])
+        inputs = self._rounded.compute(quantized.inputs[layout.data])
         targets = wanted
         centered = corrected and isinstance(bias_site(self._graph, node, layout), BiasSite)
         if not centered:
@@ -130,8 +130,8 @@ class _Layers:
             if not all(half.is_finite for half in moments):
                 return keep_nearest(node.name, weight, parameters, NOT_FINITE)
             integers, record = round_weight(node.name, layout, weight, parameters, *moments)
-        stored = self._quantized.producers[quantized.inputs[layout.weight_position]].input(0)
-        self._int8.set_constant(stored, integers)
+        stored = self._quantized.producers[quantized.inputs[place.position]].input(0)
+        self._rounded.set_constant(stored, integers)
         return integers, record
 
     def correct(
@@ -144,13 +144,13 @@ class _Layers:
             return None
         if site.output != node.output:
             wanted = self.exact.compute(site.output)
-        got = self._int8.compute(site.output)
+        got = self._rounded.compute(site.output)
         shift, record = measure_shift(
             node.name, wanted, got, layout.output_axis,
             fused_bounds(self._graph, self._graph.by_name[site.node]),
         )  # fmt: skip
         if record.accepted:
-            self._int8.add(site.output, along(shift, got[0].ndim, layout.output_axis))
+            self._rounded.add(site.output, along(shift, got[0].ndim, layout.output_axis))
         return (site.value + shift).astype(np.float32), record
 
     def _layout(self, node: Node) -> WeightLayout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from onnxq.report.table import Table, count, table
@@ -24,6 +25,8 @@ def summary(model: Model, details: Details) -> Iterator[str]:
     if details.is_quantized:
         yield f"Target: {details.target or 'unknown, another tool wrote it'}"
     yield f"Quantized layers: {len(details.layers):,}"
+    for name, number in Counter(each.format for each in details.activations).items():
+        yield f"Activations in {name}: {number:,}"
 
 
 def tables(model: Model, details: Details) -> Iterator[Table]:
@@ -101,10 +104,11 @@ def document(model: Model, details: Details) -> dict[str, Any]:
         "learnables": [
             {
                 "layer": each.layer, "parameter": each.parameter, "value": each.value,
-                "type": each.dtype, "shape": each.shape,
+                "format": each.format, "granularity": each.granularity, "shape": each.shape,
             }
             for each in details.learnables
         ],
+        "activations": details.activations,
         "float_nodes": [
             {"node": name, "reason": reason} for name, reason in details.float_nodes.items()
         ],

@@ -6,7 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from onnxq.emulation.layers import Accumulation, AsWritten, Fused, Integer
-from onnxq.quantization.plan import Float
+from onnxq.formats.accumulators import Accumulator, accumulator_of
+from onnxq.model.status import Float
 from onnxq.report.table import Table, count, table
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def summary(record: Emulation) -> Iterator[str]:
     integer = sum(isinstance(status, Integer) for status in record.plan.values())
     yield (
         f"{count(len(record.plan), 'node')}: {integer} summed or multiplied in integers, "
-        f"{kinds[AsWritten]} on 8-bit values, {kinds[Fused]} fused, {kinds[Float]} in float"
+        f"{kinds[AsWritten]} on quantized values, {kinds[Fused]} fused, {kinds[Float]} in float"
     )
     measured = [s for s in record.plan.values() if isinstance(s, Integer) and not proved(s)]
     if not measured:
@@ -36,9 +37,17 @@ def summary(record: Emulation) -> Iterator[str]:
         yield f"overflow: {count(beyond, 'sum')} of {node} left int32 and wrapped around"
 
 
+def accumulator(status: Integer) -> Accumulator:
+    """What the sums of a node are computed in."""
+    if isinstance(status, Accumulation):
+        return status.accumulator
+    data = status.data if isinstance(status.data, tuple) else (status.data,)
+    return accumulator_of(*(each.format for each in data))
+
+
 def proved(status: Integer) -> bool:
-    """Whether the weights alone say that no sum leaves int32."""
-    return status.reach.fits_int32
+    """Whether the weights alone say that no sum leaves the accumulator."""
+    return status.reach.fits(accumulator(status))
 
 
 def layer_table(record: Emulation) -> Table:
@@ -50,7 +59,7 @@ def layer_table(record: Emulation) -> Table:
                 node,
                 record.operators[node],
                 status.form.value,
-                "float" if isinstance(status, Integer) and not status.requantization else "8-bit",
+                _result(status),
                 f"{status.reach.largest:.4g}" if isinstance(status, Integer) else "–",
                 str(_parts(status)) if isinstance(status, Integer) else "–",
                 ", ".join(_fused(record, node)),
@@ -106,6 +115,14 @@ def _fused(record: Emulation, node: str) -> list[str]:
     ]  # fmt: skip
 
 
+def _result(status: Integer | AsWritten) -> str:
+    """Format of the result; "–" where it is that of several tensors."""
+    if isinstance(status, AsWritten):
+        return status.format or "–"
+    requantization = status.requantization
+    return requantization.to.format.name if requantization else "float"
+
+
 def _parts(status: Integer) -> int:
     return max(len(status.parts), 1) if isinstance(status, Accumulation) else 1
 
@@ -124,17 +141,17 @@ def document(model: Model, record: Emulation, output: Path | None) -> dict[str, 
         "layers": [
             {
                 "node": node, "op_type": record.operators[node], "computes": status.form,
-                "result": "8-bit" if status.requantization else "float",
+                "result": _result(status),
                 "largest_sum": status.reach.largest, "proved": proved(status),
                 "parts": _parts(status), "overflows": record.overflows.get(node, 0),
                 "fused": _fused(record, node),
             }
             for node, status in record.plan.items() if isinstance(status, Integer)
         ],
-        "on_8_bit_values": [
+        "on_quantized_values": [
             {
                 "node": node, "op_type": record.operators[node], "computes": status.form,
-                "fused": _fused(record, node),
+                "result": _result(status), "fused": _fused(record, node),
             }
             for node, status in record.plan.items() if isinstance(status, AsWritten)
         ],

@@ -17,9 +17,10 @@ from onnxq.equalization.classes import Barrier
 from onnxq.formats.parameters import Parameters
 from onnxq.model.graph import Node
 from onnxq.model.model import Model
-from onnxq.model.operators import Int8Rule, ScaleRule, operator_of
+from onnxq.model.operators import QuantizedRule, ScaleRule, operator_of
 from onnxq.progress import SILENT, Progress
-from onnxq.quantization.plan import QuantizationOptions, plan_quantization
+from onnxq.quantization.plan import QuantizationOptions
+from onnxq.quantization.planning import plan_quantization
 from onnxq.report.subject import Subject, look_at
 from onnxq.report.table import Table, count, number, table
 from onnxq.targets import target_named
@@ -42,11 +43,11 @@ SCALE_WORDS: Mapping[ScaleRule, str] = MappingProxyType({
 })  # fmt: skip
 """What an operator does to a channel scale, for people."""
 
-INT8_WORDS: Mapping[Int8Rule, str] = MappingProxyType({
-    Int8Rule.WEIGHTED: "an integer kernel of its own, with int32 accumulation",
-    Int8Rule.OWN: "an integer kernel on some targets",
-    Int8Rule.SHARED: "passes int8 on; input and output share one scale",
-    Int8Rule.FLOAT: "no int8 form",
+QUANTIZED_WORDS: Mapping[QuantizedRule, str] = MappingProxyType({
+    QuantizedRule.WEIGHTED: "a quantized kernel of its own, which sums products",
+    QuantizedRule.OWN: "a quantized kernel on some targets",
+    QuantizedRule.SHARED: "passes quantized values on; input and output share one scale",
+    QuantizedRule.FLOAT: "no quantized form",
 })  # fmt: skip
 
 
@@ -65,8 +66,8 @@ class Explanation:
     Attributes:
         node, operator: the node.
         asked: the name it was asked for by, where that is another.
-        becomes: "int8", "fused", "float" or "undecided".
-        reason: why, "" for int8.
+        becomes: "quantized", "fused", "float" or "undecided".
+        reason: why, "" for quantized.
         equalized: whether any channel of its input or output carries a scale.
         equalization, quantization, neighbors: facts.
         note: what a reader must know, "" for nothing.
@@ -240,7 +241,7 @@ def _recorded(subject: Subject, kind: str) -> list[dict[str, Any]]:
 def _quantization(subject: Subject, node: Node) -> Iterator[Fact]:
     row = operator_of(node)
     if row is not None:
-        yield Fact("rule", f"{row.int8.value}: {INT8_WORDS[row.int8]}")
+        yield Fact("rule", f"{row.quantized.value}: {QUANTIZED_WORDS[row.quantized]}")
     target = subject.plan.target.name if subject.plan else subject.details.target
     status = subject.status(node)
     text = " ".join(filter(None, (status.becomes, status.reason and f"({status.reason})")))
@@ -264,7 +265,7 @@ def range_text(parameters: Parameters) -> str:
     """Interval, scale and zero point of an activation."""
     low, high = parameters.range
     return (
-        f"[{number(low)}, {number(high)}] in {parameters.dtype}, scale "
+        f"[{number(low)}, {number(high)}] in {parameters.format}, scale "
         f"{number(float(parameters.scale))}, zero point {int(parameters.zero_point)}"
     )
 
@@ -272,10 +273,10 @@ def range_text(parameters: Parameters) -> str:
 def weight_text(parameters: Parameters) -> str:
     """Type and scales of a weight."""
     scale = parameters.scale
-    if parameters.axis is None:
-        return f"{parameters.dtype}, one scale for all: {number(float(scale))}"
+    if parameters.per_tensor:
+        return f"{parameters.format}, one scale for all: {number(float(scale))}"
     return (
-        f"{parameters.dtype}, {count(scale.size, 'scale')} on axis {parameters.axis}: "
+        f"{parameters.format}, {count(scale.size, 'scale')} {parameters.granularity}: "
         f"{_span(scale.astype(np.float64))}"
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 from onnxq.api import EqualizationResult, Validation
 from onnxq.calibration.statistics import Calibration
 from onnxq.errors import UsageError
-from onnxq.quantization.plan import Float
+from onnxq.model.status import Float
 from onnxq.quantization.quantize import QuantizationResult
 from onnxq.report import equalization, layers, quantization, validation
 from onnxq.report.table import Table, count, number, table

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from onnxq.quantization.plan import Float, QuantizationPlan, Quantized
+from onnxq.model.status import Float, Quantized
+from onnxq.quantization.plan import QuantizationPlan
 from onnxq.report import equalization as equalization_report
 from onnxq.report.table import Table, count, number, table
 
@@ -27,7 +28,7 @@ def summary(result: QuantizationResult) -> Iterator[str]:
     folded = len(result.normalization.folded_batch_norms)
     yield (
         f"target {plan.target.name}: {len(statuses) - fused:,} of "
-        f"{count(len(plan.nodes), 'node')} in int8, {fused:,} more fused into them; "
+        f"{count(len(plan.nodes), 'node')} in {plan.scheme}, {fused:,} more fused into them; "
         f"{count(folded, 'batch norm')} folded"
     )
     if result.equalization is not None:
@@ -52,8 +53,8 @@ def summary(result: QuantizationResult) -> Iterator[str]:
             f"float remainder: {count(result.narrowing.nodes, 'node')} in float16, "
             f"{kept:,} kept in float32"
         )
-    if not math.isnan(result.int8_sqnr):
-        yield f"int8 against float: {result.int8_sqnr:.1f} dB SQNR on held-out samples"
+    if not math.isnan(result.quantized_sqnr):
+        yield f"quantized against float: {result.quantized_sqnr:.1f} dB SQNR on held-out samples"
     if result.search is not None:
         yield search_text(result.search)
 
@@ -106,7 +107,7 @@ def describe(status: Quantized | Float) -> tuple[str, str]:
         return "float", status.reason
     if status.fused_into:
         return "fused", f"into {status.fused_into}"
-    return "int8", ""
+    return "quantized", ""
 
 
 def plan_table(plan: QuantizationPlan, operators: Mapping[str, str]) -> Table:
@@ -156,13 +157,15 @@ def document(
         "model": model.source,
         "output": output,
         "target": plan.target.name,
+        "scheme": plan.scheme,
+        "formats": plan.scheme.formats,
         "options": plan.options,
         "normalization": result.normalization,
         "equalization": equalization and equalization_report.record_document(equalization),
         "absorption": result.centering and equalization_report.centering_document(result.centering),
         "relu6_reason": result.relu6_reason,
         "float_sqnr_db": result.float_sqnr,
-        "int8_sqnr_db": result.int8_sqnr,
+        "quantized_sqnr_db": result.quantized_sqnr,
         "roundings": result.roundings,
         "bias_corrections": result.corrections,
         "search": result.search,

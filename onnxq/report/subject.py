@@ -18,23 +18,35 @@ from onnxq.equalization.classes import ScaleClasses, find_classes
 from onnxq.errors import UsageError
 from onnxq.formats.parameters import Parameters
 from onnxq.model.channel_scales import recorded_exponents, recorded_offsets
-from onnxq.model.graph import Graph, Node
+from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.model import Model
 from onnxq.model.normalize import Normalization, normalize
-from onnxq.model.operators import DEQUANTIZE, QUANTIZE, Int8Rule, operator_of, weight_layout
+from onnxq.model.operators import (
+    is_dequantize,
+    is_quantize,
+    is_weighted,
+    operator_of,
+    weight_layout,
+)
+from onnxq.model.qdq import quantized_activations, stored_weight
+from onnxq.model.status import Float
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.details import Details, details
-from onnxq.quantization.plan import Float, QuantizationPlan
+from onnxq.quantization.plan import QuantizationPlan
+from onnxq.refusal import Refusal
 from onnxq.suggest import suggest
 from onnxq.validation.without_qdq import without_qdq
 
 
 @dataclass(frozen=True)
 class Status:
-    """What becomes of a node: "int8", "fused", "float" or "undecided", and why."""
+    """What becomes of a node: "quantized", "fused", "float" or "undecided", and why."""
 
     becomes: str
     reason: str = ""
+
+
+QUANTIZED, FUSED, FLOAT, UNDECIDED = "quantized", "fused", "float", "undecided"
 
 
 @dataclass(frozen=True)
@@ -97,65 +109,57 @@ class Subject:
 
     @cached_property
     def activations(self) -> Mapping[str, Parameters]:
-        """Activation → its scale and zero point, of those quantized with one scale."""
+        """Activation → how it is stored, of those quantized with one scale."""
         if self.plan is not None:
             return {name: entry.parameters for name, entry in self.plan.activations.items()}
         if self.quantized is None:
             return {}
-        graph = self.quantized
-        found: dict[str, Parameters] = {}
-        for node in graph.nodes:
-            if node.op_type != QUANTIZE or graph.constant(node.input(0)) is not None:
-                continue
-            parameters = _parameters(graph, node)
-            if parameters is not None and parameters.scale.ndim == 0:
-                found.setdefault(node.input(0), parameters)
-        return found
+        found = quantized_activations(self.quantized)
+        return {n: each.parameters for n, each in found.items() if each.parameters.per_tensor}
 
     def weight(self, node: Node) -> Parameters | None:
-        """Scales of the node's integer weight; None where it is float."""
-        if self.plan is not None:
-            return self.plan.weights.get(node.name)
+        """How the node's weight is stored; None where it is float."""
         layout = self.layout(node)
-        if self.quantized is None or layout is None:
+        if layout is None:
             return None
-        there = self.quantized.by_name.get(node.name)
-        source = there and self.quantized.producers.get(there.input(layout.weight_position))
-        if not source or source.op_type != DEQUANTIZE:
+        if self.plan is not None:
+            return self.plan.weights.get(Place(node.name, layout.weight_position))
+        there = self.quantized.by_name.get(node.name) if self.quantized else None
+        if self.quantized is None or there is None:
             return None
-        return _parameters(self.quantized, source)
+        found = stored_weight(self.quantized, there.input(layout.weight_position))
+        return None if isinstance(found, Refusal) else found.parameters
 
     def status(self, node: Node) -> Status:
         """What becomes of the node, and why."""
         if self.plan is not None:
             decided = self.plan.nodes[node.name]
             if isinstance(decided, Float):
-                return Status("float", decided.reason)
+                return Status(FLOAT, decided.reason)
             host = decided.fused_into
-            return Status("fused", f"into {host}") if host else Status("int8")
+            return Status(FUSED, f"into {host}") if host else Status(QUANTIZED)
         if self.quantized is None:
-            return Status("undecided", "the model is float")
+            return Status(UNDECIDED, "the model is float")
         if node.name in self.record.get("fused", {}):
-            return Status("fused", f"into {self.record['fused'][node.name]}")
+            return Status(FUSED, f"into {self.record['fused'][node.name]}")
         if node.name in self.details.float_nodes:
-            return Status("float", self.details.float_nodes[node.name])
-        return Status("int8") if self.record else self._seen(node)
+            return Status(FLOAT, self.details.float_nodes[node.name])
+        return Status(QUANTIZED) if self.record else self._seen(self.quantized, node)
 
-    def _seen(self, node: Node) -> Status:
-        """The same of a model without a record: what its graph shows."""
-        assert self.quantized is not None  # noqa: S101 - `status` asked
+    def _seen(self, graph: Graph, node: Node) -> Status:
+        """The same of a model without a record: what its graph with Q/DQ shows."""
         row = operator_of(node)
-        there = self.quantized.by_name.get(node.name)
+        there = graph.by_name.get(node.name)
         if there is None:
-            return Status("float", "it is not in the quantized graph")
-        reads = [self.quantized.producers.get(name) for name in there.inputs if name]
-        if row is not None and row.int8 is Int8Rule.WEIGHTED and self.weight(node) is not None:
-            return Status("int8")
-        if any(source is not None and source.op_type == DEQUANTIZE for source in reads):
-            return Status("int8", "it reads dequantized values")
+            return Status(FLOAT, "it is not in the quantized graph")
+        reads = [graph.producers.get(name) for name in there.inputs if name]
+        if is_weighted(node) and self.weight(node) is not None:
+            return Status(QUANTIZED)
+        if any(source is not None and is_dequantize(source) for source in reads):
+            return Status(QUANTIZED, "it reads dequantized values")
         if row is not None and row.fuses and reads and reads[0] is not None:
-            return Status("fused", f"into {reads[0].name}")
-        return Status("float", "no Q/DQ before it")
+            return Status(FUSED, f"into {reads[0].name}")
+        return Status(FLOAT, "no Q/DQ before it")
 
     def find(self, name: str) -> Node:
         """The node of this name, or the one that took it up, or that computes this tensor.
@@ -176,22 +180,6 @@ class Subject:
         )
 
 
-def _parameters(graph: Graph, node: Node) -> Parameters | None:
-    """Of a QuantizeLinear or DequantizeLinear with constant parameters."""
-    scale, zero = graph.constant(node.input(1)), graph.constant(node.input(2))
-    if scale is None:
-        return None
-    if zero is None:
-        stored = graph.constant(node.input(0))
-        kind = stored.dtype if stored is not None else np.dtype(np.uint8)
-        zero = np.zeros(scale.shape, kind)
-    if zero.dtype.kind not in "iu":
-        return None
-    if scale.size == 1:
-        return Parameters(scale.reshape(()), zero.reshape(()))
-    return Parameters(scale, zero, int(node.attributes.get("axis", 1)))
-
-
 def look_at(model: Model, plan: QuantizationPlan | None = None) -> Subject:
     """Look at a model, quantized or not.
 
@@ -203,7 +191,7 @@ def look_at(model: Model, plan: QuantizationPlan | None = None) -> Subject:
     """
     normalized, normalization = normalize(model)
     graph = Graph(normalized)
-    if any(node.op_type in {QUANTIZE, DEQUANTIZE} for node in graph.nodes):
+    if any(is_quantize(node) or is_dequantize(node) for node in graph.nodes):
         stripped = Graph(without_qdq(normalized))
         return Subject(model, stripped, graph, normalization, details(model))
     return Subject(model, graph, None, normalization, details(model), plan)

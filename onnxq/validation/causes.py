@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.model.graph import Graph, Node
-from onnxq.model.operators import DEQUANTIZE, QUANTIZE, weight_layout
+from onnxq.model.operators import is_quantize, weight_layout
+from onnxq.model.qdq import Quantization, quantization_of, stored_weight
 from onnxq.model.weights import WeightLayout
+from onnxq.refusal import Refusal
 from onnxq.validation.pairing import Layer, Pairing
 
 Array = NDArray[Any]
@@ -129,46 +131,25 @@ class _Input:
     tensor: str
     axis: int
     scale: float
-    zero_point: int
-    lowest: int
-    highest: int
-
-    @property
-    def range(self) -> tuple[float, float]:
-        return (
-            self.scale * (self.lowest - self.zero_point),
-            self.scale * (self.highest - self.zero_point),
-        )
+    range: tuple[float, float]
 
 
 def _input(graph: Graph, node: Node, axis: int) -> _Input | None:
-    if node.op_type != QUANTIZE:
+    found = quantization_of(graph, node) if is_quantize(node) else None
+    if not isinstance(found, Quantization) or not found.parameters.per_tensor:
         return None
-    scale, zero = graph.constant(node.input(1)), graph.constant(node.input(2))
-    if scale is None or scale.size != 1 or zero is None or zero.dtype.kind not in "iu":
-        return None
-    info = np.iinfo(zero.dtype)
-    return _Input(
-        node.input(0), axis, float(scale.item()), int(zero.item()), int(info.min), int(info.max)
-    )
+    parameters = found.parameters
+    return _Input(found.real, axis, float(parameters.scale), parameters.range)
 
 
 def _weight_levels(graph: Graph, stripped: Graph, layer: Layer, layout: WeightLayout) -> float:
     """Levels that the median channel uses, %; NaN where each channel has a scale of its own."""
-    producer = graph.producers.get(graph.by_name[layer.name].input(layout.weight_position))
-    if producer is None or producer.op_type != DEQUANTIZE:
-        return math.nan
-    scale, zero = graph.constant(producer.input(1)), graph.constant(producer.input(2))
-    integers = graph.constant(producer.input(0))
-    kept = zero if zero is not None else integers
-    weight = stripped.constant(layout.weight)
-    if scale is None or scale.size != 1 or kept is None or weight is None:
-        return math.nan
-    if kept.dtype.kind not in "iu":
+    name = graph.by_name[layer.name].input(layout.weight_position)
+    found, weight = stored_weight(graph, name), stripped.constant(layout.weight)
+    if isinstance(found, Refusal) or weight is None or not found.parameters.per_tensor:
         return math.nan
     largest = np.abs(layout.to_output_major(weight)).max(axis=(1, 2))
-    reach = float(scale.item()) * float(np.iinfo(kept.dtype).max)
-    return min(100.0, 100 * float(np.median(largest)) / reach)
+    return min(100.0, 100 * float(np.median(largest)) / found.parameters.range[1])
 
 
 def _note(

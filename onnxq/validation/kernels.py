@@ -12,13 +12,15 @@ from functools import partial
 from onnxq.emulation.agreement import INTEGER_KERNELS
 from onnxq.emulation.layers import Fused
 from onnxq.emulation.plan import plan_emulation
-from onnxq.emulation.qdq import QdqGraph
 from onnxq.model.graph import Node
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
-from onnxq.model.operators import Int8Rule, is_quantize, operator_of
+from onnxq.model.operators import QuantizedRule, is_quantize, operator_of
+from onnxq.model.qdq import QdqGraph
 from onnxq.model.session import open_session, with_graph
-from onnxq.quantization.plan import Float
+from onnxq.model.status import Float
+
+_COMPUTING = frozenset({QuantizedRule.WEIGHTED, QuantizedRule.OWN})
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,9 @@ def kernels(model: Model) -> tuple[Kernel, ...]:
     found = []
     for node in graph.nodes:
         row, status = operator_of(node), plan.get(node.name)
-        if row is None or row.int8 not in {Int8Rule.WEIGHTED, Int8Rule.OWN} or status is None:
+        if row is None or row.quantized not in _COMPUTING:
             continue
-        if isinstance(status, Fused):
+        if status is None or isinstance(status, Fused):
             continue
         kernel = ran.get(node.name, "")
         integer = kernel.startswith(INTEGER_KERNELS)

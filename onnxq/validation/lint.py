@@ -1,4 +1,6 @@
-"""What TensorRT asks of a QDQ model, checked on any: each rule is a row of `RULES`.
+"""What a target's runtime asks of a QDQ model, checked on any: each rule is a row of `RULES`.
+
+A target names the rules that hold for it. Those of the default target are TensorRT's.
 
 Sources: TensorRT's guide to explicit quantization; onnx-tensorrt issue 850 for biases; ONNX's
 operator sets 13 (scales by channel) and 19 (float16).
@@ -11,21 +13,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxq.emulation.qdq import NotInteger, QdqGraph, Quantization
 from onnxq.model.graph import Node
 from onnxq.model.model import Model
-from onnxq.model.operators import Int8Rule, is_dequantize, is_quantize, operator_of, weight_layout
+from onnxq.model.operators import (
+    QuantizedRule,
+    is_dequantize,
+    operator_of,
+    weight_layout,
+)
+from onnxq.model.qdq import QdqGraph, Quantization, quantization_of, standing_for
 from onnxq.model.weights import WeightLayout
-from onnxq.targets import TARGETS
-
-TARGET = TARGETS["gpu"]
+from onnxq.refusal import Refusal
+from onnxq.targets import SHIPPED, Target, target_named
 
 Found = Iterator[tuple[Node, str]]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One thing TensorRT asks for.
+    """One thing to ask for.
 
     Attributes:
         id: short name.
@@ -35,7 +41,7 @@ class Rule:
 
     id: str
     advice: str
-    check: Callable[[QdqGraph], Found]
+    check: Callable[[QdqGraph, Target], Found]
 
 
 @dataclass(frozen=True)
@@ -48,47 +54,51 @@ class Finding:
     advice: str
 
 
-def lint(model: Model) -> tuple[Finding, ...]:
-    """Everything in a QDQ model that TensorRT would refuse, run in float, or run slowly.
+def lint(model: Model, target: Target | None = None) -> tuple[Finding, ...]:
+    """Everything in a QDQ model that a target would refuse, run in float, or run slowly.
 
     Args:
         model: whoever wrote it. Nodes without a name are called by their first output.
+        target: whose rules; by default TensorRT's.
     """
-    graph = QdqGraph(model)
+    graph, target = QdqGraph(model), target or target_named(SHIPPED[0])
     return tuple(
         Finding(rule.id, node.name or node.output, detail, rule.advice)
         for rule in RULES
-        for node, detail in rule.check(graph)
+        if rule.id in target.lint
+        for node, detail in rule.check(graph, target)
     )
 
 
-def _scales(graph: QdqGraph) -> Found:
+def _scales(graph: QdqGraph, _target: Target) -> Found:
     for node in graph.nodes:
-        if is_quantize(node) or is_dequantize(node):
-            try:
-                graph.quantization(node)
-            except NotInteger as reason:
-                yield node, str(reason)
+        found = quantization_of(graph, node)
+        if isinstance(found, Refusal):
+            yield node, found.reason
 
 
 def _known(graph: QdqGraph) -> Iterator[tuple[Node, Quantization]]:
     """Q and DQ nodes whose parameters are usable, biases aside."""
-    biases = {node.index for node, _ in _biases(graph)}
+    biases = {node.index for node, _ in _quantized_biases(graph)}
     for node in graph.nodes:
-        if (is_quantize(node) or is_dequantize(node)) and node.index not in biases:
-            try:
-                yield node, graph.quantization(node)
-            except NotInteger:
-                continue
+        found = quantization_of(graph, node)
+        if isinstance(found, Quantization) and node.index not in biases:
+            yield node, found
 
 
-def _types(graph: QdqGraph) -> Found:
+def _types(graph: QdqGraph, target: Target) -> Found:
+    taken = {
+        spec.format
+        for each in target.schemes.values()
+        for spec in (each.scheme.weight, each.scheme.activation)
+        if spec is not None
+    }
     for node, found in _known(graph):
-        if found.parameters.dtype != TARGET.activation:
-            yield node, f"its integers are {found.parameters.dtype}"
+        if found.format not in taken:
+            yield node, f"its numbers are {found.format}"
 
 
-def _zero_points(graph: QdqGraph) -> Found:
+def _zero_points(graph: QdqGraph, _target: Target) -> Found:
     for node, found in _known(graph):
         if np.any(found.parameters.zero_point):
             yield node, "its zero point is not 0"
@@ -101,33 +111,36 @@ def _weighted(graph: QdqGraph) -> Iterator[tuple[Node, WeightLayout]]:
             yield node, layout
 
 
-def _biases(graph: QdqGraph) -> Found:
+def _biases(graph: QdqGraph, _target: Target) -> Found:
+    return _quantized_biases(graph)
+
+
+def _quantized_biases(graph: QdqGraph) -> Found:
     for node, layout in _weighted(graph):
         producer = graph.producers.get(layout.bias)
         if producer is not None and is_dequantize(producer):
             yield producer, f"the bias of {node.name} is quantized"
 
 
-def _weight_axes(graph: QdqGraph) -> Found:
+def _weight_axes(graph: QdqGraph, _target: Target) -> Found:
     for node, layout in _weighted(graph):
-        try:
-            found = graph.standing_for(layout.weight)
-        except NotInteger:
+        found = standing_for(graph, layout.weight)
+        if isinstance(found, Refusal):
             continue
         axis, rank = found.parameters.axis, graph.rank(layout.weight) or 1
         if axis is not None and axis % rank != layout.channel_axis:
             yield node, f"its weight has scales along axis {axis}, not {layout.channel_axis}"
 
 
-def _activation_scales(graph: QdqGraph) -> Found:
+def _activation_scales(graph: QdqGraph, _target: Target) -> Found:
     for node, found in _known(graph):
-        if graph.constant(node.input(0)) is None and not found.per_tensor:
+        if graph.constant(node.input(0)) is None and not found.parameters.per_tensor:
             yield node, "an activation has scales by channel"
 
 
-def _half_quantized(graph: QdqGraph) -> Found:
+def _half_quantized(graph: QdqGraph, target: Target) -> Found:
     for node, layout in _weighted(graph):
-        if node.op_type not in TARGET.weighted:
+        if node.op_type not in target.weighted:
             continue
         weight, data = (
             _is_dequantized(graph, name) for name in (layout.weight, node.input(layout.data))
@@ -141,7 +154,7 @@ def _is_dequantized(graph: QdqGraph, name: str) -> bool:
     return producer is not None and is_dequantize(producer)
 
 
-def _inside_fusions(graph: QdqGraph) -> Found:
+def _inside_fusions(graph: QdqGraph, target: Target) -> Found:
     for node in graph.nodes:
         row = operator_of(node)
         if row is None or not row.fuses:
@@ -151,18 +164,18 @@ def _inside_fusions(graph: QdqGraph) -> Found:
             continue
         quantize = graph.producers.get(dequantize.input(0))
         source = graph.producers.get(quantize.input(0)) if quantize is not None else None
-        if source is not None and source.op_type in TARGET.weighted:
+        if source is not None and source.op_type in target.weighted:
             yield node, f"Q/DQ stand between {source.name} and its activation"
 
 
-def _residuals(graph: QdqGraph) -> Found:
+def _residuals(graph: QdqGraph, target: Target) -> Found:
     weighted = {
         node.index
         for node, layout in _weighted(graph)
-        if node.op_type in TARGET.weighted and _is_dequantized(graph, node.input(layout.data))
+        if node.op_type in target.weighted and _is_dequantized(graph, node.input(layout.data))
     }
     for node in graph.nodes:
-        if node.op_type not in TARGET.residual:
+        if node.op_type not in target.residual:
             continue
         makers = [graph.producers.get(name) for name in node.inputs]
         if None in makers or any(graph.constant(name) is not None for name in node.inputs):
@@ -172,39 +185,46 @@ def _residuals(graph: QdqGraph) -> Found:
             yield node, f"no branch beside {integer[0]} is quantized"
 
 
-def _concats(graph: QdqGraph) -> Found:
+def _concats(graph: QdqGraph, _target: Target) -> Found:
     for node in graph.nodes:
         row = operator_of(node)
-        joins = row is not None and row.int8 is Int8Rule.SHARED and row.data_inputs is None
+        joins = (
+            row is not None and row.quantized is QuantizedRule.SHARED and row.data_inputs is None
+        )
         if not joins or len(node.inputs) < 2:
             continue
-        try:
-            scales = {float(graph.operand(n).parameters.scale) for n in node.inputs}
-        except NotInteger:
+        found = [standing_for(graph, name) for name in node.inputs]
+        known = [each for each in found if isinstance(each, Quantization)]
+        if len(known) < len(found) or not all(each.parameters.per_tensor for each in known):
             continue
+        scales = {float(each.parameters.scale) for each in known}
         if len(scales) > 1:
             yield node, f"its inputs have {len(scales)} different scales"
 
 
-def _operators(graph: QdqGraph) -> Found:
+def _operators(graph: QdqGraph, _target: Target) -> Found:
     for node in graph.nodes:
         if node.op_type.startswith("QLinear") or node.op_type.endswith("Integer"):
             yield node, f"{node.op_type} is no operator of TensorRT's parser"
 
 
-def _opsets(graph: QdqGraph) -> Found:
+def _opsets(graph: QdqGraph, _target: Target) -> Found:
     for node, found in _known(graph):
         scale = graph.constant(node.input(1))
         half = scale is not None and scale.dtype == np.float16
-        needed = 19 if half else 13 if not found.per_tensor else 10
-        if node.domain == "" and graph.model.opset < needed:
-            what = "float16 scales" if half else "scales by channel"
-            yield node, f"{what} need opset {needed}, the model has {graph.model.opset}"
+        needed = {
+            f"{found.format} numbers": found.format.opset,
+            "float16 scales": 19 if half else 0,
+            "scales by channel": 0 if found.parameters.per_tensor else 13,
+        }
+        what, needs = max(needed.items(), key=lambda item: item[1])
+        if node.domain == "" and graph.model.opset < needs:
+            yield node, f"{what} need opset {needs}, the model has {graph.model.opset}"
 
 
 RULES = (
     Rule("scale", "store each scale as one positive, finite constant", _scales),
-    Rule("int8", "quantize to int8; TensorRT has no uint8 or int16", _types),
+    Rule("format", "quantize to a format that the target takes", _types),
     Rule("zero-point", "quantize symmetrically, with zero points of 0", _zero_points),
     Rule("bias", "leave biases in float; an int32 bias with a DequantizeLinear does not parse",
          _biases),

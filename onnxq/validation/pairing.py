@@ -26,9 +26,10 @@ from onnxq.model.normalize import normalize
 from onnxq.model.operators import (
     DEQUANTIZE,
     QUANTIZE,
-    Int8Rule,
+    QuantizedRule,
     ScaleRule,
     clip_bounds,
+    is_weighted,
     kernel_output,
     operator_of,
 )
@@ -199,7 +200,7 @@ def _is_boundary(graphs: _Graphs, name: str) -> bool:
     if row is not None and row.fuses:
         return False
     row = operator_of(producer)
-    passes = row is not None and row.int8 is Int8Rule.SHARED
+    passes = row is not None and row.quantized is QuantizedRule.SHARED
     readers = graphs.quantized.consumers(name)
     return not (passes and readers and all(use.node.op_type == QUANTIZE for use in readers))
 
@@ -220,8 +221,7 @@ def _segment(graph: Graph, tensor: str, paired: set[str]) -> list[Node]:
 
 
 def _is_weighted(graph: Graph, node: Node) -> bool:
-    row = operator_of(node)
-    return row is not None and row.int8 is Int8Rule.WEIGHTED and graph.is_constant(node.input(1))
+    return is_weighted(node) and graph.is_constant(node.input(1))
 
 
 def _main_node(graphs: _Graphs, nodes: list[Node]) -> Node:

@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnxq.calibration import bins, ranges
 from onnxq.calibration.accumulate import Accumulator
-from onnxq.formats.parameters import activation_parameters, dequantize, quantize
+from onnxq.formats.fit import fit_range
+from onnxq.formats.parameters import dequantize, quantize
+from onnxq.formats.scheme import activations_in
+from onnxq.formats.table import FORMATS
 
 SIZE = 200_000
 
@@ -46,7 +49,7 @@ def estimate(values, method, *, symmetric=True):
 def error(values, found, *, symmetric=True):
     """Mean squared error of quantizing these very values."""
     dtype = "int8" if symmetric else "uint8"
-    p = activation_parameters(*found, dtype=dtype, symmetric=symmetric)
+    p = fit_range(*found, activations_in(FORMATS[dtype], symmetric=symmetric))
     return float(np.square(dequantize(quantize(values, p), p) - values, dtype=np.float64).mean())
 
 

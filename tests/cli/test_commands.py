@@ -13,6 +13,7 @@ from cli_case import Case, Run, network, run
 from onnx import numpy_helper
 from onnxq.cli import machine
 from onnxq.model.cuda import libraries
+from onnxq.records import VERSIONS
 from onnxq.validation.execute import runner
 
 PREPROCESS = ("--preprocess", "resize=8x8,mean=0.5,std=0.5")
@@ -193,7 +194,7 @@ def test_quantize_writes_a_model_that_is_close(case: Case, target: str):
 def test_quantize_from_a_calibration_file(calibrated: Case):
     arguments = ("quantize", calibrated.model, "--calibration", calibrated.calib)
     document = run(*arguments, "-o", calibrated.out, "--json").json
-    assert document["int8_sqnr_db"] == "nan"
+    assert document["quantized_sqnr_db"] == "nan"
     assert document["bias_corrections"] == []
     assert calibrated.out.is_file()
 
@@ -231,7 +232,7 @@ def test_include_selects_nodes(case: Case):
         "quantize", case.model, "--data", case.data, "--dry-run", "--include", "conv1",
         "--include", "classifier", "--json",
     ).json  # fmt: skip
-    int8 = {node["node"] for node in document["nodes"] if node["becomes"] == "int8"}
+    int8 = {node["node"] for node in document["nodes"] if node["becomes"] == "quantized"}
     assert {"conv1", "classifier"} <= int8
     assert "project" not in int8
 
@@ -442,7 +443,7 @@ def test_a_drop_that_cannot_be_held_is_exit_1_and_writes_nothing(case: Case):
     assert "nothing was written" in result.err
     assert result.json["output"] is None
     assert result.json["search"]["passed"] is False
-    assert "leaves one in int8" in result.json["search"]["ended"]
+    assert "leaves one quantized" in result.json["search"]["ended"]
     assert case.files() == before
     result = keep_in_float(case, 1e-9, "--max-trials", "2")
     assert result.code == 1
@@ -458,12 +459,12 @@ KEYS = {
     "tensors not_finite findings too_few_samples",
     "equalize": "model output normalization calibration_samples options classes clips barriers "
     "expected_gain_db proof kernels_added rolled_back absorption change",
-    "quantize": "model output target options normalization equalization absorption relu6_reason "
-    "float_sqnr_db int8_sqnr_db roundings bias_corrections search float16 nodes",
-    "emulate": "model output samples note outputs layers on_8_bit_values float_nodes agreement",
+    "quantize": "model output target scheme formats options normalization equalization absorption relu6_reason "
+    "float_sqnr_db quantized_sqnr_db roundings bias_corrections search float16 nodes",
+    "emulate": "model output samples note outputs layers on_quantized_values float_nodes agreement",
     "validate": "passed samples note rows gates layers",
     "inspect": "model opset size_bytes inputs outputs is_quantized target quantized_layers "
-    "quantized_layer_count learnables float_nodes record recipe findings kernels",
+    "quantized_layer_count learnables activations float_nodes record recipe findings kernels",
     "explain": "model node operator asked becomes reason equalized equalization quantization "
     "neighbors note",
     "report": "model quantized output size_bytes passed gates notes",
@@ -488,7 +489,10 @@ def test_documents_keep_their_keys(calibrated: Case, command: str):
         "doctor": (),
     }[command]
     document = run(command, *arguments, "--json").json
-    assert (document.pop("schema"), document.pop("version")) == (f"onnxq/{command}", 1)
+    assert (document.pop("schema"), document.pop("version")) == (
+        f"onnxq/{command}",
+        VERSIONS.get(command, 1),
+    )
     assert list(document) == KEYS[command].split()
 
 
@@ -510,7 +514,8 @@ def test_inspect_document(quantized: Case):
     assert {"conv1", "bn1", "relu1", "classifier"} <= set(document["quantized_layers"])
     first = document["learnables"][0]
     assert first == {
-        "layer": "conv1", "parameter": "Weights", "value": "int8 8×3×3×3", "type": "int8",
+        "layer": "conv1", "parameter": "Weights", "value": "int8 8×3×3×3", "format": "int8",
+        "granularity": "per channel on axis 0",
         "shape": [8, 3, 3, 3],
     }  # fmt: skip
     assert all(node["reason"] for node in document["float_nodes"])

@@ -14,11 +14,11 @@ def test_it_explains_an_int8_layer(quantized: Case):
     result = run("explain", quantized.out, "conv1", "--json")
     assert result.code == 0, result.err
     found = result.json
-    assert (found["becomes"], found["operator"], found["equalized"]) == ("int8", "Conv", False)
+    assert (found["becomes"], found["operator"], found["equalized"]) == ("quantized", "Conv", False)
     quantization = facts(result, "quantization")
     assert quantization["folded into it"] == "bn1"
     assert quantization["fused into it"] == "relu1"
-    assert quantization["weight"].startswith("int8, 8 scales on axis 0")
+    assert quantization["weight"].startswith("int8, 8 scales per channel on axis 0")
     assert quantization["range of x"].endswith("zero point 0")
     equalization = facts(result, "equalization")
     assert equalization["rule"].startswith("linear: ")
@@ -59,8 +59,8 @@ def test_barriers_are_named_where_scales_stop(quantized: Case):
 def test_a_float_model_is_planned(calibrated: Case):
     result = run("explain", calibrated.model, "add", "--target", "cpu",
                  "--calibration", calibrated.calib, "--json")  # fmt: skip
-    assert (result.json["becomes"], result.json["note"]) == ("int8", "")
-    assert facts(result, "quantization")["becomes"] == "int8, for target cpu"
+    assert (result.json["becomes"], result.json["note"]) == ("quantized", "")
+    assert facts(result, "quantization")["becomes"] == "quantized, for target cpu"
     assert "free; onnxq equalize chooses them" in facts(result, "equalization")["input r1"]
     drawn = run("explain", calibrated.model, "add")
     assert drawn.out.startswith("add (Add): fused (into project)")

@@ -24,6 +24,7 @@ from onnxq import errors
 from onnxq.cli import run, signals
 from onnxq.cli.group import COMMANDS
 from onnxq.cli.group import onnxq as command_line
+from onnxq.records import VERSIONS
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -389,7 +390,10 @@ def document(*arguments: str) -> dict[str, Any]:
     result = CliRunner().invoke(command_line, [*arguments, "--json", "-q"])
     assert result.exit_code == 0, result.stderr
     found: dict[str, Any] = json.loads(result.stdout)
-    assert (found.pop("schema"), found.pop("version")) == (f"onnxq/{arguments[0]}", 1)
+    assert (found.pop("schema"), found.pop("version")) == (
+        f"onnxq/{arguments[0]}",
+        VERSIONS.get(arguments[0], 1),
+    )
     return found
 
 

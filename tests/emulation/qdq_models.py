@@ -6,10 +6,10 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnxq.emulation.emulate import emulator
-from onnxq.emulation.qdq import is_quantize
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
+from onnxq.model.operators import is_quantize
 from onnxq.model.session import open_session, run, with_outputs
 
 INTEGERS = {"int8": TensorProto.INT8, "uint8": TensorProto.UINT8}

@@ -6,6 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnxq.emulation.bounds import EXACT_FLOAT32, exact_parts, product_reach, reach
+from onnxq.formats.accumulators import Accumulator
+
+INT32 = Accumulator(32)
 
 intervals = st.sampled_from([(0, 255), (-128, 127), (-255, 0), (-3, 252)])
 
@@ -41,6 +44,6 @@ def test_parts_are_exact_and_cannot_be_fewer(seed, interval, terms, magnitude):
 
 
 def test_an_unknown_number_of_terms_has_no_bound():
-    assert not product_reach(float("inf"), (0, 255), (-128, 127)).fits_int32
+    assert not product_reach(float("inf"), (0, 255), (-128, 127)).fits(INT32)
     assert product_reach(float("inf"), (0, 255), (0, 255)).low == 0
     assert product_reach(4, (0, 255), (-128, 127)).largest == 4 * 255 * 128

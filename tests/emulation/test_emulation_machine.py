@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from onnxq.emulation.layers import Accumulation, AsWritten, Average, Fused, Product
+from onnxq.formats.accumulators import Accumulator
 from onnxq.quantization.plan import Float
 
 from emulation.qdq_models import (
@@ -20,6 +21,8 @@ from emulation.qdq_models import (
     requantize,
     transposed_convolution,
 )
+
+INT32 = Accumulator(32)
 
 EXAMPLES = settings(max_examples=50)
 
@@ -248,7 +251,7 @@ def test_matmuls_of_two_activations_follow_the_formula(a, b, y, terms, known, se
     )
     layer.quantize(real, y)
     found, plan, overflows = emulate(layer.model(), first, second)
-    assert plan["layer"].reach.fits_int32 == known
+    assert plan["layer"].reach.fits(INT32) == known
     assert overflows == {}
     np.testing.assert_array_equal(found, requantize(sums, factor(a, b, y), y), strict=True)
 
@@ -369,7 +372,7 @@ def test_sums_beyond_24_bits_are_split_and_stay_exact(group):
     assert sums.max() > 2**27
     found, plan, overflows = emulate(layer.model(), data)
     assert len(plan["layer"].parts) > 8
-    assert plan["layer"].reach.fits_int32
+    assert plan["layer"].reach.fits(INT32)
     assert overflows == {}
     np.testing.assert_array_equal(found, sums.astype(np.float32) * step)
 
@@ -390,7 +393,7 @@ def test_overflow_of_int32_is_counted_and_wraps():
     sums = data.astype(np.int64) @ w.astype(np.int64)
     assert (sums > 2**31).sum() == 4
     found, plan, overflows = emulate(layer.model(), data)
-    assert not plan["layer"].reach.fits_int32
+    assert not plan["layer"].reach.fits(INT32)
     assert overflows == {"layer": 4}
     wrapped = sums.astype(np.int32)
     np.testing.assert_array_equal(found, wrapped.astype(np.float32) * step)
@@ -400,7 +403,7 @@ def test_sums_that_might_overflow_but_do_not_are_not_reported():
     layer, data, w, step = wide_layer("MatMul", (80_000, 2), (3, 80_000))
     data[:] = 100
     found, plan, overflows = emulate(layer.model(), data)
-    assert not plan["layer"].reach.fits_int32
+    assert not plan["layer"].reach.fits(INT32)
     assert overflows == {}
     sums = data.astype(np.int64) @ w.astype(np.int64)
     np.testing.assert_array_equal(found, sums.astype(np.float32) * step)
@@ -463,7 +466,7 @@ def test_reasons_name_what_is_missing():
 
     assert "axis 1" in reason(by_input_channel)
     assert reason(float_weight) == "'w' is not quantized"
-    assert reason(wide_weight) == "its weight is int32, not 8-bit"
+    assert reason(wide_weight) == "'w_real' is int32, of more than 16 bits"
     assert reason(no_row) == "Softplus has no row in the operator table"
     assert reason(no_form) == "Softmax has no integer form"
 

@@ -10,8 +10,11 @@ from onnxq.data.gather import gather
 from onnxq.emulation.agreement import SATURATES, agreement
 from onnxq.emulation.emulate import emulator
 from onnxq.emulation.layers import Accumulation
+from onnxq.formats.accumulators import Accumulator
 
 from emulation.qdq_models import integer_tensors
+
+INT32 = Accumulator(32)
 
 TESTDATA = Path(__file__).parents[2] / "testdata"
 IMAGES = TESTDATA / "fashion-mnist"
@@ -37,7 +40,7 @@ def test_every_layer_is_proved_to_fit(machine):
     emulated, _ = machine
     sums = [s for s in emulated.plan.values() if isinstance(s, Accumulation)]
     assert len(sums) > 25
-    assert all(status.reach.fits_int32 for status in sums)
+    assert all(status.reach.fits(INT32) for status in sums)
     assert emulated.counters == {}
 
 

@@ -133,7 +133,7 @@ def test_random_graphs_keep_their_outputs(model):
     graph = Graph(model)
     calibration = calibrated(model)
     gains = input_gains(graph, find_classes(graph), calibration)
-    plan = plan_centering(graph, calibration, gains, "minmax")
+    plan = plan_centering(graph, calibration, gains, "minmax", 255)
     centered = center_by(model, plan)
     assert -change(model, centered).sqnr < -80
     weighted = {node.name for node in graph.nodes if node.op_type in {"Conv", "Gemm"}}

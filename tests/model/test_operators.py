@@ -12,9 +12,9 @@ from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.operators import (
     OPERATORS,
-    Int8Rule,
     IntegerForm,
     OffsetRule,
+    QuantizedRule,
     ScaleRule,
     clip_bounds,
     offset_rule,
@@ -538,7 +538,7 @@ def test_int8_passes_through(op_type, case, low, high, zero, rng):
         pytest.skip("ONNX Runtime before 1.24 does not run noop_with_empty_axes")
     fixture = Fixture(op_type, case)
     if fixture.row.integer_form is not IntegerForm.MOVE:
-        assert fixture.row.int8 is Int8Rule.FLOAT
+        assert fixture.row.quantized is QuantizedRule.FLOAT
         return
     scale = np.float32(0.0371)
     feeds = {
@@ -569,7 +569,7 @@ def test_interpolation_leaves_the_grid():
     for case in CASES["Resize"]:
         fixture = Fixture("Resize", case)
         nearest = case.attributes["mode"] == "nearest"
-        assert (fixture.row.int8 is Int8Rule.SHARED) is nearest
+        assert (fixture.row.quantized is QuantizedRule.SHARED) is nearest
 
 
 @pytest.mark.parametrize("op_type", [row.op_type for row in OPERATORS.values() if row.bounds])
@@ -585,9 +585,9 @@ def test_outputs_stay_within_their_bounds(op_type):
 
 @pytest.mark.parametrize("row", OPERATORS.values(), ids=lambda row: row.op_type)
 def test_rows_are_consistent(row):
-    assert (row.int8 is Int8Rule.WEIGHTED) == (row.layout is not None)
-    assert (row.int8 is Int8Rule.WEIGHTED) == (row.scale is ScaleRule.LINEAR)
+    assert (row.quantized is QuantizedRule.WEIGHTED) == (row.layout is not None)
+    assert (row.quantized is QuantizedRule.WEIGHTED) == (row.scale is ScaleRule.LINEAR)
     if row.fuses:
-        assert row.int8 is Int8Rule.OWN
+        assert row.quantized is QuantizedRule.OWN
     if row.bounds:
         assert row.scale is ScaleRule.BARRIER

@@ -12,23 +12,19 @@ from hypothesis import given, settings
 from onnxq.api import calibrate
 from onnxq.calibration.ranges import ESTIMATORS
 from onnxq.errors import UsageError
-from onnxq.formats.parameters import dequantize, quantize_weight
+from onnxq.formats.parameters import dequantize, quantize
 from onnxq.model.files import infer_shapes
-from onnxq.model.graph import Graph
+from onnxq.model.graph import Graph, Place
 from onnxq.model.model import Model
-from onnxq.model.operators import Int8Rule, operator_of, weight_layout
+from onnxq.model.operators import QuantizedRule, operator_of, weight_layout
+from onnxq.model.status import Float, Quantized
 from onnxq.quantization.insert import insert
-from onnxq.quantization.plan import (
-    Float,
-    Own,
-    QuantizationOptions,
-    Quantized,
-    Shared,
-    check_patterns,
-    plan_quantization,
-)
+from onnxq.quantization.patterns import check_patterns
+from onnxq.quantization.plan import Own, QuantizationOptions, Shared
+from onnxq.quantization.planning import plan_quantization
 from onnxq.quantization.sequential import settle_layers
-from onnxq.targets import TARGETS
+from onnxq.refusal import Refusal
+from onnxq.targets import SHIPPED, target_named
 
 from equalization.check import outputs
 from equalization.graphs import GRAPHS, Builder, random_feeds, random_models
@@ -36,7 +32,7 @@ from equalization.graphs import GRAPHS, Builder, random_feeds, random_models
 INTEGER_KERNELS = {"QLinearConv", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat"}
 OPTIONS = QuantizationOptions(ranges="minmax")
 
-targets = pytest.mark.parametrize("target", TARGETS)
+targets = pytest.mark.parametrize("target", SHIPPED)
 
 
 def correct_biases(model, plan, batches):
@@ -55,7 +51,7 @@ def sqnr(exact, other):
 def prepare(model, target, options=OPTIONS, samples=16):
     feeds = random_feeds(model, batch=samples)
     calibration = calibrate(model, feeds, batch_size=samples)
-    return feeds, plan_quantization(Graph(model), calibration, TARGETS[target], options)
+    return feeds, plan_quantization(Graph(model), calibration, target_named(target), options)
 
 
 def optimized(model, folder):
@@ -111,14 +107,14 @@ def test_every_node_is_int8_or_has_a_reason(target):
         assert isinstance(status, (Quantized, Float))
         assert not isinstance(status, Float) or status.reason
     expected = {"stem", "depthwise", "pointwise", "gate", "gemm", "matmul", "head"}
-    assert set(plan.weights) == expected | ({"up"} if target == "gpu" else set())
+    assert plan.weighted == expected | ({"up"} if target != "cpu" else set())
     if target == "cpu":
-        assert plan.nodes["up"] == Float("target cpu has no integer ConvTranspose")
+        assert plan.nodes["up"] == Float(Refusal("target cpu has no integer ConvTranspose"))
 
 
 def test_float_needs_a_reason():
     with pytest.raises(ValueError, match="needs a reason"):
-        Float("")
+        Float(Refusal(""))
 
 
 @targets
@@ -134,7 +130,7 @@ def test_shared_tensors_share_their_parameters(target):
         assert leader.parameters is entry.parameters
     for node in graph.nodes:
         row = operator_of(node)
-        if row.int8 is not Int8Rule.SHARED or isinstance(plan.nodes[node.name], Float):
+        if row.quantized is not QuantizedRule.SHARED or isinstance(plan.nodes[node.name], Float):
             continue
         names = [n for n in (*row.data_of(node), *node.outputs) if n in plan.activations]
         assert len({float(plan.activations[n].parameters.scale) for n in names}) <= 1
@@ -145,11 +141,11 @@ def test_include_and_exclude(target):
     model = network()
     only = QuantizationOptions(ranges="minmax", include=("^stem$", "^gemm"), exclude=("gemm",))
     _, plan = prepare(model, target, only)
-    assert set(plan.weights) == {"stem"}
-    assert plan.nodes["gemm"] == Float("--exclude matches it")
+    assert plan.weighted == {"stem"}
+    assert plan.nodes["gemm"] == Float(Refusal("--exclude matches it"))
     relu = next(node.name for node in Graph(model).nodes if node.op_type == "Relu")
-    assert plan.nodes[relu] == Quantized(fused_into="stem")
-    assert plan.nodes["head"] == Float("no --include matches it")
+    assert plan.nodes[relu] == Quantized(plan.scheme, "stem")
+    assert plan.nodes["head"] == Float(Refusal("no --include matches it"))
     onnx.checker.check_model(insert(model, plan).proto)
 
 
@@ -175,11 +171,11 @@ def test_expressions_that_make_no_sense(options, message):
 def test_zero_points_and_types(target):
     _, plan = prepare(network(), target)
     for entry in plan.activations.values():
-        assert entry.parameters.dtype == plan.target.activation
-        if plan.target.symmetric:
+        assert entry.parameters.format == plan.scheme.activation.format
+        if plan.scheme.activation.symmetric:
             assert int(entry.parameters.zero_point) == 0
     for parameters in plan.weights.values():
-        assert parameters.dtype == "int8"
+        assert parameters.format.name == "int8"
         assert not parameters.zero_point.any()
 
 
@@ -215,7 +211,7 @@ def test_weights_are_int8_along_their_channels(op_type, axis, channels, per_chan
     model = single(op_type)
     options = QuantizationOptions(ranges="minmax", per_channel=per_channel)
     _, plan = prepare(model, "gpu", options)
-    parameters = plan.weights["node"]
+    parameters = plan.weights[Place("node", 1)]
     assert parameters.axis == (axis if per_channel else None)
     assert parameters.scale.shape == ((channels,) if per_channel else ())
     quantized = Graph(insert(model, plan))
@@ -227,7 +223,7 @@ def test_weights_are_int8_along_their_channels(op_type, axis, channels, per_chan
     assert integers.min() >= -127
     layout = weight_layout(Graph(model), Graph(model).by_name["node"])
     weight = Graph(model).constant(layout.weight)
-    assert np.array_equal(integers, quantize_weight(weight, parameters))
+    assert np.array_equal(integers, quantize(weight, parameters))
     others = tuple(a for a in range(weight.ndim) if a != axis or not per_channel)
     assert np.all(np.abs(integers).max(axis=others) == 127)
     error = np.abs(dequantize(integers, parameters) - weight)
@@ -269,7 +265,7 @@ def test_a_layer_whose_input_is_dead_still_runs():
     x = b.conv(b.input(3, 4, 4), 4)
     x = b.op("Relu", b.op("Sub", x, b.const(np.float32(1000))))
     model = b.model(b.head(b.op("Relu", b.conv(x, 4))))
-    for target in TARGETS:
+    for target in SHIPPED:
         feeds, plan = prepare(model, target)
         quantized = insert(model, plan)
         for optimize in (True, False):
@@ -299,7 +295,7 @@ def test_a_bias_that_differs_from_row_to_row_is_no_bias_of_columns(shape):
     model = b.model(y)
     feeds = random_feeds(model)
     calibration = calibrate(model, feeds)
-    for target in TARGETS.values():
+    for target in map(target_named, SHIPPED):
         plan = plan_quantization(Graph(model), calibration, target, OPTIONS)
         (a,), (c,) = (outputs(m, feeds, optimize=False) for m in (model, insert(model, plan)))
         assert sqnr(a, c) > 30
@@ -326,7 +322,7 @@ def test_the_network_in_int8(target, ranges, per_channel):
 def test_on_the_cpu_every_planned_weight_has_an_integer_kernel(tmp_path):
     model = network()
     _, plan = prepare(model, "cpu")
-    assert sorted(integer_nodes(insert(model, plan), tmp_path)) == sorted(plan.weights)
+    assert sorted(integer_nodes(insert(model, plan), tmp_path)) == sorted(plan.weighted)
 
 
 def test_on_the_cpu_a_kernel_writes_float_where_only_float_reads(tmp_path):
@@ -341,7 +337,7 @@ def test_on_the_cpu_a_kernel_writes_float_where_only_float_reads(tmp_path):
     assert {"first", "x", "second", "residual"} & set(plan.activations) == {"x", "residual"}
     assert isinstance(plan.nodes["residual"], Float)
     # The Relu of `second` is part of its kernel, whose result another kernel reads.
-    assert plan.nodes["read by nobody"] == Quantized()
+    assert plan.nodes["read by nobody"] == Quantized(plan.scheme)
     quantized = insert(model, plan)
     assert sorted(integer_nodes(quantized, tmp_path)) == ["first", "second"]
     (a,), (c,) = (outputs(m, feeds, optimize=True) for m in (model, quantized))
@@ -355,7 +351,7 @@ def test_each_gemm_becomes_an_integer_kernel(bias, beta, tmp_path):
     model = b.model(b.head(b.op("Relu", b.gemm(b.input(6), 5, bias=bias, alpha=0.3, beta=beta))))
     feeds, plan = prepare(model, "cpu")
     quantized = insert(model, plan)
-    assert sorted(integer_nodes(quantized, tmp_path)) == sorted(plan.weights)
+    assert sorted(integer_nodes(quantized, tmp_path)) == sorted(plan.weighted)
     (a,), (c,) = (outputs(m, feeds, optimize=True) for m in (model, quantized))
     assert sqnr(a, c) > 30
 
@@ -390,14 +386,14 @@ def test_random_graphs_run_on_integer_kernels(model):
     _, plan = prepare(model, "cpu")
     with tempfile.TemporaryDirectory() as folder:
         found = integer_nodes(insert(model, plan), Path(folder))
-    assert set(plan.weights) <= set(found)
+    assert plan.weighted <= set(found)
 
 
 # --- bias correction ---------------------------------------------------------------------------
 
 
 def errors(model, plan, feeds, biases):
-    quantized = insert(model, plan, biases=biases, integer_bias=False)
+    quantized = insert(model, plan, biases=biases, float_biases=True)
     pairs = zip(*(outputs(m, feeds, optimize=False) for m in (model, quantized)), strict=True)
     return sum(float(np.square(a - c, dtype=np.float64).sum()) for a, c in pairs)
 
@@ -417,7 +413,7 @@ def test_bias_correction_lowers_the_error_or_declines(target):
     options = QuantizationOptions(ranges="minmax", per_channel=False)
     feeds, plan = prepare(model, target, options, samples=128)
     biases, records = correct_biases(model, plan, [feeds])
-    assert {record.node for record in records} == set(plan.weights)
+    assert {record.node for record in records} == plan.weighted
     accepted = {record.node for record in records if record.accepted}
     assert set(biases) == accepted
     assert accepted
@@ -441,7 +437,7 @@ def test_the_bias_of_a_matmul_is_corrected_in_the_constant_behind_it(target):
     options = QuantizationOptions(ranges="minmax", per_channel=False)
     feeds, plan = prepare(model, target, options, samples=128)
     biases, records = correct_biases(model, plan, [feeds])
-    assert set(plan.weights) == {"biased", "plain"}
+    assert plan.weighted == {"biased", "plain"}
     assert [(record.node, record.accepted) for record in records] == [("biased", True)]
     fresh = random_feeds(model, seed=9, batch=128)
     assert errors(model, plan, fresh, biases) < errors(model, plan, fresh, {})
@@ -462,7 +458,7 @@ def test_a_perfect_layer_is_not_corrected(target):
     x[0, 0] = 127
     x[0, 1] = -127 if target == "gpu" else -128
     calibration = calibrate(model, {"x": x})
-    plan = plan_quantization(Graph(model), calibration, TARGETS[target], OPTIONS)
+    plan = plan_quantization(Graph(model), calibration, target_named(target), OPTIONS)
     biases, (record,) = correct_biases(model, plan, [{"x": x}])
     if target == "gpu":
         assert record.error_before == 0
@@ -509,7 +505,7 @@ def test_what_a_subgraph_reads_is_at_hand_while_biases_are_corrected(target):
     )
     model = Model(proto)
     feeds, plan = prepare(model, target)
-    assert set(plan.weights) == {"conv", "last"}
+    assert plan.weighted == {"conv", "last"}
     biases, _ = correct_biases(model, plan, [feeds])
     (a,), (c,) = (
         outputs(m, feeds, optimize=False) for m in (model, insert(model, plan, biases=biases))

@@ -6,20 +6,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnxq.api import calibrate
-from onnxq.model.graph import Graph
+from onnxq.formats.table import Uniform
+from onnxq.model.graph import Graph, Place
 from onnxq.model.operators import weight_layout
 from onnxq.quantization import rounding
 from onnxq.quantization.columns import Columns, refusal_of
 from onnxq.quantization.insert import insert
 from onnxq.quantization.moments import Moments, collect_moments
-from onnxq.quantization.plan import QuantizationOptions, plan_quantization
+from onnxq.quantization.plan import QuantizationOptions
+from onnxq.quantization.planning import plan_quantization
 from onnxq.quantization.sequential import settle_layers
-from onnxq.targets import TARGETS
+from onnxq.targets import SHIPPED, target_named
 
 from equalization.check import outputs
 from equalization.graphs import GRAPHS, Builder, random_feeds, random_models
 
-targets = pytest.mark.parametrize("target", TARGETS)
+LIMITS = Uniform(-127, 127)
+
+targets = pytest.mark.parametrize("target", SHIPPED)
 
 
 # --- columns -------------------------------------------------------------------------------------
@@ -219,7 +223,7 @@ def problems(draw):
 def test_what_is_kept_is_never_worse_than_nearest(problem):
     weight, step, moments = problem
     integers, adaptive, error_nearest, error_adaptive = rounding.choose_rounding(
-        weight, step, moments, moments
+        weight, step, moments, moments, LIMITS
     )
     nearest = np.clip(np.rint(weight / step), -127, 127)
     assert np.array_equal(integers, np.rint(integers))
@@ -234,16 +238,16 @@ def test_what_is_kept_is_never_worse_than_nearest(problem):
 def test_independent_inputs_are_rounded_to_nearest(problem):
     weight, step, moments = problem
     diagonal = np.einsum("gii->gi", moments.inputs)[:, :, None] * np.eye(weight.shape[2])
-    found = rounding.round_in_order(weight / step, diagonal)
+    found = rounding.round_in_order(weight / step, diagonal, LIMITS)
     assert np.array_equal(found, np.clip(np.rint(weight / step), -127, 127))
 
 
 @given(problems())
 def test_groups_are_rounded_each_for_itself(problem):
     weight, step, moments = problem
-    together = rounding.round_in_order(weight / step, moments.inputs)
+    together = rounding.round_in_order(weight / step, moments.inputs, LIMITS)
     alone = [
-        rounding.round_in_order(w[None], gram[None])[0]
+        rounding.round_in_order(w[None], gram[None], LIMITS)[0]
         for w, gram in zip(weight / step, moments.inputs, strict=True)
     ]
     # Sums of another shape may be added in another order, which moves a tie.
@@ -254,7 +258,7 @@ def test_rounding_errors_of_like_inputs_cancel():
     """Two inputs that are nearly the same: what counts is the sum of their weights."""
     gram = np.array([[[1.0, 0.99], [0.99, 1.0]]])
     values = np.array([[[10.4, 7.4], [3.3, -3.3]]])
-    found = rounding.round_in_order(values, gram)
+    found = rounding.round_in_order(values, gram, LIMITS)
     assert found.sum(axis=2).tolist() == [[18.0, 0.0]]
     assert np.all(np.abs(found - values) < 1)
 
@@ -263,9 +267,9 @@ def test_blocks_do_not_change_the_result(monkeypatch):
     rng = np.random.default_rng(3)
     x = rng.standard_normal((1, 40, 100)) + rng.standard_normal((1, 1, 100))
     gram, values = x @ x.swapaxes(1, 2), rng.standard_normal((1, 6, 40)) * 20
-    whole = rounding.round_in_order(values, gram)
+    whole = rounding.round_in_order(values, gram, LIMITS)
     monkeypatch.setattr(rounding, "BLOCK", 7)
-    assert np.array_equal(rounding.round_in_order(values, gram), whole)
+    assert np.array_equal(rounding.round_in_order(values, gram, LIMITS), whole)
 
 
 @given(problems(), st.sampled_from(rounding.STRENGTHS))
@@ -325,7 +329,7 @@ def smooth_feeds(model, seed=0, batch=64):
 def plan_for(model, feeds, target, *, per_channel):
     calibration = calibrate(model, feeds, batch_size=8)
     options = QuantizationOptions(ranges="minmax", per_channel=per_channel)
-    return plan_quantization(Graph(model), calibration, TARGETS[target], options)
+    return plan_quantization(Graph(model), calibration, target_named(target), options)
 
 
 def error(model, plan, feeds, settled):
@@ -346,12 +350,12 @@ def test_adaptive_rounding_lowers_the_error_on_unseen_samples(target, per_channe
     adaptive = settle_layers(model, plan, batches, adaptive=True, correct=correct)
     nearest = settle_layers(model, plan, batches, adaptive=False, correct=correct)
     assert [record.node for record in adaptive.roundings] == [
-        node.name for node in Graph(model).nodes if node.name in plan.weights
+        node.name for node in Graph(model).nodes if node.name in plan.weighted
     ]
     assert not nearest.roundings
     assert not nearest.weights
     better = {record.node for record in adaptive.roundings if record.adaptive}
-    assert set(adaptive.weights) == better
+    assert {place.node for place in adaptive.weights} == better
     assert better
     for record in adaptive.roundings:
         assert not record.adaptive or record.error_adaptive < record.error_nearest
@@ -370,12 +374,12 @@ def test_random_graphs_are_settled(target, model):
     plan = plan_for(model, feeds, target, per_channel=True)
     settled = settle_layers(model, plan, [feeds], adaptive=True, correct=True)
     graph = Graph(model)
-    assert {record.node for record in settled.roundings} == set(plan.weights)
+    assert {record.node for record in settled.roundings} == plan.weighted
     for record in settled.roundings:
         layout = weight_layout(graph, graph.by_name[record.node])
         weight = graph.constant(layout.weight)
         if record.adaptive:
-            assert settled.weights[record.node].shape == weight.shape
+            assert settled.weights[Place(record.node, 1)].shape == weight.shape
             assert not record.reason
         assert np.isnan(record.error_nearest) == bool(record.reason)
     quantized = insert(model, plan, weights=settled.weights, biases=settled.biases)
@@ -412,5 +416,5 @@ def test_what_is_constant_far_from_zero_is_no_covariance():
 def test_a_covariance_that_rounding_left_indefinite_is_damped():
     gram = np.array([[[1.0, 1.0], [1.0, 0.9]]])
     assert np.linalg.eigvalsh(gram).min() < 0
-    rounded = rounding.round_in_order(np.array([[[0.3, 2.4]]]), gram)
+    rounded = rounding.round_in_order(np.array([[[0.3, 2.4]]]), gram, LIMITS)
     assert np.array_equal(rounded, np.rint(rounded))

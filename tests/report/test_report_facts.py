@@ -9,7 +9,9 @@ import pytest
 from onnxq.calibration.statistics import TensorStatistics
 from onnxq.calibration.stream import observe
 from onnxq.errors import DataError, UsageError
-from onnxq.formats.parameters import activation_parameters
+from onnxq.formats.fit import fit_range
+from onnxq.formats.scheme import activations_in
+from onnxq.formats.table import FORMATS
 from onnxq.model.session import open_session, run, with_outputs
 from onnxq.report.html import charts, collect, render
 from reporting import EVIL, Reported
@@ -32,7 +34,7 @@ def seen(values: np.ndarray) -> TensorStatistics:
 @pytest.mark.parametrize("reach", [0.5, 1.0, 3.0])
 def test_the_clipped_share_is_that_of_the_values(reach: float, offset: float):
     values = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
-    parameters = activation_parameters(-reach, reach, dtype="int8", symmetric=True)
+    parameters = fit_range(-reach, reach, activations_in(FORMATS["int8"], symmetric=True))
     step = 0.5 * float(parameters.scale)
     low, high = parameters.range
     moved = values - offset
@@ -44,7 +46,7 @@ def test_the_clipped_share_is_that_of_the_values(reach: float, offset: float):
 
 def test_what_saturates_at_the_end_of_the_range_is_not_clipped():
     values = np.minimum(np.abs(np.random.default_rng(0).standard_normal((64, 32))) * 6, 6)
-    parameters = activation_parameters(-6, 6, dtype="int8", symmetric=True)
+    parameters = fit_range(-6, 6, activations_in(FORMATS["int8"], symmetric=True))
     shown = charts.Seen(seen(values.astype(np.float32)))
     assert charts.clipped_share(shown, parameters) == 0
     # The last column of the picture is the peak.
@@ -92,9 +94,9 @@ def test_boxplots_place_the_quartiles():
 
 def test_equal_channels_use_all_levels_and_one_outlier_takes_them():
     even = charts.channel_spread(np.ones(8))
-    assert (even.low, even.high, even.median) == (charts.WIDTH, charts.WIDTH, 127)
+    assert (even.low, even.high, even.median) == (charts.WIDTH, charts.WIDTH, 100)
     uneven = charts.channel_spread(np.array([1.0, 1, 1, 64]))
-    assert uneven.median == pytest.approx(127 / 64)
+    assert uneven.median == pytest.approx(100 / 64)
     assert charts.channel_spread(np.zeros(3)) is None
 
 
@@ -116,7 +118,7 @@ def test_other_models_by_themselves(reported: Reported):
     alone = collect(reported.int8, data=reported.data)
     assert not alone.quantized
     (view,) = alone.views
-    assert {each.explanation.becomes for each in view.layers} >= {"int8", "fused"}
+    assert {each.explanation.becomes for each in view.layers} >= {"quantized", "fused"}
     assert render(alone)
     bare = collect(reported.model)
     assert bare.notes[0].startswith("Nothing was measured")

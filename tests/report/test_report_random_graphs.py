@@ -22,8 +22,8 @@ def test_every_node_of_a_random_graph_is_explained(model):
     page = render(found)
     for layer in view.layers:
         each = layer.explanation
-        assert each.becomes in {"int8", "fused", "float"}
-        assert each.reason or each.becomes == "int8"
+        assert each.becomes in {"quantized", "fused", "float"}
+        assert each.reason or each.becomes == "quantized"
         assert each.equalization
         assert f'id="{layer.id}"' in page
     # From the model, as the command asks, it is the same.

@@ -8,8 +8,8 @@ import pytest
 from onnx import parser
 from onnxq.errors import UsageError
 from onnxq.model.model import Model
-from onnxq.quantization.plan import Quantized
-from onnxq.targets import TARGETS, target_named
+from onnxq.model.status import Quantized
+from onnxq.targets import target_named
 
 
 def written(tmp_path, text: str) -> str:
@@ -20,22 +20,30 @@ def written(tmp_path, text: str) -> str:
 
 def test_a_file_starts_from_a_shipped_target(tmp_path):
     found = target_named(written(tmp_path, 'base = "gpu"\nweighted = ["Conv"]\n'))
-    assert found == dataclasses.replace(TARGETS["gpu"], name="mine", weighted=frozenset({"Conv"}))
+    assert found == dataclasses.replace(
+        target_named("gpu"), name="mine", weighted=frozenset({"Conv"})
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "said", "hint"),
     [
         ("symmetric = ", "not a TOML file", ""),
-        ('base = "tpu"', "base must be one of gpu, cpu, not 'tpu'", ""),
+        ('base = "tpu"', "base must be one of gpu, cpu, qnn, not 'tpu'", ""),
         ('base = "gpu"\nwieghted = []', "unknown key 'wieghted'", "did you mean 'weighted'?"),
-        ('activation = "int8"', "no 'float_output'", 'give it, or base = "gpu"'),
-        ('base = "gpu"\nsymmetric = 1', "symmetric must be true or false, not 1", ""),
+        ('activation = "int8"', "no 'channel_bounds'", 'give it, or base = "gpu"'),
+        ('base = "gpu"\nsymmetric = 1', "schemes.w8a8.symmetric must be true or false, not 1", ""),
         ('base = "gpu"\nplacement = "outputs"', "placement must be one of inputs, all", ""),
         ('base = "gpu"\nweighted = "Conv"', "weighted must be a list of operators", ""),
         ('base = "gpu"\nweighted = ["Cnov"]', "'Cnov' cannot be in weighted", "did you mean 'Conv'?"),
         ('base = "gpu"\nown = ["Softmax"]', "'Softmax' cannot be in own", ""),
-        ('base = "gpu"\nactivation = "uint8"', "symmetric activations are int8", ""),
+        ('base = "gpu"\nactivation = "uint9"', "schemes.w8a8.activation must be one of int8, uint8", ""),
+        ('base = "gpu"\nactivation = "uint16"', "schemes.w8a8.activation must be one of int8", ""),
+        ('base = "gpu"\n[schemes.w8a9]', "unknown scheme 'w8a9'", "did you mean"),
+        ('base = "gpu"\n[schemes.w8a8]\nweihgt = 1', "the unknown key 'weihgt'", "'weight'"),
+        ('base = "gpu"\nlargest_pooling_ratio = 0', "must be a number above 0", ""),
+        ('base = "gpu"\nlint = "scale"', "lint must be a list of texts", ""),
+        ('base = "gpu"\nschemes = 3', "schemes must be a table", ""),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(tmp_path, text, said, hint):

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from onnxq.api import calibrate
-from onnxq.formats.parameters import dequantize, quantize_weight
+from onnxq.formats.parameters import dequantize, quantize
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.session import open_session, run, with_outputs
 from onnxq.quantization.insert import insert
-from onnxq.quantization.plan import QuantizationOptions, plan_quantization
-from onnxq.targets import TARGETS
+from onnxq.quantization.plan import QuantizationOptions
+from onnxq.quantization.planning import plan_quantization
+from onnxq.targets import SHIPPED, target_named
 from onnxq.validation.cut import DELTA, OWN, cut, with_deltas
 from onnxq.validation.pairing import pair
 from onnxq.validation.without_qdq import is_qdq, without_qdq
@@ -19,13 +20,16 @@ from equalization.check import runnable
 from equalization.graphs import GRAPHS, random_feeds, random_models
 from quantization.test_int8_models import network
 
-targets = pytest.mark.parametrize("target", TARGETS)
+targets = pytest.mark.parametrize("target", SHIPPED)
 
 
 def quantized(model, feeds, target, **options):
     calibration = calibrate(model, feeds, batch_size=len(next(iter(feeds.values()))))
     plan = plan_quantization(
-        Graph(model), calibration, TARGETS[target], QuantizationOptions(ranges="minmax", **options)
+        Graph(model),
+        calibration,
+        target_named(target),
+        QuantizationOptions(ranges="minmax", **options),
     )
     return infer_shapes(insert(model, plan)), plan
 
@@ -54,7 +58,7 @@ def check_pieces(model, target):
         np.testing.assert_array_equal(value, exact[name])
     # The quantized weighted nodes are all somewhere: in a layer of their own or named as not.
     told = {each.name for each in (*pairing.layers, *pairing.unmatched)}
-    assert set(plan.weights) <= told
+    assert plan.weighted <= told
     assert not pairing.unmatched
 
 
@@ -81,11 +85,11 @@ def test_the_twin_rounds_the_weights_and_nothing_else(target):
     assert any(is_qdq(node) for node in Graph(int8).nodes)
     assert not any(is_qdq(node) for node in Graph(stripped).nodes)
     rounded = Graph(stripped)
-    for name, parameters in plan.weights.items():
+    for (name, _), parameters in plan.weights.items():
         position = 1
         weight = Graph(model).constant(Graph(model).by_name[name].input(position))
         stored = rounded.constant(rounded.by_name[name].input(position))
-        expected = dequantize(quantize_weight(weight, parameters), parameters)
+        expected = dequantize(quantize(weight, parameters), parameters)
         np.testing.assert_array_equal(stored, expected)
     exact = run(open_session(model, optimize=False), None, feeds)
     for wanted, found in zip(exact, run(open_session(stripped), None, feeds), strict=True):

@@ -47,7 +47,7 @@ def model_of(text: str) -> Model:
 
 BREAKS = {
     "scale": [("xq = QuantizeLinear(x, s, z)", "xq = QuantizeLinear(x, s0, z)")],
-    "int8": [("rq = QuantizeLinear(r, s, z)", "rq = QuantizeLinear(r, s, zu)"),
+    "format": [("rq = QuantizeLinear(r, s, z)", "rq = QuantizeLinear(r, s, zu)"),
              ("rd = DequantizeLinear(rq, s, z)", "rd = DequantizeLinear(rq, s, zu)")],
     "zero-point": [("rq = QuantizeLinear(r, s, z)", "rq = QuantizeLinear(r, s, z3)"),
                    ("rd = DequantizeLinear(rq, s, z)", "rd = DequantizeLinear(rq, s, z3)")],
@@ -115,4 +115,4 @@ def test_what_is_written_for_the_cpu_breaks_some():
     model = model_of(text)
     data = {"x": np.random.default_rng(0).standard_normal((16, 4, 6, 6), np.float32)}
     int8, _ = onnxq.quantize(model, data, target="cpu")
-    assert {"int8", "zero-point", "bias"} <= {each.rule for each in lint(int8)}
+    assert {"format", "zero-point", "bias"} <= {each.rule for each in lint(int8)}

@@ -12,8 +12,8 @@ from onnxq.model.channel_scales import METADATA_KEY, OFFSETS_KEY
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model, with_metadata
 from onnxq.model.session import open_session, run, with_outputs
+from onnxq.model.status import Quantized
 from onnxq.quantization import quantize as stage
-from onnxq.quantization.plan import Quantized
 from onnxq.validation.layers import measure_layers
 
 from equalization.graphs import random_feeds

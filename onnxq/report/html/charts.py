@@ -183,7 +183,7 @@ class Quartiles:
 
 
 OCTAVES = 8
-"""Exponents below the widest channel that the row of quartiles shows; 127 levels are almost 7."""
+"""Octaves below the widest channel that the row of quartiles shows."""
 
 
 def channel_spread(magnitudes: Floats) -> Quartiles | None:
@@ -195,7 +195,7 @@ def channel_spread(magnitudes: Floats) -> Quartiles | None:
     points = np.quantile(share, [0, 0.25, 0.5, 0.75, 1])
     places = np.round(WIDTH * np.clip(1 + np.log2(points) / OCTAVES, 0, 1), 1)
     low, first, middle, third, high = map(float, places)
-    return Quartiles(low, first, middle, third, high, 127 * float(points[2]))
+    return Quartiles(low, first, middle, third, high, 100 * float(points[2]))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from onnxq.formats.parameters import Parameters
 from onnxq.model.channel_scales import relation
 from onnxq.model.graph import Node
 from onnxq.model.model import Model
+from onnxq.quantization.details import SQNR
 from onnxq.report import details as details_report
 from onnxq.report.explain import Explanation, explain_node
 from onnxq.report.html import charts
@@ -239,11 +240,11 @@ def _boxes_for(subject: Subject) -> int:
 def _weights(
     subject: Subject, reference: Subject | None, node: Node, most: int
 ) -> WeightFacts | None:
-    after = _canonical(subject, node)
+    after = _by_output(subject, node)
     if after is None:
         return None
     same = reference and reference.graph.by_name.get(node.name)
-    before = _canonical(reference, same) if reference and same else None
+    before = _by_output(reference, same) if reference and same else None
     if before is not None and before.shape != after.shape:
         before = None
     channels = len(after)
@@ -264,7 +265,7 @@ def _weights(
     )  # fmt: skip
 
 
-def _canonical(subject: Subject, node: Node) -> Floats | None:
+def _by_output(subject: Subject, node: Node) -> Floats | None:
     """The node's weight as (output channels, rest)."""
     layout = subject.layout(node)
     weight = subject.graph.constant(layout.weight) if layout else None
@@ -297,8 +298,8 @@ def _settings(subject: Subject) -> list[tuple[str, str]]:
         found.append(("scaled channels", f"{equalization.get('scaled_channels', 0):,}"))
     elif record:
         found.append(("equalization", "none"))
-    if "int8_sqnr_db" in record and record["int8_sqnr_db"] != "nan":
-        found.append(("SQNR when it was made", f"{float(record['int8_sqnr_db']):.1f} dB"))
+    if SQNR in record and record[SQNR] != "nan":
+        found.append(("SQNR when it was made", f"{float(record[SQNR]):.1f} dB"))
     if record.get("centered_activations"):
         found.append(("activations centered", f"{record['centered_activations']:,}"))
     seen = record.get("calibration", {})

@@ -1,0 +1,141 @@
+"""Schemes: what a node computes with. Presets are rows by the names that users know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from onnxq.formats.table import FORMATS, Floating, Format, Uniform
+from onnxq.records import Named
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What values of one role, weights or activations, become.
+
+    Attributes:
+        format: the number format.
+        symmetric: whether the zero point is the middle of the grid whatever the values are.
+        numbers: those in use. Of symmetric weights the lowest is −highest, so that w and −w cost
+            the same; of activations it is the format's own, to which QuantizeLinear saturates.
+    """
+
+    format: Format
+    symmetric: bool
+    numbers: Uniform
+
+    @property
+    def middle(self) -> int:
+        """The zero point of symmetric values."""
+        return 0 if self.format.signed else (self.numbers.highest + 1) // 2
+
+    @property
+    def steps(self) -> int:
+        """Steps that the scale divides a range into: its larger half, of symmetric values."""
+        lowest = self.middle if self.symmetric else self.numbers.lowest
+        return self.numbers.highest - lowest
+
+    @property
+    def levels(self) -> int:
+        """Numbers that values within the range become."""
+        return 2 * self.steps + 1 if self.symmetric else self.steps + 1
+
+    @property
+    def half(self) -> int:
+        """Steps from 0 to the largest magnitude of values that lie alike on both sides."""
+        return (self.levels - 1) // 2
+
+    def __str__(self) -> str:
+        return f"{self.format}, {'symmetric' if self.symmetric else 'asymmetric'}"
+
+
+def weights_in(format_: Format, bits: int = 0) -> Spec:
+    """Symmetric weights: the numbers of `bits`, by default all of the format's, but the lowest."""
+    highest = (1 << (bits or format_.bits) - 1) - 1
+    return Spec(format_, symmetric=True, numbers=Uniform(-highest, highest))
+
+
+def activations_in(format_: Format, *, symmetric: bool) -> Spec:
+    """Activations in all numbers of a uniform format."""
+    grid = format_.grid
+    if isinstance(grid, Floating):
+        raise TypeError(f"{format_} is no uniform format")
+    return Spec(format_, symmetric=symmetric, numbers=grid)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a name of a scheme promises, whatever the target makes of it.
+
+    Attributes:
+        weight_bits, activation_bits: their widths; 0 for what stays in float.
+        meaning: for people.
+    """
+
+    weight_bits: int
+    activation_bits: int
+    meaning: str
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "w8a8": Preset(8, 8, "8-bit weights and activations"),
+        "w8a16": Preset(8, 16, "8-bit weights, 16-bit activations"),
+        "w8": Preset(8, 0, "8-bit weights, float activations"),
+    }
+)
+
+DEFAULT = "w8a8"
+
+
+@dataclass(frozen=True)
+class Scheme(Named):
+    """What the nodes of one preset compute with on one target.
+
+    Attributes:
+        name: of the preset.
+        weight, activation: None for what stays in float.
+        bias: format of biases, in steps of input scale × weight scale; None for float ones.
+    """
+
+    name: str
+    weight: Spec | None
+    activation: Spec | None
+    bias: Format | None
+
+    @property
+    def opset(self) -> int:
+        """The first operator set that holds all of it."""
+        used = [spec.format for spec in (self.weight, self.activation) if spec is not None]
+        return max(row.opset for row in (*used, FORMATS["int8"]))
+
+    @property
+    def formats(self) -> dict[str, str]:
+        """Role → the format it is stored in."""
+        roles = {
+            "weights": None if self.weight is None else self.weight.format,
+            "activations": None if self.activation is None else self.activation.format,
+            "biases": self.bias,
+        }
+        return {role: "float" if each is None else each.name for role, each in roles.items()}
+
+    def __str__(self) -> str:
+        return self.name
+
+
+REFERENCE = Scheme(
+    DEFAULT,
+    weights_in(FORMATS["int8"]),
+    activations_in(FORMATS["int8"], symmetric=True),
+    bias=None,
+)
+"""What a stage assumes that is not told a target."""
+
+
+@dataclass(frozen=True)
+class Representable:
+    """Which scales are allowed: all float32 numbers, powers of two, or float16 numbers."""
+
+    power_of_two: bool = False
+    half: bool = False

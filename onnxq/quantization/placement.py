@@ -1,0 +1,202 @@
+"""Where Q/DQ go, by the target's placement: which nodes are quantized and who reads what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from onnxq.model.graph import Graph, Node, Place
+from onnxq.model.operators import (
+    QuantizedRule,
+    is_weighted,
+    kernel_output,
+    operator_of,
+    weight_layout,
+)
+from onnxq.model.status import Float, Quantized
+from onnxq.refusal import Refusal, granted
+from onnxq.targets import Placement, Target
+
+_Nodes = dict[str, Quantized | Float]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where Q/DQ go.
+
+    Attributes:
+        nodes: every node → quantized or float with the reason.
+        readers: the places that read a dequantized tensor.
+        tensors: what is quantized.
+    """
+
+    nodes: Mapping[str, Quantized | Float]
+    readers: frozenset[Place]
+    tensors: frozenset[str]
+
+
+def place(
+    graph: Graph, target: Target, nodes: Mapping[str, Quantized | Float], calibrated: set[str]
+) -> Placed:
+    """Settle what is quantized.
+
+    Args:
+        nodes: what each node could become, wherever it stands.
+        calibrated: tensors whose values are known.
+    """
+    if target.placement is Placement.INPUTS:
+        return _place_inputs(graph, target, dict(nodes))
+    return _place_all(graph, target, dict(nodes), calibrated)
+
+
+def _tensor(graph: Graph, reader: Place) -> str:
+    return graph.by_name[reader.node].inputs[reader.position]
+
+
+def _data_places(graph: Graph, node: Node) -> set[Place]:
+    """Where the node reads activations."""
+    row = operator_of(node)
+    data = () if row is None else row.data_of(node)
+    return {
+        Place(node.name, position)
+        for position, name in enumerate(node.inputs)
+        if name in data and graph.constant(name) is None
+    }
+
+
+def _into(status: Quantized | Float, host: str) -> Quantized | Float:
+    """The node as part of another's kernel."""
+    return Quantized(status.scheme, host) if isinstance(status, Quantized) else status
+
+
+# --- on inputs -------------------------------------------------------------------------------
+
+
+def _place_inputs(graph: Graph, target: Target, nodes: _Nodes) -> Placed:
+    """Q/DQ on weighted inputs and residual branches; pass-throughs before them follow."""
+    readers: set[Place] = set()
+    wanted: set[str] = set()
+    for node in reversed(graph.nodes):
+        row = operator_of(node)
+        status = nodes[node.name]
+        if row is None or isinstance(status, Float):
+            continue
+        if row.quantized is QuantizedRule.WEIGHTED:
+            readers.add(Place(node.name, granted(weight_layout(graph, node)).data))
+        elif row.quantized is QuantizedRule.SHARED and set(node.outputs) & wanted:
+            readers |= _data_places(graph, node)
+        elif (branch := _residual(graph, node, target, nodes)) is not None:
+            readers.add(Place(node.name, branch))
+            nodes[node.name] = _into(status, graph.producers[node.inputs[1 - branch]].name)
+        elif row.fuses and (host := _weighted_host(graph, node, nodes)) is not None:
+            nodes[node.name] = _into(status, host)
+        else:
+            reason = f"target {target.name} runs {node.op_type} in float"
+            nodes[node.name] = Float(Refusal(reason))
+        wanted |= {_tensor(graph, reader) for reader in readers if reader.node == node.name}
+    tensors = frozenset(_tensor(graph, reader) for reader in readers)
+    return Placed(nodes, frozenset(readers), tensors)
+
+
+def _weighted_host(graph: Graph, node: Node, nodes: _Nodes) -> str | None:
+    """The quantized weighted node whose kernel runs this activation; None for none."""
+    host = _host(graph, node, nodes)
+    return host.name if host is not None and is_weighted(host) else None
+
+
+def _host(graph: Graph, node: Node, nodes: _Nodes) -> Node | None:
+    """The quantized node whose result this activation alone reads; None for none."""
+    name = node.input(0)
+    producer = graph.producers.get(name)
+    if producer is None or not isinstance(nodes[producer.name], Quantized):
+        return None
+    alone = len(graph.consumers(name)) == 1 and not graph.is_exposed(name)
+    return producer if alone else None
+
+
+def _residual(graph: Graph, node: Node, target: Target, nodes: _Nodes) -> int | None:
+    """Position of the branch to quantize beside one a weighted node computes; None for none."""
+    if node.op_type not in target.residual:
+        return None
+    if any(graph.constant(name) is not None for name in node.inputs):
+        return None
+    hosts = [
+        position
+        for position, name in enumerate(node.inputs)
+        if (producer := graph.producers.get(name)) is not None
+        and is_weighted(producer)
+        and isinstance(nodes[producer.name], Quantized)
+        and len(graph.consumers(name)) == 1
+        and not graph.is_exposed(name)
+    ]
+    return 1 - hosts[-1] if hosts else None
+
+
+# --- on everything ---------------------------------------------------------------------------
+
+
+def _place_all(graph: Graph, target: Target, nodes: _Nodes, calibrated: set[str]) -> Placed:
+    """Q/DQ around everything with a quantized kernel."""
+    written = _decide_all(graph, target, nodes, calibrated)
+    readers: set[Place] = set()
+    for node in graph.nodes:
+        status = nodes[node.name]
+        if isinstance(status, Quantized) and status.fused_into is None:
+            readers |= _data_places(graph, node)
+    tensors = {_tensor(graph, reader) for reader in readers} | {
+        name for name in written if not _may_stay_float(graph, name, target, nodes)
+    }
+    # Every reader of such a tensor reads its dequantized value, else the kernel keeps two outputs.
+    for name in tensors:
+        readers |= {Place(use.node.name, use.position) for use in graph.consumers(name)}
+    return Placed(nodes, frozenset(readers), frozenset(tensors))
+
+
+def _decide_all(graph: Graph, target: Target, nodes: _Nodes, calibrated: set[str]) -> set[str]:
+    """Settle which nodes compute on quantized values; returns the tensors their kernels write."""
+    written: set[str] = set()
+    for node in graph.nodes:
+        row = operator_of(node)
+        status = nodes[node.name]
+        if row is None or isinstance(status, Float):
+            continue
+        data = [n for n in row.data_of(node) if graph.constant(n) is None]
+        weighted = row.quantized is QuantizedRule.WEIGHTED
+        if weighted or (node.op_type in target.own and written.intersection(data)):
+            constants = [n for n in row.data_of(node) if graph.constant(n) is not None]
+            result = kernel_output(graph, node)
+            if constants and not weighted:
+                reason = f"its operand {constants[0]!r} is a constant"
+                nodes[node.name] = Float(Refusal(reason))
+            elif result not in calibrated and not _may_stay_float(graph, result, target, nodes):
+                nodes[node.name] = Float(Refusal(f"its output {result!r} was not calibrated"))
+            else:
+                written.update(node.outputs)
+        elif row.quantized is QuantizedRule.SHARED and data and written.issuperset(data):
+            written.update(node.outputs)
+        elif row.fuses and (host := _fusing_host(graph, node, nodes)) is not None:
+            nodes[node.name] = _into(status, host)
+            written.discard(node.input(0))
+            written.update(node.outputs)
+        else:
+            reason = f"target {target.name} runs {node.op_type} in float here"
+            nodes[node.name] = Float(Refusal(reason))
+    return written
+
+
+def _may_stay_float(graph: Graph, name: str, target: Target, nodes: _Nodes) -> bool:
+    """What a quantized kernel can write as float, and no other such kernel reads."""
+    producer = graph.producers.get(name)
+    if producer is None or producer.op_type not in target.float_output:
+        return False
+    read = all(isinstance(nodes[use.node.name], Float) for use in graph.consumers(name))
+    return name in graph.outputs or read
+
+
+def _fusing_host(graph: Graph, node: Node, nodes: _Nodes) -> str | None:
+    """The quantized node whose output range can do this activation's work; None for none."""
+    host = _host(graph, node, nodes)
+    row = None if host is None else operator_of(host)
+    if host is None or row is None or row.quantized is QuantizedRule.SHARED:
+        return None
+    return host.name

@@ -1,0 +1,132 @@
+"""Plan a quantization: who may be quantized, where Q/DQ go, with which parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.calibration.ranges import Range
+from onnxq.calibration.statistics import Calibration, TensorStatistics
+from onnxq.formats.scheme import Scheme
+from onnxq.model.graph import Graph, Node, Place
+from onnxq.model.operators import QuantizedRule, is_weighted, operator_of, weight_layout
+from onnxq.model.status import Float, Quantized
+from onnxq.quantization.parameters import activation_parameters, bias_parameters, weight_parameters
+from onnxq.quantization.patterns import left_out
+from onnxq.quantization.placement import Placed, place
+from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
+from onnxq.refusal import Refusal, granted
+from onnxq.targets import Target
+
+Statistics = Mapping[str, TensorStatistics]
+
+
+def plan_quantization(
+    graph: Graph,
+    calibration: Calibration | None,
+    target: Target,
+    options: QuantizationOptions,
+    gains: Mapping[str, NDArray[np.float64]] | None = None,
+    *,
+    fixed: Mapping[str, Range] | None = None,
+    keep: Mapping[str, str] | None = None,
+) -> QuantizationPlan:
+    """Decide what is quantized.
+
+    Args:
+        graph: of the normalized (and perhaps equalized) model.
+        calibration: of exactly that model; None for a scheme that leaves activations in float.
+        gains: tensor → how much an error in each channel matters at its readers (channels,).
+        fixed: tensor → the range it must have, and with it all that share its scale.
+        keep: node → why it stays in float whatever the options say.
+
+    Raises:
+        UsageError: the target does not take the scheme.
+    """
+    scheme = target.scheme(options.scheme)
+    tensors = calibration.tensors if calibration is not None else {}
+    kept = {name: Refusal(reason) for name, reason in (keep or {}).items()}
+    placed = _placed(graph, target, scheme, tensors, left_out(graph, options) | kept)
+    activations = activation_parameters(
+        graph, placed, tensors, target, scheme, options, gains or {}, fixed or {}
+    )
+    layouts = [
+        (node, granted(weight_layout(graph, node)))
+        for node in graph.nodes
+        if is_weighted(node) and isinstance(placed.nodes[node.name], Quantized)
+    ]
+    weights = {
+        Place(node.name, layout.weight_position): weight_parameters(
+            graph, node, layout, target, scheme, options, activations
+        )
+        for node, layout in layouts
+    }
+    biases = {
+        Place(node.name, layout.bias_position): derived
+        for node, layout in layouts
+        if (derived := bias_parameters(graph, node, layout, scheme, activations, weights))
+    }
+    return QuantizationPlan(
+        target, options, scheme, activations, weights, biases, placed.nodes, placed.readers
+    )
+
+
+def _placed(
+    graph: Graph,
+    target: Target,
+    scheme: Scheme,
+    tensors: Statistics,
+    unwanted: Mapping[str, Refusal],
+) -> Placed:
+    """What each node becomes, and where Q/DQ go."""
+    nodes = {}
+    for node in graph.nodes:
+        refusal = _refusal(graph, node, target, scheme, tensors, unwanted)
+        nodes[node.name] = Quantized(scheme) if refusal is None else Float(refusal)
+    if scheme.activation is not None:
+        return place(graph, target, nodes, set(tensors))
+    reason = Refusal(f"{scheme} quantizes weights only")
+    alone = {
+        node.name: nodes[node.name]
+        if is_weighted(node) or isinstance(nodes[node.name], Float)
+        else Float(reason)
+        for node in graph.nodes
+    }
+    return Placed(alone, frozenset(), frozenset())
+
+
+def _refusal(
+    graph: Graph,
+    node: Node,
+    target: Target,
+    scheme: Scheme,
+    tensors: Statistics,
+    unwanted: Mapping[str, Refusal],
+) -> Refusal | None:
+    """Why a node cannot be quantized, wherever it stands; None where it can."""
+    row = operator_of(node)
+    if row is None:
+        return Refusal(f"{node.op_type} has no row in the operator table")
+    # A fused activation goes where its host goes, whatever its own name.
+    if node.name in unwanted and not row.fuses:
+        return unwanted[node.name]
+    if row.quantized is QuantizedRule.FLOAT:
+        return Refusal(f"{node.op_type} has no quantized form")
+    data = [name for name in row.data_of(node) if graph.constant(name) is None]
+    missing = [name for name in (*data, *node.outputs[:1]) if not graph.is_float(name)]
+    if missing:
+        return Refusal(f"{missing[0]!r} is not float32")
+    refusal = target.refusal(scheme.name, node.op_type)
+    if refusal is not None or row.quantized is not QuantizedRule.WEIGHTED:
+        return refusal
+    if node.op_type not in target.weighted:
+        return Refusal(f"target {target.name} has no integer {node.op_type}")
+    layout = weight_layout(graph, node)
+    if isinstance(layout, Refusal):
+        return layout
+    unseen = [name for name in data if name not in tensors]
+    if unseen and scheme.activation is not None:
+        return Refusal(f"its input {unseen[0]!r} was not calibrated")
+    return None

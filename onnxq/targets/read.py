@@ -1,0 +1,248 @@
+"""Targets from TOML files: those beside this module are shipped, users name their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from onnxq.errors import UsageError
+from onnxq.formats.scheme import DEFAULT, PRESETS, Scheme, Spec, activations_in, weights_in
+from onnxq.formats.table import FORMATS, SUMS, Floating, Format
+from onnxq.model.operators import OPERATORS, Operator, QuantizedRule
+from onnxq.records import read_toml
+from onnxq.suggest import suggest
+from onnxq.targets.target import Placement, Target, TargetScheme
+
+SHIPPED = ("gpu", "cpu", "qnn")
+
+BASE = "base"
+"""Key that names the shipped target whose values hold where the file has none."""
+
+FLOAT = "float"
+"""What a scheme calls a role that stays in float."""
+
+_FOLDER = Path(__file__).parent
+
+
+def target_named(name: str) -> Target:
+    """A shipped target, or one from the TOML file of that name; raises `UsageError`."""
+    if name in SHIPPED:
+        return _shipped(name)
+    if not name.endswith(".toml"):
+        names = (*SHIPPED, "or the path of a .toml file")
+        hint = suggest(name, SHIPPED) or f"one of {', '.join(names)}"
+        raise UsageError(f"unknown target {name!r}", hint=hint)
+    return read_target(Path(name))
+
+
+@lru_cache
+def _shipped(name: str) -> Target:
+    return read_target(_FOLDER / f"{name}.toml")
+
+
+def shipped_targets() -> Mapping[str, Target]:
+    """All shipped targets by name, the default first."""
+    return {name: _shipped(name) for name in SHIPPED}
+
+
+def read_target(path: Path) -> Target:
+    """Read a target from a TOML file with the fields of `Target`, but for the name.
+
+    Raises:
+        UsageError: the file cannot be read, a key is missing or unknown, a value is of the wrong
+            kind, or an operator cannot be what the file says it is.
+    """
+    values = read_toml(path)
+    base = values.pop(BASE, None)
+    if base is not None:
+        if base not in SHIPPED:
+            raise UsageError(f"{path}: base must be one of {', '.join(SHIPPED)}, not {base!r}")
+        values = read_toml(_FOLDER / f"{base}.toml") | values
+    values = _of_first_version(path, values)
+    known = {field.name for field in fields(Target)} - {"name"}
+    for key in values:
+        if key not in known:
+            raise UsageError(f"{path}: unknown key {key!r}", hint=suggest(key, known))
+    for key in sorted(known):
+        if key not in values:
+            raise UsageError(f"{path}: no {key!r}", hint=f'give it, or base = "{SHIPPED[0]}"')
+        values[key] = _value(path, key, values[key])
+    return Target(path.stem, **values)
+
+
+_OLD_KEYS = ("activation", "symmetric", "integer_bias")
+"""Keys of 0.1 that said what the default scheme says today."""
+
+
+def _of_first_version(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """The keys of today in place of those of 0.1."""
+    old = {key: values.pop(key) for key in _OLD_KEYS if key in values}
+    if not old:
+        return values
+    schemes = values.get("schemes", {})
+    row: dict[str, Any] = dict(schemes.get(DEFAULT, {}))
+    if "integer_bias" in old:
+        flag = _flag(path, "integer_bias", old["integer_bias"])
+        row["bias"] = SUMS.name if flag else FLOAT
+    row |= {key: old[key] for key in ("activation", "symmetric") if key in old}
+    row.setdefault("weight", _signed(PRESETS[DEFAULT].weight_bits))
+    return {**values, "schemes": {**schemes, DEFAULT: row}}
+
+
+def _signed(bits: int) -> str:
+    """The signed uniform format of so many bits."""
+    return next(row.name for row in FORMATS.values() if row.bits == bits and row.signed)
+
+
+# --- values ----------------------------------------------------------------------------------
+
+
+def _value(path: Path, key: str, value: object) -> object:
+    """The value in the field's type."""
+    if key in _OPERATORS_OF:
+        return _operators(path, key, value, _OPERATORS_OF[key])
+    return _READERS[key](path, key, value)
+
+
+def _text(path: Path, key: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"{path}: {key} must be a text, not {value!r}")
+    return value
+
+
+def _flag(path: Path, key: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{path}: {key} must be true or false, not {value!r}")
+    return value
+
+
+def _number(path: Path, key: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+        raise UsageError(f"{path}: {key} must be a number above 0, not {value!r}")
+    return float(value)
+
+
+def _texts(path: Path, key: str, value: object) -> tuple[str, ...]:
+    if not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
+        raise UsageError(f"{path}: {key} must be a list of texts, not {value!r}")
+    return tuple(value)
+
+
+def _placement(path: Path, key: str, value: object) -> Placement:
+    names = [each.value for each in Placement]
+    if value not in names:
+        raise UsageError(f"{path}: {key} must be one of {', '.join(names)}, not {value!r}")
+    return Placement(value)
+
+
+def _operators(
+    path: Path, key: str, value: object, may_be: Callable[[Operator], bool]
+) -> frozenset[str]:
+    if not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
+        raise UsageError(f"{path}: {key} must be a list of operators, not {value!r}")
+    able = [row.op_type for row in OPERATORS.values() if may_be(row)]
+    for name in value:
+        if name not in able:
+            hint = suggest(name, able, of=f"operators for {key}")
+            raise UsageError(f"{path}: {name!r} cannot be in {key}", hint=hint)
+    return frozenset(value)
+
+
+def _is_weighted(row: Operator) -> bool:
+    return row.quantized is QuantizedRule.WEIGHTED
+
+
+def _is_own(row: Operator) -> bool:
+    return row.quantized is QuantizedRule.OWN
+
+
+_OPERATORS_OF: Mapping[str, Callable[[Operator], bool]] = MappingProxyType(
+    {
+        "weighted": _is_weighted,
+        "float_output": _is_weighted,
+        "one_weight_scale": _is_weighted,
+        "own": _is_own,
+        "residual": _is_own,
+    }
+)
+"""Field → which rows of the operator table it may name."""
+
+
+# --- schemes ---------------------------------------------------------------------------------
+
+_SCHEME_KEYS = ("weight", "activation", "symmetric", "bias", "operators")
+
+
+def _schemes(path: Path, key: str, value: object) -> Mapping[str, TargetScheme]:
+    if not isinstance(value, dict) or not value:
+        raise UsageError(f"{path}: {key} must be a table of schemes such as [schemes.{DEFAULT}]")
+    return MappingProxyType({name: _scheme(path, name, row) for name, row in value.items()})
+
+
+def _scheme(path: Path, name: str, row: object) -> TargetScheme:
+    where = f"schemes.{name}"
+    if name not in PRESETS:
+        hint = suggest(name, PRESETS, of="schemes")
+        raise UsageError(f"{path}: unknown scheme {name!r}", hint=hint)
+    if not isinstance(row, dict):
+        raise UsageError(f"{path}: {where} must be a table, not {row!r}")
+    for key in row:
+        if key not in _SCHEME_KEYS:
+            hint = suggest(key, _SCHEME_KEYS, of="keys of a scheme")
+            raise UsageError(f"{path}: {where} has the unknown key {key!r}", hint=hint)
+    preset = PRESETS[name]
+    weight = _format(path, f"{where}.weight", row.get("weight", FLOAT), preset.weight_bits)
+    activation = _format(
+        path, f"{where}.activation", row.get("activation", FLOAT), preset.activation_bits
+    )
+    bias = _format(path, f"{where}.bias", row.get("bias", FLOAT), SUMS.bits)
+    operators = None
+    if "operators" in row:
+        operators = _operators(
+            path, f"{where}.operators", row["operators"],
+            lambda each: each.quantized is not QuantizedRule.FLOAT,
+        )  # fmt: skip
+    scheme = Scheme(
+        name,
+        None if weight is None else weights_in(weight),
+        _activations(path, where, row, activation),
+        bias,
+    )
+    return TargetScheme(scheme, operators)
+
+
+def _activations(
+    path: Path, where: str, row: Mapping[str, object], format_: Format | None
+) -> Spec | None:
+    if format_ is None:
+        return None
+    symmetric = _flag(path, f"{where}.symmetric", row.get("symmetric", format_.signed))
+    return activations_in(format_, symmetric=symmetric)
+
+
+def _format(path: Path, key: str, value: object, bits: int) -> Format | None:
+    """A uniform format of so many bits, or None for float; no bits allow float only."""
+    able = [row.name for row in FORMATS.values()
+            if row.bits == bits and not isinstance(row.grid, Floating)]  # fmt: skip
+    if value == FLOAT and (not bits or key.endswith("bias")):
+        return None
+    if value not in able:
+        names = able if bits and not key.endswith("bias") else [*able, FLOAT]
+        raise UsageError(f"{path}: {key} must be one of {', '.join(names)}, not {value!r}")
+    return FORMATS[str(value)]
+
+
+_READERS: Mapping[str, Callable[[Path, str, object], object]] = MappingProxyType(
+    {
+        "runs_on": _text,
+        "placement": _placement,
+        "channel_bounds": _flag,
+        "largest_pooling_ratio": _number,
+        "lint": _texts,
+        "schemes": _schemes,
+    }
+)

@@ -1,0 +1,90 @@
+"""A target as a value: what a machine computes on quantized numbers, and where it wants Q/DQ."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from onnxq.errors import UsageError
+from onnxq.formats.scheme import Scheme
+from onnxq.refusal import Refusal
+
+
+class Placement(enum.Enum):
+    """Where QuantizeLinear/DequantizeLinear pairs go."""
+
+    INPUTS = "inputs"
+    """On the inputs of weighted operators, residual branches and pass-throughs before them; a float
+    reader of the same tensor keeps reading the float value."""
+    ALL = "all"
+    """On the inputs and outputs of everything that has an integer kernel, so that each group
+    between two pairs becomes one kernel; every reader reads the dequantized value."""
+
+
+@dataclass(frozen=True)
+class TargetScheme:
+    """One scheme that the target takes, and the operators that take it there.
+
+    Attributes:
+        operators: None for all that the target computes on quantized values.
+    """
+
+    scheme: Scheme
+    operators: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """One machine.
+
+    Attributes:
+        name: as given to `--target`, or of its file.
+        runs_on: for people.
+        schemes: name → what it means here.
+        placement: see `Placement`.
+        weighted: operators with a weight that have a quantized kernel.
+        own: operators with a quantized kernel besides the weighted ones, used where some input is
+            quantized already.
+        residual: operators whose second branch gets Q/DQ under `Placement.INPUTS`.
+        float_output: weighted operators whose kernel can write float: for a graph output, or where
+            no other quantized kernel reads it.
+        one_weight_scale: weighted operators that take one scale for the whole weight only.
+        channel_bounds: whether a Clip whose bounds differ by channel leaves its kernel whole: where
+            it does not, a Min or Max behind an operator is a kernel of its own, and breaks fusions.
+        largest_pooling_ratio: input scale over output scale that pooling kernels still run with.
+        lint: ids of the rules that a model must keep here; see `onnxq.validation.lint`.
+    """
+
+    name: str
+    runs_on: str
+    schemes: Mapping[str, TargetScheme]
+    placement: Placement
+    weighted: frozenset[str]
+    own: frozenset[str]
+    residual: frozenset[str]
+    float_output: frozenset[str]
+    one_weight_scale: frozenset[str]
+    channel_bounds: bool
+    largest_pooling_ratio: float
+    lint: tuple[str, ...]
+
+    def scheme(self, name: str) -> Scheme:
+        """What a scheme means here.
+
+        Raises:
+            UsageError: the target does not take it; the hint lists those that it takes.
+        """
+        if name not in self.schemes:
+            raise UsageError(
+                f"target {self.name} does not take scheme {name}",
+                hint=f"it takes {', '.join(self.schemes)}",
+            )
+        return self.schemes[name].scheme
+
+    def refusal(self, name: str, op_type: str) -> Refusal | None:
+        """Why an operator does not take a scheme here; None where it does."""
+        operators = self.schemes[name].operators
+        if operators is None or op_type in operators:
+            return None
+        return Refusal(f"target {self.name} has no {op_type} in {name}")
