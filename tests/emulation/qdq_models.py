@@ -12,7 +12,12 @@ from onnxq.model.model import Model
 from onnxq.model.operators import is_quantize
 from onnxq.model.session import open_session, run, with_outputs
 
-INTEGERS = {"int8": TensorProto.INT8, "uint8": TensorProto.UINT8}
+INTEGERS = {
+    "int8": TensorProto.INT8,
+    "uint8": TensorProto.UINT8,
+    "int16": TensorProto.INT16,
+    "uint16": TensorProto.UINT16,
+}
 
 
 @dataclass
@@ -78,9 +83,14 @@ class Layer:
         self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
 
     def model(self, opset=17):
+        wide = {TensorProto.INT16, TensorProto.UINT16}
+        kinds = {tensor.data_type for tensor in self.initializers}
+        opset, version = (max(opset, 21), 10) if wide & kinds else (opset, 8)
         graph = helper.make_graph(self.nodes, "layer", self.inputs, self.outputs, self.initializers)
         opsets = [helper.make_opsetid("", opset)]
-        return infer_shapes(Model(helper.make_model(graph, opset_imports=opsets, ir_version=8)))
+        return infer_shapes(
+            Model(helper.make_model(graph, opset_imports=opsets, ir_version=version))
+        )
 
 
 def emulate(model, *integers):
@@ -191,7 +201,6 @@ def along(vector, rank, axis):
 
 def requantize(total, by, y, low=-np.inf, high=np.inf):
     """The formula of docs/emulation.md; low and high are real limits of a fused activation."""
-    assert np.abs(total).max(initial=0) < 2**31
     steps = np.rint(total.astype(np.float32) * by.astype(np.float32)) + np.float32(y.zero)
     ends = np.array([y.limits[0], y.limits[1]], np.float32)
     limits = np.clip(np.rint(np.float32([low, high]) / np.float32(y.scale)) + y.zero, *ends)
