@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from onnxq.cli.terminal import printable
+from onnxq.cli.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from onnxq.calibration.derived import Derived
 from onnxq.calibration.ranges import Distribution, Range, distribution, estimate, noise
 from onnxq.calibration.statistics import Calibration, TensorStatistics
-from onnxq.equalization.classes import find_classes
-from onnxq.equalization.sensitivity import input_gains
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
 from onnxq.model.operators import (
@@ -295,19 +293,6 @@ def _symmetric_noise(data: Distribution, ranges: str) -> float:
 
 def _decibels(before: float, after: float) -> float:
     return float(10 * np.log10(before / after)) if before > 0 and after > 0 else 0.0
-
-
-def center(model: Model, calibration: Calibration, ranges: str) -> tuple[Model, Centering]:
-    """Plan and apply.
-
-    Args:
-        calibration: of exactly this model.
-        ranges: the estimator that will choose the ranges.
-    """
-    graph = Graph(model)
-    gains = input_gains(graph, find_classes(graph), calibration)
-    plan = plan_centering(graph, calibration, gains, ranges)
-    return center_by(model, plan), plan
 
 
 def rolled_back(plan: Centering, reason: str) -> Centering:

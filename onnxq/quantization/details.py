@@ -64,8 +64,10 @@ class Details:
     record: dict[str, Any]
 
 
-def details_json(result: QuantizationResult, calibration: Calibration) -> str:
-    """The metadata entry that `details` reads back."""
+def details_json(
+    result: QuantizationResult, calibration: Calibration, settings: Mapping[str, Any]
+) -> str:
+    """The metadata entry that `details` reads back; the settings are the command's options."""
     plan = result.plan
     equalization = result.equalization
     entry = {
@@ -73,6 +75,7 @@ def details_json(result: QuantizationResult, calibration: Calibration) -> str:
         "onnxq": onnxq.__version__,
         "target": plan.target.name,
         "options": plan.options,
+        "settings": settings,
         "folded_batch_norms": result.normalization.folded_batch_norms,
         "folded_pads": result.normalization.folded_pads,
         "joined_biases": result.normalization.joined_biases,

@@ -6,20 +6,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from onnxq.calibration.statistics import Calibration
-from onnxq.data.source import samples_in
-from onnxq.equalization.centering import Centering, center_by, derive_shifted, plan_centering
+from onnxq.equalization.centering import Centering
 from onnxq.equalization.choose import KERNEL_WORTH, Choice, EqualizationOptions, choose
 from onnxq.equalization.classes import find_classes
-from onnxq.equalization.derive import derive_calibration
-from onnxq.equalization.equalize import Equalization, carry_out
-from onnxq.equalization.prove import Feeds, compare_outputs, random_feeds, run_reference
-from onnxq.equalization.sensitivity import input_gains
+from onnxq.equalization.equalize import Equalization
+from onnxq.equalization.prepare import Prepared, centered, scaled, unchanged
+from onnxq.equalization.prove import compare_outputs, random_feeds, run_reference
 from onnxq.equalization.solve import decibels
-from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.narrow import Narrowing
@@ -30,34 +24,14 @@ from onnxq.quantization.insert import insert
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan, plan_quantization
 from onnxq.quantization.rest import narrow_rest
 from onnxq.quantization.rounding import Rounding
+from onnxq.quantization.samples import Samples
 from onnxq.quantization.search import Search
 from onnxq.quantization.sequential import SettledLayers, settle_layers
 from onnxq.shown import Shown
 from onnxq.targets import Target
 
-PROOF_SAMPLES = 8
-"""Samples on which equalization is proved."""
-
 TIE_MARGIN = 15.0
 """A tied Clip is used only if the float change is this many dB below the int8 noise."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The float model as it will be quantized: what a plan starts from.
-
-    Attributes:
-        model: equalized and centered.
-        calibration: of exactly that model.
-        gains: tensor → how much an error in each of its channels matters (channels,).
-        equalization, centering: what was done; None where not asked for.
-    """
-
-    model: Model
-    calibration: Calibration
-    gains: Mapping[str, NDArray[np.float64]]
-    equalization: Equalization | None = None
-    centering: Centering | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,28 +72,6 @@ class QuantizationResult(Shown):
     def centering(self) -> Centering | None:
         """What was centered; None where it was not asked for."""
         return self.prepared.centering
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Samples in memory: those that settle layers, and those held out to measure on.
-
-    `unseen` says whether the calibration never saw the held-out ones either.
-    """
-
-    correction: list[Feeds]
-    held_out: list[Feeds]
-    unseen: bool
-
-    @property
-    def proof(self) -> list[Feeds]:
-        """The first batches, of `PROOF_SAMPLES` samples or more."""
-        chosen: list[Feeds] = []
-        for feeds in self.correction:
-            if sum(map(samples_in, chosen)) >= PROOF_SAMPLES:
-                break
-            chosen.append(feeds)
-        return chosen
 
 
 @dataclass(frozen=True)
@@ -185,20 +137,14 @@ def _choose(request: Request, relu6: str) -> Choice:
 
 def _prepare(request: Request, choice: Choice | None) -> Prepared:
     """Equalize as chosen, if so, and center for targets without zero points."""
-    model, calibration = request.model, request.calibration
-    record = centering = None
-    if choice is not None:
-        feeds = random_feeds(model) if request.samples is None else request.samples.proof
-        model, record = carry_out(choice, feeds)
-        model = infer_shapes(model)
-        calibration, _ = derive_calibration(calibration, record.exponents)
-    graph = Graph(model)
-    gains = input_gains(graph, find_classes(graph), calibration)
-    if choice is not None and request.center and request.target.symmetric:
-        centering = plan_centering(graph, calibration, gains, request.options.ranges)
-        model = center_by(model, centering)
-        calibration = derive_shifted(calibration, centering)
-    return Prepared(model, calibration, gains, record, centering)
+    if choice is None:
+        return unchanged(request.model, request.calibration)
+    samples = request.samples
+    feeds = random_feeds(request.model) if samples is None else samples.proof
+    prepared, _ = scaled(choice, request.calibration, feeds)
+    if not (request.center and request.target.symmetric):
+        return prepared
+    return centered(prepared, request.options.ranges)
 
 
 def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, QuantizationResult]:

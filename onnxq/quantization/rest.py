@@ -9,13 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
+from onnxq.errors import UsageError
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.narrow import Narrowing, narrow
 from onnxq.model.session import open_session, run, with_outputs
+from onnxq.targets import Target
 
 Feeds = Mapping[str, NDArray[Any]]
+
+
+def require_float_biases(target: Target) -> None:
+    """Raise `UsageError` for a target to which a float16 remainder is of no use."""
+    if target.integer_bias:
+        raise UsageError(
+            f"--rest fp16 is no use for target {target.name}: its biases are int32",
+            hint="use --target gpu",
+        )
 
 
 def narrow_rest(

@@ -1,0 +1,7 @@
+"""The names of the commands."""
+
+COMMANDS = (
+    "calibrate", "merge", "equalize", "quantize", "emulate", "validate", "inspect", "explain",
+    "report", "doctor",
+)  # fmt: skip
+"""In reading order."""
