@@ -31,9 +31,19 @@ if TYPE_CHECKING:
     from onnxq.model.model import Model
 
 __all__ = [
-    "Model", "calibrate", "emulate", "equalize", "explain", "inspect", "load", "merge", "quantize",
-    "report", "save", "validate",
-]  # fmt: skip
+    "Model",
+    "calibrate",
+    "emulate",
+    "equalize",
+    "explain",
+    "inspect",
+    "load",
+    "merge",
+    "quantize",
+    "report",
+    "save",
+    "validate",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -224,7 +224,8 @@ def validate(
 @takes(InspectOptions, InspectKeywords)
 def inspect(model: Model | PathLike, **options: Unpack[InspectKeywords]) -> Inspection:
     """Show what a model, whoever quantized it, holds: layers, weights, what is float and why."""
-    return inspecting.inspect(as_model(model), InspectOptions.of(options))
+    chosen = InspectOptions.of(options)
+    return inspecting.inspect(as_model(model), chosen)
 
 
 @takes(ExplainOptions, ExplainKeywords)

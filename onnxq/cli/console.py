@@ -96,10 +96,12 @@ class ProgressBar:
 
     def __init__(self, stream: TextIO) -> None:
         self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), _Steps(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            _Steps(),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             console=Console(stream),
-        )  # fmt: skip
+        )
         self._depth = 0
 
     @contextmanager

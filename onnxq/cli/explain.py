@@ -29,9 +29,12 @@ def explain(*, model: Path, node: str, chosen: ExplainOptions, terminal: Termina
     from onnxq.report import explain as report
 
     found = report.explain(
-        load(model), node, calibration=chosen.calibration, target=chosen.target,
+        load(model),
+        node,
+        calibration=chosen.calibration,
+        target=chosen.target,
         progress=terminal.progress,
-    )  # fmt: skip
+    )
     terminal.line(report.headline(found))
     for content in report.tables(found):
         terminal.table(content)

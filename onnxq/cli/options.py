@@ -13,7 +13,8 @@ from click.shell_completion import CompletionItem
 from onnxq.cli.terminal import Terminal
 from onnxq.errors import OnnxqError
 from onnxq.options.fields import REQUIRED, Option, Options, options_of
-from onnxq.options.kinds import Choice, File, Flag, Kind, NameOrFile, Several, TextOr
+from onnxq.options.kinds import Choice, Flag, Kind, Several
+from onnxq.options.values import File, NameOrFile, TextOr
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 

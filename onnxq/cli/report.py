@@ -52,8 +52,16 @@ def report(
     for gate in gates:
         if not gate.passed:
             terminal.note(verdict(gate))
-    terminal.document("report", {
-        "model": model, "quantized": quantized, "output": output, "size_bytes": len(page),
-        "passed": found.passed, "gates": gates, "notes": found.notes,
-    })  # fmt: skip
+    terminal.document(
+        "report",
+        {
+            "model": model,
+            "quantized": quantized,
+            "output": output,
+            "size_bytes": len(page),
+            "passed": found.passed,
+            "gates": gates,
+            "notes": found.notes,
+        },
+    )
     return 0 if found.passed else GATE_FAILED

@@ -24,9 +24,12 @@ def calibrate(model: Model, options: CalibrateOptions, progress: Progress) -> Ca
     if options.resume and options.state is None:
         raise UsageError("resume needs the state of a run", hint="name its file with state")
     source = as_source(
-        options.data, model, preprocess=options.preprocess, samples=options.samples,
+        options.data,
+        model,
+        preprocess=options.preprocess,
+        samples=options.samples,
         allow_nonfinite=options.allow_nonfinite,
-    )  # fmt: skip
+    )
     normalized, _ = normalize(model)
     request = stream.Request(
         tensors_to_observe(Graph(normalized)),

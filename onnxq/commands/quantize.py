@@ -99,9 +99,13 @@ def _calibration(
     if options.calibration is None and source is not None:
         tensors = tensors_to_observe(Graph(normalized))
         return observe(
-            normalized, source, tensors, fingerprint=model.fingerprint, hold_out=hold_out,
+            normalized,
+            source,
+            tensors,
+            fingerprint=model.fingerprint,
+            hold_out=hold_out,
             progress=progress,
-        )  # fmt: skip
+        )
     calibration = as_calibration(options.calibration, model)
     preprocessing = calibration.provenance.preprocessing
     require_same_preprocessing(preprocessing, source, "the calibration")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 from onnxq.errors import UsageError
 from onnxq.options import shared
 from onnxq.options.fields import Options, flag, option
-from onnxq.options.kinds import Choice, File, Part, Size, Whole
+from onnxq.options.kinds import Choice, Whole
+from onnxq.options.values import File, Part, Size
 
 if TYPE_CHECKING:
     import os

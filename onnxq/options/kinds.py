@@ -9,12 +9,10 @@ from __future__ import annotations
 import enum
 import math
 import numbers
-import os
 import re
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from onnxq.errors import UsageError
@@ -45,11 +43,12 @@ class Kind(Protocol):
         """The value for a recipe; None for one that has no text."""
 
 
-def _refusal(name: str, wanted: str, value: object, *, hint: str = "") -> UsageError:
+def refusal(name: str, wanted: str, value: object, *, hint: str = "") -> UsageError:
+    """The error for a value that is not what the option wants."""
     return UsageError(f"{name} must be {wanted}, not {reprlib.repr(value)}", hint=hint)
 
 
-def _listed(words: Iterable[str]) -> str:
+def listed(words: Iterable[str]) -> str:
     """The words as an English list of alternatives."""
     *first, last = words
     return f"{', '.join(first)} or {last}" if first else last
@@ -71,7 +70,7 @@ class Whole:
     def accept(self, value: object, name: str) -> int:
         fits = isinstance(value, numbers.Integral) and not isinstance(value, bool)
         if not fits or int(value) < self.least:  # type: ignore[call-overload]
-            raise _refusal(name, self.wanted, value)
+            raise refusal(name, self.wanted, value)
         return int(value)  # type: ignore[call-overload, no-any-return]
 
     def read(self, text: str) -> object:
@@ -98,7 +97,7 @@ class Number:
         fits = isinstance(value, numbers.Real) and not isinstance(value, bool)
         number = float(value) if fits else math.nan  # type: ignore[arg-type]
         if math.isnan(number) or (self.least is not None and number < self.least):
-            raise _refusal(name, self.wanted, value)
+            raise refusal(name, self.wanted, value)
         return number
 
     def read(self, text: str) -> object:
@@ -120,7 +119,7 @@ class Flag:
 
     def accept(self, value: object, name: str) -> bool:
         if not isinstance(value, bool):
-            raise _refusal(name, self.wanted, value)
+            raise refusal(name, self.wanted, value)
         return value
 
     def read(self, text: str) -> object:
@@ -138,7 +137,7 @@ class Text:
 
     def accept(self, value: object, name: str) -> str:
         if not isinstance(value, str):
-            raise _refusal(name, self.wanted, value)
+            raise refusal(name, self.wanted, value)
         return value
 
     def read(self, text: str) -> object:
@@ -163,7 +162,7 @@ class Pattern(Text):
         return text
 
 
-# --- choices ---------------------------------------------------------------------------------
+# --- choices and sequences -------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ class Choice:
 
     @property
     def wanted(self) -> str:
-        return _listed(self.values)
+        return listed(self.values)
 
     def accept(self, value: object, name: str) -> enum.Enum:
         if isinstance(value, self.of):
@@ -186,99 +185,14 @@ class Choice:
         if isinstance(value, str):
             if value in self.values:
                 return self.of(value)
-            raise _refusal(name, self.wanted, value, hint=suggest(value.lower(), self.values))
-        raise _refusal(name, self.wanted, value)
+            raise refusal(name, self.wanted, value, hint=suggest(value.lower(), self.values))
+        raise refusal(name, self.wanted, value)
 
     def read(self, text: str) -> object:
         return text
 
     def write(self, value: enum.Enum) -> Plain:
         return str(value.value)
-
-
-@dataclass(frozen=True)
-class NameOrFile:
-    """Names that are known, or the path of a file whose name ends with `suffix`, as text."""
-
-    names: tuple[str, ...]
-    suffix: str
-
-    @property
-    def wanted(self) -> str:
-        return _listed([*self.names, f"the path of a {self.suffix} file"])
-
-    def accept(self, value: object, name: str) -> str:
-        text = os.fspath(value) if isinstance(value, os.PathLike) else value
-        if not isinstance(text, str):
-            raise _refusal(name, self.wanted, value)
-        if text not in self.names and not text.endswith(self.suffix):
-            raise _refusal(name, self.wanted, value, hint=suggest(text.lower(), self.names))
-        return text
-
-    def read(self, text: str) -> object:
-        return text
-
-    def write(self, value: str) -> Plain:
-        return value
-
-
-# --- files and values ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class File:
-    """Paths."""
-
-    wanted: str = "a path"
-
-    def accept(self, value: object, name: str) -> Path:
-        if not isinstance(value, (str, os.PathLike)):
-            raise _refusal(name, self.wanted, value)
-        return Path(value)
-
-    def read(self, text: str) -> object:
-        return text
-
-    def write(self, value: Path) -> Plain:
-        return str(value)
-
-
-@dataclass(frozen=True)
-class TextOr:
-    """A text or a path, or a value that only Python has; what opens it judges the rest."""
-
-    wanted: str
-    fits: Callable[[object], bool]
-
-    def accept(self, value: object, name: str) -> Any:
-        if isinstance(value, os.PathLike):
-            return os.fspath(value)
-        if not isinstance(value, str) and not self.fits(value):
-            raise _refusal(name, self.wanted, value)
-        return value
-
-    def read(self, text: str) -> object:
-        return text
-
-    def write(self, value: object) -> Plain | None:
-        return value if isinstance(value, str) else None
-
-
-@dataclass(frozen=True)
-class Pairs(TextOr):
-    """Settings as text, "key=value,…"; a mapping becomes that text, lists joined by colons."""
-
-    def accept(self, value: object, name: str) -> Any:
-        if isinstance(value, Mapping):
-            return ",".join(f"{key}={_setting(each)}" for key, each in value.items())
-        return super().accept(value, name)
-
-
-def _setting(value: object) -> str:
-    return ":".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-
-
-# --- several, and those with a spelling of their own -----------------------------------------
 
 
 @dataclass(frozen=True)
@@ -294,9 +208,9 @@ class Several:
 
     def accept(self, value: object, name: str) -> tuple[Any, ...]:
         if isinstance(value, str):
-            raise _refusal(name, self.wanted, value, hint=f"write [{value!r}]")
+            raise refusal(name, self.wanted, value, hint=f"write [{value!r}]")
         if not isinstance(value, Iterable) or isinstance(value, Mapping):
-            raise _refusal(name, self.wanted, value)
+            raise refusal(name, self.wanted, value)
         return tuple(self.each.accept(item, name) for item in value)
 
     def read(self, text: str) -> object:
@@ -305,51 +219,3 @@ class Several:
     def write(self, value: tuple[Any, ...]) -> Plain | None:
         written = [self.each.write(item) for item in value]
         return written or None
-
-
-@dataclass(frozen=True)
-class Part:
-    """The I-th of N parts, counted from 1: (I, N), or "I/N"."""
-
-    wanted: str = "a part I/N, such as 1/4"
-
-    def accept(self, value: object, name: str) -> tuple[int, int]:
-        found = self.read(value) if isinstance(value, str) else value
-        if not isinstance(found, (list, tuple)) or [type(each) for each in found] != [int, int]:
-            raise _refusal(name, self.wanted, value)
-        index, count = found
-        if not 1 <= index <= count:
-            raise UsageError(f"{name}: there is no part {index} of {count}")
-        return index, count
-
-    def read(self, text: str) -> object:
-        found = re.fullmatch(r"(\d+)/(\d+)", text, re.ASCII)
-        return (int(found[1]), int(found[2])) if found else text
-
-    def write(self, value: tuple[int, int]) -> Plain:
-        return f"{value[0]}/{value[1]}"
-
-
-UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-
-
-@dataclass(frozen=True)
-class Size:
-    """Bytes: a whole number, or a text such as "2GB"."""
-
-    wanted: str = "a size, such as 2GB or 500MB"
-
-    def accept(self, value: object, name: str) -> int:
-        found = self.read(value) if isinstance(value, str) else value
-        if not isinstance(found, int) or isinstance(found, bool) or found < 0:
-            raise _refusal(name, self.wanted, value)
-        return found
-
-    def read(self, text: str) -> object:
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
-        if found is None or found[2] not in UNITS or float(found[1]) <= 0:
-            return text
-        return int(float(found[1]) * UNITS[found[2]])
-
-    def write(self, value: int) -> Plain:
-        return value

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from onnxq.options.fields import REQUIRED, option, switch
-from onnxq.options.kinds import File, NameOrFile, Number, Pairs, Several, Text, TextOr, Whole
+from onnxq.options.kinds import Number, Several, Text, Whole
+from onnxq.options.values import File, NameOrFile, Pairs, TextOr
 
 BATCH_SIZE = 8
 """Samples run at once, where nobody says and the model does not fix it."""

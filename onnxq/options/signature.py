@@ -69,7 +69,8 @@ def _lines(options: type[Options], names: Collection[str]) -> Iterator[str]:
     for name, each in options_of(options).items():
         if name in names:
             choices = f" One of {values_of(each)}." if isinstance(each.kind, Choice) else ""
-            yield from textwrap.wrap(f"{name}: {each.help}{choices}", 90, subsequent_indent="    ")
+            text = f"{name}: {each.help}{choices}"
+            yield from textwrap.wrap(text, 90, subsequent_indent="    ", break_on_hyphens=False)
 
 
 def _text(annotation: Any) -> str:

@@ -151,15 +151,24 @@ def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, Q
     """Plan, settle layers, insert, measure."""
     model, samples = prepared.model, request.samples
     plan = plan_quantization(
-        Graph(model), prepared.calibration, request.target, request.options, prepared.gains,
-        fixed=prepared.centering.ranges if prepared.centering else {}, keep=request.keep,
-    )  # fmt: skip
+        Graph(model),
+        prepared.calibration,
+        request.target,
+        request.options,
+        prepared.gains,
+        fixed=prepared.centering.ranges if prepared.centering else {},
+        keep=request.keep,
+    )
     settled = SettledLayers({}, {}, (), ())
     if samples is not None and (request.correct or request.adaptive):
         settled = settle_layers(
-            model, plan, samples.correction, adaptive=request.adaptive, correct=request.correct,
+            model,
+            plan,
+            samples.correction,
+            adaptive=request.adaptive,
+            correct=request.correct,
             progress=request.progress,
-        )  # fmt: skip
+        )
     quantized = insert(model, plan, weights=settled.weights, biases=settled.biases)
     narrowing = None
     if request.options.half and samples is not None:
@@ -170,6 +179,13 @@ def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, Q
         float_sqnr = compare_outputs(optimized, model).sqnr
         int8_sqnr = compare_outputs(plain, quantized).sqnr
     return quantized, QuantizationResult(
-        request.normalization, prepared, reason, float_sqnr, int8_sqnr, plan,
-        settled.corrections, settled.roundings, narrowing=narrowing,
-    )  # fmt: skip
+        request.normalization,
+        prepared,
+        reason,
+        float_sqnr,
+        int8_sqnr,
+        plan,
+        settled.corrections,
+        settled.roundings,
+        narrowing=narrowing,
+    )

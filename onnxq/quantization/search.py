@@ -155,9 +155,14 @@ def search(
         added = order[steps[-1].kept if steps else 0 : size]
         measured = trial.measured
         steps.append(
-            Step(size, tuple(each.node for each in added), measured.value, measured.drop,
-                 measured.passed)
-        )  # fmt: skip
+            Step(
+                size,
+                tuple(each.node for each in added),
+                measured.value,
+                measured.drop,
+                measured.passed,
+            )
+        )
     record = Search(criterion, tuple(steps), tuple(order[:best]), bool(passing), ended)
     return trials[best].made, record
 

@@ -66,9 +66,11 @@ def collect(
             options.data, model, preprocess=options.preprocess, samples=options.samples
         )
         gates = ValidateOptions(
-            data=source, max_drop=options.max_drop, min_accuracy=options.min_accuracy,
+            data=source,
+            max_drop=options.max_drop,
+            min_accuracy=options.min_accuracy,
             layers=bool(models),
-        )  # fmt: skip
+        )
         validation = validate(model, models, gates, progress)
         if calibration is None and reference.quantized is None:
             calibration = calibrate(model, CalibrateOptions(data=source), progress)
