@@ -10,13 +10,40 @@ print(onnxq.validate(model, int8, "test/", preprocess="imagenet").rows)
 
 from typing import TYPE_CHECKING, Any
 
+from onnxq.shown import Looks, show_with
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from onnxq.api import calibrate, emulate, equalize, load, quantize, save, validate
+    from onnxq.api import (
+        calibrate,
+        emulate,
+        equalize,
+        explain,
+        inspect,
+        load,
+        merge,
+        quantize,
+        report,
+        save,
+        validate,
+    )
     from onnxq.model.model import Model
 
-__all__ = ["Model", "calibrate", "emulate", "equalize", "load", "quantize", "save", "validate"]
+__all__ = [
+    "Model",
+    "calibrate",
+    "emulate",
+    "equalize",
+    "explain",
+    "inspect",
+    "load",
+    "merge",
+    "quantize",
+    "report",
+    "save",
+    "validate",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -26,3 +53,12 @@ def __getattr__(name: str) -> Any:
 
         return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _looks() -> Looks:
+    from onnxq.report import notebook
+
+    return notebook
+
+
+show_with(_looks)

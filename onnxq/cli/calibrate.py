@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
 from onnxq.cli import options
+from onnxq.options.calibrate import CalibrateOptions, Provider
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,101 +17,50 @@ if TYPE_CHECKING:
     from onnxq.cli.terminal import Terminal
 
 
-def parse_shard(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[int, int]:
-    """I/N, the I-th of N parts, counted from 1."""
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal()):
-        raise click.BadParameter(f"{text!r} is no part I/N, such as 1/4")
-    if not 1 <= int(index) <= int(count):
-        raise click.BadParameter(f"there is no part {index} of {count}")
-    return int(index), int(count)
-
-
 MOST = 3
 """Dead and constant channels that are named without `--verbose`; NaN and Inf always are."""
-
-UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-
-
-def parse_memory(_ctx: click.Context, _param: click.Parameter, text: str | None) -> int:
-    """A number of bytes, 0 where none is given."""
-    if text is None:
-        return 0
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
-    if found is None or found[2] not in UNITS or float(found[1]) <= 0:
-        raise click.BadParameter(f"{text!r} is no size, such as 2GB or 500MB")
-    return int(float(found[1]) * UNITS[found[2]])
 
 
 @click.command()
 @options.model_argument()
-@options.data_option(required=True)
 @options.output_option("the calibration", "FILE.calib", required=False)
-@options.preprocess_option()
-@options.samples_option()
-@options.batch_size_option()
-@click.option("--shard", callback=parse_shard, default="1/1", show_default=True, metavar="I/N",
-              help="Run only the I-th of N parts; onnxq merge joins them.")  # fmt: skip
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
-              help="Run in N processes; the result is the same.")  # fmt: skip
-@options.dask_option()
-@click.option("--memory", callback=parse_memory, metavar="SIZE",
-              help="Memory for collected activations, such as 2GB; in several passes where they "
-              "need more.")  # fmt: skip
-@click.option("--resume", is_flag=True,
-              help="Go on where a killed run with the same output stopped.")  # fmt: skip
-@options.libraries_option()
-@options.choice("--provider", ("cpu", "cuda", "auto"),
-                "Where the model runs; auto: CUDA if usable.", default="cpu")  # fmt: skip
-@click.option("--format", "table_format", type=click.Choice(("table", "csv", "json")),
-              help="Print the calibration table; by default where no -o is given.")  # fmt: skip
-@click.option("--allow-nonfinite", is_flag=True,
-              help="Count NaN and Inf instead of refusing them.")  # fmt: skip
+@options.of(CalibrateOptions)
+@click.option(
+    "--format",
+    "table_format",
+    type=click.Choice(("table", "csv", "json")),
+    help="Print the calibration table; by default where no -o is given.",
+)
 @options.common
 def calibrate(
     *,
     model: Path,
-    data: str,
     output: Path | None,
-    preprocess: str | None,
-    samples: int | None,
-    batch_size: int,
-    shard: tuple[int, int],
-    jobs: int,
-    dask: str | None,
-    memory: int,
-    resume: bool,
-    provider: str,
+    chosen: CalibrateOptions,
     table_format: str | None,
-    allow_nonfinite: bool,
     terminal: Terminal,
 ) -> None:
     """Record what each tensor's values look like.
 
     MODEL runs over the data once; memory does not grow with the number of samples.
     """
-    from onnxq import api
     from onnxq.calibration import files
     from onnxq.calibration.checkpoint import remove_states, state_path
     from onnxq.calibration.table import calibration_table
+    from onnxq.commands.calibrate import calibrate as run
+    from onnxq.model.files import load
     from onnxq.model.normalize import normalize
     from onnxq.report import calibration as report
     from onnxq.report.table import to_csv
 
     terminal = terminal.with_json(asked=table_format == "json")
-    options.check_output(output, model, data)
-    if resume and output is None:
+    options.check_output(output, model, chosen.data)
+    if chosen.resume and output is None:
         raise click.UsageError("--resume needs -o: the state of a run lies beside its output")
-    if dask and (resume or jobs > 1):
-        raise click.UsageError("--dask goes neither with --jobs nor with --resume")
-    state = state_path(output) if output is not None and not dask else None
-    loaded = api.load(model)
-    calibration = api.calibrate(
-        loaded, data, preprocess=preprocess, samples=samples, batch_size=batch_size, shard=shard,
-        jobs=jobs, dask=dask, memory=memory, state=state, resume=resume,
-        provider=_usable(provider, terminal), allow_nonfinite=allow_nonfinite,
-        progress=terminal.progress,
-    )  # fmt: skip
+    state = state_path(output) if output is not None and not chosen.dask else None
+    loaded = load(model)
+    chosen = replace(chosen, state=state, provider=_usable(chosen.provider, terminal))
+    calibration = run(loaded, chosen, terminal.progress)
     if output is not None and state is not None:
         files.save(calibration, output)
         remove_states(state)
@@ -126,19 +76,17 @@ def calibrate(
         terminal.table(report.table_of(rows))
 
 
-def _usable(provider: str, terminal: Terminal) -> str:
+def _usable(provider: Provider, terminal: Terminal) -> Provider:
     """The provider that `auto` stands for here; says why where it is the CPU."""
-    if provider != "auto":
+    if provider is not Provider.AUTO:
         return provider
-    from onnxq.errors import ProviderError
-    from onnxq.model.cuda import require_cuda
+    from onnxq.model.cuda import refusal_of_cuda
 
-    try:
-        require_cuda()
-    except ProviderError as error:
-        terminal.note(f"note: runs on the CPU: {error.message}")
-        return "cpu"
-    return "cuda"
+    refusal = refusal_of_cuda()
+    if refusal is None:
+        return Provider.CUDA
+    terminal.note(f"note: runs on the CPU: {refusal}")
+    return Provider.CPU
 
 
 def _say_notes(terminal: Terminal, calibration: Calibration, output: Path | None) -> None:

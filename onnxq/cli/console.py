@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from onnxq.cli.terminal import printable
+from onnxq.cli.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,10 +96,12 @@ class ProgressBar:
 
     def __init__(self, stream: TextIO) -> None:
         self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), _Steps(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            _Steps(),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             console=Console(stream),
-        )  # fmt: skip
+        )
         self._depth = 0
 
     @contextmanager

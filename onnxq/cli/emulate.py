@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxq.cli import options
+from onnxq.options.emulate import CompareLayersOptions, Device, EmulateOptions
+from onnxq.options.fields import Option
+from onnxq.options.kinds import Choice
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,25 +19,22 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.model_argument()
-@options.data_option(required=True)
 @options.output_option("the outputs, by name", "OUTPUTS.npz", required=False)
-@options.preprocess_option()
-@options.samples_option()
-@options.batch_size_option()
-@options.libraries_option()
-@click.option("--compare", type=click.Choice(("cpu", "cuda")),
-              help="Compare each layer, on the same inputs, with what ONNX Runtime computes "
-              "there.")  # fmt: skip
+@options.of(EmulateOptions)
+@options.add(
+    "compare",
+    Option(
+        Choice(Device),
+        "Compare each layer, on the same inputs, with what ONNX Runtime computes there.",
+    ),
+)
 @options.common
 def emulate(
     *,
     model: Path,
-    data: str,
     output: Path | None,
-    preprocess: str | None,
-    samples: int | None,
-    batch_size: int,
-    compare: str | None,
+    chosen: EmulateOptions,
+    compare: Device | None,
     terminal: Terminal,
 ) -> None:
     """Compute what an int8 machine computes.
@@ -42,23 +42,22 @@ def emulate(
     MODEL is a QDQ model, whoever wrote it. Sums are exact in int32 and rounded once; what has no
     integer form runs in float. It needs no GPU.
     """
-    from onnxq import api
+    from onnxq.commands.emulate import compare_layers
+    from onnxq.commands.emulate import emulate as run
+    from onnxq.model.files import load
     from onnxq.records import write_arrays
     from onnxq.report import emulation as report
     from onnxq.report.table import count
 
-    options.check_output(output, model, data)
-    loaded = api.load(model)
-    record = api.emulate(
-        loaded, data, preprocess=preprocess, samples=samples, batch_size=batch_size,
-        progress=terminal.progress,
-    )  # fmt: skip
+    options.check_output(output, model, chosen.data)
+    loaded = load(model)
+    record = run(loaded, chosen, terminal.progress)
     layers = None
     if compare is not None:
-        layers = api.compare_layers(
-            loaded, data, provider=compare, preprocess=preprocess, samples=samples,
-            progress=terminal.progress,
-        )  # fmt: skip
+        comparison = CompareLayersOptions(
+            data=chosen.data, preprocess=chosen.preprocess, samples=chosen.samples, provider=compare
+        )
+        layers = compare_layers(loaded, comparison, terminal.progress)
     if output is not None:
         write_arrays(output, record.outputs)
     for text in report.summary(record):

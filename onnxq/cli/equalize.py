@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxq.cli import options
+from onnxq.options.equalize import EqualizeOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,29 +18,15 @@ if TYPE_CHECKING:
 @click.command()
 @options.model_argument()
 @options.output_option("the equalized model", "OUT.onnx")
-@options.calibration_option()
-@options.data_option(extra=" Calibrates, and proves on these samples.")
-@options.preprocess_option()
-@options.choice("--scales", ("power-of-two", "real"),
-                "Powers of two keep the float output bit-identical.",
-                default="power-of-two")  # fmt: skip
-@options.choice("--relu6", ("auto", "tie", "per-channel", "relu", "skip"),
-                "How a scale passes a saturating Clip such as ReLU6.", default="auto")  # fmt: skip
-@options.absorb_option(default=False, extra="; exact up to float rounding")
-@options.libraries_option()
-@options.recipe_option()
+@options.of(EqualizeOptions)
+@options.recipe_option(EqualizeOptions)
 @click.option("--explain", is_flag=True, help="List every class, Clip and barrier with its reason.")
 @options.common
 def equalize(
     *,
     model: Path,
     output: Path,
-    calibration: Path | None,
-    data: str | None,
-    preprocess: str | None,
-    scales: str,
-    relu6: str,
-    absorb_bias: bool,
+    chosen: EqualizeOptions,
     explain: bool,
     terminal: Terminal,
 ) -> None:
@@ -47,20 +34,19 @@ def equalize(
 
     The command runs MODEL and the result and proves it; what fails the proof is rolled back.
     """
-    from onnxq import api
-    from onnxq.cli import recipe
+    from onnxq.commands.equalize import equalize as run
+    from onnxq.model.files import load, save
+    from onnxq.model.recipes import with_recipe
+    from onnxq.options import recipe
     from onnxq.report import equalization as report
 
-    if calibration is not None and data is not None:
+    if chosen.calibration is not None and chosen.data is not None:
         raise click.UsageError("--calibration and --data exclude each other")
-    options.check_output(output, model, data, calibration)
-    loaded = api.load(model)
+    options.check_output(output, model, chosen.data, chosen.calibration)
+    loaded = load(model)
     with terminal.progress.track("equalize", None):
-        equalized, result = api.equalize(
-            loaded, calibration=calibration, data=data, preprocess=preprocess, scales=scales,
-            relu6=relu6, absorb_bias=absorb_bias, progress=terminal.progress,
-        )  # fmt: skip
-    api.save(recipe.carried(equalized, click.get_current_context()), output)
+        equalized, result = run(loaded, chosen, terminal.progress)
+    save(with_recipe(equalized, "equalize", recipe.written(chosen)), output)
     record = result.equalization
     lines, tables = [*report.summary(record)], [*report.tables(record)]
     if result.centering is not None:

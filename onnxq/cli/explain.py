@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxq.cli import options
+from onnxq.options.explain import ExplainOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,21 +18,22 @@ if TYPE_CHECKING:
 @click.command()
 @options.model_argument()
 @click.argument("node", metavar="NODE")
-@options.calibration_option()
-@options.target_option("For which a float MODEL is planned.")
+@options.of(ExplainOptions)
 @options.common
-def explain(
-    *, model: Path, node: str, calibration: Path | None, target: str, terminal: Terminal
-) -> None:
+def explain(*, model: Path, node: str, chosen: ExplainOptions, terminal: Terminal) -> None:
     """Say why a node is equalized, quantized, fused, or not.
 
     NODE is a node or a tensor it computes. Of a float MODEL the answer is what quantize would do.
     """
-    from onnxq import api
+    from onnxq.model.files import load
     from onnxq.report import explain as report
 
     found = report.explain(
-        api.load(model), node, calibration=calibration, target=target, progress=terminal.progress
+        load(model),
+        node,
+        calibration=chosen.calibration,
+        target=chosen.target,
+        progress=terminal.progress,
     )
     terminal.line(report.headline(found))
     for content in report.tables(found):

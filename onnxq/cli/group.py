@@ -10,12 +10,7 @@ import click
 from onnxq import __version__
 from onnxq.cli.run import USAGE, State, answer, forgive_encodings
 from onnxq.cli.signals import Ended, stoppable
-
-COMMANDS = (
-    "calibrate", "merge", "equalize", "quantize", "emulate", "validate", "inspect", "explain",
-    "report", "doctor",
-)  # fmt: skip
-"""Each is the function of its name in the module of its name, in reading order."""
+from onnxq.options.commands import COMMANDS
 
 PROGRAM = "onnxq"
 

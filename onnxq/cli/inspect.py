@@ -8,6 +8,7 @@ import click
 
 from onnxq.cli import options
 from onnxq.cli.run import GATE_FAILED
+from onnxq.options.inspect import InspectOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,57 +18,48 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.model_argument()
-@click.option("--recipe", "show_recipe", is_flag=True,
-              help="Print the recipe that made MODEL, as TOML, and nothing else.")  # fmt: skip
-@click.option("--lint", "linted", is_flag=True,
-              help="Check a QDQ MODEL against TensorRT's rules instead; exit code 1 if one is "
-              "broken.")  # fmt: skip
-@click.option("--kernels", "counted", is_flag=True,
-              help="Count what ONNX Runtime's CPU provider runs in integers instead.")  # fmt: skip
+@click.option(
+    "--recipe",
+    "show_recipe",
+    is_flag=True,
+    help="Print the recipe that made MODEL, as TOML, and nothing else.",
+)
+@options.of(InspectOptions)
 @options.common
-def inspect(
-    *, model: Path, show_recipe: bool, linted: bool, counted: bool, terminal: Terminal
-) -> int:
+def inspect(*, model: Path, show_recipe: bool, chosen: InspectOptions, terminal: Terminal) -> int:
     """Show which layers are int8, and why others are not.
 
     These are the quantization details: target, layers, learnables with type and shape.
     """
-    from onnxq import api
-    from onnxq.cli import recipe
+    from onnxq.commands.inspect import inspect as run
     from onnxq.errors import ModelError
-    from onnxq.quantization.details import details
+    from onnxq.model.files import load
+    from onnxq.model.recipes import recorded_recipe
     from onnxq.report import details as report
 
-    loaded = api.load(model)
-    made_by = recipe.recorded(loaded)
+    loaded = load(model)
     if show_recipe and not terminal.json:
+        made_by = recorded_recipe(loaded)
         if not made_by:
             raise ModelError(
                 f"{model} carries no recipe", hint="what onnxq equalize and quantize write does"
             )
         terminal.raw(made_by)
         return 0
-    findings = ran = None
-    if linted:
-        from onnxq.validation.lint import lint
-
-        findings = lint(loaded)
-        terminal.line(report.lint_summary(findings))
-        if findings:
-            terminal.table(report.lint_table(findings))
-    if counted:
-        from onnxq.validation.kernels import kernels
-
-        ran = kernels(loaded)
-        terminal.line(report.kernel_summary(ran))
-        if terminal.verbose or not all(each.integer for each in ran):
-            terminal.table(report.kernel_table(ran, whole=terminal.verbose))
-    found = details(loaded)
-    if not (linted or counted):
-        for text in report.summary(loaded, found):
+    found = run(loaded, chosen)
+    if found.findings is not None:
+        terminal.line(report.lint_summary(found.findings))
+        if found.findings:
+            terminal.table(report.lint_table(found.findings))
+    if found.kernels is not None:
+        terminal.line(report.kernel_summary(found.kernels))
+        if terminal.verbose or not all(each.integer for each in found.kernels):
+            terminal.table(report.kernel_table(found.kernels, whole=terminal.verbose))
+    if not (chosen.lint or chosen.kernels):
+        for text in report.summary(loaded, found.details):
             terminal.line(text)
-        for content in report.tables(loaded, found):
+        for content in report.tables(loaded, found.details):
             terminal.table(content)
-    told = {"recipe": made_by, "findings": findings, "kernels": ran}
-    terminal.document("inspect", report.document(loaded, found) | told)
-    return GATE_FAILED if findings else 0
+    told = {"recipe": found.recipe, "findings": found.findings, "kernels": found.kernels}
+    terminal.document("inspect", report.document(loaded, found.details) | told)
+    return GATE_FAILED if found.findings else 0

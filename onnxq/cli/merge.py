@@ -24,18 +24,12 @@ def merge(*, parts: tuple[Path, ...], output: Path, terminal: Terminal) -> None:
     The result has the same bits as one pass over all of it.
     """
     from onnxq.calibration import files
-    from onnxq.calibration.merge import merge as merge_parts
-    from onnxq.errors import DataError
+    from onnxq.commands.merge import merge as run
     from onnxq.report.calibration import summary
     from onnxq.report.table import count
 
     options.check_output(output, *parts)
-    calibrations = [files.load(part) for part in parts]
-    try:
-        whole = merge_parts(calibrations)
-    except DataError as error:
-        names = ", ".join(map(str, parts))
-        raise DataError(f"{names}: {error.message}", hint=error.hint) from None
+    whole = run(parts)
     files.save(whole, output)
     if whole.shards != ((1, 1),):
         seen = ", ".join(str(index) for index, _ in whole.shards)

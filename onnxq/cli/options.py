@@ -12,6 +12,9 @@ from click.shell_completion import CompletionItem
 
 from onnxq.cli.terminal import Terminal
 from onnxq.errors import OnnxqError
+from onnxq.options.fields import REQUIRED, Option, Options, options_of
+from onnxq.options.kinds import Choice, Flag, Kind, Several
+from onnxq.options.values import File, NameOrFile, TextOr
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -57,51 +60,8 @@ def _at_fault(values: Iterable[object]) -> OnnxqError | None:
     return next((each for each in refusals if each is not None), None)
 
 
-def complete_file(
-    _ctx: click.Context, _param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """Let the shell complete a path."""
-    return [CompletionItem(incomplete, type="file")]
-
-
 def model_argument(name: str = "model", metavar: str = "MODEL") -> Decorator:
     return click.argument(name, type=FILE, metavar=metavar)
-
-
-def data_option(*, required: bool = False, extra: str = "") -> Decorator:
-    return click.option(
-        "--data", metavar="DATA", required=required, shell_complete=complete_file,
-        help="Samples: an .npz, .npy, .h5, .parquet or .tar file, a folder of images, of class "
-        f"folders or of test_data_set_*, file.py:function, or random:N.{extra}",
-    )  # fmt: skip
-
-
-def preprocess_option() -> Decorator:
-    return click.option(
-        "--preprocess", metavar="P",
-        help="How images become inputs: imagenet, tf, unit, or pairs such as "
-        "resize=96,crop=96,mean=0.5,std=0.5.",
-    )  # fmt: skip
-
-
-def samples_option() -> Decorator:
-    return click.option(
-        "--samples", type=click.IntRange(min=1), metavar="N", help="Use at most N samples."
-    )
-
-
-def batch_size_option() -> Decorator:
-    return click.option(
-        "--batch-size", type=click.IntRange(min=1), default=8, show_default=True, metavar="B",
-        help="Samples to run at once; a size the model fixes wins.",
-    )  # fmt: skip
-
-
-def calibration_option() -> Decorator:
-    return click.option(
-        "--calibration", type=FILE, metavar="FILE.calib",
-        help="A file that onnxq calibrate wrote for this model.",
-    )  # fmt: skip
 
 
 def output_option(what: str, metavar: str, *, required: bool = True) -> Decorator:
@@ -110,89 +70,120 @@ def output_option(what: str, metavar: str, *, required: bool = True) -> Decorato
     )
 
 
-def choice(name: str, values: tuple[str, ...], help_text: str, *, default: str) -> Decorator:
-    """An option with fixed values, the default of which `--help` shows."""
+# --- from option values ----------------------------------------------------------------------
+
+
+class Checked(click.ParamType):  # type: ignore[type-arg]  # 8.1 has no argument
+    """Values of an option's kind, which says what is wrong with others."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.name = kind.wanted
+        self._kind = kind
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,  # noqa: ARG002
+    ) -> Any:
+        """The value in its one form; a wrong one is a `UsageError` that begins with the flag."""
+        name = max(param.opts, key=len) if param else "the value"
+        found = self._kind.read(value) if isinstance(value, str) else value
+        return self._kind.accept(found, name)
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """The choices that begin so; a file where the kind has none."""
+        if isinstance(self._kind, Choice):
+            words = self._kind.values
+            return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+        if isinstance(self._kind, (File, TextOr)):
+            return [CompletionItem(incomplete, type="file")]
+        if isinstance(self._kind, NameOrFile):
+            words = self._kind.names
+            found = [CompletionItem(word) for word in words if word.startswith(incomplete)]
+            return found or [CompletionItem(incomplete, type="file")]
+        return []
+
+
+def add(name: str, option: Option) -> Decorator:
+    """Add one option, which the command gets as `name`."""
+    kind, long_name = option.kind, option.long_name(name)
+    known = option.default is not None and option.default is not REQUIRED
+    default = kind.write(option.default) if known else None
+    shown = bool(default) or (isinstance(kind, Flag) and kind.negatable)
+    if isinstance(kind, Flag):
+        both = f"{long_name}/--no-{long_name.lstrip('-')}" if kind.negatable else long_name
+        return click.option(
+            name, both, is_flag=True, default=default, show_default=shown, help=option.help
+        )
+    each = kind.each if isinstance(kind, Several) else kind
+    choices = f"[{'|'.join(each.values)}]" if isinstance(each, Choice) else None
     return click.option(
-        name, type=click.Choice(values), default=default, show_default=True, help=help_text
+        name,
+        long_name,
+        type=Checked(each),
+        multiple=isinstance(kind, Several),
+        default=default,
+        show_default=shown,
+        required=option.default is REQUIRED,
+        metavar=option.metavar or choices,
+        help=option.help,
     )
 
 
-class TargetType(click.Choice[str]):
-    """A shipped target by its name, or a file that describes another."""
+def of(options: type[Options]) -> Decorator:
+    """Add the options of a command, which gets them, checked, as `chosen`.
 
-    name = "target"
+    Everything in the command knows the libraries of custom operators among them.
+    """
+    known = {name: each for name, each in options_of(options).items() if each.flag is not None}
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """As `Choice` does, but the path of a TOML file passes."""
-        if isinstance(value, str) and value.endswith(".toml"):
-            return value
-        return str(super().convert(value, param, ctx))
+    def decorate(function: Decorated) -> Decorated:
+        @functools.wraps(function)
+        def wrapper(**values: Any) -> Any:
+            given = {name: values.pop(name) for name in known}
+            chosen = options.of({n: v for n, v in given.items() if v is not None and v != ()})
+            if given.get("libraries"):
+                from onnxq.model.session import custom_operators
+
+                click.get_current_context().with_resource(custom_operators(given["libraries"]))
+            return function(chosen=chosen, **values)
+
+        decorated: Decorated = wrapper  # type: ignore[assignment]
+        for name, each in reversed(known.items()):
+            decorated = add(name, each)(decorated)
+        return decorated
+
+    return decorate
 
 
-def target_option(help_text: str) -> Decorator:
-    """Whom the int8 model is for."""
+def recipe_option(options: type[Options]) -> Decorator:
+    """Defaults from a file; see `onnxq.options.recipe`."""
+
+    def read(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
+        if path is not None:
+            from onnxq.options import recipe
+
+            # Made the defaults, so that the command line wins.
+            ctx.default_map = {**(ctx.default_map or {}), **recipe.read(path, options)}
+
     return click.option(
-        "--target", type=TargetType(("gpu", "cpu")), default="gpu", show_default=True,
-        metavar="[gpu|cpu|FILE.toml]", help=help_text,
-    )  # fmt: skip
-
-
-def recipe_option() -> Decorator:
-    """Defaults from a file; see `onnxq.cli.recipe`."""
-
-    def read(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
-        from onnxq.cli.recipe import take
-
-        take(ctx, param, path)
-
-    return click.option(
-        "--recipe", type=FILE, metavar="FILE.toml", is_eager=True, expose_value=False,
-        callback=read, help="Take options from this file; those given here win.",
-    )  # fmt: skip
-
-
-def max_drop_option() -> Decorator:
-    return click.option(
-        "--max-drop", type=float, metavar="X",
-        help="Fail if a quantized model's metric falls more than X below the float "
-        "one's, in its unit; for sqnr, if the error is above X % of the outputs.",
-    )  # fmt: skip
-
-
-def min_accuracy_option() -> Decorator:
-    return click.option(
-        "--min-accuracy", type=float, metavar="X", help="Fail if any model's metric is below X."
+        "--recipe",
+        type=FILE,
+        metavar="FILE.toml",
+        is_eager=True,
+        expose_value=False,
+        callback=read,
+        help="Take options from this file; those given here win.",
     )
 
 
-def absorb_option(*, default: bool, extra: str) -> Decorator:
-    return click.option(
-        "--absorb-bias/--no-absorb-bias", default=default, show_default=True,
-        help=f"Center activations by shifting biases{extra}.",
-    )  # fmt: skip
-
-
-def dask_option() -> Decorator:
-    return click.option(
-        "--dask", metavar="ADDRESS",
-        help="Run on the workers of this Dask scheduler, such as tcp://host:8786; they see model "
-        "and data under the same paths.",
-    )  # fmt: skip
-
-
-def libraries_option() -> Decorator:
-    """Libraries that every session of the command knows."""
-
-    def register(ctx: click.Context, _param: click.Parameter, paths: tuple[Path, ...]) -> None:
-        if paths:
-            from onnxq.model.session import custom_operators
-
-            ctx.with_resource(custom_operators(paths))
-
-    return click.option(
-        "--custom-op-library", type=FILE, multiple=True, metavar="FILE", expose_value=False,
-        callback=register, help="Shared library of custom operators for ONNX Runtime.",
-    )  # fmt: skip
+# --- outputs ---------------------------------------------------------------------------------
 
 
 def check_output(output: Path | None, *inputs: Path | str | None) -> None:

@@ -8,6 +8,7 @@ import click
 
 from onnxq.cli import options
 from onnxq.cli.run import GATE_FAILED
+from onnxq.options.report import ReportOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,24 +20,14 @@ if TYPE_CHECKING:
 @options.model_argument()
 @click.argument("quantized", type=options.FILE, nargs=-1, metavar="[QUANTIZED]…")
 @options.output_option("the page", "REPORT.html")
-@options.calibration_option()
-@options.data_option(extra=" Measures accuracy, SQNR and each layer's error.")
-@options.preprocess_option()
-@options.samples_option()
-@options.max_drop_option()
-@options.min_accuracy_option()
+@options.of(ReportOptions)
 @options.common
 def report(
     *,
     model: Path,
     quantized: tuple[Path, ...],
     output: Path,
-    calibration: Path | None,
-    data: str | None,
-    preprocess: str | None,
-    samples: int | None,
-    max_drop: float | None,
-    min_accuracy: float | None,
+    chosen: ReportOptions,
     terminal: Terminal,
 ) -> int:
     """Write a page on models: verdict, layers, ranges, weights.
@@ -44,15 +35,14 @@ def report(
     MODEL is the float model, QUANTIZED are models made from it. One file that needs no network.
     Exit code 1 says that a gate failed; the page is written all the same.
     """
+    from onnxq.commands.inputs import as_models
+    from onnxq.model.files import load
     from onnxq.records import write_bytes
     from onnxq.report.html import collect, render
     from onnxq.report.validation import verdict
 
-    options.check_output(output, model, data, calibration, *quantized)
-    found = collect(
-        model, quantized, calibration=calibration, data=data, preprocess=preprocess,
-        samples=samples, max_drop=max_drop, min_accuracy=min_accuracy, progress=terminal.progress,
-    )  # fmt: skip
+    options.check_output(output, model, chosen.data, chosen.calibration, *quantized)
+    found = collect(load(model), as_models(quantized), chosen, terminal.progress)
     page = render(found).encode()
     write_bytes(output, page)
     for text in found.notes:
@@ -62,8 +52,16 @@ def report(
     for gate in gates:
         if not gate.passed:
             terminal.note(verdict(gate))
-    terminal.document("report", {
-        "model": model, "quantized": quantized, "output": output, "size_bytes": len(page),
-        "passed": found.passed, "gates": gates, "notes": found.notes,
-    })  # fmt: skip
+    terminal.document(
+        "report",
+        {
+            "model": model,
+            "quantized": quantized,
+            "output": output,
+            "size_bytes": len(page),
+            "passed": found.passed,
+            "gates": gates,
+            "notes": found.notes,
+        },
+    )
     return 0 if found.passed else GATE_FAILED

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxq.cli.signals import STOPS, Stop
-from onnxq.cli.terminal import printable
+from onnxq.cli.text import printable
 from onnxq.errors import OnnxqError
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from onnxq.cli.text import printable
 from onnxq.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -78,18 +79,6 @@ class Terminal:
             from onnxq.records import to_json
 
             self.raw(to_json(command, content) + "\n")
-
-
-def printable(text: str) -> str:
-    r"""The text with what would steer a terminal written out, such as `\x1b`.
-
-    Names in a model or an archive may hold anything.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in text
-    )
 
 
 def _print(text: str, *, error: bool) -> None:

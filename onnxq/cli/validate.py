@@ -9,50 +9,29 @@ import click
 
 from onnxq.cli import options
 from onnxq.cli.run import GATE_FAILED
+from onnxq.options.validate import ValidateOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from onnxq.api import Validation
     from onnxq.cli.terminal import Terminal
+    from onnxq.commands.validate import Validation
 
 
 @click.command()
 @options.model_argument("float_model", "FLOAT")
 @click.argument("quantized", type=options.FILE, nargs=-1, metavar="[QUANTIZED]…")
-@options.data_option(required=True)
-@options.preprocess_option()
-@options.samples_option()
-@click.option("--metric", "metrics", multiple=True, metavar="METRIC",
-              help="top1, top5, sqnr, cosine or FILE.py:function; repeatable; gates look at the "
-              "first.  [default: top1 if the data have labels, sqnr, cosine]")  # fmt: skip
-@click.option("--execution", "executions", multiple=True, default=("emulate",), show_default=True,
-              type=click.Choice(("emulate", "cpu", "cuda")),
-              help="How quantized models run; repeatable.")  # fmt: skip
-@options.max_drop_option()
-@options.min_accuracy_option()
-@click.option("--layers", is_flag=True,
-              help="Rank each quantized model's layers by their share of its output error."
-              )  # fmt: skip
-@options.dask_option()
-@options.libraries_option()
-@click.option("--junit", type=options.FILE, metavar="FILE.xml",
-              help="Write the gates as JUnit XML here.")  # fmt: skip
+@options.of(ValidateOptions)
+@click.option(
+    "--junit", type=options.FILE, metavar="FILE.xml", help="Write the gates as JUnit XML here."
+)
 @options.common
 def validate(
     *,
     float_model: Path,
     quantized: tuple[Path, ...],
-    data: str,
-    preprocess: str | None,
-    samples: int | None,
-    metrics: tuple[str, ...],
-    executions: tuple[str, ...],
-    max_drop: float | None,
-    min_accuracy: float | None,
-    layers: bool,
-    dask: str | None,
+    chosen: ValidateOptions,
     junit: Path | None,
     terminal: Terminal,
 ) -> int:
@@ -60,22 +39,18 @@ def validate(
 
     All of them run over the same samples. Exit code 1 says that a gate failed.
     """
-    from onnxq import api
+    from onnxq.commands.inputs import as_models
+    from onnxq.commands.validate import validate as run
+    from onnxq.model.files import load
     from onnxq.records import write_bytes
     from onnxq.report import layers as layer_report
     from onnxq.report import validation as report
     from onnxq.report.junit import junit as to_junit
     from onnxq.report.table import count
 
-    options.check_output(junit, float_model, data, *quantized)
-    reference = api.load(float_model)
-    source = api.as_source(data, reference, preprocess=preprocess, samples=samples)
-    result = api.validate(
-        reference, quantized, source, metrics=metrics or None, executions=executions,
-        max_drop=max_drop, min_accuracy=min_accuracy, layers=layers, dask=dask,
-        progress=terminal.progress,
-    )  # fmt: skip
-    paths = [float_model, *(path for path in quantized for _ in executions)]
+    options.check_output(junit, float_model, chosen.data, *quantized)
+    result = run(load(float_model), as_models(quantized), chosen, terminal.progress)
+    paths = [float_model, *(path for path in quantized for _ in chosen.executions)]
     terminal.table(report.metric_table(result, paths))
     terminal.table(report.gate_table(result))
     for path, each in zip(quantized, result.layers, strict=False):

@@ -14,10 +14,11 @@ from onnxq.data.source import Array, Batch, DataSource, fixed_batch, samples_in,
 from onnxq.errors import ModelError
 from onnxq.model.model import Model, TensorSpec
 from onnxq.model.session import Runtime, run
+from onnxq.options import shared
 
 Result = TypeVar("Result")
 
-BATCH_SIZE = 8
+BATCH_SIZE = shared.BATCH_SIZE
 """Samples run at once, where the caller does not say and the model does not fix it."""
 
 

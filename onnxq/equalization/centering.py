@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from onnxq.calibration.derived import Derived
 from onnxq.calibration.ranges import Distribution, Range, distribution, estimate, noise
 from onnxq.calibration.statistics import Calibration, TensorStatistics
-from onnxq.equalization.classes import find_classes
-from onnxq.equalization.sensitivity import input_gains
 from onnxq.formats.scheme import REFERENCE
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
@@ -302,22 +300,6 @@ def _symmetric_noise(data: Distribution, ranges: str, levels: int) -> float:
 
 def _decibels(before: float, after: float) -> float:
     return float(10 * np.log10(before / after)) if before > 0 and after > 0 else 0.0
-
-
-def center(
-    model: Model, calibration: Calibration, ranges: str, levels: int = REFERENCE_LEVELS
-) -> tuple[Model, Centering]:
-    """Plan and apply.
-
-    Args:
-        calibration: of exactly this model.
-        ranges: the estimator that will choose the ranges.
-        levels: quantization levels of activations.
-    """
-    graph = Graph(model)
-    gains = input_gains(graph, find_classes(graph), calibration)
-    plan = plan_centering(graph, calibration, gains, ranges, levels)
-    return center_by(model, plan), plan
 
 
 def rolled_back(plan: Centering, reason: str) -> Centering:

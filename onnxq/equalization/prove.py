@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.data.gather import run_batches
+from onnxq.data.gather import BATCH_SIZE, gather, run_batches
+from onnxq.data.source import DataSource
 from onnxq.model.model import Model
 from onnxq.model.session import exact_equal
 
 Feeds = Mapping[str, NDArray[Any]]
 Output = NDArray[Any] | list[Any] | dict[Any, Any] | None
 """What ONNX Runtime gives for a tensor, a sequence, a map or an absent optional value."""
+
+PROOF_SAMPLES = 16
+"""Samples on which equalization proves that the float outputs stay the same."""
 
 REAL_TOLERANCE = 1e-5
 """Largest relative difference allowed with real scales, of the output's largest magnitude."""
@@ -111,6 +115,13 @@ def _as_array(value: Output) -> NDArray[Any]:
 
 def _power(values: NDArray[Any]) -> float:
     return float(np.square(values, dtype=np.float64).sum()) if values.dtype.kind == "f" else 0.0
+
+
+def proof_feeds(model: Model, source: DataSource | None, size: int = BATCH_SIZE) -> list[Feeds]:
+    """Inputs for the proof, from data where there are any, in batches of `size`."""
+    if source is None:
+        return random_feeds(model)
+    return gather(source, model.inputs, PROOF_SAMPLES, size=size)
 
 
 def random_feeds(model: Model, *, batches: int = 2, seed: int = 0) -> list[Feeds]:

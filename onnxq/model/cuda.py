@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from onnxq.errors import ModelError, ProviderError
+from onnxq.refusal import Refusal
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -85,6 +86,15 @@ def require_cuda() -> None:
             hint="run on the CPU, or on a machine with an NVIDIA GPU",
         )
     check_libraries(libraries())
+
+
+def refusal_of_cuda() -> Refusal | None:
+    """Why no CUDA device can be used here; None where one can."""
+    try:
+        require_cuda()
+    except ProviderError as error:
+        return Refusal(error.message)
+    return None
 
 
 def _devices() -> int:

@@ -92,8 +92,10 @@ class Details:
     record: dict[str, Any]
 
 
-def details_json(result: QuantizationResult, calibration: Calibration) -> str:
-    """The metadata entry that `details` reads back."""
+def details_json(
+    result: QuantizationResult, calibration: Calibration | None, settings: Mapping[str, Any]
+) -> str:
+    """The metadata entry that `details` reads back; the settings are the command's options."""
     plan = result.plan
     equalization = result.equalization
     entry = {
@@ -102,6 +104,7 @@ def details_json(result: QuantizationResult, calibration: Calibration) -> str:
         "target": plan.target.name,
         "scheme": plan.scheme.name,
         "options": plan.options,
+        "settings": settings,
         "folded_batch_norms": result.normalization.folded_batch_norms,
         "folded_pads": result.normalization.folded_pads,
         "joined_biases": result.normalization.joined_biases,
@@ -133,7 +136,8 @@ def details_json(result: QuantizationResult, calibration: Calibration) -> str:
         "weights_rounded_adaptively": sum(record.adaptive for record in result.roundings),
         "biases_corrected": sum(record.accepted for record in result.corrections),
         "search": result.search,
-        "calibration": {
+        "calibration": calibration
+        and {
             "samples": calibration.samples,
             "data": calibration.data,
             "note": calibration.note,

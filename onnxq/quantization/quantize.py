@@ -6,21 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from onnxq.calibration.statistics import Calibration
-from onnxq.data.source import samples_in
-from onnxq.equalization.centering import Centering, center_by, derive_shifted, plan_centering
+from onnxq.equalization.centering import Centering
 from onnxq.equalization.choose import KERNEL_WORTH, Choice, EqualizationOptions, choose
 from onnxq.equalization.classes import find_classes
-from onnxq.equalization.derive import derive_calibration
-from onnxq.equalization.equalize import Equalization, carry_out
-from onnxq.equalization.prove import Feeds, compare_outputs, random_feeds, run_reference
-from onnxq.equalization.sensitivity import input_gains
+from onnxq.equalization.equalize import Equalization
+from onnxq.equalization.prepare import Prepared, centered, scaled, unchanged
+from onnxq.equalization.prove import compare_outputs, random_feeds, run_reference
 from onnxq.equalization.solve import decibels
 from onnxq.formats.scheme import Scheme
-from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.narrow import Narrowing
@@ -32,34 +26,14 @@ from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
 from onnxq.quantization.planning import plan_quantization
 from onnxq.quantization.rest import narrow_rest
 from onnxq.quantization.rounding import Rounding
+from onnxq.quantization.samples import Samples
 from onnxq.quantization.search import Search
 from onnxq.quantization.sequential import SettledLayers, settle_layers
 from onnxq.shown import Shown
 from onnxq.targets import Target
 
-PROOF_SAMPLES = 8
-"""Samples on which equalization is proved."""
-
 TIE_MARGIN = 15.0
 """A tied Clip is used only if the float change is this many dB below the quantization noise."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The float model as it will be quantized: what a plan starts from.
-
-    Attributes:
-        model: equalized and centered.
-        calibration: of exactly that model.
-        gains: tensor → how much an error in each of its channels matters (channels,).
-        equalization, centering: what was done; None where not asked for.
-    """
-
-    model: Model
-    calibration: Calibration
-    gains: Mapping[str, NDArray[np.float64]]
-    equalization: Equalization | None = None
-    centering: Centering | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -103,39 +77,18 @@ class QuantizationResult(Shown):
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Samples in memory: those that settle layers, and those held out to measure on.
-
-    `unseen` says whether the calibration never saw the held-out ones either.
-    """
-
-    correction: list[Feeds]
-    held_out: list[Feeds]
-    unseen: bool
-
-    @property
-    def proof(self) -> list[Feeds]:
-        """The first batches, of `PROOF_SAMPLES` samples or more."""
-        chosen: list[Feeds] = []
-        for feeds in self.correction:
-            if sum(map(samples_in, chosen)) >= PROOF_SAMPLES:
-                break
-            chosen.append(feeds)
-        return chosen
-
-
-@dataclass(frozen=True)
 class Request:
     """What to quantize, how, and with what.
 
     Attributes:
+        calibration: of `model`; None for a scheme that leaves activations in float.
         again: an earlier result for the same request; its equalization is used as it is.
         keep: node → why it stays in float.
     """
 
     model: Model
     normalization: Normalization
-    calibration: Calibration
+    calibration: Calibration | None
     samples: Samples | None
     target: Target
     options: QuantizationOptions
@@ -194,39 +147,41 @@ def _choose(request: Request, relu6: str) -> Choice:
 
 def _prepare(request: Request, choice: Choice | None) -> Prepared:
     """Equalize as chosen, if so, and center for targets without zero points."""
-    model, calibration = request.model, request.calibration
-    record = centering = None
-    if choice is not None:
-        feeds = random_feeds(model) if request.samples is None else request.samples.proof
-        model, record = carry_out(choice, feeds)
-        model = infer_shapes(model)
-        calibration, _ = derive_calibration(calibration, record.exponents)
-    graph = Graph(model)
-    gains = input_gains(graph, find_classes(graph), calibration)
-    spec = request.scheme.activation
-    if choice is not None and request.center and spec is not None and spec.symmetric:
-        centering = plan_centering(graph, calibration, gains, request.options.ranges, spec.levels)
-        model = center_by(model, centering)
-        calibration = derive_shifted(calibration, centering)
-    return Prepared(model, calibration, gains, record, centering)
+    if choice is None:
+        return unchanged(request.model, request.calibration)
+    samples, spec = request.samples, request.scheme.activation
+    feeds = random_feeds(request.model) if samples is None else samples.proof
+    prepared, _ = scaled(choice, request.calibration, feeds)
+    if not request.center or spec is None or not spec.symmetric:
+        return prepared
+    return centered(prepared, request.options.ranges, spec.levels)
 
 
 def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, QuantizationResult]:
     """Plan, settle layers, insert, measure."""
     model, samples = prepared.model, request.samples
     plan = plan_quantization(
-        Graph(model), prepared.calibration, request.target, request.options, prepared.gains,
-        fixed=prepared.centering.ranges if prepared.centering else {}, keep=request.keep,
-    )  # fmt: skip
+        Graph(model),
+        prepared.calibration,
+        request.target,
+        request.options,
+        prepared.gains,
+        fixed=prepared.centering.ranges if prepared.centering else {},
+        keep=request.keep,
+    )
     settled = SettledLayers({}, {}, (), ())
     if samples is not None and (request.correct or request.adaptive):
         settled = settle_layers(
-            model, plan, samples.correction, adaptive=request.adaptive, correct=request.correct,
+            model,
+            plan,
+            samples.correction,
+            adaptive=request.adaptive,
+            correct=request.correct,
             progress=request.progress,
-        )  # fmt: skip
+        )
     quantized = insert(model, plan, weights=settled.weights, biases=settled.biases)
     narrowing = None
-    if request.options.half and samples is not None:
+    if request.options.half and samples is not None and prepared.calibration is not None:
         quantized, narrowing = narrow_rest(quantized, prepared.calibration, samples.correction)
     float_sqnr = quantized_sqnr = math.nan
     if samples is not None and samples.held_out:
@@ -234,6 +189,13 @@ def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, Q
         float_sqnr = compare_outputs(optimized, model).sqnr
         quantized_sqnr = compare_outputs(plain, quantized).sqnr
     return quantized, QuantizationResult(
-        request.normalization, prepared, reason, float_sqnr, quantized_sqnr, plan,
-        settled.corrections, settled.roundings, narrowing=narrowing,
-    )  # fmt: skip
+        request.normalization,
+        prepared,
+        reason,
+        float_sqnr,
+        quantized_sqnr,
+        plan,
+        settled.corrections,
+        settled.roundings,
+        narrowing=narrowing,
+    )

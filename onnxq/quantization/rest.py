@@ -9,19 +9,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
+from onnxq.errors import UsageError
+from onnxq.formats.scheme import Scheme
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.narrow import Narrowing, narrow
 from onnxq.model.session import open_session, run, with_outputs
+from onnxq.targets import Target
 
 Feeds = Mapping[str, NDArray[Any]]
+
+
+def require_float_biases(target: Target, scheme: Scheme) -> None:
+    """Raise `UsageError` for a target to which a float16 remainder is of no use."""
+    if scheme.bias is not None:
+        raise UsageError(
+            f"--rest fp16 is no use for target {target.name}: its biases are {scheme.bias}",
+            hint="use --target gpu",
+        )
 
 
 def narrow_rest(
     quantized: Model, calibration: Calibration, batches: Sequence[Feeds]
 ) -> tuple[Model, Narrowing]:
-    """The int8 model with its float remainder in float16; see `onnxq.model.narrow`.
+    """The quantized model with its float remainder in float16; see `onnxq.model.narrow`.
 
     Args:
         calibration: of the float model; tensors of its names hold the same values, but for

@@ -13,13 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from onnxq.options.quantize import MAX_MINUTES, MAX_TRIALS
+
 Made = TypeVar("Made")
-
-MAX_TRIALS = 16
-"""Models made and measured, the first one with all layers quantized included."""
-
-MAX_MINUTES = 10.0
-"""No trial starts later than this after the search began."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a search may cost."""
+    """What a search may cost: models made and measured, and time until the last one starts."""
 
     trials: int = MAX_TRIALS
     minutes: float = MAX_MINUTES
@@ -159,9 +155,14 @@ def search(
         added = order[steps[-1].kept if steps else 0 : size]
         measured = trial.measured
         steps.append(
-            Step(size, tuple(each.node for each in added), measured.value, measured.drop,
-                 measured.passed)
-        )  # fmt: skip
+            Step(
+                size,
+                tuple(each.node for each in added),
+                measured.value,
+                measured.drop,
+                measured.passed,
+            )
+        )
     record = Search(criterion, tuple(steps), tuple(order[:best]), bool(passing), ended)
     return trials[best].made, record
 

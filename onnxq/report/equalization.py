@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from onnxq.api import EqualizationResult
+    from onnxq.commands.equalize import EqualizationResult
     from onnxq.equalization.centering import Centering
     from onnxq.equalization.equalize import Equalization
     from onnxq.equalization.prove import Proof

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq import api
 from onnxq.calibration.statistics import Calibration
+from onnxq.commands.calibrate import calibrate
+from onnxq.commands.inputs import as_calibration, as_model
 from onnxq.equalization.classes import Barrier
 from onnxq.formats.parameters import Parameters
 from onnxq.model.graph import Node
 from onnxq.model.model import Model
 from onnxq.model.operators import QuantizedRule, ScaleRule, operator_of
+from onnxq.options.calibrate import CalibrateOptions
 from onnxq.progress import SILENT, Progress
 from onnxq.quantization.plan import QuantizationOptions
 from onnxq.quantization.planning import plan_quantization
@@ -104,15 +106,15 @@ def explain(
         UsageError: there is no such node; the hint names the nearest.
         ModelError, DataError: the model or the calibration is refused.
     """
-    model = api.as_model(model)
+    model = as_model(model)
     looked_at, note = look_at(model), ""
     found = looked_at.find(node)
     if looked_at.quantized is None:
         if calibration is None:
-            calibration = api.calibrate(model, f"random:{RANDOM}", progress=progress)
+            calibration = calibrate(model, CalibrateOptions(data=f"random:{RANDOM}"), progress)
             note = f"ranges are those of {RANDOM} random samples; --calibration gives the real ones"
         else:
-            calibration = api.as_calibration(calibration, model)
+            calibration = as_calibration(calibration, model)
         plan = plan_quantization(
             looked_at.graph, calibration, target_named(target), QuantizationOptions()
         )

@@ -12,7 +12,7 @@ from onnxq.report.table import decibels, number
 from onnxq.report.validation import gate_with_unit, verdict
 
 if TYPE_CHECKING:
-    from onnxq.api import Validation
+    from onnxq.commands.validate import Validation
 
 
 def junit(result: Validation, paths: Sequence[Path]) -> str:

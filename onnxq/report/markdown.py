@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from onnxq.api import Validation
+    from onnxq.commands.validate import Validation
     from onnxq.report.table import Table
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxq.api import EqualizationResult, Validation
 from onnxq.calibration.statistics import Calibration
+from onnxq.commands.equalize import EqualizationResult
+from onnxq.commands.validate import Validation
 from onnxq.errors import UsageError
 from onnxq.model.status import Float
 from onnxq.quantization.quantize import QuantizationResult

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from onnxq.api import Validation
+    from onnxq.commands.validate import Validation
     from onnxq.validation.compare import Row
     from onnxq.validation.gates import Gate
 

@@ -203,7 +203,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(_path: object) -> None:
         raise AssertionError("long work began")
 
-    monkeypatch.setattr("onnxq.api.load", load)
+    monkeypatch.setattr("onnxq.model.files.load", load)
 
 
 @pytest.mark.usefixtures("unread")
@@ -247,7 +247,7 @@ def test_output_is_an_input(case: Case):
     [
         (("frobnicate",), ("frobnicate",)),
         (("quantize",), ("MODEL",)),
-        (("quantize", "m.onnx"), ("-o OUT.onnx",)),
+        (("quantize", "m.onnx", "--data", "d"), ("-o OUT.onnx",)),
         (("quantize", "m.onnx", "-o", "q.onnx"), ("--data", "--calibration")),
         (("quantize", "m.onnx", "-o", "q.onnx", "--data", "d", "--target", "tpu"), ("tpu", "gpu")),
         (("quantize", "m.onnx", "--rounding", "up"), ("--rounding", "adaptive")),

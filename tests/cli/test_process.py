@@ -163,7 +163,9 @@ def raising(error: BaseException):
 
 
 def test_a_bug_is_exit_5(case: Case, monkeypatch):
-    monkeypatch.setattr("onnxq.api.quantize", raising(RuntimeError("the impossible\nhappened")))
+    monkeypatch.setattr(
+        "onnxq.commands.quantize.quantize", raising(RuntimeError("the impossible\nhappened"))
+    )
     arguments = ("quantize", case.model, "--data", case.data, "-o", case.out)
     result = run(*arguments)
     assert result.code == 5
@@ -177,7 +179,7 @@ def test_a_bug_is_exit_5(case: Case, monkeypatch):
 
 
 def test_interrupted_is_exit_130(case: Case, monkeypatch):
-    monkeypatch.setattr("onnxq.api.quantize", raising(KeyboardInterrupt()))
+    monkeypatch.setattr("onnxq.commands.quantize.quantize", raising(KeyboardInterrupt()))
     result = run("quantize", case.model, "--data", case.data, "-o", case.out)
     assert (result.code, result.out, result.err) == (130, "", "interrupted\n")
 

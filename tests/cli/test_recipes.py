@@ -4,7 +4,7 @@ import onnxq as library
 import pytest
 import tomllib
 from cli_case import Case, run
-from onnxq.cli.recipe import recorded
+from onnxq.model.recipes import recorded_recipe
 
 OPTIONS = ("--target", "cpu", "--ranges", "minmax", "--exclude", "^add$", "--weights", "per-tensor",
            "--no-absorb-bias", "--samples", "20")  # fmt: skip
@@ -57,7 +57,7 @@ def test_preprocessing_may_be_a_table(case: Case):
     )
     result = run("quantize", case.model, "--recipe", recipe, "-o", case.out)
     assert result.code == 0, result.err
-    carried = tomllib.loads(recorded(library.load(case.out)))["quantize"]
+    carried = tomllib.loads(recorded_recipe(library.load(case.out)))["quantize"]
     assert carried["preprocess"] == "resize=8,crop=8,mean=0.5:0.4:0.3,std=0.5"
 
 
@@ -68,12 +68,15 @@ def test_preprocessing_may_be_a_table(case: Case):
         ('[quantise]\ntarget = "cpu"\n', "did you mean 'quantize'?"),
         ('target = "cpu"\n', "'target' is no table of a command such as [quantize]"),
         ('[equalize]\nscales = "real"\n', "it has no table [quantize]"),
-        ("[quantize]\ntarget = 3\n", "target must be a string, not 3"),
+        ("[quantize]\ntarget = 3\n", "target must be gpu, cpu or the path of a .toml file, not 3"),
         ('[quantize]\nequalize = "yes"\n', "equalize must be true or false, not 'yes'"),
-        ("[quantize]\nsamples = 2.5\n", "samples must be a whole number, not 2.5"),
+        ("[quantize]\nsamples = 2.5\n", "samples must be a whole number of at least 1, not 2.5"),
         ("[quantize]\nmax-drop = true\n", "max-drop must be a number, not True"),
-        ("[quantize]\nexclude = [1]\n", "exclude must be a list of strings"),
-        ('[quantize]\ntarget = "tpu"\n', "'tpu' is not one of"),
+        ("[quantize]\nexclude = [1]\n", "exclude must be a regular expression, not 1"),
+        (
+            '[quantize]\ntarget = "tpu"\n',
+            "recipe.toml: target must be gpu, cpu or the path of a .toml file, not 'tpu'",
+        ),
         ('[quantize]\noutput = "x.onnx"\n', "unknown key 'output'"),
         ("[quantize\n", "not a TOML file"),
     ],

@@ -6,13 +6,9 @@ from hypothesis import given, settings
 from onnxq.api import calibrate, equalize, quantize
 from onnxq.calibration.stream import observe
 from onnxq.data import open_data
-from onnxq.equalization.centering import (
-    center,
-    center_by,
-    derive_shifted,
-    plan_centering,
-)
+from onnxq.equalization.centering import center_by, plan_centering
 from onnxq.equalization.classes import find_classes
+from onnxq.equalization.prepare import centered, unchanged
 from onnxq.equalization.prove import compare_outputs, run_reference
 from onnxq.equalization.sensitivity import input_gains
 from onnxq.errors import UsageError
@@ -62,12 +58,13 @@ ACTIVATIONS = {
 def test_activations_are_centered(kind):
     model = pointwise(ACTIVATIONS[kind])
     calibration = calibrated(model)
-    centered, plan = center(model, calibration, "mse")
+    done = centered(unchanged(model, calibration), "mse")
+    plan = done.centering
     shift = next(s for s in plan.shifts if s.producer == "first")
     assert shift.readers == ("second",)
-    assert change(model, centered).difference < 1e-5
+    assert change(model, done.model).difference < 1e-5
     before = calibration.tensors[shift.tensor]
-    after = derive_shifted(calibration, plan).tensors[shift.tensor]
+    after = done.calibration.tensors[shift.tensor]
     assert max(-after.low, after.high) < max(-before.low, before.high)
     if kind != "nothing":
         assert shift.limits
@@ -102,7 +99,7 @@ def test_what_cannot_absorb_stops_it(reader, reason):
     b = Builder(2)
     x = b.op("Relu", b.conv(b.input(3, 8, 8), 16, 3, name="first"))
     model = b.model(b.head(reader(b, x)))
-    _, plan = center(model, calibrated(model), "mse")
+    plan = centered(unchanged(model, calibrated(model)), "mse").centering
     assert reason in plan.refused["first"]
 
 
@@ -113,13 +110,14 @@ def test_offsets_of_residual_branches_add_up():
     total = b.op("Add", x, y)
     model = b.model(b.head(b.conv(total, 4, name="last")))
     calibration = calibrated(model)
-    centered, plan = center(model, calibration, "mse")
+    done = centered(unchanged(model, calibration), "mse")
+    plan = done.centering
     assert {"trunk", "branch"} <= {shift.producer for shift in plan.shifts}
     offsets = {shift.producer: shift.offset for shift in plan.shifts}
     assert np.allclose(plan.offsets[total], offsets["trunk"] + offsets["branch"])
-    assert change(model, centered).difference < 1e-5
+    assert change(model, done.model).difference < 1e-5
     # The derived histograms agree with those of the centered model to the width of a bin.
-    fresh, derived = calibrated(centered), derive_shifted(calibration, plan)
+    fresh, derived = calibrated(done.model), done.calibration
     for name in plan.offsets:
         a, b_ = fresh.tensors[name], derived.tensors[name]
         assert np.allclose(a.minimum, b_.minimum, atol=1e-4)
@@ -134,8 +132,8 @@ def test_random_graphs_keep_their_outputs(model):
     calibration = calibrated(model)
     gains = input_gains(graph, find_classes(graph), calibration)
     plan = plan_centering(graph, calibration, gains, "minmax", 255)
-    centered = center_by(model, plan)
-    assert -change(model, centered).sqnr < -80
+    moved = center_by(model, plan)
+    assert -change(model, moved).sqnr < -80
     weighted = {node.name for node in graph.nodes if node.op_type in {"Conv", "Gemm"}}
     named = {shift.producer for shift in plan.shifts} | set(plan.refused)
     assert weighted <= named
@@ -149,8 +147,8 @@ def test_it_gains_in_int8():
         for absorb_bias in (False, True)
     )
     reference = run_reference(model, [random_feeds(model, 3, batch=32)], levels=(False,))
-    plain, centered = (compare_outputs(reference, each).sqnr for each in (off, on))
-    assert centered > plain + 1
+    plain, better = (compare_outputs(reference, each).sqnr for each in (off, on))
+    assert better > plain + 1
 
 
 def test_equalize_absorbs_only_when_asked():

@@ -196,7 +196,7 @@ def test_a_second_attempt_starts_from_the_first(calibration, monkeypatch):
     onnxq.quantize(uneven(), random_feeds(uneven(), batch=64))
     monkeypatch.undo()
     first, result = quantize(requests[0])
-    monkeypatch.setattr(stage, "carry_out", None)
+    monkeypatch.setattr(stage, "scaled", None)
     again, same = quantize(replace(requests[0], again=result))
     assert again.proto.SerializeToString(deterministic=True) == first.proto.SerializeToString(
         deterministic=True

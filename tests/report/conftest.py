@@ -4,7 +4,6 @@ import numpy as np
 import onnx
 import onnxq
 import pytest
-from onnxq.report.html import collect
 from reporting import EVIL, Reported, renamed
 
 from testdata import uneven
@@ -23,5 +22,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     int8, _ = onnxq.quantize(model, data, weights="per-tensor", ranges="mse")
     onnxq.save(int8, folder / "model.int8.onnx")
     int8 = onnxq.load(folder / "model.int8.onnx")
-    report = collect(folder / "model.onnx", [folder / "model.int8.onnx"], data=data, max_drop=50.0)
+    _, report = onnxq.report(
+        folder / "model.onnx", [folder / "model.int8.onnx"], data=data, max_drop=50.0
+    )
     return Reported(model, int8, data, report)

@@ -13,7 +13,7 @@ from onnxq.formats.fit import fit_range
 from onnxq.formats.scheme import activations_in
 from onnxq.formats.table import FORMATS
 from onnxq.model.session import open_session, run, with_outputs
-from onnxq.report.html import charts, collect, render
+from onnxq.report.html import charts, render
 from reporting import EVIL, Reported
 
 from equalization.graphs import Builder
@@ -115,15 +115,15 @@ def test_the_page_names_no_address(reported: Reported):
 
 def test_other_models_by_themselves(reported: Reported):
     """A float model, and a quantized one without its original."""
-    alone = collect(reported.int8, data=reported.data)
+    page, alone = onnxq.report(reported.int8, data=reported.data)
     assert not alone.quantized
     (view,) = alone.views
     assert {each.explanation.becomes for each in view.layers} >= {"quantized", "fused"}
-    assert render(alone)
-    bare = collect(reported.model)
+    assert page
+    page, bare = onnxq.report(reported.model)
     assert bare.notes[0].startswith("Nothing was measured")
     assert {each.explanation.becomes for each in bare.views[0].layers} == {"undecided"}
-    assert "undecided" in render(bare)
+    assert "undecided" in page
 
 
 def test_two_models_of_one_name_keep_their_own_verdicts(reported: Reported):
@@ -131,25 +131,27 @@ def test_two_models_of_one_name_keep_their_own_verdicts(reported: Reported):
         reported.model, reported.data, weights="per-tensor", equalize=False, ranges="minmax",
         bias_correction=False,
     )  # fmt: skip
-    found = collect(reported.model, [reported.int8, worse], data=reported.data)
+    _, found = onnxq.report(reported.model, [reported.int8, worse], data=reported.data)
     int8, other = (row.values["sqnr"] for row in found.validation.rows[1:])
     assert int8 > other + 3
     limit = 100 * 10 ** (-(int8 + other) / 40)
-    gated = collect(reported.model, [reported.int8, worse], data=reported.data, max_drop=limit)
+    page, gated = onnxq.report(
+        reported.model, [reported.int8, worse], data=reported.data, max_drop=limit
+    )
     assert not gated.passed
-    words = re.findall(r'<div class="card (\w+)">', render(gated))
+    words = re.findall(r'<div class="card (\w+)">', page)
     assert words == ["passed", "failed"]
 
 
 def test_what_needs_data_says_so(reported: Reported):
     with pytest.raises(UsageError, match="--max-drop needs data"):
-        collect(reported.model, [reported.int8], max_drop=1.0)
+        onnxq.report(reported.model, [reported.int8], max_drop=1.0)
 
 
 def test_a_calibration_of_another_model_is_refused(reported: Reported):
     calibration = onnxq.calibrate(reported.model, reported.data)
     with pytest.raises(DataError, match="another model"):
-        collect(TESTDATA / "mobilenetv2.onnx", calibration=calibration)
+        onnxq.report(TESTDATA / "mobilenetv2.onnx", calibration=calibration)
 
 
 @pytest.mark.slow
@@ -157,5 +159,5 @@ def test_a_mobilenet_is_below_one_megabyte():
     path = TESTDATA / "mobilenetv2.onnx"
     data = images("calibration", 10)
     int8, _ = onnxq.quantize(path, data, bias_correction=False)
-    page = render(collect(path, [int8], data=images("test", 200)))
+    page, _ = onnxq.report(path, int8, data=images("test", 200))
     assert 200_000 < len(page.encode()) < 1_000_000

@@ -4,7 +4,6 @@ import onnxq
 import pytest
 from hypothesis import assume, given, settings
 from onnxq.report.explain import explain, headline, tables
-from onnxq.report.html import collect, render
 
 from equalization.check import runnable
 from equalization.graphs import random_feeds, random_models
@@ -17,9 +16,8 @@ def test_every_node_of_a_random_graph_is_explained(model):
     assume(runnable(model))
     data = random_feeds(model, batch=8)
     int8, _ = onnxq.quantize(model, data, weights="per-tensor")
-    found = collect(model, [int8], data=data)
+    page, found = onnxq.report(model, [int8], data=data)
     (view,) = found.views
-    page = render(found)
     for layer in view.layers:
         each = layer.explanation
         assert each.becomes in {"quantized", "fused", "float"}

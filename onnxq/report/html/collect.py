@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from onnxq import api
-from onnxq.api import Validation
 from onnxq.calibration.statistics import Calibration
-from onnxq.errors import UsageError
+from onnxq.commands.calibrate import calibrate
+from onnxq.commands.inputs import as_calibration, as_source
+from onnxq.commands.validate import Validation, validate
 from onnxq.model.model import Model
-from onnxq.progress import SILENT, Progress
+from onnxq.options.calibrate import CalibrateOptions
+from onnxq.options.report import ReportOptions
+from onnxq.options.validate import ValidateOptions
+from onnxq.progress import Progress
 from onnxq.report.html.facts import View, view
 from onnxq.report.subject import look_at
 
@@ -42,52 +44,36 @@ class Report:
 
 
 def collect(
-    model: Model | str | os.PathLike[str],
-    quantized: Sequence[Model | str | os.PathLike[str]] = (),
-    *,
-    calibration: Calibration | str | os.PathLike[str] | None = None,
-    data: api.Data | None = None,
-    preprocess: str | None = None,
-    samples: int | None = None,
-    max_drop: float | None = None,
-    min_accuracy: float | None = None,
-    progress: Progress = SILENT,
+    model: Model, models: Sequence[Model], options: ReportOptions, progress: Progress
 ) -> Report:
     """Validate the models, measure their layers, and collect the facts.
 
     Args:
         model: the float model, or any model to look at by itself.
-        quantized: models made from it.
-        calibration: of `model`, for the histograms; without one the data are looked at.
-        data: samples to compare the models on; without them nothing is measured.
-        max_drop, min_accuracy: gates, as in `onnxq.validate`.
+        models: quantized ones made from it.
 
     Raises:
-        UsageError: gates or preprocessing without data.
         DataError: the data do not fit, or the calibration is of another model.
-        ModelError: a model cannot be read, normalized or run.
+        ModelError: a model cannot be normalized or run.
     """
-    given = {
-        "--preprocess": preprocess, "--samples": samples, "--max-drop": max_drop,
-        "--min-accuracy": min_accuracy,
-    }  # fmt: skip
-    useless = [name for name, value in given.items() if value is not None]
-    if data is None and useless:
-        raise UsageError(f"{useless[0]} needs data", hint="give --data")
-    model = api.as_model(model)
-    models = tuple(api.as_model(each) for each in quantized)
     reference = look_at(model)
     validation = None
-    if calibration is not None:
-        calibration = api.as_calibration(calibration, model)
-    if data is not None:
-        source = api.as_source(data, model, preprocess=preprocess, samples=samples)
-        validation = api.validate(
-            model, models, source, max_drop=max_drop, min_accuracy=min_accuracy,
-            layers=bool(models), progress=progress,
-        )  # fmt: skip
+    calibration: Calibration | None = None
+    if options.calibration is not None:
+        calibration = as_calibration(options.calibration, model)
+    if options.data is not None:
+        source = as_source(
+            options.data, model, preprocess=options.preprocess, samples=options.samples
+        )
+        gates = ValidateOptions(
+            data=source,
+            max_drop=options.max_drop,
+            min_accuracy=options.min_accuracy,
+            layers=bool(models),
+        )
+        validation = validate(model, models, gates, progress)
         if calibration is None and reference.quantized is None:
-            calibration = api.calibrate(model, source, progress=progress)
+            calibration = calibrate(model, CalibrateOptions(data=source), progress)
     reports = validation.layers if validation and validation.layers else (None,) * len(models)
     views = [
         view(f"m{number}", look_at(each), reference, calibration, report)
@@ -95,8 +81,8 @@ def collect(
     ]
     if not models:
         views = [view("m1", reference, None, calibration, None)]
-    return Report(model, models, validation, tuple(views), _calibrated(calibration), _notes(
-        validation, calibration))  # fmt: skip
+    notes = _notes(validation, calibration)
+    return Report(model, tuple(models), validation, tuple(views), _calibrated(calibration), notes)
 
 
 def _calibrated(calibration: Calibration | None) -> str:

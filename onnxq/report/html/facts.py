@@ -286,8 +286,9 @@ def _boxes(weights: Floats, picked: NDArray[Any]) -> charts.Boxes:
 def _settings(subject: Subject) -> list[tuple[str, str]]:
     """How onnxq made the model, as far as its record tells."""
     record, found = subject.record, []
-    options = record.get("options", {})
-    if options:
+    settings, options = record.get("settings", {}), record.get("options", {})
+    found += [(key, _setting(value)) for key, value in settings.items()]
+    if options and not settings:  # a model of 0.1
         found.append(("weights", "per channel" if options.get("per_channel") else "per tensor"))
         found.append(("scales", "powers of two" if options.get("power_of_two") else "float"))
         found += [(key, str(options[key])) for key in ("ranges", "include", "exclude")
@@ -308,7 +309,16 @@ def _settings(subject: Subject) -> list[tuple[str, str]]:
         found.append(("calibrated on", ", ".join(filter(None, (text, seen.get("note", ""))))))
         if seen.get("preprocessing"):
             found.append(("preprocessing", seen["preprocessing"]))
-    return [(key.replace("_", " "), value) for key, value in found]
+    return [(key.replace("_", " ").replace("-", " "), value) for key, value in found]
+
+
+def _setting(value: object) -> str:
+    """An option's value as the page shows it."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return (
+        {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    )
 
 
 def _tables(subject: Subject) -> dict[str, Table]:

@@ -1,0 +1,32 @@
+"""Emulate a QDQ model, and compare its layers with ONNX Runtime's."""
+
+from __future__ import annotations
+
+from onnxq.commands.inputs import source_for
+from onnxq.data.gather import gather
+from onnxq.emulation import emulate as stage
+from onnxq.emulation.agreement import LayerAgreement, agreement
+from onnxq.emulation.emulate import Emulation, emulator
+from onnxq.model.model import Model
+from onnxq.options.emulate import CompareLayersOptions, EmulateOptions
+from onnxq.progress import Progress
+
+COMPARED_SAMPLES = 16
+"""Samples on which layers are compared, at most; all are in memory."""
+
+
+def emulate(model: Model, options: EmulateOptions, progress: Progress) -> Emulation:
+    """Compute what an integer machine computes; see `onnxq.api.emulate`."""
+    source = source_for(model, options.data, preprocess=options.preprocess, samples=options.samples)
+    return stage.emulate(model, source, batch_size=options.batch_size, progress=progress)
+
+
+def compare_layers(
+    model: Model, options: CompareLayersOptions, progress: Progress
+) -> tuple[LayerAgreement, ...]:
+    """Compare each layer, on the same inputs, in the emulator and in ONNX Runtime."""
+    source = source_for(model, options.data, preprocess=options.preprocess, samples=options.samples)
+    count = min(options.samples or COMPARED_SAMPLES, COMPARED_SAMPLES)
+    batches = gather(source, model.inputs, count)
+    provider = options.provider.value
+    return agreement(emulator(model), batches, provider=provider, progress=progress)

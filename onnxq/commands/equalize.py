@@ -1,0 +1,99 @@
+"""Equalize a float model, center it where that is asked for, and prove it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxq.calibration.statistics import Calibration
+from onnxq.calibration.stream import batch_of, observe
+from onnxq.commands.inputs import as_calibration, as_source, require_same_preprocessing
+from onnxq.data.source import DataSource
+from onnxq.equalization.centering import Centering
+from onnxq.equalization.choose import Choice, EqualizationOptions, choose
+from onnxq.equalization.equalize import Equalization
+from onnxq.equalization.observed import tensors_to_observe
+from onnxq.equalization.prepare import centered_and_proved, scaled
+from onnxq.equalization.prove import Feeds, Proof, proof_feeds
+from onnxq.errors import ModelError
+from onnxq.model.graph import Graph
+from onnxq.model.model import Model
+from onnxq.model.normalize import Normalization, normalize
+from onnxq.options.equalize import ChannelScales, EqualizeOptions
+from onnxq.options.quantize import QuantizeOptions
+from onnxq.progress import Progress
+from onnxq.shown import Shown
+
+
+@dataclass(frozen=True, repr=False)
+class EqualizationResult(Shown):
+    """What `equalize` did.
+
+    Attributes:
+        normalization: batch norms folded, constants computed.
+        equalization: scales, proof, classes and barriers.
+        centering: activations centered; None where it was not asked for.
+        change: the outputs of the written model against those before; with centering they agree
+            up to float rounding.
+        calibration: the one used, None for weights only.
+    """
+
+    normalization: Normalization
+    equalization: Equalization
+    centering: Centering | None
+    change: Proof
+    calibration: Calibration | None
+
+
+def equalize(
+    model: Model, options: EqualizeOptions, progress: Progress
+) -> tuple[Model, EqualizationResult]:
+    """Scale weights across layers; see `onnxq.api.equalize`."""
+    normalized, normalization = normalize(model)
+    source = None
+    if options.data is not None:
+        source = as_source(options.data, model, preprocess=options.preprocess)
+    calibration = _calibration(model, normalized, options, source, progress)
+    feeds = proof_feeds(normalized, source, batch_of(calibration))
+    real = options.scales is ChannelScales.REAL
+    choice = choose(
+        normalized, calibration, EqualizationOptions(real_scales=real, relu6=options.relu6.value)
+    )
+    try:
+        result, record, centering, change = _carried_out(choice, calibration, feeds, options)
+    except ModelError as error:
+        if source is not None or error.hint:
+            raise
+        hint = "without data the proof feeds random numbers; give samples with --data"
+        raise ModelError(error.message, hint=hint) from None
+    return result, EqualizationResult(normalization, record, centering, change, calibration)
+
+
+def _calibration(
+    model: Model,
+    normalized: Model,
+    options: EqualizeOptions,
+    source: DataSource | None,
+    progress: Progress,
+) -> Calibration | None:
+    """The one given, or one of the data; None for weights only."""
+    if options.calibration is not None:
+        calibration = as_calibration(options.calibration, model)
+        preprocessing = calibration.provenance.preprocessing
+        require_same_preprocessing(preprocessing, source, "the calibration")
+        return calibration
+    if source is None:
+        return None
+    tensors = tensors_to_observe(Graph(normalized))
+    return observe(normalized, source, tensors, fingerprint=model.fingerprint, progress=progress)
+
+
+def _carried_out(
+    choice: Choice, calibration: Calibration | None, feeds: list[Feeds], options: EqualizeOptions
+) -> tuple[Model, Equalization, Centering | None, Proof]:
+    """The equalized model with its scales on record, and what was done and proved."""
+    prepared, record, change = *scaled(choice, calibration, feeds), None
+    if options.absorb_bias:
+        ranges = QuantizeOptions.ranges.value
+        prepared, change = centered_and_proved(prepared, ranges, choice.graph.model, feeds)
+    result = prepared.recorded_in(prepared.model)
+    return result, record, prepared.centering, change or record.proof

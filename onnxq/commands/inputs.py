@@ -1,0 +1,87 @@
+"""What users hand over, as values: models, data, calibrations, or the paths of any of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.calibration import files as calibration_files
+from onnxq.calibration.statistics import Calibration
+from onnxq.data import DataSource, Preprocessing, open_data
+from onnxq.errors import DataError
+from onnxq.model import files as model_files
+from onnxq.model.model import Model
+from onnxq.quantization.details import recorded_preprocessing
+
+Array = NDArray[Any]
+PathLike = str | os.PathLike[str]
+Models = Sequence[Model | PathLike] | Model | PathLike
+Data = PathLike | Array | Mapping[str, Array] | DataSource
+
+
+def as_model(model: Model | PathLike) -> Model:
+    """Accept a model or its path."""
+    return model if isinstance(model, Model) else model_files.load(model)
+
+
+def as_models(models: Models) -> list[Model]:
+    """Accept models or their paths, or one of either."""
+    if isinstance(models, (Model, str, os.PathLike)):
+        return [as_model(models)]
+    return [as_model(each) for each in models]
+
+
+def as_source(
+    data: Data,
+    model: Model,
+    *,
+    preprocess: str | Preprocessing | None = None,
+    samples: int | None = None,
+    allow_nonfinite: bool = False,
+) -> DataSource:
+    """Open data for a model; a `DataSource` passes through."""
+    if not isinstance(data, (str, os.PathLike, np.ndarray, Mapping)):
+        return data
+    parsed = Preprocessing.parse(preprocess) if isinstance(preprocess, str) else preprocess
+    spec = data if isinstance(data, (str, np.ndarray, Mapping)) else Path(data)
+    return open_data(
+        spec, model.inputs, preprocessing=parsed, samples=samples, allow_nonfinite=allow_nonfinite
+    )
+
+
+def as_calibration(calibration: Calibration | PathLike, model: Model) -> Calibration:
+    """Load if need be; refuse the calibration of another model."""
+    named = "the calibration"
+    if not isinstance(calibration, Calibration):
+        named = str(calibration)
+        calibration = calibration_files.load(Path(calibration))
+    if calibration.provenance.model != model.fingerprint:
+        raise DataError(
+            f"{named} was made for another model than {model.name}",
+            hint="run onnxq calibrate on this model",
+        )
+    return calibration
+
+
+def require_same_preprocessing(expected: str, source: DataSource | None, what: str) -> None:
+    """Raise `DataError` where data are preprocessed otherwise than `what`, as far as both say."""
+    given = str(source.preprocessing) if source and source.preprocessing else ""
+    if source is not None and given and expected and given != expected:
+        raise DataError(
+            f"{source.spec}: preprocessed as {given!r}, but {what} used {expected!r}",
+            hint="use the same --preprocess",
+        )
+
+
+def source_for(
+    quantized: Model, data: Data, *, preprocess: str | Preprocessing | None, samples: int | None
+) -> DataSource:
+    """Data preprocessed as those that the model was quantized with."""
+    source = as_source(data, quantized, preprocess=preprocess, samples=samples)
+    require_same_preprocessing(recorded_preprocessing(quantized), source, quantized.name)
+    return source

@@ -1,0 +1,25 @@
+"""Merge calibrations of parts of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from onnxq.calibration import files
+from onnxq.calibration.merge import merge as merge_parts
+from onnxq.calibration.statistics import Calibration
+from onnxq.commands.inputs import PathLike
+from onnxq.errors import DataError, UsageError
+
+
+def merge(parts: Sequence[Calibration | PathLike]) -> Calibration:
+    """Join calibrations, or their files, in any order; see `onnxq.api.merge`."""
+    if isinstance(parts, (str, Calibration)) or not parts:
+        raise UsageError("merge needs a list of calibrations or of their files")
+    loaded = [part if isinstance(part, Calibration) else files.load(Path(part)) for part in parts]
+    try:
+        return merge_parts(loaded)
+    except DataError as error:
+        names = ", ".join(str(part) for part in parts if not isinstance(part, Calibration))
+        message = f"{names}: {error.message}" if names else error.message
+        raise DataError(message, hint=error.hint) from None

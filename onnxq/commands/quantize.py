@@ -1,0 +1,118 @@
+"""Quantize a float model for a target; search for the layers to keep in float where asked to."""
+
+from __future__ import annotations
+
+from onnxq.calibration.statistics import Calibration
+from onnxq.calibration.stream import observe
+from onnxq.commands.inputs import as_calibration, as_source, require_same_preprocessing
+from onnxq.commands.keep_in_float import keep_in_float
+from onnxq.data.source import DataSource
+from onnxq.equalization.observed import tensors_to_observe
+from onnxq.model.graph import Graph
+from onnxq.model.model import Model, with_metadata
+from onnxq.model.narrow import OPSET as HALF_OPSET
+from onnxq.model.normalize import normalize
+from onnxq.options.quantize import (
+    FloatRest,
+    QuantizeOptions,
+    ScaleNumbers,
+    WeightRounding,
+    WeightScales,
+)
+from onnxq.progress import Progress
+from onnxq.quantization import quantize as stage
+from onnxq.quantization.details import METADATA_KEY, details_json
+from onnxq.quantization.patterns import check_patterns
+from onnxq.quantization.plan import QuantizationOptions
+from onnxq.quantization.quantize import QuantizationResult, Request
+from onnxq.quantization.rest import require_float_biases
+from onnxq.quantization.samples import hold_out_of, take_samples
+from onnxq.quantization.search import Bounds
+from onnxq.targets import target_named
+
+
+def quantize(
+    model: Model, options: QuantizeOptions, progress: Progress
+) -> tuple[Model, QuantizationResult]:
+    """Turn a float model into a QDQ model; see `onnxq.api.quantize`."""
+    target, chosen = target_named(options.target), stage_options(options)
+    scheme = target.scheme(chosen.scheme)
+    if chosen.half:
+        require_float_biases(target, scheme)
+    opset = max(scheme.opset, HALF_OPSET if chosen.half else 0)
+    normalized, normalization = normalize(model, opset=opset)
+    check_patterns(Graph(normalized), chosen)
+    source = None
+    if options.data is not None:
+        source = as_source(
+            options.data, model, preprocess=options.preprocess, samples=options.samples
+        )
+    hold_out = hold_out_of(source)
+    calibration = _calibration(model, normalized, options, source, hold_out, progress)
+    samples = None
+    if source is not None and calibration is not None:
+        unseen = options.calibration is None or calibration.data != source.fingerprint
+        samples = take_samples(source, normalized, calibration, hold_out=hold_out, unseen=unseen)
+    request = Request(
+        normalized,
+        normalization,
+        calibration,
+        samples,
+        target,
+        chosen,
+        equalize=options.equalize,
+        center=options.absorb_bias,
+        correct=options.bias_correction,
+        adaptive=options.rounding is WeightRounding.ADAPTIVE,
+        progress=progress,
+    )
+    made = stage.quantize(request)
+    if options.max_drop is not None:
+        checked = as_source(options.validate_data, model, preprocess=options.preprocess)
+        preprocessing = "" if calibration is None else calibration.provenance.preprocessing
+        require_same_preprocessing(preprocessing, checked, "the calibration")
+        bounds = Bounds(options.max_trials, options.max_minutes)
+        made = keep_in_float(model, request, made, checked, options.max_drop, bounds)
+    quantized, result = made
+    entry = details_json(result, calibration, options.settings())
+    return with_metadata(result.prepared.recorded_in(quantized), {METADATA_KEY: entry}), result
+
+
+def stage_options(options: QuantizeOptions) -> QuantizationOptions:
+    """What the plan needs of the options."""
+    return QuantizationOptions(
+        scheme=options.scheme.value,
+        per_channel=options.weights is WeightScales.PER_CHANNEL,
+        ranges=options.ranges.value,
+        power_of_two=options.scale is ScaleNumbers.POWER_OF_TWO,
+        half=options.rest is FloatRest.FP16,
+        include=options.include,
+        exclude=options.exclude,
+    )
+
+
+def _calibration(
+    model: Model,
+    normalized: Model,
+    options: QuantizeOptions,
+    source: DataSource | None,
+    hold_out: int,
+    progress: Progress,
+) -> Calibration | None:
+    """The one given, or one of the data but for what is held out; None where there are neither."""
+    if options.calibration is None and source is None:
+        return None
+    if options.calibration is None and source is not None:
+        tensors = tensors_to_observe(Graph(normalized))
+        return observe(
+            normalized,
+            source,
+            tensors,
+            fingerprint=model.fingerprint,
+            hold_out=hold_out,
+            progress=progress,
+        )
+    calibration = as_calibration(options.calibration, model)
+    preprocessing = calibration.provenance.preprocessing
+    require_same_preprocessing(preprocessing, source, "the calibration")
+    return calibration

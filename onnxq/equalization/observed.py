@@ -1,0 +1,26 @@
+"""Which tensors calibration looks at, and along which axis."""
+
+from __future__ import annotations
+
+from onnxq.equalization.classes import find_classes
+from onnxq.model.graph import Graph
+from onnxq.model.operators import operator_of
+
+
+def tensors_to_observe(graph: Graph) -> dict[str, int | None]:
+    """Activations worth a histogram → channel axis.
+
+    What only a fused activation reads is left out: it never exists on the target, and exposing it
+    would break the fusion.
+    """
+    classes = find_classes(graph)
+    found: dict[str, int | None] = {}
+    for name in graph.activations:
+        uses = graph.consumers(name)
+        row = operator_of(uses[0].node) if len(uses) == 1 else None
+        producer = graph.producers.get(name)
+        if row and row.fuses and producer is not None and not graph.is_exposed(name):
+            continue
+        if uses or graph.is_exposed(name):
+            found[name] = classes.channel_axis(name)
+    return found

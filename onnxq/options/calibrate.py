@@ -1,0 +1,84 @@
+"""The options of `onnxq calibrate` and `onnxq.calibrate`."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
+
+from onnxq.errors import UsageError
+from onnxq.options import shared
+from onnxq.options.fields import Options, flag, option
+from onnxq.options.kinds import Choice, Whole
+from onnxq.options.values import File, Part, Size
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+
+class Provider(enum.Enum):
+    """Where a model runs."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+    AUTO = "auto"
+    """CUDA if usable, else the CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateOptions(Options):
+    """How to look at the values of a model's tensors.
+
+    `memory` is in bytes, 0 for no limit; `state` is the file for the state of the run, to go on
+    from with `resume`.
+    """
+
+    command: ClassVar[str] = "calibrate"
+
+    data: Any = shared.data(required=True)
+    preprocess: Any = shared.preprocess()
+    samples: int | None = shared.samples()
+    batch_size: int = shared.batch_size()
+    shard: tuple[int, int] = option(
+        Part(), "Run only the I-th of N parts; onnxq merge joins them.", (1, 1), metavar="I/N"
+    )
+    jobs: int = option(Whole(), "Run in N processes; the result is the same.", 1, metavar="N")
+    dask: str | None = shared.dask()
+    memory: int = option(
+        Size(),
+        "Memory for collected activations, such as 2GB; in several passes where they need more.",
+        0,
+        metavar="SIZE",
+    )
+    state: Path | None = option(File(), "File for the state of the run.", flag=None)
+    resume: bool = flag("Go on where a killed run with the same output stopped.")
+    libraries: tuple[Path, ...] = shared.libraries()
+    provider: Provider = option(
+        Choice(Provider), "Where the model runs; auto: CUDA if usable.", Provider.CPU
+    )
+    allow_nonfinite: bool = flag("Count NaN and Inf instead of refusing them.")
+
+    def check(self) -> None:
+        if self.dask is not None and (self.jobs > 1 or self.resume or self.state is not None):
+            raise UsageError(
+                "--dask goes neither with --jobs nor with --resume",
+                hint="a Dask cluster takes the place of jobs and of a state to resume from",
+            )
+
+
+class CalibrateKeywords(TypedDict, total=False):
+    """The options of `onnxq.calibrate` for editors; a test holds them to `CalibrateOptions`."""
+
+    samples: int | None
+    batch_size: int
+    shard: tuple[int, int] | str
+    jobs: int
+    dask: str | None
+    memory: int | str
+    state: str | os.PathLike[str] | None
+    resume: bool
+    libraries: Sequence[str | os.PathLike[str]]
+    provider: Provider | Literal["cpu", "cuda", "auto"]
+    allow_nonfinite: bool

@@ -1,0 +1,72 @@
+"""The options of `onnxq equalize` and `onnxq.equalize`."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
+
+from onnxq.errors import UsageError
+from onnxq.options import shared
+from onnxq.options.fields import Options, option
+from onnxq.options.kinds import Choice
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+
+class ChannelScales(enum.Enum):
+    """Which numbers the scales of channels may be."""
+
+    POWER_OF_TWO = "power-of-two"
+    REAL = "real"
+
+
+class Relu6(enum.Enum):
+    """How a scale passes a saturating Clip; see `onnxq.equalization.clips`."""
+
+    AUTO = "auto"
+    TIE = "tie"
+    PER_CHANNEL = "per-channel"
+    RELU = "relu"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EqualizeOptions(Options):
+    """How to scale weights across layers."""
+
+    command: ClassVar[str] = "equalize"
+
+    calibration: Any = shared.calibration()
+    data: Any = shared.data(extra=" Calibrates, and proves on these samples.")
+    preprocess: Any = shared.preprocess()
+    scales: ChannelScales = option(
+        Choice(ChannelScales),
+        "Powers of two keep the float output bit-identical.",
+        ChannelScales.POWER_OF_TWO,
+    )
+    relu6: Relu6 = option(
+        Choice(Relu6), "How a scale passes a saturating Clip such as ReLU6.", Relu6.AUTO
+    )
+    absorb_bias: bool = shared.absorb_bias(default=False, extra="; exact up to float rounding")
+    libraries: tuple[Path, ...] = shared.libraries()
+
+    def check(self) -> None:
+        if self.data is None and self.preprocess is not None:
+            raise UsageError("--preprocess needs data", hint="give --data")
+        if self.absorb_bias and self.data is None and self.calibration is None:
+            raise UsageError(
+                "--absorb-bias needs to know the activations", hint="give --calibration or --data"
+            )
+
+
+class EqualizeKeywords(TypedDict, total=False):
+    """The options of `onnxq.equalize` for editors; a test holds them to `EqualizeOptions`."""
+
+    scales: ChannelScales | Literal["power-of-two", "real"]
+    relu6: Relu6 | Literal["auto", "tie", "per-channel", "relu", "skip"]
+    absorb_bias: bool
+    libraries: Sequence[str | os.PathLike[str]]

@@ -1,0 +1,175 @@
+"""The options of `onnxq quantize` and `onnxq.quantize`."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
+
+from onnxq.errors import UsageError
+from onnxq.formats.scheme import DEFAULT, PRESETS
+from onnxq.options import shared
+from onnxq.options.fields import Options, option, switch
+from onnxq.options.kinds import Choice, Number, Pattern, Several, Whole
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+_MEANINGS = "; ".join(f"{name}, {preset.meaning}" for name, preset in PRESETS.items())
+
+MAX_TRIALS = 16
+"""Models made and measured, the first one with all layers quantized included."""
+
+MAX_MINUTES = 10.0
+"""No trial starts later than this after the search began."""
+
+
+SchemeName = enum.Enum(  # type: ignore[misc]
+    "SchemeName", {name.upper(): name for name in PRESETS}, module=__name__
+)
+"""What weights and activations become: the rows of `onnxq.formats.scheme.PRESETS`."""
+
+
+class WeightScales(enum.Enum):
+    """How many scales a weight has."""
+
+    PER_CHANNEL = "per-channel"
+    PER_TENSOR = "per-tensor"
+
+
+class RangeEstimator(enum.Enum):
+    """How the range of an activation is chosen; see `onnxq.calibration.ranges`."""
+
+    MINMAX = "minmax"
+    PERCENTILE = "percentile"
+    ENTROPY = "entropy"
+    MSE = "mse"
+
+
+class ScaleNumbers(enum.Enum):
+    """Which numbers scales may be."""
+
+    FLOAT = "float"
+    POWER_OF_TWO = "power-of-two"
+
+
+class WeightRounding(enum.Enum):
+    """How weights are rounded."""
+
+    NEAREST = "nearest"
+    ADAPTIVE = "adaptive"
+    """For the layer's output, as its inputs are."""
+
+
+class FloatRest(enum.Enum):
+    """The type of what stays in float."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions(Options):
+    """How to quantize a model."""
+
+    command: ClassVar[str] = "quantize"
+
+    data: Any = shared.data(extra=" Calibrates, rounds, corrects biases and measures.")
+    calibration: Any = shared.calibration()
+    preprocess: Any = shared.preprocess()
+    samples: int | None = shared.samples()
+    target: str = shared.target(
+        "The machine: gpu for TensorRT and CUDA, cpu for ONNX Runtime's CPU kernels, or your own."
+    )
+    scheme: SchemeName = option(
+        Choice(SchemeName), f"What nodes compute with: {_MEANINGS}.", SchemeName(DEFAULT)
+    )
+    weights: WeightScales = option(
+        Choice(WeightScales), "Scales of the weights.", WeightScales.PER_CHANNEL
+    )
+    equalize: bool = switch("Equalize across layers first.", default=True)
+    absorb_bias: bool = shared.absorb_bias(
+        default=True, extra=", if equalized and zero points are 0"
+    )
+    ranges: RangeEstimator = option(
+        Choice(RangeEstimator), "How activation ranges are chosen.", RangeEstimator.MSE
+    )
+    scale: ScaleNumbers = option(
+        Choice(ScaleNumbers), "Scales of activations and weights.", ScaleNumbers.FLOAT
+    )
+    bias_correction: bool = switch("Cancel each channel's mean error; needs --data.", default=True)
+    rounding: WeightRounding = option(
+        Choice(WeightRounding),
+        "How weights are rounded; adaptive, for the layer's output, needs --data.",
+        WeightRounding.ADAPTIVE,
+    )
+    rest: FloatRest = option(
+        Choice(FloatRest), "Type of what stays in float; fp16 needs --data.", FloatRest.FP32
+    )
+    include: tuple[str, ...] = option(
+        Several(Pattern()),
+        "Quantize only nodes whose name matches; repeatable.",
+        (),
+        metavar="REGEX",
+    )
+    exclude: tuple[str, ...] = option(
+        Several(Pattern()),
+        "Leave nodes whose name matches in float; repeatable.",
+        (),
+        metavar="REGEX",
+    )
+    max_drop: float | None = option(
+        Number(),
+        "Keep layers in float until the metric falls no more than X below the float model's on "
+        "--validate-data; see onnxq validate.",
+        metavar="X",
+    )
+    validate_data: Any = shared.validate_data()
+    max_trials: int = option(
+        Whole(), "Models that --max-drop may make and measure.", MAX_TRIALS, metavar="N"
+    )
+    max_minutes: float = option(
+        Number(least=0),
+        "Time after which --max-drop starts no other.",
+        MAX_MINUTES,
+        metavar="M",
+    )
+    libraries: tuple[Path, ...] = shared.libraries()
+
+    def check(self) -> None:
+        activations = PRESETS[self.scheme.value].activation_bits
+        if activations and self.data is None and self.calibration is None:
+            raise UsageError("quantize needs data", hint="give --data or --calibration")
+        if self.data is None and (self.preprocess is not None or self.samples is not None):
+            raise UsageError("--preprocess and --samples need data", hint="give --data")
+        if (self.max_drop is None) != (self.validate_data is None):
+            raise UsageError("--max-drop and --validate-data need each other")
+        if self.rest is FloatRest.FP16 and self.data is None:
+            raise UsageError(
+                "--rest fp16 needs samples, on which it looks for values beyond float16",
+                hint="give --data",
+            )
+
+
+class QuantizeKeywords(TypedDict, total=False):
+    """The options of `onnxq.quantize` for editors; a test holds them to `QuantizeOptions`."""
+
+    samples: int | None
+    target: shared.TargetName | str | os.PathLike[str]
+    scheme: SchemeName | Literal["w8a8", "w8a16", "w8"]
+    weights: WeightScales | Literal["per-channel", "per-tensor"]
+    equalize: bool
+    absorb_bias: bool
+    ranges: RangeEstimator | Literal["minmax", "percentile", "entropy", "mse"]
+    scale: ScaleNumbers | Literal["float", "power-of-two"]
+    bias_correction: bool
+    rounding: WeightRounding | Literal["nearest", "adaptive"]
+    rest: FloatRest | Literal["fp32", "fp16"]
+    include: Sequence[str]
+    exclude: Sequence[str]
+    max_drop: float | None
+    max_trials: int
+    max_minutes: float
+    libraries: Sequence[str | os.PathLike[str]]

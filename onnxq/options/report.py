@@ -1,0 +1,37 @@
+"""The options of `onnxq report` and `onnxq.report`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypedDict
+
+from onnxq.errors import UsageError
+from onnxq.options import shared
+from onnxq.options.fields import Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(Options):
+    """What the page is made from."""
+
+    command: ClassVar[str] = "report"
+
+    calibration: Any = shared.calibration()
+    data: Any = shared.data(extra=" Measures accuracy, SQNR and each layer's error.")
+    preprocess: Any = shared.preprocess()
+    samples: int | None = shared.samples()
+    max_drop: float | None = shared.max_drop()
+    min_accuracy: float | None = shared.min_accuracy()
+
+    def check(self) -> None:
+        for name in ("preprocess", "samples", "max_drop", "min_accuracy"):
+            if self.data is None and getattr(self, name) is not None:
+                raise UsageError(f"--{name.replace('_', '-')} needs data", hint="give --data")
+
+
+class ReportKeywords(TypedDict, total=False):
+    """The options of `onnxq.report` for editors; a test holds them to `ReportOptions`."""
+
+    samples: int | None
+    max_drop: float | None
+    min_accuracy: float | None

@@ -1,0 +1,123 @@
+"""Options that several commands share, so that they read and mean the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from onnxq.options.fields import REQUIRED, option, switch
+from onnxq.options.kinds import Number, Several, Text, Whole
+from onnxq.options.values import File, NameOrFile, Pairs, TextOr
+
+BATCH_SIZE = 8
+"""Samples run at once, where nobody says and the model does not fix it."""
+
+TargetName = Literal["gpu", "cpu", "qnn"]
+"""The shipped targets."""
+
+TARGET = NameOrFile(get_args(TargetName), ".toml")
+
+
+def _is_data(value: object) -> bool:
+    """Whether it may be data of Python's; what opens it says more."""
+    return hasattr(value, "batches") or hasattr(value, "__array__") or isinstance(value, Mapping)
+
+
+def data(*, required: bool = False, extra: str = "") -> Any:
+    return option(
+        TextOr("a path, an array, arrays by input name or a data source", _is_data),
+        "Samples: an .npz, .npy, .h5, .parquet or .tar file, a folder of images, of class "
+        f"folders or of test_data_set_*, file.py:function, or random:N.{extra}",
+        REQUIRED if required else None,
+        metavar="DATA",
+        recorded=False,
+    )
+
+
+def validate_data() -> Any:
+    return option(
+        TextOr("a path, an array, arrays by input name or a data source", _is_data),
+        "Samples that --max-drop measures on, preprocessed like --data.",
+        metavar="DATA",
+        recorded=False,
+    )
+
+
+def preprocess() -> Any:
+    return option(
+        Pairs(
+            "a preset or pairs such as resize=96,mean=0.5,std=0.5",
+            lambda value: hasattr(value, "apply"),
+        ),
+        "How images become inputs: imagenet, tf, unit, or pairs such as "
+        "resize=96,crop=96,mean=0.5,std=0.5.",
+        metavar="P",
+        recorded=False,
+    )
+
+
+def samples() -> Any:
+    return option(Whole(), "Use at most N samples.", metavar="N")
+
+
+def batch_size(*, flag: str | None = "") -> Any:
+    return option(
+        Whole(),
+        "Samples to run at once; a size the model fixes wins.",
+        BATCH_SIZE,
+        flag=flag,
+        metavar="B",
+    )
+
+
+def calibration() -> Any:
+    return option(
+        TextOr("a calibration or the path of its file", lambda value: hasattr(value, "tensors")),
+        "A file that onnxq calibrate wrote for this model.",
+        metavar="FILE.calib",
+        recorded=False,
+    )
+
+
+def target(help_text: str) -> Any:
+    """Whom the quantized model is for."""
+    metavar = f"[{'|'.join(TARGET.names)}|FILE.toml]"
+    return option(TARGET, help_text, TARGET.names[0], metavar=metavar)
+
+
+def absorb_bias(*, default: bool, extra: str) -> Any:
+    return switch(f"Center activations by shifting biases{extra}.", default=default)
+
+
+def max_drop() -> Any:
+    return option(
+        Number(),
+        "Fail if a quantized model's metric falls more than X below the float one's, in its unit; "
+        "for sqnr, if the error is above X % of the outputs.",
+        metavar="X",
+    )
+
+
+def min_accuracy() -> Any:
+    return option(Number(), "Fail if any model's metric is below X.", metavar="X")
+
+
+def dask() -> Any:
+    return option(
+        Text("the address of a Dask scheduler"),
+        "Run on the workers of this Dask scheduler, such as tcp://host:8786; they see model and "
+        "data under the same paths.",
+        metavar="ADDRESS",
+    )
+
+
+def libraries() -> Any:
+    """Libraries that every session of the command knows."""
+    return option(
+        Several(File()),
+        "Shared library of custom operators for ONNX Runtime.",
+        (),
+        flag="--custom-op-library",
+        metavar="FILE",
+        recorded=False,
+    )

@@ -1,0 +1,68 @@
+"""The options of `onnxq validate` and `onnxq.validate`."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
+
+from onnxq.options import shared
+from onnxq.options.fields import Options, flag, option
+from onnxq.options.kinds import Choice, Several, Text
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+
+class Execution(enum.Enum):
+    """How a quantized model runs; see `onnxq.validation.execute`."""
+
+    EMULATE = "emulate"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateOptions(Options):
+    """How to compare quantized models with the float one; `metrics` left out go by the data."""
+
+    command: ClassVar[str] = "validate"
+
+    data: Any = shared.data(required=True)
+    preprocess: Any = shared.preprocess()
+    samples: int | None = shared.samples()
+    metrics: tuple[str, ...] | None = option(
+        Several(Text("the name of a metric or FILE.py:function")),
+        "top1, top5, sqnr, cosine or FILE.py:function; repeatable; gates look at the first.  "
+        "[default: top1 if the data have labels, sqnr, cosine]",
+        flag="--metric",
+        metavar="METRIC",
+    )
+    executions: tuple[Execution, ...] = option(
+        Several(Choice(Execution)),
+        "How quantized models run; repeatable.",
+        (Execution.EMULATE,),
+        flag="--execution",
+    )
+    max_drop: float | None = shared.max_drop()
+    min_accuracy: float | None = shared.min_accuracy()
+    layers: bool = flag("Rank each quantized model's layers by their share of its output error.")
+    batch_size: int = shared.batch_size(flag=None)
+    dask: str | None = shared.dask()
+    libraries: tuple[Path, ...] = shared.libraries()
+
+
+class ValidateKeywords(TypedDict, total=False):
+    """The options of `onnxq.validate` for editors; a test holds them to `ValidateOptions`."""
+
+    samples: int | None
+    metrics: Sequence[str] | None
+    executions: Sequence[Execution | Literal["emulate", "cpu", "cuda"]]
+    max_drop: float | None
+    min_accuracy: float | None
+    layers: bool
+    batch_size: int
+    dask: str | None
+    libraries: Sequence[str | os.PathLike[str]]

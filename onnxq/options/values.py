@@ -1,0 +1,141 @@
+"""Kinds of option values with a spelling of their own: files, sizes, parts, values of Python's."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxq.errors import UsageError
+from onnxq.options.kinds import Plain, listed, refusal
+from onnxq.suggest import suggest
+
+
+@dataclass(frozen=True)
+class NameOrFile:
+    """Names that are known, or the path of a file whose name ends with `suffix`, as text."""
+
+    names: tuple[str, ...]
+    suffix: str
+
+    @property
+    def wanted(self) -> str:
+        return listed([*self.names, f"the path of a {self.suffix} file"])
+
+    def accept(self, value: object, name: str) -> str:
+        text = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if not isinstance(text, str):
+            raise refusal(name, self.wanted, value)
+        if text not in self.names and not text.endswith(self.suffix):
+            raise refusal(name, self.wanted, value, hint=suggest(text.lower(), self.names))
+        return text
+
+    def read(self, text: str) -> object:
+        return text
+
+    def write(self, value: str) -> Plain:
+        return value
+
+
+@dataclass(frozen=True)
+class File:
+    """Paths."""
+
+    wanted: str = "a path"
+
+    def accept(self, value: object, name: str) -> Path:
+        if not isinstance(value, (str, os.PathLike)):
+            raise refusal(name, self.wanted, value)
+        return Path(value)
+
+    def read(self, text: str) -> object:
+        return text
+
+    def write(self, value: Path) -> Plain:
+        return str(value)
+
+
+@dataclass(frozen=True)
+class TextOr:
+    """A text or a path, or a value that only Python has; what opens it judges the rest."""
+
+    wanted: str
+    fits: Callable[[object], bool]
+
+    def accept(self, value: object, name: str) -> Any:
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if not isinstance(value, str) and not self.fits(value):
+            raise refusal(name, self.wanted, value)
+        return value
+
+    def read(self, text: str) -> object:
+        return text
+
+    def write(self, value: object) -> Plain | None:
+        return value if isinstance(value, str) else None
+
+
+@dataclass(frozen=True)
+class Pairs(TextOr):
+    """Settings as text, "key=value,…"; a mapping becomes that text, lists joined by colons."""
+
+    def accept(self, value: object, name: str) -> Any:
+        if isinstance(value, Mapping):
+            return ",".join(f"{key}={_setting(each)}" for key, each in value.items())
+        return super().accept(value, name)
+
+
+def _setting(value: object) -> str:
+    return ":".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The I-th of N parts, counted from 1: (I, N), or "I/N"."""
+
+    wanted: str = "a part I/N, such as 1/4"
+
+    def accept(self, value: object, name: str) -> tuple[int, int]:
+        found = self.read(value) if isinstance(value, str) else value
+        if not isinstance(found, (list, tuple)) or [type(each) for each in found] != [int, int]:
+            raise refusal(name, self.wanted, value)
+        index, count = found
+        if not 1 <= index <= count:
+            raise UsageError(f"{name}: there is no part {index} of {count}")
+        return index, count
+
+    def read(self, text: str) -> object:
+        found = re.fullmatch(r"(\d+)/(\d+)", text, re.ASCII)
+        return (int(found[1]), int(found[2])) if found else text
+
+    def write(self, value: tuple[int, int]) -> Plain:
+        return f"{value[0]}/{value[1]}"
+
+
+UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes: a whole number, or a text such as "2GB"."""
+
+    wanted: str = "a size, such as 2GB or 500MB"
+
+    def accept(self, value: object, name: str) -> int:
+        found = self.read(value) if isinstance(value, str) else value
+        if not isinstance(found, int) or isinstance(found, bool) or found < 0:
+            raise refusal(name, self.wanted, value)
+        return found
+
+    def read(self, text: str) -> object:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+        if found is None or found[2] not in UNITS or float(found[1]) <= 0:
+            return text
+        return int(float(found[1]) * UNITS[found[2]])
+
+    def write(self, value: int) -> Plain:
+        return value

@@ -1,0 +1,77 @@
+"""Which samples quantization takes into memory: to settle layers on, and to measure on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxq.calibration.statistics import Calibration
+from onnxq.calibration.stream import batch_of
+from onnxq.data.gather import BATCH_SIZE, gather_both
+from onnxq.data.source import DataSource, samples_in
+from onnxq.equalization.prove import PROOF_SAMPLES, Feeds
+from onnxq.model.model import Model
+
+CORRECTION_SAMPLES = 128
+"""Samples on which biases are corrected; more bring little and cost memory."""
+
+LEAST_SAMPLES = 8
+"""Samples to settle layers on, however large the activations are."""
+
+MEMORY_FOR_SAMPLES = 1 << 28
+"""Bytes that one activation of all correction samples may take."""
+
+MEASURED_SAMPLES = 64
+"""Held-out samples on which variants of the quantized model are compared."""
+
+HOLD_OUT = 8
+"""Every so many-th batch of calibration data is held out to measure on."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples in memory: those that settle layers, and those held out to measure on.
+
+    `unseen` says whether the calibration never saw the held-out ones either.
+    """
+
+    correction: list[Feeds]
+    held_out: list[Feeds]
+    unseen: bool
+
+    @property
+    def proof(self) -> list[Feeds]:
+        """The first batches, of `PROOF_SAMPLES` samples or more."""
+        chosen: list[Feeds] = []
+        for feeds in self.correction:
+            if sum(map(samples_in, chosen)) >= PROOF_SAMPLES:
+                break
+            chosen.append(feeds)
+        return chosen
+
+
+def hold_out_of(source: DataSource | None) -> int:
+    """Every how many-th batch is held out; 0 for none, where the data are few or uncounted."""
+    count = 0 if source is None else source.count or 0
+    return HOLD_OUT if count >= HOLD_OUT * BATCH_SIZE else 0
+
+
+def take_samples(
+    source: DataSource, model: Model, calibration: Calibration, *, hold_out: int, unseen: bool
+) -> Samples:
+    """As many samples as fit the memory set aside for the largest activation.
+
+    Args:
+        hold_out: see `hold_out_of`.
+        unseen: whether the calibration never saw those held out.
+    """
+    per_sample = max(
+        (each.seen * 4 / max(calibration.samples, 1) for each in calibration.tensors.values()),
+        default=1.0,
+    )
+    count = int(np.clip(MEMORY_FOR_SAMPLES / per_sample, LEAST_SAMPLES, CORRECTION_SAMPLES))
+    held = MEASURED_SAMPLES if hold_out else 0
+    size = batch_of(calibration)
+    settle, held_out = gather_both(source, model.inputs, count, held, size=size, hold_out=hold_out)
+    return Samples(settle, held_out, unseen)

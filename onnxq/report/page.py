@@ -1,0 +1,45 @@
+"""The page on models, from what a user has: the public function of this package."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnxq.calibration.statistics import Calibration
+from onnxq.commands.inputs import Data, Models, PathLike, as_model, as_models
+from onnxq.data import Preprocessing
+from onnxq.model.model import Model
+from onnxq.options.report import ReportKeywords, ReportOptions
+from onnxq.options.signature import takes
+from onnxq.progress import SILENT, Progress
+from onnxq.report.html.collect import Report, collect
+from onnxq.report.html.render import render
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+@takes(ReportOptions, ReportKeywords)
+def report(
+    model: Model | PathLike,
+    quantized: Models = (),
+    *,
+    calibration: Calibration | PathLike | None = None,
+    data: Data | None = None,
+    preprocess: str | Preprocessing | None = None,
+    progress: Progress = SILENT,
+    **options: Unpack[ReportKeywords],
+) -> tuple[str, Report]:
+    """Make a page on a float model and those made from it: verdict, layers, ranges, weights.
+
+    Without data nothing is measured. A calibration gives the histograms; so do data.
+
+    Returns:
+        The page, HTML that needs no network, and what it shows.
+
+    Raises:
+        UsageError: a wrong option, or one that needs data.
+        DataError: the data do not fit, or the calibration is of another model.
+    """
+    chosen = ReportOptions.of(options, calibration=calibration, data=data, preprocess=preprocess)
+    found = collect(as_model(model), as_models(quantized), chosen, progress)
+    return render(found), found
