@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rewrite the generated parts of docs/: help texts, operator tables, targets, presets.
+"""Rewrite the generated parts of docs/: help texts, options, operator tables, targets, presets.
 
 A part lies between `<!-- generated: NAME -->` and `<!-- end generated -->`.
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +25,13 @@ from onnxq.formats.scheme import PRESETS as SCHEMES
 from onnxq.formats.table import FORMATS, Floating, Format
 from onnxq.model import operators
 from onnxq.model.operators import OPERATORS, IntegerForm, Operator, QuantizedRule, ScaleRule
+from onnxq.options.calibrate import CalibrateKeywords, CalibrateOptions
+from onnxq.options.emulate import EmulateKeywords, EmulateOptions
+from onnxq.options.equalize import EqualizeKeywords, EqualizeOptions
+from onnxq.options.fields import Option, Options, options_of
+from onnxq.options.quantize import QuantizeKeywords, QuantizeOptions
+from onnxq.options.signature import default_of, values_of
+from onnxq.options.validate import ValidateKeywords, ValidateOptions
 from onnxq.targets import Placement, Target, shipped_targets
 from onnxq.validation.lint import RULES
 
@@ -118,6 +126,26 @@ def operator_table() -> str:
     )
 
 
+# --- options ---------------------------------------------------------------------------------
+
+
+def option_table(options: type[Options], keywords: type) -> str:
+    """The keywords of a public function; choices and defaults as they are written."""
+
+    def default(each: Option) -> str:
+        value = default_of(each)
+        return "" if value is None or value == () else f"`{json.dumps(value)}`"
+
+    return markdown_table(
+        ("keyword", "values", "default", "meaning"),
+        (
+            (f"`{name}`", values_of(each), default(each), each.help.split("  [default")[0])
+            for name, each in options_of(options).items()
+            if name in keywords.__annotations__
+        ),
+    )
+
+
 # --- lint, targets, presets ------------------------------------------------------------------
 
 
@@ -196,9 +224,22 @@ def preset_table() -> str:
     )
 
 
+OPTIONS: tuple[tuple[type[Options], type], ...] = (
+    (CalibrateOptions, CalibrateKeywords),
+    (EqualizeOptions, EqualizeKeywords),
+    (QuantizeOptions, QuantizeKeywords),
+    (ValidateOptions, ValidateKeywords),
+    (EmulateOptions, EmulateKeywords),
+)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "help": lambda: help_text(""),
     **{f"help {name}": lambda name=name: help_text(name) for name in COMMANDS},
+    **{
+        f"options {each.command}": lambda each=each, of=of: option_table(each, of)
+        for each, of in OPTIONS
+    },
     "operators": operator_table,
     "scale rules": lambda: rule_table(ScaleRule, lambda row: row.scale),
     "quantized rules": lambda: rule_table(QuantizedRule, lambda row: row.quantized),

@@ -1,6 +1,7 @@
 """The folders follow the data: a package imports only from those before it."""
 
 import ast
+from collections.abc import Container
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,32 @@ def test_imports_point_one_way(path):
         return
     later = {name for name in imported(path) if place(name) > ORDER.index(top)}
     assert not later, f"{path} imports {later}, which come after it"
+
+
+def test_no_two_modules_import_each_other():
+    """Lazily neither; all may import the package itself."""
+    modules = {module_of(path): path for path in FILES}
+    needs = {name: needed(path, modules) - {name} for name, path in modules.items()}
+    while free := {name for name, others in needs.items() if not others & needs.keys()}:
+        needs = {name: others for name, others in needs.items() if name not in free}
+    assert not needs, f"there is a circle among {sorted(needs)}"
+
+
+def module_of(path: Path) -> str:
+    parts = ("onnxq", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def needed(path: Path, modules: Container[str]) -> set[str]:
+    """The modules that a file imports; of a package only what is named, if that is a module."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in modules else node.module for name in names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name in modules and name != "onnxq"}
 
 
 def test_only_rewrite_imports_graphsurgeon():

@@ -97,17 +97,13 @@ class Checked(click.ParamType):  # type: ignore[type-arg]  # 8.1 has no argument
         param: click.Parameter,  # noqa: ARG002
         incomplete: str,
     ) -> list[CompletionItem]:
-        """The choices that begin so; a file where the kind has none."""
-        if isinstance(self._kind, Choice):
-            words = self._kind.values
-            return [CompletionItem(word) for word in words if word.startswith(incomplete)]
-        if isinstance(self._kind, (File, TextOr)):
+        """The words that begin so; else a file, where that may be one."""
+        kind = self._kind
+        words = kind.values if isinstance(kind, (Choice, NameOrFile)) else ()
+        found = [CompletionItem(word) for word in words if word.startswith(incomplete)]
+        if not found and isinstance(kind, (File, NameOrFile, TextOr)):
             return [CompletionItem(incomplete, type="file")]
-        if isinstance(self._kind, NameOrFile):
-            words = self._kind.names
-            found = [CompletionItem(word) for word in words if word.startswith(incomplete)]
-            return found or [CompletionItem(incomplete, type="file")]
-        return []
+        return found
 
 
 def add(name: str, option: Option) -> Decorator:

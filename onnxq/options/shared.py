@@ -81,8 +81,8 @@ def calibration() -> Any:
 
 def target(help_text: str) -> Any:
     """Whom the quantized model is for."""
-    metavar = f"[{'|'.join(TARGET.names)}|FILE.toml]"
-    return option(TARGET, help_text, TARGET.names[0], metavar=metavar)
+    metavar = f"[{'|'.join(TARGET.values)}|FILE.toml]"
+    return option(TARGET, help_text, TARGET.values[0], metavar=metavar)
 
 
 def absorb_bias(*, default: bool, extra: str) -> Any:

@@ -18,19 +18,19 @@ from onnxq.suggest import suggest
 class NameOrFile:
     """Names that are known, or the path of a file whose name ends with `suffix`, as text."""
 
-    names: tuple[str, ...]
+    values: tuple[str, ...]
     suffix: str
 
     @property
     def wanted(self) -> str:
-        return listed([*self.names, f"the path of a {self.suffix} file"])
+        return listed([*self.values, f"the path of a {self.suffix} file"])
 
     def accept(self, value: object, name: str) -> str:
         text = os.fspath(value) if isinstance(value, os.PathLike) else value
         if not isinstance(text, str):
             raise refusal(name, self.wanted, value)
-        if text not in self.names and not text.endswith(self.suffix):
-            raise refusal(name, self.wanted, value, hint=suggest(text.lower(), self.names))
+        if text not in self.values and not text.endswith(self.suffix):
+            raise refusal(name, self.wanted, value, hint=suggest(text.lower(), self.values))
         return text
 
     def read(self, text: str) -> object:

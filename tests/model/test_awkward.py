@@ -192,6 +192,12 @@ def test_a_custom_operator_is_calibrated_with_its_library():
     found = api.calibrate(foreign(), x, libraries=[extensions.get_library_path()])
     assert found.tensors["h"].count == 80
     assert found.tensors["y"].count == 40
+    libraries = [extensions.get_library_path()]
+    int8, _ = api.quantize(foreign(), x, libraries=libraries)
+    validation = api.validate(foreign(), int8, x, metrics=["sqnr"], libraries=libraries)
+    assert validation.rows[1].values["sqnr"] > 0
+    with pytest.raises(ModelError, match="does not know the operator"):
+        api.emulate(int8, x)
 
 
 def test_a_custom_operator_is_quantized_and_validated_with_its_library(tmp_path):

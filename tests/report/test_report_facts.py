@@ -1,5 +1,6 @@
 """The facts and charts of the report, against what they are drawn from."""
 
+import json
 import math
 import re
 
@@ -12,7 +13,9 @@ from onnxq.errors import DataError, UsageError
 from onnxq.formats.fit import fit_range
 from onnxq.formats.scheme import activations_in
 from onnxq.formats.table import FORMATS
+from onnxq.model.model import with_metadata
 from onnxq.model.session import open_session, run, with_outputs
+from onnxq.quantization.details import METADATA_KEY, _digest
 from onnxq.report.html import charts, render
 from reporting import EVIL, Reported
 
@@ -141,6 +144,26 @@ def test_two_models_of_one_name_keep_their_own_verdicts(reported: Reported):
     assert not gated.passed
     words = re.findall(r'<div class="card (\w+)">', page)
     assert words == ["passed", "failed"]
+
+
+def test_settings_are_the_options_the_model_was_made_with(reported: Reported):
+    settings = dict(onnxq.report(reported.int8)[1].views[0].settings)
+    assert settings["weights"] == "per-tensor"
+    assert settings["bias correction"] == "yes"
+    assert (settings["rounding"], settings["max trials"]) == ("adaptive", "16")
+    assert "data" not in settings
+
+
+def test_settings_of_a_model_of_0_1(reported: Reported):
+    """Its record holds those of the plan only."""
+    record = json.loads(reported.int8.metadata[METADATA_KEY])
+    del record["settings"], record["digest"]
+    record["digest"] = _digest(record)
+    old = with_metadata(reported.int8, {METADATA_KEY: json.dumps(record)})
+    settings = dict(onnxq.report(old)[1].views[0].settings)
+    assert settings["weights"] == "per tensor"
+    assert settings["ranges"] == "mse"
+    assert "rounding" not in settings
 
 
 def test_what_needs_data_says_so(reported: Reported):
