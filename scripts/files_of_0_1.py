@@ -31,6 +31,7 @@ calibrate tiny.onnx --data images --preprocess unit,mean=0.5,std=0.25 -o tiny.ca
 quantize tiny.onnx --calibration tiny.calib --rounding nearest --no-bias-correction --target cpu -o nearest.int8.onnx
 equalize tiny.onnx --calibration tiny.calib --relu6 per-channel -o equalized.onnx
 quantize equalized.onnx --data images --preprocess unit,mean=0.5,std=0.25 --exclude ^classifier$ -o adaptive.int8.onnx
+calibrate ../exports/dynamo-20.onnx --data random:16 -o dynamo-20.calib
 """
 RECIPES = {"nearest.int8.onnx": "nearest.toml", "adaptive.int8.onnx": "adaptive.toml"}
 
