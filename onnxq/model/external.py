@@ -20,6 +20,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
+from onnxq.model import elements
+
 INLINE_LIMIT = 1_900_000_000
 """Bytes of weights above which they go to a file beside the model."""
 
@@ -27,19 +29,11 @@ SMALL = 1024
 """Bytes up to which a tensor stays in the model file, such as shapes and scalars."""
 
 
-STORED = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED, TensorProto.STRING}
-"""Types whose values raw bytes can hold."""
-
-
 def byte_size(tensor: TensorProto) -> int | None:
     """Bytes of the tensor's raw data; None for types and shapes that have none."""
-    if tensor.data_type not in STORED or any(size < 0 for size in tensor.dims):
+    if tensor.data_type not in elements.STORED or any(size < 0 for size in tensor.dims):
         return None
-    count = math.prod(tensor.dims)
-    if tensor.data_type in {TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1}:
-        return (count + 1) // 2
-    itemsize: int = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return count * itemsize
+    return elements.raw_size(tensor.data_type, math.prod(tensor.dims))
 
 
 def is_large(proto: ModelProto) -> bool:
@@ -98,17 +92,34 @@ def point_to(tensor: TensorProto, path: Path, offset: int, length: int) -> None:
     _place(tensor, {"location": path, "offset": offset, "length": length})
 
 
+def tensor_of(name: str, values: NDArray[Any], *, parked: bool) -> TensorProto:
+    """A tensor of these values, as ONNX stores them; with `parked`, many of them in a file.
+
+    Raises:
+        ValueError: ONNX has no such element type.
+    """
+    data_type = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
+    if data_type == TensorProto.STRING:
+        return numpy_helper.from_array(values, name)
+    tensor = TensorProto(name=name, dims=values.shape, data_type=data_type)
+    raw = elements.raw(values)
+    if parked and raw.nbytes > SMALL:
+        park(tensor, raw)
+    else:
+        tensor.raw_data = raw.tobytes()
+    return tensor
+
+
 def values_of(tensor: TensorProto) -> NDArray[Any]:
     """The values, of the tensor's shape; those that are parked are mapped, not read."""
     if not is_parked(tensor):
         return numpy_helper.to_array(tensor)
     raw = _raw(tensor)
+    if elements.is_narrow(tensor.data_type):
+        inline = TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=bytes(raw))
+        return numpy_helper.to_array(inline)
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    if raw.nbytes == math.prod(tensor.dims) * dtype.itemsize:
-        return raw.view(dtype).reshape(tuple(tensor.dims))
-    # Several values share a byte.
-    inline = TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=bytes(raw))
-    return numpy_helper.to_array(inline)
+    return raw.view(dtype).reshape(tuple(tensor.dims))
 
 
 def take_raw(tensor: TensorProto) -> NDArray[np.uint8]:
@@ -126,8 +137,9 @@ def _raw(tensor: TensorProto) -> NDArray[np.uint8]:
         return np.memmap(
             entries["location"], np.uint8, "r", int(entries["offset"]), int(entries["length"])
         )
-    raw = tensor.raw_data or numpy_helper.to_array(tensor).tobytes()
-    return np.frombuffer(raw, np.uint8)
+    if tensor.raw_data:
+        return np.frombuffer(tensor.raw_data, np.uint8)
+    return elements.raw(numpy_helper.to_array(tensor))
 
 
 def _clear_place(tensor: TensorProto) -> None:

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 
 from onnxq.errors import ModelError
+from onnxq.model import elements, external
 from onnxq.model.biases import join_biases
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph, Node, names_in_subgraphs
@@ -52,6 +53,15 @@ _NEVER_FOLDED = frozenset(
     {QUANTIZE, DEQUANTIZE, "RandomNormal", "RandomUniform", "Bernoulli",
      "RandomNormalLike", "RandomUniformLike", "Multinomial", "If", "Loop", "Scan"}
 )  # fmt: skip
+
+
+_COMPUTED = elements.NUMPY | {TensorProto.UNDEFINED}
+"""Types, known or not, of values that ONNX Runtime may compute here."""
+
+_RUNTIME_TYPES = frozenset(
+    f"tensor({TensorProto.DataType.Name(each).lower()})" for each in elements.NUMPY
+)
+"""The known ones by ONNX Runtime's names. Others it hands over as uint8, or not at all."""
 
 
 @dataclass(frozen=True)
@@ -149,11 +159,13 @@ def _fold_constants(model: Model) -> tuple[Model, int]:
     graph = Graph(model)
     known: set[str] = set()
     foldable: list[Node] = []
-    shapes: dict[str, Array] = {}
+    given: dict[str, Array] = {}
     for node in graph.nodes:
         static = _static_shape(graph, node)
+        if static is None:
+            static = _stored_value(node)
         if static is not None:
-            shapes[node.output] = static
+            given[node.output] = static
             known.add(node.output)
             foldable.append(node)
         elif _is_foldable(graph, node, known):
@@ -168,7 +180,7 @@ def _fold_constants(model: Model) -> tuple[Model, int]:
         if graph.is_exposed(name)
         or any(use.node.index not in folded for use in graph.consumers(name))
     ]
-    values = _evaluate(model, [n for n in foldable if n.output not in shapes], shapes, needed)
+    values = _evaluate(model, [n for n in foldable if n.output not in given], given, needed)
     if values is None:
         return model, 0
     return _with_values(model, folded, values), len(foldable)
@@ -186,6 +198,18 @@ def _static_shape(graph: Graph, node: Node) -> Array | None:
     return np.array(shape[start:end], np.int64)
 
 
+def _stored_value(node: Node) -> Array | None:
+    """The value of a Constant node that holds a tensor.
+
+    Taken as it is: ONNX Runtime hands over few of the types that a tensor may have.
+    """
+    tensor = node.attributes.get("value")
+    if node.op_type != "Constant" or node.domain or not isinstance(tensor, TensorProto):
+        return None
+    value = external.values_of(tensor)
+    return value if value.size <= FOLD_LIMIT else None
+
+
 def _is_foldable(graph: Graph, node: Node, known: set[str]) -> bool:
     if node.op_type in _NEVER_FOLDED or node.domain:
         return False
@@ -194,6 +218,8 @@ def _is_foldable(graph: Graph, node: Node, known: set[str]) -> bool:
     if not all(graph.is_tensor(name) for name in node.outputs):
         return False
     if any(_elements(graph, name) > FOLD_LIMIT for name in node.outputs):
+        return False
+    if not all(graph.elem_type(name) in _COMPUTED for name in node.outputs if name):
         return False
     return all(not name or name in known or graph.is_constant(name) for name in node.inputs)
 
@@ -204,11 +230,11 @@ def _elements(graph: Graph, name: str) -> int:
 
 
 def _evaluate(
-    model: Model, nodes: list[Node], shapes: dict[str, Array], needed: list[str]
+    model: Model, nodes: list[Node], given: dict[str, Array], needed: list[str]
 ) -> dict[str, Array] | None:
     """Run the constant part of the graph; None where ONNX Runtime cannot."""
-    names = sorted(name for name in needed if name not in shapes)
-    values = {name: shapes[name] for name in needed if name in shapes}
+    names = sorted(name for name in needed if name not in given)
+    values = {name: given[name] for name in needed if name in given}
     if not names:
         return values
     protos = [model.proto.graph.node[node.index] for node in nodes]
@@ -220,11 +246,14 @@ def _evaluate(
     part.graph.node.extend(protos)
     part.graph.initializer.extend(t for t in model.proto.graph.initializer if t.name in read)
     part.graph.initializer.extend(
-        numpy_helper.from_array(value, name) for name, value in shapes.items()
+        numpy_helper.from_array(value, name) for name, value in given.items() if name in read
     )
     part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     try:
-        results = run(open_session(part, optimize=False), names, {})
+        session = open_session(part, optimize=False)
+        if any(output.type not in _RUNTIME_TYPES for output in session.get_outputs()):
+            return None
+        results = run(session, names, {})
     except ModelError as error:
         logging.getLogger(__name__).debug("constants stay computed at run time: %s", error)
         return None

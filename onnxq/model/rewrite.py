@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs  # noqa: TID251
-from onnx import ModelProto
+from onnx import AttributeProto, GraphProto, ModelProto
 from onnx_graphsurgeon.ir.tensor import LazyValues  # noqa: TID251
 from onnx_graphsurgeon.logger import G_LOGGER  # noqa: TID251
 
@@ -21,6 +21,18 @@ from onnxq.errors import ModelError
 from onnxq.model import external
 from onnxq.model.graph import names_in_subgraphs
 from onnxq.model.model import Model
+
+_SKIPPED = frozenset(
+    {AttributeProto.TENSORS, AttributeProto.SPARSE_TENSOR, AttributeProto.SPARSE_TENSORS}
+)
+"""Kinds of attributes that graphsurgeon writes as they are, but does not read."""
+
+_REFUSED = {
+    AttributeProto.TYPE_PROTO: "a type",
+    AttributeProto.TYPE_PROTOS: "types",
+    AttributeProto.GRAPHS: "a list of graphs",
+}
+"""Kinds that it does not read either, and would have to."""
 
 Change = Callable[["gs.Graph"], None]
 
@@ -46,9 +58,7 @@ def edit(model: Model, change: Change, *, opset: int = 0) -> Model:
         captured = {name for node in model.proto.graph.node for name in names_in_subgraphs(node)}
         _rename_new(graph, old, captured)
         graph.cleanup(remove_unused_node_outputs=False).toposort()
-        if external.is_large(model.proto):
-            _park(graph)
-        result = _export(graph)
+        result = _export(graph, parked=external.is_large(model.proto))
 
     proto = ModelProto()
     proto.CopyFrom(model.proto)
@@ -79,37 +89,55 @@ def _import(model: Model) -> gs.Graph:
     """The graph in graphsurgeon's form; raises `ModelError` for what that form cannot hold."""
     source = ModelProto()
     source.CopyFrom(model.proto)
-    for node in source.graph.node:
-        for attribute in node.attribute:
-            if attribute.type in {onnx.AttributeProto.TYPE_PROTO, onnx.AttributeProto.TYPE_PROTOS}:
-                raise ModelError(f"node {node.name!r} has a type as attribute {attribute.name!r}")
     try:
-        return gs.import_onnx(source)
+        graph = gs.import_onnx(source)
     except Exception as error:  # it fails with whatever its own code raises
         raise ModelError(f"the graph has a form onnxq cannot rewrite: {error}") from error
+    _complete(graph, source.graph)
+    return graph
 
 
-def _park(graph: gs.Graph) -> None:
-    """Move new weights to files before they are copied into a message."""
-    for tensor in graph.tensors().values():
-        if isinstance(tensor, gs.Constant) and isinstance(tensor._values, np.ndarray):  # noqa: SLF001
-            values = tensor._values  # noqa: SLF001
-            tensor.data_location = None  # where the values it had before were
-            if values.nbytes > external.SMALL:
-                proto = onnx.TensorProto(
-                    name=tensor.name, dims=values.shape,
-                    data_type=onnx.helper.np_dtype_to_tensor_dtype(values.dtype),
-                )  # fmt: skip
-                external.park(proto, np.ascontiguousarray(values).reshape(-1).view(np.uint8))
-                tensor._values = LazyValues(proto)  # noqa: SLF001
+def _complete(graph: gs.Graph, source: GraphProto) -> None:
+    """Give the nodes what graphsurgeon skips when it imports, here and in bodies of If and Loop."""
+    for node, proto in zip(graph.nodes, source.node, strict=True):
+        for attribute in proto.attribute:
+            if attribute.type in _REFUSED:
+                raise ModelError(
+                    f"node {proto.name!r} has {_REFUSED[attribute.type]} as attribute "
+                    f"{attribute.name!r}"
+                )
+            if attribute.type in _SKIPPED:
+                node.attrs[attribute.name] = onnx.helper.get_attribute_value(attribute)
+            elif attribute.type == AttributeProto.GRAPH:
+                _complete(node.attrs[attribute.name], attribute.g)
 
 
-def _export(graph: gs.Graph) -> ModelProto:
+def _export(graph: gs.Graph, *, parked: bool) -> ModelProto:
+    """The graph as ONNX has it; with `parked`, large new weights go to files first."""
     try:
+        for tensor in graph.tensors().values():
+            _make_ready(tensor, parked=parked)
+        for inner in graph.subgraphs(recursive=True):
+            for tensor in inner.tensors().values():
+                _make_ready(tensor, parked=False)
+        for each in (graph, *graph.subgraphs(recursive=True)):
+            for value in (value for node in each.nodes for value in node.attrs.values()):
+                _make_ready(value, parked=False)
         result: ModelProto = gs.export_onnx(graph, do_type_check=False)
     except Exception as error:
         raise ModelError(f"the graph has a form onnxq cannot rewrite: {error}") from error
     return result
+
+
+def _make_ready(tensor: Any, *, parked: bool) -> None:
+    """Turn the new values of a constant into a tensor that graphsurgeon writes as it is.
+
+    Its own would hold what numpy does, but ONNX stores texts, some of float8 and values narrower
+    than a byte in another way.
+    """
+    if isinstance(tensor, gs.Constant) and isinstance(tensor._values, np.ndarray):  # noqa: SLF001
+        proto = external.tensor_of(tensor.name, tensor._values, parked=parked)  # noqa: SLF001
+        tensor._values = LazyValues(proto)  # noqa: SLF001
 
 
 def _rename_new(graph: gs.Graph, old: Sequence[gs.Tensor], captured: set[str]) -> None:

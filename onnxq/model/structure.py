@@ -10,13 +10,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto
 
+from onnxq.model import elements
 from onnxq.refusal import Refusal
-
-_TYPES = frozenset(TensorProto.DataType.values())
-_HALVED = frozenset({TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1})
-_QUARTERED = frozenset({getattr(TensorProto, name) for name in ("UINT2", "INT2")
-                        if hasattr(TensorProto, name)})  # fmt: skip
-_COMPLEX = frozenset({TensorProto.COMPLEX64, TensorProto.COMPLEX128})
 
 MOST_ELEMENTS = 1 << 48
 """More would fit the address space of no machine, and overflow numpy's sizes."""
@@ -30,7 +25,7 @@ def check_structure(proto: ModelProto) -> Refusal | None:
         return Refusal(NO_TEXT)
     for graph in _graphs(proto.graph):
         for info in (*graph.input, *graph.output, *graph.value_info):
-            if _elem_type(info) not in _TYPES:
+            if _elem_type(info) not in elements.KNOWN:
                 return Refusal(f"{info.name!r} has the unknown element type {_elem_type(info)}")
             sizes = [size.dim_value for size in info.type.tensor_type.shape.dim]
             if math.prod(size for size in sizes if size > 0) > MOST_ELEMENTS:
@@ -69,29 +64,22 @@ def _check_tensor(tensor: TensorProto) -> Refusal | None:
     """What is wrong with a tensor whose values are in the model; None where nothing is."""
     if tensor.data_location == TensorProto.EXTERNAL:
         return None  # its size was compared with the file's
-    if tensor.data_type not in _TYPES:
+    if tensor.data_type not in elements.KNOWN:
         return Refusal(f"has the unknown element type {tensor.data_type}")
     if any(size < 0 for size in tensor.dims):
         return Refusal("has a negative size")
     count = math.prod(tensor.dims)
-    if tensor.data_type in _COMPLEX:
-        count *= 2
-    stored = _stored(tensor)
-    if tensor.HasField("raw_data"):
-        from onnxq.model.external import byte_size
-
-        expected, found, unit = byte_size(tensor), len(tensor.raw_data), "bytes"
+    if tensor.HasField("raw_data") and tensor.data_type in elements.STORED:
+        expected, found = elements.raw_size(tensor.data_type, count), len(tensor.raw_data)
+        unit = "bytes"
     else:
-        expected, found, unit = _packed(tensor.data_type, count), stored, "values"
-    if expected is None or expected == found:
-        return None
-    return Refusal(f"has {found} {unit} where its shape takes {expected}")
-
-
-def _packed(data_type: int, count: int) -> int:
-    """Numbers in the data field, which holds several of the narrowest types in one."""
-    per_number = 2 if data_type in _HALVED else 4 if data_type in _QUARTERED else 1
-    return -(-count // per_number)
+        expected, found = elements.field_size(tensor.data_type, count), _stored(tensor)
+        unit = "values"
+    return (
+        None
+        if expected == found
+        else Refusal(f"has {found} {unit} where its shape takes {expected}")
+    )
 
 
 def _stored(tensor: TensorProto) -> int:

@@ -16,7 +16,7 @@ from onnxq.model import external
 from onnxq.model.model import Model
 
 NARROW = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
-TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_datatype"})
+TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_datatype", "output_dtype", "precision"})
 """Attributes that name an element type."""
 
 

@@ -164,6 +164,43 @@ def test_everything_a_model_may_carry():
     assert [t.name for t in after.graph.initializer] == ["w"]
 
 
+def custom_node(**attributes):
+    return helper.make_node("Foo", ["x"], ["y"], "custom", domain="custom", **attributes)
+
+
+def custom_model(proto, *, inside):
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in ("x", "y"))
+    nodes, inputs = [proto], [x]
+    if inside:
+        body = helper.make_graph([proto], "body", [], [y])
+        nodes = [helper.make_node("If", ["c"], ["y"], "if", then_branch=body, else_branch=body)]
+        inputs.append(helper.make_tensor_value_info("c", TensorProto.BOOL, []))
+    graph = helper.make_graph(nodes, "g", inputs, [y])
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("custom", 1)]
+    return Model(helper.make_model(graph, opset_imports=opsets, ir_version=10))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_lists_of_tensors_and_sparse_ones_stay(inside):
+    sparse = helper.make_sparse_tensor(
+        numpy_helper.from_array(np.array([1, 2], np.float32), "values"),
+        numpy_helper.from_array(np.array([0, 3]), "indices"), [5],
+    )  # fmt: skip
+    tensors = [numpy_helper.from_array(np.arange(n), f"t{n}") for n in (2, 3)]
+    proto = custom_node(before=[1, 2], tensors=tensors, sparse=sparse)
+    after = edit(custom_model(proto, inside=inside), lambda _graph: None).proto.graph.node[0]
+    (kept,) = after.attribute[0].g.node if inside else [after]
+    assert {a.name: a for a in kept.attribute} == {a.name: a for a in proto.attribute}
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_cannot_be_read_is_refused(inside):
+    body = helper.make_graph([], "body", [], [])
+    proto = custom_node(bodies=[body])
+    with pytest.raises(ModelError, match="'custom' has a list of graphs as attribute 'bodies'"):
+        edit(custom_model(proto, inside=inside), lambda _graph: None)
+
+
 def test_the_source_stays_as_it_is():
     model = Model(full_model())
     before = model.proto.SerializeToString(deterministic=True)

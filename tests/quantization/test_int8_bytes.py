@@ -1,0 +1,100 @@
+"""Int8 models from a stored calibration are the same bytes on every machine.
+
+Only what depends on no processor is here: nearest rounding, no bias correction, no data. It was
+the same with numpy's AVX-512, AVX2 and SSE loops, three kernels of OpenBLAS, one thread and many.
+`scripts/same_bytes.py` compares the rest, on one machine.
+
+The hashes are those of onnxq 0.1. Where one changes on purpose, say in the commit which and why.
+"""
+
+import hashlib
+import itertools
+
+import onnx
+import pytest
+from onnxq.model import external
+
+from cli.cli_case import run
+from testdata import TESTDATA
+
+MODELS = {
+    "tiny": (TESTDATA / "0.1" / "tiny.onnx", TESTDATA / "0.1" / "tiny.calib"),
+    "export": (TESTDATA / "exports" / "dynamo-20.onnx", TESTDATA / "0.1" / "dynamo-20.calib"),
+}
+FLOAT = ("--no-equalize",)
+OPTIONS = {
+    **{
+        f"{target} {weights}": ("--target", target, "--weights", weights, *FLOAT)
+        for target, weights in itertools.product(("gpu", "cpu"), ("per-channel", "per-tensor"))
+    },
+    **{ranges: ("--ranges", ranges, *FLOAT) for ranges in ("minmax", "percentile", "entropy")},
+    "power-of-two": ("--scale", "power-of-two", *FLOAT),
+    "include": ("--include", "[Cc]onv|stem|project", *FLOAT),
+    "equalized gpu": ("--weights", "per-tensor"),
+    "equalized cpu": ("--weights", "per-tensor", "--target", "cpu"),
+    "not centered": ("--weights", "per-tensor", "--no-absorb-bias"),
+}
+HASHES = {
+    "tiny": {
+        "gpu per-channel": "79ede720e8289973a390675cb1cd00d06e21c0f3870f388fd518e983b596df70",
+        "gpu per-tensor": "1a596f369c6042df4d7bb880083a83b245b3e697a765e4ad7ce15b912f947121",
+        "cpu per-channel": "f7b71478369cf0f640e5910476855769adbdf664d2f88564b63f74559130a15f",
+        "cpu per-tensor": "955ece3c39e2923c03490a44fb8ee568bd85725c343f598d3b9e8ea1fc2a2380",
+        "minmax": "d43c3ec6b216fe5820578d4e241a65a9c2861a8dc6ae55cbed35538910a06561",
+        "percentile": "d43c3ec6b216fe5820578d4e241a65a9c2861a8dc6ae55cbed35538910a06561",
+        "entropy": "3ba151325f3d0062355af88d780969fda5e31bae3e631cd56177bc98ad39af76",
+        "power-of-two": "67387ccfa99d2b7ee4be9ab3254a90418cb0d2c9b3a17860de5aa2efc72e3077",
+        "include": "1f380d46cde50b5d6dc524baf96b23bcf215561f3724d3b0457cdf4607dbd598",
+        "equalized gpu": "e37768544e00e6a638ecc0cbe69efd81f7a1f9fdd2b7b94cfcd347bacd028eaa",
+        "equalized cpu": "955ece3c39e2923c03490a44fb8ee568bd85725c343f598d3b9e8ea1fc2a2380",
+        "not centered": "81b7e33db87a965a408cb0479db36227247b31c79427e7543e3529f68360c783",
+    },
+    "export": {
+        "gpu per-channel": "af8bfa075a07d12632e56237e25058e825e05f53d46d019399407b875e0335b1",
+        "gpu per-tensor": "4521b9e7291567d11bb7807f025c94d612534646cb43506e85bd960ce1a63ea2",
+        "cpu per-channel": "c4764f0409588f5e302156637546dc0ffbe464f7a8597c865842717a47cfb930",
+        "cpu per-tensor": "16a2ccae1ce2491f40ecb5547b0cde171ea5ce9f31478b6e20739a9cd4f025c1",
+        "minmax": "069e4104f627a6d2f3ac4a841ddca78d88a44593edaa9d7b35336d912e662812",
+        "percentile": "069e4104f627a6d2f3ac4a841ddca78d88a44593edaa9d7b35336d912e662812",
+        "entropy": "f604e0689d9057ce16ce567eea922143c39723cb7c1411b97899671e35eaa8f4",
+        "power-of-two": "bbe24c67c25ffdd2086ce57069c7f7a2a22b5727f1d6998e2756e097b0a55143",
+        "include": "a514f70cdea5ad9a3226e8255db15b2114fed635d49c9388ac1ba780b5a68887",
+        "equalized gpu": "a2e0fc0bc87998a0f6adda2c52c447e1a3b28a94717f432ddd8323f19ef9b622",
+        "equalized cpu": "c1e075fc33fd97452cd88c796f0bbe46b73b8761f2fdbb1172db815b4b3dce92",
+        "not centered": "a2e0fc0bc87998a0f6adda2c52c447e1a3b28a94717f432ddd8323f19ef9b622",
+    },
+}
+
+
+def digest(path):
+    """SHA-256 over nodes, names and values; metadata and inferred shapes are not among them."""
+    proto = onnx.load(path)
+    result = hashlib.sha256()
+    for info in (*proto.graph.input, *proto.graph.output, *proto.opset_import):
+        result.update(info.SerializeToString(deterministic=True))
+    for node in proto.graph.node:
+        result.update(node.SerializeToString(deterministic=True))
+    for tensor in proto.graph.initializer:
+        values = external.values_of(tensor)
+        result.update(f"{tensor.name} {tensor.data_type} {values.shape}".encode())
+        result.update(values.tobytes())
+    return result.hexdigest()
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_the_same_bytes_as_ever(name, options, tmp_path):
+    model, calibration = MODELS[name]
+    out = tmp_path / "int8.onnx"
+    made = run(
+        "quantize", model, "--calibration", calibration, "--rounding", "nearest",
+        "--no-bias-correction", *OPTIONS[options], "-o", out,
+    )  # fmt: skip
+    assert made.code == 0, made.err
+    assert digest(out) == HASHES[name][options]
+
+
+def test_the_options_make_a_difference():
+    """Otherwise a hash would hold whatever the option does."""
+    for hashes in HASHES.values():
+        assert len(set(hashes.values())) >= 10
