@@ -1,11 +1,11 @@
-"""onnxq turns float ONNX models into int8 ones that keep their accuracy.
+"""onnxq turns float ONNX models into quantized ones that keep their accuracy.
 
 import onnxq
 
 model = onnxq.load("model.onnx")
-int8, record = onnxq.quantize(model, "images/", preprocess="imagenet")
-onnxq.save(int8, "model.int8.onnx")
-print(onnxq.validate(model, int8, "test/", preprocess="imagenet").rows)
+quantized, record = onnxq.quantize(model, "images/", preprocess="imagenet")
+onnxq.save(quantized, "model.int8.onnx")
+print(onnxq.validate(model, quantized, "test/", preprocess="imagenet").rows)
 """
 
 from typing import TYPE_CHECKING, Any

@@ -145,7 +145,7 @@ def quantize(
     progress: Progress = SILENT,
     **options: Unpack[QuantizeKeywords],
 ) -> tuple[Model, QuantizationResult]:
-    """Turn a float model into an int8 QDQ model.
+    """Turn a float model into a quantized QDQ model.
 
     Data calibrate, round, correct biases and measure; with a `calibration` they do all but the
     first. With `max_drop`, `QuantizationResult.search.passed` says whether the model holds it: the
@@ -173,7 +173,7 @@ def emulate(
     progress: Progress = SILENT,
     **options: Unpack[EmulateKeywords],
 ) -> Emulation:
-    """Compute what an int8 machine computes for a QDQ model: exact sums, one rounding.
+    """Compute what an integer machine computes for a QDQ model: exact sums, one rounding.
 
     Returns:
         Outputs by name for all samples, with the record: what ran in integers, what in float and

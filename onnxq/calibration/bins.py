@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 BINS_PER_OCTAVE = 32
 FLOOR = -32
-"""Exponent of the smallest magnitude told from zero: far below any int8 step that matters."""
+"""Exponent of the smallest magnitude told from zero: far below any step that matters."""
 CEILING = 128
 """Exponent above every finite float32."""
 

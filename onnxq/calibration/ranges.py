@@ -1,4 +1,4 @@
-"""Range estimators: from a histogram to the interval that int8 will cover.
+"""Range estimators: from a histogram to the interval that a format will cover.
 
 All of them read the same calibration file and none sees the data again. The functions take a
 `Distribution` and return (low, high) with low ≤ 0 ≤ high.
@@ -74,7 +74,7 @@ def estimate(data: Distribution, method: str, *, levels: int, symmetric: bool) -
     Args:
         data: their values.
         method: a key of `ESTIMATORS`.
-        levels: number of quantization levels, 255 for symmetric int8 and 256 else.
+        levels: number of quantization levels.
         symmetric: whether the interval will be centred on zero.
     """
     low, high = data.low, data.high

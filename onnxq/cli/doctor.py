@@ -1,4 +1,4 @@
-"""`onnxq doctor`: what this machine has, and what that means for int8."""
+"""`onnxq doctor`: what this machine has, and what that means for quantized models."""
 
 from __future__ import annotations
 

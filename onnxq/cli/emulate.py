@@ -1,4 +1,4 @@
-"""`onnxq emulate`: what an int8 machine computes, without one."""
+"""`onnxq emulate`: what an integer machine computes, without one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def emulate(
     compare: Device | None,
     terminal: Terminal,
 ) -> None:
-    """Compute what an int8 machine computes.
+    """Compute what an integer machine computes.
 
     MODEL is a QDQ model, whoever wrote it. Sums are exact in int32 and rounded once; what has no
     integer form runs in float. It needs no GPU.

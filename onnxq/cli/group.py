@@ -50,7 +50,7 @@ class CommandLine(click.Group):
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @click.pass_context
 def onnxq(context: click.Context) -> None:
-    """Turn float ONNX models into int8 ones that keep their accuracy.
+    """Turn float ONNX models into quantized ones that keep their accuracy.
 
     Calibrate, equalize, quantize and validate, without a training framework.
     """

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @options.of(InspectOptions)
 @options.common
 def inspect(*, model: Path, show_recipe: bool, chosen: InspectOptions, terminal: Terminal) -> int:
-    """Show which layers are int8, and why others are not.
+    """Show which layers are quantized, and why others are not.
 
     These are the quantization details: target, layers, learnables with type and shape.
     """

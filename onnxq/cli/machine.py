@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 CPU_INFO = Path("/proc/cpuinfo")
 
 DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
-"""CPU features with int8 products that add up in 32 bits."""
+"""CPU features with 8-bit products that add up in 32 bits."""
 
 SATURATES = (
-    "u8s8 products add up in 16 bits here and saturate: ONNX Runtime's int8 results on this CPU "
+    "u8s8 products add up in 16 bits here and saturate: ONNX Runtime's integer results on this CPU "
     "can differ from other machines and from --execution emulate; judge models for other machines "
     "by emulate. ONNX Runtime's session option session.x64quantprecision=1 avoids it with slower "
     'kernels; so do weights in 7 bits ("reduce range"), which cost accuracy and onnxq does not '
     "write"
 )
-EXACT = "u8s8 products add up in 32 bits here: --execution cpu shows what the int8 model computes"
+EXACT = "u8s8 products add up in 32 bits here: --execution cpu shows what the model computes"
 UNKNOWN = "whether u8s8 products saturate here is unknown: compare --execution cpu with emulate"
 
 SLOWER = "calibration counts in numpy: pip install 'onnxq[fast]' makes it faster, same results"
@@ -32,7 +32,7 @@ SLOWER = "calibration counts in numpy: pip install 'onnxq[fast]' makes it faster
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found; `implies` says what it means for int8, "" where nothing."""
+    """One thing found; `implies` says what it means for quantized models, "" where nothing."""
 
     name: str
     found: str

@@ -1,4 +1,4 @@
-"""`onnxq quantize`: the int8 model for a named target."""
+"""`onnxq quantize`: the quantized model for a named target."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.model_argument()
-@options.output_option("the int8 model", "OUT.onnx", required=False)
+@options.output_option("the quantized model", "OUT.onnx", required=False)
 @options.of(QuantizeOptions)
 @options.recipe_option(QuantizeOptions)
 @click.option("--dry-run", is_flag=True, help="Print what happens to each node; write nothing.")
@@ -31,9 +31,9 @@ def quantize(
     dry_run: bool,
     terminal: Terminal,
 ) -> int:
-    """Turn a float model into an int8 one.
+    """Turn a float model into a quantized one.
 
-    The result holds int8 weights and Q/DQ annotations for the target. The defaults are the
+    The result holds quantized weights and Q/DQ annotations for the target. The defaults are the
     most accurate that end in minutes. Exit code 1 says that --max-drop does not hold; then
     nothing is written.
     """
@@ -44,7 +44,7 @@ def quantize(
     from onnxq.report import quantization as report
 
     if output is None and not dry_run:
-        raise click.UsageError("missing -o OUT.onnx, where the int8 model goes, or --dry-run")
+        raise click.UsageError("missing -o OUT.onnx, where the quantized model goes, or --dry-run")
     options.check_output(output, model, chosen.data, chosen.calibration, chosen.validate_data)
     loaded = load(model)
     with terminal.progress.track("quantize", None):

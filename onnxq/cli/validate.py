@@ -35,7 +35,7 @@ def validate(
     junit: Path | None,
     terminal: Terminal,
 ) -> int:
-    """Compare int8 models with the float one.
+    """Compare quantized models with the float one.
 
     All of them run over the same samples. Exit code 1 says that a gate failed.
     """

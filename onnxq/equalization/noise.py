@@ -1,6 +1,6 @@
 """The expected quantization noise of a graph as a function of its scales.
 
-With σ_i the log scale of output channel i, τ_j that of input channel j and Δ the step of the int8
+With σ_i the log scale of output channel i, τ_j that of input channel j and Δ the step of the
 weight, the weight noise at the network's output is Δ² Σ_i G_i e^{−2σ_i} Σ_j E[x_j²] e^{2τ_j} / 12,
 where Δ = max_ij |W_ij| e^{σ_i − τ_j} / n; the noise of a quantized activation is
 Δ_T² Σ_j G_j e^{−2τ_j} / 12 with Δ_T = max_j R_j e^{τ_j} / m, where n and m are the steps on each

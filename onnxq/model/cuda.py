@@ -25,7 +25,7 @@ PROVIDER_OPTIONS = {"use_tf32": "0"}
 NO_FALLBACK = "session.disable_cpu_ep_fallback"
 
 SESSION_OPTIONS = {
-    # Keep Q/DQ as they are: the CUDA provider has no fused int8 kernels, and the rewrites put
+    # Keep Q/DQ as they are: the CUDA provider has no fused quantized kernels, and the rewrites put
     # bias DQs on the CPU or merge pairs of different scales (microsoft/onnxruntime#12229, #24807).
     "session.disable_quant_qdq": "1",
     "session.disable_double_qdq_remover": "1",

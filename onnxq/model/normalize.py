@@ -417,7 +417,7 @@ def _fold_of(graph: Graph, batch_norm: Node) -> _Fold | None:
 
 
 def _fold_pads(model: Model) -> tuple[Model, dict[str, str]]:
-    """Let a convolution do the zero padding before it: one kernel less, in float and in int8."""
+    """Let a convolution do the zero padding before it: one kernel less, in float and quantized."""
     graph = Graph(model)
     folds = {
         node.name: (use.node.name, pads)

@@ -1,7 +1,7 @@
 """Bias correction: cancel the mean error that quantization leaves in each channel of a layer.
 
-δ = E[y_float − y_int8] over samples and positions is added to the bias (Nagel et al., 2019, §4.2,
-with measured means). Where an activation that clips is fused to the layer, the mean over the
+δ = E[y_float − y_quantized] over samples and positions is added to the bias (Nagel et al., 2019,
+§4.2, with measured means). Where an activation that clips is fused to the layer, the mean over the
 positions that it does not clip is tried as well: elsewhere an error is cut off anyway. Each channel
 takes what lowers its error most, behind the activation, on samples that δ was not measured on.
 """
@@ -46,7 +46,7 @@ def measure_shift(
     """What to add to the bias of each channel, 0 where nothing helps, and the record.
 
     Args:
-        wanted, got: outputs of the float and of the int8 layer, batch by batch. Every other
+        wanted, got: outputs of the float and of the quantized layer, batch by batch. Every other
             sample measures, those between decide.
         axis: of the channels.
         bounds: of the fused activation, ±∞ for none.

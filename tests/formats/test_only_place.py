@@ -19,11 +19,17 @@ ELSEWHERE = {
     "data/preprocess.py": {255, "uint8"},
     "data/settings.py": {255, "uint8"},
     "data/decode.py": {255, "uint8"},
-    # Raw bytes of a tensor.
+    # Raw bytes of a tensor, and the words of a bfloat16.
+    "model/elements.py": {"uint8"},
     "model/external.py": {"uint8"},
     "model/rewrite.py": {"uint8"},
-    # The exponent's bias of a float32.
-    "calibration/bins.py": {127},
+    "model/session.py": {"uint16"},
+    # The exponent's bias of a float32; codes of bins are 16-bit words.
+    "calibration/bins.py": {127, "uint16"},
+    "calibration/accumulate.py": {"uint16"},
+    "calibration/compiled.py": {"uint16"},
+    "calibration/count.py": {"uint16"},
+    "calibration/kernels.py": {"uint16"},
     # A key of records that 0.1 wrote.
     "quantization/details.py": {"int8_sqnr_db"},
     # Names of CPU features.

@@ -40,7 +40,7 @@ def _c(value: float) -> str:
 
 @dataclass(frozen=True)
 class Histogram:
-    """One tensor's values with the range that int8 covers.
+    """One tensor's values with the range that its format covers.
 
     Attributes:
         path: outline of the columns, whose heights are logarithms of counts.
