@@ -18,8 +18,8 @@ from onnxq.errors import DataError
 Label = Boxes | NDArray[np.int64] | str | float
 """Boxes, a mask height×width, a text, or a number."""
 
-UNLABELLED = 255
-"""The class index of pixels that count neither way, as in Pascal VOC and Cityscapes."""
+OUTSIDE = -1
+"""What a mask holds where the model's input has no picture: around a letterbox."""
 
 
 class Placement(Protocol):
@@ -70,9 +70,7 @@ class SampleLabels:
             return pixels.moved(placement.to_input(pixels.corners))
         if isinstance(label, np.ndarray):
             placement = self.placement(index)
-            return placement.lay(
-                nearest(label, placement.resized), np.array(UNLABELLED, label.dtype)
-            )
+            return placement.lay(nearest(label, placement.resized), np.array(OUTSIDE, np.int64))
         return label
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.data.extras import require
 from onnxq.data.labels import Boxes
 from onnxq.validation.tasks.boxes import Detections, overlap
-from onnxq.validation.tasks.common import require
 
 MATCHING_IOU = 0.5
 """The overlap with which a prediction has found an object, for AP50 and F1."""
@@ -49,7 +49,7 @@ def average_precisions(truth: Sequence[Boxes], found: Sequence[Detections]) -> P
     """
     pictures = range(len(truth))
     apart = _precision(truth, found, [(picture, None) for picture in pictures])
-    classes = sorted({int(each) for boxes in (*truth, *found) for each in boxes.classes})
+    classes = sorted({int(each) for side in (truth, found) for one in side for each in one.classes})
     # As if each class of a picture were a picture of its own, all of one class.
     pooled = _precision(truth, found, [(p, index) for p in pictures for index in classes])
     return Precisions(_mean(apart), _mean(apart[0]), _mean(pooled[0]))
@@ -96,7 +96,7 @@ def _precision(
         parts: what counts as a picture: a picture's index, and the one class of it that is meant
             and no more told apart, or None for all.
     """
-    library = require("faster_coco_eval", "faster-coco-eval", "map", "detection")
+    library = require("faster_coco_eval", "detection", package="faster-coco-eval", user="map needs")
     classes = {int(each) for boxes in truth for each in boxes.classes}
     if all(index is not None for _, index in parts):
         classes = {0}

@@ -63,8 +63,8 @@ class Detections:
 
 def corners_of_centers(boxes: Array) -> Corners:
     """Corners of …×4 boxes given as center x, center y, width, height."""
-    center, half = np.asarray(boxes[..., :2], np.float64), boxes[..., 2:4] / 2
-    return np.concatenate([center - half, center + half], axis=-1)
+    center, half = boxes[..., :2].astype(np.float64), boxes[..., 2:4].astype(np.float64) / 2
+    return np.asarray(np.concatenate([center - half, center + half], axis=-1))
 
 
 def overlap(left: Corners, right: Corners, crowd: NDArray[np.bool_] | None = None) -> Corners:
@@ -78,7 +78,7 @@ def overlap(left: Corners, right: Corners, crowd: NDArray[np.bool_] | None = Non
     union = _area(left)[:, None] + _area(right)[None] - shared
     if crowd is not None:
         union = np.where(crowd[None], _area(left)[:, None], union)
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
 
 
 def _area(boxes: Corners) -> Corners:

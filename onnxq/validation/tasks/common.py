@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -98,21 +97,6 @@ def checked_labels(
                 hint="give such labels with --labels FILE, or none to compare with the float model",
             )
     return list(labels)
-
-
-def require(module: str, package: str, metric: str, extra: str) -> Any:
-    """A library that one metric needs.
-
-    Raises:
-        UsageError: it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise UsageError(
-            f"{metric} needs the package {package}",
-            hint=f"pip install '{package}', or 'onnxq[{extra}]'",
-        ) from None
 
 
 def is_float(array: Array) -> bool:

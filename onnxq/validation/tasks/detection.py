@@ -13,9 +13,10 @@ from onnxq.errors import UsageError
 from onnxq.refusal import Refusal
 from onnxq.suggest import suggest
 from onnxq.validation.tasks.average_precision import average_precisions, f1_score
-from onnxq.validation.tasks.boxes import Candidates, Detections, suppressed
+from onnxq.validation.tasks.boxes import Candidates, Corners, Detections, suppressed
 from onnxq.validation.tasks.common import Arrays, checked_labels, samples_in
-from onnxq.validation.tasks.decoders import DECODER_NAMES, Reading, Size, recognized
+from onnxq.validation.tasks.decoders import DECODER_NAMES, Reading, recognized
+from onnxq.validation.tasks.grids import Size
 
 UNITS = ("auto", "pixels", "relative")
 
@@ -89,11 +90,12 @@ class MeanAveragePrecision:
         relative = self._are_relative(reading, exact)
         scale = np.array([size[1], size[0]] * 2 if relative else [1] * 4, np.float64)
         count = samples_in(inputs)
-        self._found += [self._detections(found, row, scale) for row in range(count)]
+        overlapping = reading.decoder.overlapping
+        self._found += [self._detections(found, row, scale, overlapping) for row in range(count)]
         truth = checked_labels(labels, Boxes, "map", "boxes")
         if truth is None:
             self._truth += [
-                _as_truth(self._detections(exact, row, scale).above(self.score))
+                _as_truth(self._detections(exact, row, scale, overlapping).above(self.score))
                 for row in range(count)
             ]
         else:
@@ -161,7 +163,9 @@ class MeanAveragePrecision:
             self._relative = bool(np.abs(likely).max() <= LARGEST_SHARE)
         return self._relative
 
-    def _detections(self, candidates: Candidates, row: int, scale: Any) -> Detections:
+    def _detections(
+        self, candidates: Candidates, row: int, scale: Corners, overlapping: bool
+    ) -> Detections:
         """What is found in one sample: finite, not empty, of at least `least_score`, suppressed."""
         corners = candidates.corners[row].astype(np.float64) * scale
         scores = candidates.scores[row].astype(np.float64)
@@ -170,9 +174,9 @@ class MeanAveragePrecision:
         valid &= np.isfinite(corners).all(axis=1) & (corners[:, 2:] > corners[:, :2]).all(axis=1)
         order = np.flatnonzero(valid)[np.argsort(-scores[valid], kind="stable")]
         found = Detections(corners[order], scores[order], classes[order].astype(np.int64))
-        if self._reading is None or not self._reading.decoder.overlapping:
-            return found
-        return suppressed(found, self.iou, class_agnostic=self.class_agnostic)
+        if overlapping:
+            return suppressed(found, self.iou, class_agnostic=self.class_agnostic)
+        return found
 
 
 def _as_truth(found: Detections) -> Boxes:
