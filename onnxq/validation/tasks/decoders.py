@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.refusal import Refusal
@@ -134,7 +135,9 @@ class Reading:
     size: Size
 
     def candidates(self, outputs: Arrays) -> Candidates:
-        return self.decoder.decode(tuple(outputs[name] for name in self.roles), self.size)
+        """The boxes of a batch; what is not finite stays so."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            return self.decoder.decode(tuple(outputs[name] for name in self.roles), self.size)
 
 
 def recognized(outputs: Arrays, size: Size, name: str = "auto") -> Reading | Refusal:

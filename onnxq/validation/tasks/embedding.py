@@ -228,7 +228,8 @@ def _pair_similarities(batches: Sequence[Array]) -> NDArray[np.float64]:
             f"spearman: {len(embeddings)} samples make no pairs",
             hint="give an even number, at least 4: first all firsts, then all seconds",
         )
-    return _cosines(embeddings[:half], embeddings[half:])
+    # Rounded, so that equal similarities have equal ranks whatever their last bits.
+    return np.round(_cosines(embeddings[:half], embeddings[half:]), 12)
 
 
 def _rank_correlation(left: Array, right: Array) -> float:

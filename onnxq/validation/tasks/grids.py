@@ -43,6 +43,12 @@ def strides_of(cells: int, size: Size) -> tuple[int, ...] | None:
     return None
 
 
+def is_short_table(table: Array, size: Size) -> bool:
+    """Whether it holds a few boxes, and no axis of it counts cells."""
+    axes = table.shape[1:]
+    return axes[0] <= MOST_ROWS and all(strides_of(length, size) is None for length in axes)
+
+
 def in_share(array: Array) -> bool:
     """Whether all values are probabilities."""
     return bool(array.size) and bool((array >= 0).all() and (array <= 1).all())
@@ -114,10 +120,8 @@ def yolox(arrays: tuple[Array, ...], size: Size) -> Candidates:
     """
     table = arrays[0].astype(np.float64)
     corner, stride = _cells(size, strides_of(table.shape[1], size) or STRIDES[0])
-    with np.errstate(over="ignore"):  # an infinite box goes with the others that are not finite
-        boxes = np.concatenate(
-            [(table[..., :2] + corner) * stride, np.exp(table[..., 2:4]) * stride], axis=-1
-        )
+    center, sides = (table[..., :2] + corner) * stride, np.exp(table[..., 2:4]) * stride
+    boxes = np.concatenate([center, sides], axis=-1)
     return best_classes(corners_of_centers(boxes), table[..., 5:] * table[..., 4:5])
 
 
@@ -135,11 +139,11 @@ def _cells(size: Size, strides: tuple[int, ...]) -> tuple[Array, Array]:
 # --- YOLO26 ------------------------------------------------------------------------------------
 
 
-def fits_end_to_end(arrays: tuple[Array, ...], _: Size) -> bool:
+def fits_end_to_end(arrays: tuple[Array, ...], size: Size) -> bool:
     table = arrays[0]
     return (
-        table.shape[2] >= 6
-        and table.shape[1] <= MOST_ROWS
+        is_short_table(table, size)
+        and table.shape[2] >= 6
         and in_share(table[..., 4])
         and bool((table[..., 5] == np.round(table[..., 5])).all())
     )

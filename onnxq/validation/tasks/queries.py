@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from onnxq.validation.tasks.boxes import Candidates, best_classes, corners_of_centers
 from onnxq.validation.tasks.common import is_float
-from onnxq.validation.tasks.grids import MOST_ROWS, Size, in_share
+from onnxq.validation.tasks.grids import MOST_ROWS, Size, in_share, is_short_table
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -126,9 +126,9 @@ def rtdetr(arrays: tuple[Array, ...], _: Size) -> Candidates:
     return best_classes(corners_of_centers(boxes), 1 / (1 + np.exp(-np.clip(logits, -500, 500))))
 
 
-def fits_query_table(arrays: tuple[Array, ...], _: Size) -> bool:
+def fits_query_table(arrays: tuple[Array, ...], size: Size) -> bool:
     table = arrays[0]
-    return table.shape[2] >= 5 and table.shape[1] <= MOST_ROWS and in_share(table)
+    return is_short_table(table, size) and table.shape[2] >= 5 and in_share(table)
 
 
 def query_table(arrays: tuple[Array, ...], _: Size) -> Candidates:
