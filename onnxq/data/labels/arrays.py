@@ -64,12 +64,14 @@ def read_array(path: Path) -> NDArray[Any]:
         DataError: the file is damaged, or holds neither.
     """
     try:
-        stored = np.load(path, allow_pickle=False)
-        array = stored if isinstance(stored, np.ndarray) else stored[_chosen(stored.files, path)]
+        with path.open("rb") as stream:
+            stored = np.load(stream, allow_pickle=False)
+            if not isinstance(stored, np.ndarray):
+                with stored:
+                    stored = stored[_chosen(stored.files, path)]
     except _UNREADABLE as error:
         raise DataError(f"cannot read {path}: {error}") from error
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
+    array: NDArray[Any] = stored[:, 0] if stored.ndim == 2 and stored.shape[1] == 1 else stored
     if (array.ndim == 3 and array.dtype.kind in "iub") or (
         array.ndim == 1 and array.dtype.kind in "iuf"
     ):

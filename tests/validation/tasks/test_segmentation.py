@@ -106,7 +106,7 @@ def test_what_cannot_be_measured_is_said():
         measured(scores(FOUND), list(np.full_like(TRUTH, 255)))
     with pytest.raises(UsageError, match="a label is float64"):
         measured(scores(FOUND), list(TRUTH.astype(float)))
-    with pytest.raises(UsageError, match="class index 7000\\d"):
+    with pytest.raises(UsageError, match=r"class index 7000\d"):
         measured(scores(FOUND), list(TRUTH + 70000))
     with pytest.raises(UsageError, match="the labels are str"):
         measured(scores(FOUND), ["a", "b", "c"])
