@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rewrite the generated parts of docs/: help texts, operator tables, targets, presets.
+"""Rewrite the generated parts of docs/: help texts, operator tables, targets, presets, decoders.
 
 A part lies between `<!-- generated: NAME -->` and `<!-- end generated -->`.
 
@@ -24,6 +24,7 @@ from onnxq.model import operators
 from onnxq.model.operators import OPERATORS, Int8Rule, IntegerForm, Operator, ScaleRule
 from onnxq.targets import TARGETS, Placement, Target
 from onnxq.validation.lint import RULES
+from onnxq.validation.tasks.decoders import DECODERS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -155,6 +156,14 @@ def preset_table() -> str:
     )
 
 
+def decoder_table() -> str:
+    rows = (
+        [code(decoder.names), decoder.layout, "yes" if decoder.overlapping else "no"]
+        for decoder in DECODERS
+    )
+    return markdown_table(["`decoder=`", "outputs", "suppressed by `map`"], rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "help": lambda: help_text(""),
     **{f"help {name}": lambda name=name: help_text(name) for name in COMMANDS},
@@ -165,6 +174,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "targets": target_table,
     "lint": lint_table,
     "presets": preset_table,
+    "decoders": decoder_table,
 }
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from onnxq.data.labels import Boxes, open_labels
+from onnxq.data.labels import Boxes, open_labels, read_characters
 from onnxq.data.labels.match import nearest
 from onnxq.errors import DataError
 from PIL import Image
@@ -199,6 +199,11 @@ def test_masks_in_colors_and_damaged_ones_are_refused(tmp_path):
         matched(tmp_path, ["a.jpg"])
 
 
+def test_labels_of_pictures_whose_place_is_not_known_stay(tmp_path):
+    (first,) = matched(coco_file(tmp_path), ["a.jpg"], placement=lambda _: None)
+    assert first.corners[0].tolist() == [10, 20, 40, 25.5]
+
+
 def test_masks_move_with_their_picture_and_around_it_nothing_counts(tmp_path):
     mask = np.zeros((50, 100), np.uint8)
     mask[20:30, 40:60] = 3
@@ -285,6 +290,17 @@ def test_texts_in_order_may_be_empty(tmp_path):
 def test_damaged_texts_are_refused(tmp_path, name, content, message):
     with pytest.raises(DataError, match=message):
         open_labels(write(tmp_path / name, content))
+
+
+def test_characters_are_one_a_line_a_space_too(tmp_path):
+    path = write(tmp_path / "keys.txt", "a\n|\n \n<unk>\n")
+    assert read_characters(path) == ("a", "|", " ", "<unk>")
+    path = write(tmp_path / "vocab.json", '{"b": 1, "<pad>": 0, " ": 2}')
+    assert read_characters(path) == ("<pad>", "b", " ")
+    assert read_characters(write(tmp_path / "x.json", '["a", " "]')) == ("a", " ")
+    for wrong in ('{"a": 0, "b": 2}', "3", '{"a": '):
+        with pytest.raises(DataError, match=r"x.json (holds no characters|is no JSON)"):
+            read_characters(write(tmp_path / "x.json", wrong))
 
 
 # --- matching ----------------------------------------------------------------------------------

@@ -45,12 +45,12 @@ class SampleLabels:
     """One label for each sample of a data source, or None.
 
     Attributes:
-        placement: sample index → how its picture became the input; None where pictures are fed
-            as they are, or stretched to the input's size.
+        placement: sample index → how its picture became the input; None where that is not known:
+            pixels are then taken to be the input's.
     """
 
     entries: tuple[Label | MaskFile | None, ...]
-    placement: Callable[[int], Placement] | None = None
+    placement: Callable[[int], Placement | None] | None = None
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -62,16 +62,15 @@ class SampleLabels:
     def _label(self, index: int) -> Label | None:
         entry = self.entries[index]
         label = entry.read() if isinstance(entry, MaskFile) else entry
-        if self.placement is None:
+        if self.placement is None or not isinstance(label, (Boxes, np.ndarray)):
+            return label
+        placement = self.placement(index)
+        if placement is None:
             return label
         if isinstance(label, Boxes):
-            placement = self.placement(index)
             pixels = label.in_pixels(*placement.picture)
             return pixels.moved(placement.to_input(pixels.corners))
-        if isinstance(label, np.ndarray):
-            placement = self.placement(index)
-            return placement.lay(nearest(label, placement.resized), np.array(OUTSIDE, np.int64))
-        return label
+        return placement.lay(nearest(label, placement.resized), np.array(OUTSIDE, np.int64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +94,7 @@ class LabelFile:
     def match(
         self,
         samples: Sequence[str],
-        placement: Callable[[int], Placement] | None = None,
+        placement: Callable[[int], Placement | None] | None = None,
     ) -> SampleLabels:
         """The labels of the samples of these names (`DataSource.sample_name`).
 

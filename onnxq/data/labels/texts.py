@@ -25,18 +25,46 @@ def read_texts(path: Path) -> dict[str, str] | list[str]:
     Raises:
         DataError: a line has no text, or a name comes twice.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-    lines = [line.removesuffix("\r") for line in lines]
-    if lines and not lines[-1]:
-        lines.pop()
+    lines = _lines(path)
     if path.suffix == ".jsonl":
         pairs = [_json_line(line, f"{path}:{n}") for n, line in enumerate(lines, 1) if line.strip()]
     else:
         pairs = [_tab_line(line) for line in lines]
     return _collected(pairs, path)
+
+
+def read_characters(path: Path) -> tuple[str, ...]:
+    """The characters of a model in its order: one a line, a space being one too.
+
+    Or JSON: a list, or an object of character and index as Hugging Face's vocab.json.
+
+    Raises:
+        DataError: the file cannot be read, or its indices leave gaps.
+    """
+    lines = _lines(path)
+    if path.suffix != ".json":
+        return tuple(lines)
+    try:
+        content = json.loads("\n".join(lines))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is no JSON: {error}") from error
+    if isinstance(content, dict):
+        places = {index: character for character, index in content.items()}
+        content = [places.get(index) for index in range(len(content))]
+    if not isinstance(content, list) or not all(isinstance(each, str) for each in content):
+        raise DataError(
+            f"{path} holds no characters", hint="a list, or an object of character and index"
+        )
+    return tuple(content)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+    lines = [line.removesuffix("\r") for line in lines]
+    return lines if lines[-1] else lines[:-1]
 
 
 def _tab_line(line: str) -> tuple[str | None, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ Array = NDArray[Any]
 Arrays = Mapping[str, Array]
 """Inputs or outputs of one batch by name; the first axis counts the samples."""
 
+Labels: TypeAlias = Sequence[Any] | Array
+"""One object a sample; or the data's class indices, an array, which are no truth of these tasks."""
+
 T = TypeVar("T")
 
 
@@ -25,22 +28,24 @@ class TaskMetric(Protocol):
         unit: of the numbers: "%" or "".
         higher_is_better: which way is worse.
         needs_labels: whether the float model's outputs cannot stand in for the truth.
-        label: the type that labels have to be of; others belong to another metric.
     """
 
     unit: ClassVar[str]
     higher_is_better: ClassVar[bool]
     needs_labels: ClassVar[bool]
-    label: ClassVar[type]
 
     def update(
-        self, inputs: Arrays, outputs: Arrays, labels: Sequence[Any] | None, reference: Arrays
+        self, inputs: Arrays, outputs: Arrays, labels: Labels | None, reference: Arrays
     ) -> None:
         """Add a batch: what the model was fed and gave, the truth, the float model's outputs."""
         ...
 
     def compute(self) -> dict[str, float]:
         """The results by name; the first is the one to judge by."""
+        ...
+
+    def merge(self, other: Any) -> None:
+        """Add what another instance with the same options saw of later batches."""
         ...
 
 
@@ -80,15 +85,13 @@ def shapes(outputs: Arrays) -> str:
     )
 
 
-def checked_labels(
-    labels: Sequence[Any] | None, kind: type[T], metric: str, what: str
-) -> list[T] | None:
-    """The labels of a batch, or None where the data have none.
+def checked_labels(labels: Labels | None, kind: type[T], metric: str, what: str) -> list[T] | None:
+    """The labels of a batch; None where there are none but the data's class indices, an array.
 
     Raises:
         UsageError: they are of another kind, or some are missing.
     """
-    if labels is None or all(label is None for label in labels):
+    if labels is None or isinstance(labels, np.ndarray) or all(each is None for each in labels):
         return None
     for label in labels:
         if not isinstance(label, kind):

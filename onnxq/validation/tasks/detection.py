@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from onnxq.refusal import Refusal
 from onnxq.suggest import suggest
 from onnxq.validation.tasks.average_precision import average_precisions, f1_score
 from onnxq.validation.tasks.boxes import Candidates, Corners, Detections, suppressed
-from onnxq.validation.tasks.common import Arrays, checked_labels, samples_in
+from onnxq.validation.tasks.common import Arrays, Labels, checked_labels, samples_in
 from onnxq.validation.tasks.decoders import DECODER_NAMES, Reading, recognized
 from onnxq.validation.tasks.grids import Size
 
@@ -53,7 +53,6 @@ class MeanAveragePrecision:
     unit: ClassVar[str] = "%"
     higher_is_better: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
-    label: ClassVar[type] = Boxes
 
     _reading: Reading | None = field(default=None, init=False, repr=False)
     _relative: bool | None = field(default=None, init=False, repr=False)
@@ -73,7 +72,7 @@ class MeanAveragePrecision:
             )
 
     def update(
-        self, inputs: Arrays, outputs: Arrays, labels: Sequence[Any] | None, reference: Arrays
+        self, inputs: Arrays, outputs: Arrays, labels: Labels | None, reference: Arrays
     ) -> None:
         """Add a batch.
 
@@ -121,6 +120,11 @@ class MeanAveragePrecision:
             "AP50 pooled": precisions.ap50_pooled,
             "F1": f1_score(self._truth, [each.above(self.score) for each in self._found]),
         }
+
+    def merge(self, other: MeanAveragePrecision) -> None:
+        """Add what another instance saw of later batches."""
+        self._truth += other._truth
+        self._found += other._found
 
     def _chosen(self, outputs: Arrays) -> Arrays:
         if not self.output:

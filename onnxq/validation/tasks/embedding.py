@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from onnxq.errors import UsageError
 from onnxq.suggest import suggest
-from onnxq.validation.tasks.common import Array, Arrays, chosen_output, is_float
+from onnxq.validation.tasks.common import Array, Arrays, Labels, chosen_output, is_float
 
 POOLS = ("mean", "first")
 
@@ -92,7 +93,6 @@ class PairSpearman:
     unit: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
-    label: ClassVar[type] = float
 
     _found: list[Array] = field(default_factory=list, init=False, repr=False)
     _exact: list[Array] = field(default_factory=list, init=False, repr=False)
@@ -102,13 +102,13 @@ class PairSpearman:
         self._pooling()
 
     def update(
-        self, inputs: Arrays, outputs: Arrays, labels: Sequence[Any] | None, reference: Arrays
+        self, inputs: Arrays, outputs: Arrays, labels: Labels | None, reference: Arrays
     ) -> None:
         """Add a batch.
 
         Args:
-            labels: the scores of the pairs, at their first rows, None or the same number at the
-                second; or None.
+            labels: the scores of the pairs at their first rows, at the second None or the same
+                number; or None.
 
         Raises:
             UsageError: no output is an embedding, or labels are no numbers.
@@ -116,7 +116,14 @@ class PairSpearman:
         pooling = self._pooling()
         self._found.append(pooling.embeddings(inputs, outputs, reference))
         self._exact.append(pooling.embeddings(inputs, reference, reference))
-        self._scores += [None if each is None else _number(each) for each in labels or ()]
+        scores = () if labels is None or isinstance(labels, np.ndarray) else labels
+        self._scores += [None if each is None else _number(each) for each in scores]
+
+    def merge(self, other: PairSpearman) -> None:
+        """Add what another instance saw of later batches."""
+        self._found += other._found
+        self._exact += other._exact
+        self._scores += other._scores
 
     def compute(self) -> dict[str, float]:
         """The correlation; 0 where all the similarities are the same, for a constant ranks nothing.
@@ -154,11 +161,8 @@ class EmbeddingCosine:
     unit: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
-    label: ClassVar[type] = object
 
-    _sum: float = field(default=0.0, init=False, repr=False)
-    _least: float = field(default=1.0, init=False, repr=False)
-    _count: int = field(default=0, init=False, repr=False)
+    _cosines: list[float] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._pooling()
@@ -167,7 +171,7 @@ class EmbeddingCosine:
         self,
         inputs: Arrays,
         outputs: Arrays,
-        labels: Sequence[Any] | None,  # noqa: ARG002 - every metric is given them
+        labels: Labels | None,  # noqa: ARG002 - every metric is given them
         reference: Arrays,
     ) -> None:
         """Add a batch; labels are not looked at.
@@ -178,14 +182,17 @@ class EmbeddingCosine:
         pooling = self._pooling()
         found = pooling.embeddings(inputs, outputs, reference)
         exact = pooling.embeddings(inputs, reference, reference)
-        cosines = _cosines(exact, found)
-        self._sum += float(cosines.sum())
-        self._least = min(self._least, float(cosines.min(initial=1)))
-        self._count += len(cosines)
+        self._cosines += _cosines(exact, found).tolist()
+
+    def merge(self, other: EmbeddingCosine) -> None:
+        """Add what another instance saw of later batches."""
+        self._cosines += other._cosines
 
     def compute(self) -> dict[str, float]:
         """The mean, and the least of all samples."""
-        return {"cosine": self._sum / max(self._count, 1), "least cosine": self._least}
+        cosines = self._cosines or [1.0]
+        # An exact sum, whose order does not matter.
+        return {"cosine": math.fsum(cosines) / len(cosines), "least cosine": min(cosines)}
 
     def _pooling(self) -> Pooling:
         return Pooling(self.output, self.mask, self.pool, "cosine")
@@ -196,7 +203,7 @@ def _is_embedding(array: Array) -> bool:
 
 
 def _number(label: Any) -> float:
-    """A score of a label file, which are Python's numbers; NumPy's are the data's class indices."""
+    """The score of a pair."""
     if isinstance(label, (int, float)) and np.isfinite(label):
         return float(label)
     raise UsageError(

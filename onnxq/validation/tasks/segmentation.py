@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.data.labels.match import OUTSIDE, nearest
 from onnxq.errors import UsageError
-from onnxq.validation.tasks.common import Array, Arrays, checked_labels, chosen_output, is_float
+from onnxq.validation.tasks.common import (
+    Array,
+    Arrays,
+    Labels,
+    checked_labels,
+    chosen_output,
+    is_float,
+)
 
 Counts = NDArray[np.int64]
 
@@ -41,7 +47,6 @@ class MeanIoU:
     unit: ClassVar[str] = "%"
     higher_is_better: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
-    label: ClassVar[type] = np.ndarray
 
     _binary: bool = field(default=False, init=False, repr=False)
     _limit: float | None = field(default=None, init=False, repr=False)
@@ -57,7 +62,7 @@ class MeanIoU:
         self,
         inputs: Arrays,  # noqa: ARG002 - every metric is given them
         outputs: Arrays,
-        labels: Sequence[Any] | None,
+        labels: Labels | None,
         reference: Arrays,
     ) -> None:
         """Add a batch.
@@ -106,6 +111,11 @@ class MeanIoU:
             "pixel accuracy": float(100 * right.sum() / confusion.sum()),
         }
 
+    def merge(self, other: MeanIoU) -> None:
+        """Add what another instance saw of later batches."""
+        self._binary |= other._binary
+        self._count(other._confusion)
+
     def _add(self, truth: Array, found: Array) -> None:
         """Count pairs of classes, truth down and prediction across."""
         counted = (truth != self.ignore) & (truth != OUTSIDE)
@@ -114,16 +124,21 @@ class MeanIoU:
             return
         if min(truth.min(), found.min()) < 0:
             raise UsageError("miou: class indices begin with 0, there are negative ones")
-        size = max(len(self._confusion), int(truth.max()) + 1, int(found.max()) + 1)
+        size = int(max(truth.max(), found.max())) + 1
         if size > MOST_CLASSES:
             raise UsageError(
                 f"miou: there is a class index {size - 1}",
                 hint="masks hold one class index a pixel",
             )
-        grown = np.zeros((size, size), np.int64)
-        grown[: len(self._confusion), : len(self._confusion)] = self._confusion
         pairs = np.bincount(truth * size + found, minlength=size * size)
-        self._confusion = grown + pairs.reshape(size, size)
+        self._count(pairs.reshape(size, size))
+
+    def _count(self, pairs: Counts) -> None:
+        size = max(len(self._confusion), len(pairs))
+        total = np.zeros((size, size), np.int64)
+        for counts in (self._confusion, pairs):
+            total[: len(counts), : len(counts)] += counts
+        self._confusion = total
 
     def _checked(self, mask: Array) -> Array:
         """A labelled mask; whatever is not 0 is the foreground of a one-channel mask."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from onnxq.errors import UsageError
 from onnxq.validation.tasks.common import (
     Array,
     Arrays,
+    Labels,
     checked_labels,
     chosen_output,
     is_float,
@@ -36,16 +37,17 @@ class CharacterErrorRate:
         blank: index of the blank.
         classes: the characters in the model's order, with the blank or without it. Without
             characters texts are compared as indices, with the float model only.
+        space: the character that stands for a space: "|" in wav2vec 2.0's.
     """
 
     output: str = ""
     blank: int = 0
     classes: tuple[str, ...] = ()
+    space: str = " "
 
     unit: ClassVar[str] = "%"
     higher_is_better: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
-    label: ClassVar[type] = str
     metric: ClassVar[str] = "cer"
 
     _edits: int = field(default=0, init=False, repr=False)
@@ -54,7 +56,7 @@ class CharacterErrorRate:
     _count: int = field(default=0, init=False, repr=False)
 
     def update(
-        self, inputs: Arrays, outputs: Arrays, labels: Sequence[Any] | None, reference: Arrays
+        self, inputs: Arrays, outputs: Arrays, labels: Labels | None, reference: Arrays
     ) -> None:
         """Add a batch.
 
@@ -102,6 +104,13 @@ class CharacterErrorRate:
             "texts equal": 100 * self._equal / self._count,
         }
 
+    def merge(self, other: CharacterErrorRate) -> None:
+        """Add what another instance saw of later batches."""
+        self._edits += other._edits
+        self._length += other._length
+        self._equal += other._equal
+        self._count += other._count
+
     def _units(self, text: Sequence[Hashable]) -> Sequence[Hashable]:
         """What edits change: characters."""
         return text
@@ -129,7 +138,8 @@ class CharacterErrorRate:
             raise UsageError(
                 f"{self.metric}: the model wrote character {shifted.max()} of {len(self.classes)}"
             )
-        return "".join(self.classes[index] for index in shifted)
+        characters = (self.classes[index] for index in shifted)
+        return "".join(" " if each == self.space else each for each in characters)
 
 
 @dataclass

@@ -308,8 +308,24 @@ def test_labels_of_other_classes_than_the_models_are_refused():
 
 
 def test_labels_that_are_no_boxes_are_refused():
-    with pytest.raises(UsageError, match="map compares with boxes, the labels are int64"):
-        measured(yolov8(), list(np.array([1, 2])))
+    with pytest.raises(UsageError, match="map compares with boxes, the labels are str"):
+        measured(yolov8(), ["a", "b"])
+
+
+def test_class_indices_of_the_data_are_no_truth_of_boxes():
+    assert set(measured(yolov8(), np.array([1, 2])).values()) == {100}
+
+
+def test_instances_of_later_batches_are_merged():
+    changed = yolov8()
+    changed["output0"][:, :4] += 2
+    whole = MeanAveragePrecision()
+    parts = MeanAveragePrecision(), MeanAveragePrecision()
+    for part in parts:
+        for metric in (whole, part):
+            metric.update(INPUTS, changed, TRUTH, yolov8())
+    parts[0].merge(parts[1])
+    assert parts[0].compute() == whole.compute()
 
 
 def test_channels_last_pictures_have_their_size_too():

@@ -108,6 +108,21 @@ def test_a_dead_embedding_is_worth_nothing(value):
     assert measured(PairSpearman, dead, SCORES * 2) == {"Spearman": 0}
 
 
+def test_class_indices_of_the_data_are_no_scores():
+    assert measured(PairSpearman, NOISY, np.arange(12)) == measured(PairSpearman, NOISY)
+
+
+@pytest.mark.parametrize("kind", [PairSpearman, EmbeddingCosine])
+def test_instances_of_later_batches_are_merged(kind):
+    parts = [kind(), kind()]
+    for metric, rows in zip(parts, (slice(0, 7), slice(7, 12)), strict=True):
+        inputs = {name: array[rows] for name, array in INPUTS.items()}
+        labels = (SCORES * 2)[rows]
+        metric.update(inputs, {"y": NOISY[rows]}, labels, {"y": TOKENS[rows]})
+    parts[0].merge(parts[1])
+    assert parts[0].compute() == measured(kind, NOISY, SCORES * 2)
+
+
 def test_large_values_do_not_overflow():
     got = measured(EmbeddingCosine, 1e300 * POOLED.astype(np.float64), reference=POOLED)
     assert got["cosine"] == pytest.approx(1)
@@ -120,8 +135,8 @@ def test_what_cannot_be_measured_is_said():
         measured(PairSpearman, NOISY, [1.0, 2.0, 3.0, 4.0] + [None] * 8)
     with pytest.raises(UsageError, match="equally alike"):
         measured(PairSpearman, NOISY, [1.0] * 12)
-    with pytest.raises(UsageError, match=r"a label is np.int64\(3\)"):
-        measured(PairSpearman, NOISY, list(np.full(12, 3)))
+    with pytest.raises(UsageError, match="a label is 'high'"):
+        measured(PairSpearman, NOISY, ["high"] * 12)
     with pytest.raises(UsageError, match="pool is 'max'"):
         EmbeddingCosine(pool="max")
     with pytest.raises(UsageError, match="no input 'attention'"):

@@ -65,6 +65,14 @@ def test_pixels_are_counted_over_batches():
     assert metric.compute()["mIoU"] == pytest.approx(expected(TRUTH, FOUND))
 
 
+def test_instances_of_later_batches_are_merged():
+    parts = [MeanIoU(), MeanIoU()]
+    for metric, rows in zip(parts, (slice(0, 2), slice(2, 3)), strict=True):
+        metric.update(INPUTS, {"y": FOUND[rows]}, None, {"y": TRUTH[rows]})
+    parts[0].merge(parts[1])
+    assert parts[0].compute() == measured(FOUND, list(TRUTH))
+
+
 def test_pixels_to_be_ignored_and_those_outside_do_not_count():
     truth = TRUTH.copy()
     truth[:, :2] = 255

@@ -101,6 +101,24 @@ def test_integers_are_characters_and_time_may_come_first():
     assert metric.compute()["CER"] == 0
 
 
+def test_a_character_may_stand_for_the_space():
+    letters = (*"abcd", "|")
+    found = scores_of(["ab|cd", "a|b"], letters=letters)
+    got = measured(WordErrorRate, found, ["ab cc", "a b"], classes=letters, space="|")
+    assert got == {"WER": 25, "texts equal": 50}
+
+
+def test_instances_of_later_batches_are_merged():
+    found, exact = ["abc", "bd"], ["abd", "b"]
+    parts = [CharacterErrorRate(classes=LETTERS) for _ in found]
+    for metric, text, truth in zip(parts, found, exact, strict=True):
+        scores = {"y": scores_of([text])}
+        metric.update(inputs(1), scores, [truth], scores)
+    parts[0].merge(parts[1])
+    whole = measured(CharacterErrorRate, scores_of(found), exact, classes=LETTERS)
+    assert parts[0].compute() == whole
+
+
 @pytest.mark.parametrize("value", [0.0, np.nan])
 def test_a_dead_output_has_lost_every_letter(value):
     exact = scores_of(["abc", "bd"])
