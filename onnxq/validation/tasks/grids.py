@@ -22,6 +22,9 @@ STRIDES = ((8, 16, 32), (8, 16, 32, 64), (16, 32))
 ANCHORS = 3
 """Boxes a cell of YOLOv5 and its likes."""
 
+LIKELY_DECODED = 0.5
+"""Correlation of the centers of boxes with the places of their cells: of decoded boxes about 1."""
+
 MOST_ROWS = 1000
 """Models that put out a few hundred boxes have no grid, which has thousands of cells."""
 
@@ -108,9 +111,18 @@ def yolox_roles(outputs: Arrays, size: Size) -> tuple[str, ...] | None:
     return roles if fits else None
 
 
-def fits_yolox(arrays: tuple[Array, ...], _: Size) -> bool:
-    """Logarithms of sizes are negative for objects smaller than a cell; sizes are not."""
-    return arrays[0].shape[2] >= 6 and bool((arrays[0][..., 2:4] < 0).any())
+def fits_yolox(arrays: tuple[Array, ...], size: Size) -> bool:
+    """Whether centers are not where their cells are, as those of decoded boxes are."""
+    table = arrays[0]
+    strides = strides_of(table.shape[1], size)
+    if strides is None or table.shape[2] < 6:
+        return False
+    corner, stride = _cells(size, strides)
+    place = (corner * stride).ravel().astype(np.float64)
+    center = table[..., :2].mean(axis=0, dtype=np.float64).ravel()
+    place, center = place - place.mean(), center - center.mean()
+    norms = np.linalg.norm(place) * np.linalg.norm(center)
+    return bool(place @ center < LIKELY_DECODED * norms)
 
 
 def yolox(arrays: tuple[Array, ...], size: Size) -> Candidates:

@@ -47,8 +47,21 @@ def yolov8_with_masks():
     return {"output0": np.concatenate([table, coefficients], axis=1), "output1": prototypes}
 
 
+def cell_centers():
+    return np.concatenate(
+        [
+            np.stack(np.meshgrid(np.arange(WIDTH // s), np.arange(HEIGHT // s)), -1).reshape(-1, 2)
+            * s
+            + s / 2
+            for s in (8, 16, 32)
+        ]
+    )
+
+
 def yolov5(anchors=3):
     out = np.zeros((2, anchors * CELLS, 5 + CLASSES), np.float32)
+    if anchors == 1:
+        out[..., :2] = cell_centers()
     for sample, objects in enumerate(OBJECTS):
         for row, (corners, index, score) in enumerate(objects):
             out[sample, place(sample, row), :4] = centers(corners)
@@ -58,8 +71,8 @@ def yolov5(anchors=3):
 
 
 def yolox():
-    out = np.full((2, CELLS, 5 + CLASSES), 0, np.float32)
-    out[..., 2:4] = -1
+    out = np.zeros((2, CELLS, 5 + CLASSES), np.float32)
+    out[..., :2] = 0.5
     for sample, objects in enumerate(OBJECTS):
         for row, (corners, index, score) in enumerate(objects):
             x, y, width, height = centers(corners)
@@ -291,7 +304,9 @@ def test_scores_that_are_none_are_refused():
 
 
 def test_a_decoder_is_named_where_shapes_do_not_tell():
-    turned = {"output0": yolov8()["output0"].swapaxes(1, 2)}
+    turned = yolov8()["output0"].swapaxes(1, 2)
+    turned[..., :2] += cell_centers() * (turned[..., 4:].max(axis=2, keepdims=True) == 0)
+    turned = {"output0": turned}
     assert set(measured(turned, TRUTH, decoder="yolov8").values()) == {100}
     with pytest.raises(UsageError, match="the labels have 7 classes, the model 6"):
         measured(turned, [Boxes(t.corners, t.classes, t.crowd, class_count=7) for t in TRUTH])
