@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rewrite the generated parts of docs/: help texts, options, operator tables, targets, presets.
+"""Rewrite the generated parts of docs/: help texts, options, operator tables, targets, decoders.
 
 A part lies between `<!-- generated: NAME -->` and `<!-- end generated -->`.
 
@@ -34,6 +34,7 @@ from onnxq.options.signature import default_of, values_of
 from onnxq.options.validate import ValidateKeywords, ValidateOptions
 from onnxq.targets import Placement, Target, shipped_targets
 from onnxq.validation.lint import RULES
+from onnxq.validation.tasks.decoders import DECODERS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -233,6 +234,14 @@ OPTIONS: tuple[tuple[type[Options], type], ...] = (
 )
 
 
+def decoder_table() -> str:
+    rows = (
+        [code(decoder.names), decoder.layout, "yes" if decoder.overlapping else "no"]
+        for decoder in DECODERS
+    )
+    return markdown_table(["`decoder=`", "outputs", "suppressed by `map`"], rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "help": lambda: help_text(""),
     **{f"help {name}": lambda name=name: help_text(name) for name in COMMANDS},
@@ -249,6 +258,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "targets": target_table,
     "lint": lint_table,
     "presets": preset_table,
+    "decoders": decoder_table,
 }
 
 

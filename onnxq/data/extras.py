@@ -1,4 +1,4 @@
-"""Packages that only some kinds of data need."""
+"""Packages that only some kinds of data and some metrics need."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from typing import Any
 from onnxq.errors import UsageError
 
 
-def require(module: str, extra: str) -> Any:
-    """The module; `UsageError` that says how to install it where it is missing."""
+def require(module: str, extra: str, *, package: str = "", user: str = "these data need") -> Any:
+    """The module; `UsageError` that says how to install it where it is missing.
+
+    Args:
+        extra: of onnxq, that brings it.
+        package: its name where it is not the module's.
+        user: what needs it, with the verb.
+    """
     try:
         return importlib.import_module(module)
     except ImportError:
-        package = module.partition(".")[0]
+        name = package or module.partition(".")[0]
+        either = f"pip install '{package}' or " if package else ""
         raise UsageError(
-            f"these data need the package {package}", hint=f"pip install 'onnxq[{extra}]'"
+            f"{user} the package {name}", hint=f"{either}pip install 'onnxq[{extra}]'"
         ) from None

@@ -191,7 +191,7 @@ def _difference(graphs: _Graphs, name: str) -> Refusal | None:
 
 
 def _is_boundary(graphs: _Graphs, name: str) -> bool:
-    """Whether layers end here: not before a fused activation, nor amid what passes quantized values on."""
+    """Whether layers end here: not before a fused activation, nor amid pass-throughs."""
     stripped = graphs.stripped
     uses, producer = stripped.consumers(name), stripped.producers.get(name)
     if stripped.is_exposed(name) or producer is None:
