@@ -11,7 +11,8 @@ import numpy as np
 
 from onnxq.data.ahead import map_ahead
 from onnxq.data.checks import check_finite
-from onnxq.data.decode import check_images, decode_image, require_one_input
+from onnxq.data.decode import decode_image, picture_size
+from onnxq.data.fit import fitted, require_one_input
 from onnxq.data.fingerprint import combine
 from onnxq.data.folders import ImageFile, find_images, spread
 from onnxq.data.source import Batch, Labels, Sample, collect, spans
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from onnxq.data.geometry import Geometry
     from onnxq.data.preprocess import Preprocessing
     from onnxq.model.model import TensorSpec
 
@@ -51,6 +53,11 @@ class ImageSource:
 
     def sample_name(self, index: int) -> str:
         return str(self.files[index])
+
+    def geometry(self, index: int) -> Geometry:
+        """Where the pixels of sample `index` went; only the header of its file is read."""
+        file = self.files[index]
+        return self.preprocessing.geometry(picture_size(file, str(file)))
 
     def batches(
         self,
@@ -89,7 +96,7 @@ def open_images(
     """
     require_one_input(inputs, spec)
     found = find_images(folder)
-    preprocessing = check_images(preprocessing, inputs[0], spec)
+    preprocessing = fitted(preprocessing, inputs[0], spec)
     chosen = found if samples is None else spread(found, samples)
     return ImageSource(
         spec,
