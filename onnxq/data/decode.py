@@ -20,7 +20,7 @@ from onnxq.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from onnxq.data.geometry import Sides
+    from onnxq.data.geometry import Geometry
     from onnxq.data.preprocess import Preprocessing
     from onnxq.model.model import TensorSpec
 
@@ -56,19 +56,14 @@ def decode_image(
     """
     wanted = batched(preprocessing, spec)
     hint = size_hint(preprocessing, spec)
-    try:
-        with _opened(file, name) as image:
-            # Decoding a large image takes seconds: what cannot fit is not even read.
-            size = preprocessing.geometry((image.height, image.width)).input
-            check_shape((1, *sample_shape(preprocessing, size)), wanted, name, hint=hint)
-            with _refusing(name):
-                image.load()
+    with _opened(file, name) as image:
+        # Decoding a large image takes seconds: what cannot fit is not even read.
+        size = _geometry(image, preprocessing, name).input
+        check_shape((1, *sample_shape(preprocessing, size)), wanted, name, hint=hint)
+        with _refusing(name):
+            image.load()
+        with _unfit(name):
             values = preprocessing.apply(image)
-    except ValueError as error:
-        raise DataError(
-            f"cannot preprocess {name}: {error}",
-            hint="repair or remove the image, or pass other sizes to --preprocess",
-        ) from error
     if spec.dtype.kind in "iu":
         # The pixels themselves, see `onnxq.data.fit`: whole numbers that the type holds.
         return values.astype(spec.dtype)
@@ -85,10 +80,27 @@ def decode_array(content: bytes, spec: TensorSpec, name: str) -> Array:
     return convert(values, spec, name)
 
 
-def picture_size(file: Path | bytes, name: str) -> Sides:
-    """(height, width) of an image, of which only the header is read. Raises as `decode_image`."""
+def image_geometry(file: Path | bytes, preprocessing: Preprocessing, name: str) -> Geometry:
+    """Where the pixels of an image go; only its header is read. Raises as `decode_image`."""
     with _opened(file, name) as image:
-        return (image.height, image.width)
+        return _geometry(image, preprocessing, name)
+
+
+def _geometry(image: Image.Image, preprocessing: Preprocessing, name: str) -> Geometry:
+    with _unfit(name):
+        return preprocessing.geometry((image.height, image.width))
+
+
+@contextmanager
+def _unfit(name: str) -> Iterator[None]:
+    """Turn what `Preprocessing` raises for an image into a `DataError` that names it."""
+    try:
+        yield
+    except ValueError as error:
+        raise DataError(
+            f"cannot preprocess {name}: {error}",
+            hint="repair or remove the image, or pass other sizes to --preprocess",
+        ) from error
 
 
 @contextmanager

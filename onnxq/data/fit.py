@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -144,7 +144,8 @@ def _of_integers(preprocessing: Preprocessing, spec: TensorSpec, where: str) -> 
             f"{where}: images become numbers, the model takes {spec}",
             hint=f"give an .npz file of {spec.dtype.name}",
         )
-    bounds = np.iinfo(spec.dtype)
+    dtype: np.dtype[Any] = spec.dtype
+    bounds = np.iinfo(dtype)
     # A narrow signed type holds the pixels around zero.
     middle = 0 if bounds.max >= WHITE else -int(bounds.min)
     whole = replace(preprocessing, scale=float(WHITE), mean=(float(middle),), std=(1.0,))

@@ -11,9 +11,9 @@ import numpy as np
 
 from onnxq.data.ahead import map_ahead
 from onnxq.data.checks import check_finite
-from onnxq.data.decode import decode_image, picture_size
-from onnxq.data.fit import fitted, require_one_input
+from onnxq.data.decode import decode_image, image_geometry
 from onnxq.data.fingerprint import combine
+from onnxq.data.fit import fitted, require_one_input
 from onnxq.data.folders import ImageFile, find_images, spread
 from onnxq.data.source import Batch, Labels, Sample, collect, spans
 from onnxq.errors import DataError
@@ -57,7 +57,7 @@ class ImageSource:
     def geometry(self, index: int) -> Geometry:
         """Where the pixels of sample `index` went; only the header of its file is read."""
         file = self.files[index]
-        return self.preprocessing.geometry(picture_size(file, str(file)))
+        return image_geometry(file, self.preprocessing, str(file))
 
     def batches(
         self,

@@ -71,12 +71,12 @@ class RecordSource:
         """Where the pixels of sample `index` went; None where it is no image."""
         if self.preprocessing is None:
             return None
-        from onnxq.data.decode import picture_size
+        from onnxq.data.decode import image_geometry
 
         (record,) = self.reader.read([index])
         for kind, content in record.fields.values():
             if kind == "image":
-                return self.preprocessing.geometry(picture_size(content, record.name))
+                return image_geometry(content, self.preprocessing, record.name)
         return None
 
     def batches(
