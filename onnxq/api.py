@@ -19,6 +19,7 @@ from onnxq.calibration.jobs import calibrate_in_processes
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import observe
 from onnxq.data import DataSource, Preprocessing, open_data
+from onnxq.data.classes import as_class_names, class_count
 from onnxq.data.gather import BATCH_SIZE, gather, gather_both
 from onnxq.emulation import emulate as emulation_stage
 from onnxq.emulation.agreement import LayerAgreement, agreement
@@ -114,15 +115,23 @@ def as_source(
     preprocess: str | Preprocessing | None = None,
     samples: int | None = None,
     allow_nonfinite: bool = False,
+    classes: Sequence[str] | PathLike | None = None,
 ) -> DataSource:
-    """Open data for a model; a `DataSource` passes through."""
+    """Open data for a model; a `DataSource` passes through.
+
+    Args:
+        classes: names of the model's classes in its order, or a file of them: what class folders
+            are called.
+    """
     if not isinstance(data, (str, os.PathLike, np.ndarray, Mapping)):
         return data
     parsed = Preprocessing.parse(preprocess) if isinstance(preprocess, str) else preprocess
     spec = data if isinstance(data, (str, np.ndarray, Mapping)) else Path(data)
+    names = None if classes is None else as_class_names(classes)
     return open_data(
-        spec, model.inputs, preprocessing=parsed, samples=samples, allow_nonfinite=allow_nonfinite
-    )
+        spec, model.inputs, preprocessing=parsed, samples=samples,
+        allow_nonfinite=allow_nonfinite, names=names, classes=class_count(model.outputs),
+    )  # fmt: skip
 
 
 # --- calibrate -------------------------------------------------------------------------------
@@ -580,6 +589,7 @@ def validate(
     min_accuracy: float | None = None,
     layers: bool = False,
     batch_size: int = BATCH_SIZE,
+    classes: Sequence[str] | PathLike | None = None,
     dask: str | None = None,
     progress: Progress = SILENT,
 ) -> Validation:
@@ -590,13 +600,14 @@ def validate(
             sqnr and cosine. Gates look at the first.
         max_drop, min_accuracy: see `onnxq.validation.gates`.
         layers: measure each layer of each quantized model, too; on this machine.
+        classes: see `as_source`.
         dask: address of a Dask scheduler whose workers run the models.
     """
     float_model = as_model(float_model)
     if isinstance(quantized, (Model, str, os.PathLike)):
         quantized = [quantized]
     models = [as_model(model) for model in quantized]
-    source = as_source(data, float_model, preprocess=preprocess, samples=samples)
+    source = as_source(data, float_model, preprocess=preprocess, samples=samples, classes=classes)
     for model in models:
         _check_preprocessing(recorded_preprocessing(model), source, model.name)
     if metrics is None:

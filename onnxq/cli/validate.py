@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 @options.data_option(required=True)
 @options.preprocess_option()
 @options.samples_option()
+@click.option("--classes", type=options.FILE, metavar="FILE",
+              help="The names of the model's classes in its order, one a line or as JSON: for data "
+              "in class folders of these names.")  # fmt: skip
 @click.option("--metric", "metrics", multiple=True, metavar="METRIC",
               help="top1, top5, sqnr, cosine or FILE.py:function; repeatable; gates look at the "
               "first.  [default: top1 if the data have labels, sqnr, cosine]")  # fmt: skip
@@ -47,6 +50,7 @@ def validate(
     data: str,
     preprocess: str | None,
     samples: int | None,
+    classes: Path | None,
     metrics: tuple[str, ...],
     executions: tuple[str, ...],
     max_drop: float | None,
@@ -69,7 +73,7 @@ def validate(
 
     options.check_output(junit, float_model, data, *quantized)
     reference = api.load(float_model)
-    source = api.as_source(data, reference, preprocess=preprocess, samples=samples)
+    source = api.as_source(data, reference, preprocess=preprocess, samples=samples, classes=classes)
     result = api.validate(
         reference, quantized, source, metrics=metrics or None, executions=executions,
         max_drop=max_drop, min_accuracy=min_accuracy, layers=layers, dask=dask,

@@ -15,13 +15,15 @@ from onnxq.data.decode import decode_image, image_geometry
 from onnxq.data.fingerprint import combine
 from onnxq.data.fit import fitted, require_one_input
 from onnxq.data.folders import ImageFile, find_images, spread
-from onnxq.data.source import Batch, Labels, Sample, collect, spans
+from onnxq.data.source import Batch, DataSource, Labels, Sample, collect, spans
 from onnxq.errors import DataError
+from onnxq.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from onnxq.data.classes import ClassNames
     from onnxq.data.geometry import Geometry
     from onnxq.data.preprocess import Preprocessing
     from onnxq.model.model import TensorSpec
@@ -29,7 +31,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ImageSource:
-    """Images by class and name; each is decoded when its batch comes near."""
+    """Images by class and name; each is decoded when its batch comes near.
+
+    Attributes:
+        doubt: why the labels cannot be class indices of the model's; None where they can.
+    """
 
     spec: str
     inputs: tuple[TensorSpec, ...]
@@ -38,6 +44,7 @@ class ImageSource:
     preprocessing: Preprocessing
     allow_nonfinite: bool = False
     note: str = ""
+    doubt: Refusal | None = None
 
     @property
     def count(self) -> int:
@@ -88,6 +95,8 @@ def open_images(
     preprocessing: Preprocessing | None,
     samples: int | None = None,
     allow_nonfinite: bool = False,
+    names: ClassNames | None = None,
+    classes: int | None = None,
 ) -> ImageSource:
     """The images `find_images` finds, or `samples` of them, spread over the classes.
 
@@ -95,7 +104,7 @@ def open_images(
     shape than the model's one input.
     """
     require_one_input(inputs, spec)
-    found = find_images(folder)
+    found, doubt = find_images(folder, names=names, classes=classes)
     preprocessing = fitted(preprocessing, inputs[0], spec)
     chosen = found if samples is None else spread(found, samples)
     return ImageSource(
@@ -105,7 +114,27 @@ def open_images(
         _labels(chosen),
         preprocessing,
         allow_nonfinite,
+        doubt=doubt,
     )
+
+
+def require_labels(source: DataSource, purpose: str) -> None:
+    """Raise `DataError` unless the data have labels that can be class indices of the model's.
+
+    Args:
+        purpose: what needs them, in messages: "top1".
+    """
+    if not source.has_labels:
+        raise DataError(
+            f"{source.spec}: {purpose} needs labels and the data have none",
+            hint="use class folders or a labels array, or --metric sqnr",
+        )
+    if isinstance(source, ImageSource) and source.doubt is not None:
+        raise DataError(
+            f"{source.spec}: {purpose} needs labels: {source.doubt}",
+            hint="pass --classes FILE with the names of all classes in the model's order, begin "
+            "each folder's name with its class index, or pass --metric sqnr",
+        )
 
 
 def _labels(images: Sequence[ImageFile]) -> Labels | None:
