@@ -149,8 +149,8 @@ def _of_integers(preprocessing: Preprocessing, spec: TensorSpec, where: str) -> 
     # A narrow signed type holds the pixels around zero.
     middle = 0 if bounds.max >= WHITE else -int(bounds.min)
     whole = replace(preprocessing, scale=float(WHITE), mean=(float(middle),), std=(1.0,))
-    plain = replace(preprocessing, scale=1.0, mean=(0.0,), std=(1.0,))
-    if preprocessing not in {whole, plain}:
+    as_they_are = [replace(whole, scale=scale, mean=(0.0,)) for scale in (1.0, float(WHITE))]
+    if preprocessing not in [whole, *as_they_are]:
         raise DataError(
             f"{where}: the model takes {spec}, the pixels as they are: "
             "mean, std and scale do not apply",
