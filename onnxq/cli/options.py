@@ -79,8 +79,8 @@ def data_option(*, required: bool = False, extra: str = "") -> Decorator:
 def preprocess_option() -> Decorator:
     return click.option(
         "--preprocess", metavar="P",
-        help="How images become inputs: imagenet, tf, unit, or pairs such as "
-        "resize=96,crop=96,mean=0.5,std=0.5.",
+        help="How images become inputs: imagenet, tf, unit, pixels, or pairs such as "
+        "resize=96,crop=96,mean=0.5,std=0.5 or letterbox=640.",
     )  # fmt: skip
 
 

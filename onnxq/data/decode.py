@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from onnxq.data.checks import check_shape, convert
-from onnxq.data.fit import batched, sample_shape, size_hint
+from onnxq.data.image_input import batched, sample_shape, size_hint
 from onnxq.data.source import Array
 from onnxq.errors import DataError
 
@@ -65,7 +65,7 @@ def decode_image(
         with _unfit(name):
             values = preprocessing.apply(image)
     if spec.dtype.kind in "iu":
-        # The pixels themselves, see `onnxq.data.fit`: whole numbers that the type holds.
+        # The pixels themselves, see `onnxq.data.image_input`: whole numbers that the type holds.
         return values.astype(spec.dtype)
     return convert(values, wanted, name)
 

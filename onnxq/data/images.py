@@ -13,8 +13,8 @@ from onnxq.data.ahead import map_ahead
 from onnxq.data.checks import check_finite
 from onnxq.data.decode import decode_image, image_geometry
 from onnxq.data.fingerprint import combine
-from onnxq.data.fit import fitted, require_one_input
 from onnxq.data.folders import ImageFile, find_images, spread
+from onnxq.data.image_input import for_input, require_one_input
 from onnxq.data.source import Batch, DataSource, Labels, Sample, collect, spans
 from onnxq.errors import DataError
 from onnxq.refusal import Refusal
@@ -105,7 +105,7 @@ def open_images(
     """
     require_one_input(inputs, spec)
     found, doubt = find_images(folder, names=names, classes=classes)
-    preprocessing = fitted(preprocessing, inputs[0], spec)
+    preprocessing = for_input(preprocessing, inputs[0], spec)
     chosen = found if samples is None else spread(found, samples)
     return ImageSource(
         spec,
@@ -129,9 +129,10 @@ def require_labels(source: DataSource, purpose: str) -> None:
             f"{source.spec}: {purpose} needs labels and the data have none",
             hint="use class folders or a labels array, or --metric sqnr",
         )
-    if isinstance(source, ImageSource) and source.doubt is not None:
+    doubt: Refusal | None = getattr(source, "doubt", None)
+    if doubt is not None:
         raise DataError(
-            f"{source.spec}: {purpose} needs labels: {source.doubt}",
+            f"{source.spec}: {purpose} needs labels: {doubt}",
             hint="pass --classes FILE with the names of all classes in the model's order, begin "
             "each folder's name with its class index, or pass --metric sqnr",
         )

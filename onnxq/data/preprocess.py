@@ -49,7 +49,7 @@ class Preprocessing:
         mean, std: one value a channel, in the order of `color`; a single value stands for all.
         layout: where the channels lie: "nchw" and "chw" give (channels, height, width), "nhwc" and
             "hwc" (height, width, channels); those without n are for models without a batch axis.
-            None is what the model declares, see `onnxq.data.fit`, and by itself "nchw".
+            None is what the model declares, see `onnxq.data.image_input`, and by itself "nchw".
         color: the channels and their order; "gray" is one channel.
 
     Raises `UsageError`, naming the attribute, for values that make no sense.
@@ -140,6 +140,11 @@ class Preprocessing:
     @property
     def channels_first(self) -> bool:
         return self.layout not in {"nhwc", "hwc"}
+
+    @property
+    def batched(self) -> bool:
+        """Whether the model takes several pictures at once."""
+        return self.layout not in {"chw", "hwc"}
 
     @property
     def size(self) -> Sides | None:

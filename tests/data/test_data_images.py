@@ -7,8 +7,8 @@ import pytest
 from onnxq.data import Preprocessing, open_data
 from onnxq.data.classes import as_class_names
 from onnxq.data.decode import decode_image
-from onnxq.data.fit import fitted
 from onnxq.data.geometry import Geometry
+from onnxq.data.image_input import for_input
 from onnxq.data.images import require_labels
 from onnxq.errors import DataError
 from onnxq.model.model import TensorSpec
@@ -206,7 +206,7 @@ def test_models_that_take_no_images(flat):
     ],
 )
 def test_the_declared_shape_tells_the_layout(shape, text, layout):
-    assert fitted(Preprocessing.parse(text), spec(shape), "images").layout == layout
+    assert for_input(Preprocessing.parse(text), spec(shape), "images").layout == layout
 
 
 def coloured(folder):
@@ -250,7 +250,7 @@ def test_float_inputs_of_0_to_255(tmp_path, dtype):
 @pytest.mark.parametrize(("shape", "axes"), [((3, 4, 5), (2, 0, 1)), ((4, 5, 3), (0, 1, 2))])
 def test_a_sample_without_a_batch_axis(tmp_path, shape, axes):
     pixels = coloured(tmp_path)
-    found = fitted(UNIT, spec(shape), "images")
+    found = for_input(UNIT, spec(shape), "images")
     sample = decode_image(tmp_path / "a.png", found, spec(shape), "a.png")
     np.testing.assert_allclose(sample, pixels.transpose(axes) / 255, atol=1e-7)
     with pytest.raises(DataError, match=r"a\.png: input 'image' has shape"):

@@ -32,7 +32,7 @@ def require_one_input(inputs: Sequence[TensorSpec], where: str) -> None:
         )
 
 
-def fitted(preprocessing: Preprocessing | None, spec: TensorSpec, where: str) -> Preprocessing:
+def for_input(preprocessing: Preprocessing | None, spec: TensorSpec, where: str) -> Preprocessing:
     """The preprocessing with what the model's declaration says: the layout, whole numbers.
 
     An input of integers takes the pixels as they are, 0…255; of int8 less 128, −128…127.
@@ -67,7 +67,7 @@ def sample_shape(preprocessing: Preprocessing, size: Sides) -> tuple[int, ...]:
 
 def batched(preprocessing: Preprocessing, spec: TensorSpec) -> TensorSpec:
     """The input as a batch of pictures has it, where the model itself takes one at a time."""
-    if spec.shape is None or preprocessing.layout not in LAYOUTS_BY_AXES[3]:
+    if spec.shape is None or preprocessing.batched:
         return spec
     return replace(spec, shape=(None, *spec.shape))
 
