@@ -19,7 +19,7 @@ from onnxq.calibration.jobs import calibrate_in_processes
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import observe
 from onnxq.data import DataSource, Preprocessing, open_data
-from onnxq.data.classes import as_class_names, class_count
+from onnxq.data.classes import Classes
 from onnxq.data.gather import BATCH_SIZE, gather, gather_both
 from onnxq.emulation import emulate as emulation_stage
 from onnxq.emulation.agreement import LayerAgreement, agreement
@@ -127,10 +127,9 @@ def as_source(
         return data
     parsed = Preprocessing.parse(preprocess) if isinstance(preprocess, str) else preprocess
     spec = data if isinstance(data, (str, np.ndarray, Mapping)) else Path(data)
-    names = None if classes is None else as_class_names(classes)
     return open_data(
         spec, model.inputs, preprocessing=parsed, samples=samples,
-        allow_nonfinite=allow_nonfinite, names=names, classes=class_count(model.outputs),
+        allow_nonfinite=allow_nonfinite, classes=Classes.of(model.outputs, classes),
     )  # fmt: skip
 
 

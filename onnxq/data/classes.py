@@ -66,6 +66,31 @@ class ClassNames:
         return indices
 
 
+@dataclass(frozen=True)
+class Classes:
+    """What is known of a model's classes.
+
+    Attributes:
+        count: how many there are; None where that is unknown.
+        names: what they are called; None where that is unknown.
+    """
+
+    count: int | None = None
+    names: ClassNames | None = None
+
+    @classmethod
+    def of(
+        cls,
+        outputs: Sequence[TensorSpec],
+        names: Sequence[str] | str | os.PathLike[str] | None = None,
+    ) -> Classes:
+        """Those of a model with these outputs; the names, or a file of them, are the user's.
+
+        Raises `DataError` as `read_classes` does.
+        """
+        return cls(class_count(outputs), None if names is None else as_class_names(names))
+
+
 def _plain(name: str) -> str:
     return " ".join(re.sub(r"[_\-]", " ", name).casefold().split())
 

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from onnxq.data.classes import imagenet_index
+from onnxq.data.classes import Classes, imagenet_index
 from onnxq.errors import DataError
 from onnxq.refusal import Refusal
 
@@ -39,19 +39,13 @@ class FoundImages(NamedTuple):
     doubt: Refusal | None = None
 
 
-def find_images(
-    folder: Path, *, names: ClassNames | None = None, classes: int | None = None
-) -> FoundImages:
+def find_images(folder: Path, classes: Classes | None = None) -> FoundImages:
     """The images of `folder`, or those of its class folders.
 
-    A class's index is its place among `names`; without these the leading number of its folder's
-    name if all class folders have one, else the folder's place in sorted order. Where there are
-    fewer folders than `classes`, those named as ILSVRC's synsets have the indices of these. Hidden
-    files and those of unknown extension are ignored.
-
-    Args:
-        names: those of the model's classes.
-        classes: how many the model has, None where that is unknown.
+    A class's index is its place among the names of the model's classes; without these the leading
+    number of its folder's name if all class folders have one, else the folder's place in sorted
+    order. Where their number is not that of the model's classes, folders named as ILSVRC's synsets
+    have the indices of these. Hidden files and those of unknown extension are ignored.
 
     Raises:
         DataError: there are no images, their classes are ambiguous, or a folder is no class.
@@ -67,7 +61,7 @@ def find_images(
         raise _no_images(folder)
     if flat:
         return FoundImages([ImageFile(path, None) for path in flat])
-    indices, doubt = _indexed(folders, names, classes)
+    indices, doubt = _indexed(folders, classes or Classes())
     ordered = sorted(zip(indices, folders, strict=True))
     files = [ImageFile(path, label) for label, each in ordered for path in _images_in(each)]
     return FoundImages(files, doubt)
@@ -102,22 +96,20 @@ def _no_images(folder: Path) -> DataError:
     return DataError(f"{folder} holds no images", hint=hint)
 
 
-def _indexed(
-    folders: Sequence[Path], names: ClassNames | None, classes: int | None
-) -> tuple[list[int], Refusal | None]:
+def _indexed(folders: Sequence[Path], classes: Classes) -> tuple[list[int], Refusal | None]:
     """The class index of each folder, and what speaks against them."""
     by_number = _numbers(folders)
-    if names is not None:
-        found = _named(folders, names, numbered=by_number is not None)
+    if classes.names is not None:
+        found = _named(folders, classes.names, numbered=by_number is not None)
         if found is not None:
-            return found, _misnamed(names, classes)
+            return found, _misnamed(classes.names, classes.count)
     if by_number is not None:
-        return by_number, _beyond(folders, by_number, classes)
-    if classes not in {None, len(folders)}:
-        synsets = imagenet_index([each.name for each in folders], int(classes or 0))
+        return by_number, _beyond(folders, by_number, classes.count)
+    if classes.count is not None and classes.count != len(folders):
+        synsets = imagenet_index([each.name for each in folders], classes.count)
         if synsets is not None:
             return [synsets[each.name] for each in folders], None
-    return _places(folders), _miscounted(folders, classes)
+    return _places(folders), _miscounted(folders, classes.count)
 
 
 def _named(folders: Sequence[Path], names: ClassNames, *, numbered: bool) -> list[int] | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from onnxq.data.classes import ClassNames
+    from onnxq.data.classes import Classes
     from onnxq.data.geometry import Geometry
     from onnxq.data.preprocess import Preprocessing
     from onnxq.model.model import TensorSpec
@@ -95,8 +95,7 @@ def open_images(
     preprocessing: Preprocessing | None,
     samples: int | None = None,
     allow_nonfinite: bool = False,
-    names: ClassNames | None = None,
-    classes: int | None = None,
+    classes: Classes | None = None,
 ) -> ImageSource:
     """The images `find_images` finds, or `samples` of them, spread over the classes.
 
@@ -104,7 +103,7 @@ def open_images(
     shape than the model's one input.
     """
     require_one_input(inputs, spec)
-    found, doubt = find_images(folder, names=names, classes=classes)
+    found, doubt = find_images(folder, classes)
     preprocessing = for_input(preprocessing, inputs[0], spec)
     chosen = found if samples is None else spread(found, samples)
     return ImageSource(

@@ -22,7 +22,7 @@ from onnxq.errors import DataError, ModelError, UsageError
 from onnxq.suggest import suggest
 
 if TYPE_CHECKING:
-    from onnxq.data.classes import ClassNames
+    from onnxq.data.classes import Classes
     from onnxq.data.preprocess import Preprocessing
     from onnxq.model.model import TensorSpec
 
@@ -50,8 +50,7 @@ def open_data(
     samples: int | None = None,
     seed: int = 0,
     allow_nonfinite: bool = False,
-    names: ClassNames | None = None,
-    classes: int | None = None,
+    classes: Classes | None = None,
 ) -> DataSource:
     """Open the data a user named, or handed over, for a model with these inputs.
 
@@ -63,8 +62,7 @@ def open_data(
         samples: use no more than so many samples: the first ones, of images spread over classes.
         seed: of `random:N`.
         allow_nonfinite: pass NaN and Inf on instead of refusing them.
-        names, classes: the model's classes, of which a folder of class folders may have a part;
-            see `onnxq.data.folders.find_images`.
+        classes: the model's, of which a folder of class folders may have a part.
 
     Raises:
         DataError: the data are missing, unreadable, of unknown kind, or do not fit the model.
@@ -93,7 +91,7 @@ def open_data(
     if path.is_dir() and is_dataset(path):
         with_images = open_table
     elif path.is_dir() and not is_model_zoo(path):
-        with_images = functools.partial(open_images, names=names, classes=classes)
+        with_images = functools.partial(open_images, classes=classes)
     if with_images is None:
         _refuse_preprocessing(preprocessing, text)
         return _array_opener(path, text)(path, text, inputs, **options)

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from onnxq.data import Preprocessing, open_data
-from onnxq.data.classes import as_class_names
+from onnxq.data.classes import Classes, as_class_names
 from onnxq.data.decode import decode_image
 from onnxq.data.geometry import Geometry
 from onnxq.data.image_input import for_input
@@ -372,7 +372,7 @@ SYNSETS = ["n01440764", "n01443537", "n15075141"]
     ],
 )
 def test_class_folders_that_the_model_can_have(tmp_path, names, count, expected):
-    source = open_data(classes(tmp_path, names, 1), [IMAGE], classes=count, **FITTING)
+    source = open_data(classes(tmp_path, names, 1), [IMAGE], classes=Classes(count), **FITTING)
     assert labels(source) == expected
     require_labels(source, "top1")
 
@@ -389,7 +389,7 @@ def test_class_folders_that_the_model_can_have(tmp_path, names, count, expected)
     ],
 )
 def test_class_folders_that_the_model_cannot_have(tmp_path, names, count, message):
-    source = open_data(classes(tmp_path, names, 1), [IMAGE], classes=count, **FITTING)
+    source = open_data(classes(tmp_path, names, 1), [IMAGE], classes=Classes(count), **FITTING)
     assert source.count == len(names)  # to calibrate with, they will do
     with pytest.raises(DataError, match=f"top1 needs labels: {message}"):
         require_labels(source, "top1")
@@ -398,31 +398,50 @@ def test_class_folders_that_the_model_cannot_have(tmp_path, names, count, messag
 def test_names_tell_the_index(tmp_path):
     known = as_class_names(["ant", "Bald Eagle", "cat", "dog", "sea-lion"])
     folder = classes(tmp_path, ["sea_lion", "cat", "bald_eagle"], 1)
-    source = open_data(folder, [IMAGE], names=known, classes=5, **FITTING)
+    source = open_data(folder, [IMAGE], classes=Classes(5, known), **FITTING)
     assert labels(source) == [1, 2, 4]
     assert [source.sample_name(i).split("/")[-2] for i in range(3)] == [
         "bald_eagle", "cat", "sea_lion",
     ]  # fmt: skip
     require_labels(source, "top1")
-    source = open_data(folder, [IMAGE], names=known, classes=6, **FITTING)
+    source = open_data(folder, [IMAGE], classes=Classes(6, known), **FITTING)
     with pytest.raises(DataError, match="--classes names 5 classes, the model has 6"):
         require_labels(source, "top1")
 
 
 def test_numbers_tell_the_index_where_names_do_not(tmp_path):
     known = as_class_names(["a", "b", "c"])
-    source = open_data(classes(tmp_path, ["2_x", "0_y"], 1), [IMAGE], names=known, **FITTING)
+    source = open_data(
+        classes(tmp_path, ["2_x", "0_y"], 1), [IMAGE], classes=Classes(names=known), **FITTING
+    )
     assert labels(source) == [0, 2]
     digits = as_class_names(["9", "8", "7"])
-    source = open_data(classes(tmp_path / "d", ["7", "9"], 1), [IMAGE], names=digits, **FITTING)
+    source = open_data(
+        classes(tmp_path / "d", ["7", "9"], 1), [IMAGE], classes=Classes(names=digits), **FITTING
+    )
     assert labels(source) == [0, 2]
 
 
 def test_folders_that_are_no_class_of_the_names(tmp_path):
     known = as_class_names(["ant", "cat", "crane", "crane"])
     with pytest.raises(DataError, match="no class is called 'catt': did you mean 'cat'"):
-        open_data(classes(tmp_path / "1", ["ant", "catt"], 1), [IMAGE], names=known, **FITTING)
+        open_data(
+            classes(tmp_path / "1", ["ant", "catt"], 1),
+            [IMAGE],
+            classes=Classes(names=known),
+            **FITTING,
+        )
     with pytest.raises(DataError, match="classes 2 and 3 are called 'crane'"):
-        open_data(classes(tmp_path / "2", ["ant", "crane"], 1), [IMAGE], names=known, **FITTING)
+        open_data(
+            classes(tmp_path / "2", ["ant", "crane"], 1),
+            [IMAGE],
+            classes=Classes(names=known),
+            **FITTING,
+        )
     with pytest.raises(DataError, match="are both number 1"):
-        open_data(classes(tmp_path / "3", ["Cat", "cat"], 1), [IMAGE], names=known, **FITTING)
+        open_data(
+            classes(tmp_path / "3", ["Cat", "cat"], 1),
+            [IMAGE],
+            classes=Classes(names=known),
+            **FITTING,
+        )
