@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnxq.calibration import files as calibration_files
 from onnxq.calibration.statistics import Calibration
 from onnxq.data import DataSource, Preprocessing, open_data
+from onnxq.data.classes import Classes
 from onnxq.errors import DataError
 from onnxq.model import files as model_files
 from onnxq.model.model import Model
@@ -43,14 +44,25 @@ def as_source(
     preprocess: str | Preprocessing | None = None,
     samples: int | None = None,
     allow_nonfinite: bool = False,
+    classes: Sequence[str] | PathLike | None = None,
 ) -> DataSource:
-    """Open data for a model; a `DataSource` passes through."""
+    """Open data for a model; a `DataSource` passes through.
+
+    Args:
+        classes: names of the model's classes in its order, or a file of them: what class folders
+            are called.
+    """
     if not isinstance(data, (str, os.PathLike, np.ndarray, Mapping)):
         return data
     parsed = Preprocessing.parse(preprocess) if isinstance(preprocess, str) else preprocess
     spec = data if isinstance(data, (str, np.ndarray, Mapping)) else Path(data)
     return open_data(
-        spec, model.inputs, preprocessing=parsed, samples=samples, allow_nonfinite=allow_nonfinite
+        spec,
+        model.inputs,
+        preprocessing=parsed,
+        samples=samples,
+        allow_nonfinite=allow_nonfinite,
+        classes=Classes.of(model.outputs, classes),
     )
 
 

@@ -49,7 +49,11 @@ def validate(
 ) -> Validation:
     """Measure all models on the same samples; see `onnxq.api.validate`."""
     source = as_source(
-        options.data, float_model, preprocess=options.preprocess, samples=options.samples
+        options.data,
+        float_model,
+        preprocess=options.preprocess,
+        samples=options.samples,
+        classes=options.classes,
     )
     for model in models:
         require_same_preprocessing(recorded_preprocessing(model), source, model.name)

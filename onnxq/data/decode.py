@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,14 @@ import numpy as np
 from PIL import Image
 
 from onnxq.data.checks import check_shape, convert
+from onnxq.data.image_input import batched, sample_shape, size_hint
 from onnxq.data.source import Array
 from onnxq.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator
 
+    from onnxq.data.geometry import Geometry
     from onnxq.data.preprocess import Preprocessing
     from onnxq.model.model import TensorSpec
 
@@ -51,22 +54,20 @@ def decode_image(
     Raises:
         DataError: the image cannot be decoded, or does not fit.
     """
-
-    def check_size(width: int, height: int) -> None:
-        if preprocessing.resize is None and preprocessing.crop is None:
-            channels, first = preprocessing.channels, preprocessing.layout == "nchw"
-            shape = (channels, height, width) if first else (height, width, channels)
-            check_shape((1, *shape), spec, name, hint=_size_hint(preprocessing, spec))
-
-    try:
-        values = preprocessing.apply(_open(file, name, check_size))
-    except ValueError as error:
-        raise DataError(
-            f"cannot preprocess {name}: {error}",
-            hint="repair or remove the image, or pass other sizes to --preprocess",
-        ) from error
-    check_shape((1, *values.shape), spec, name, hint=_size_hint(preprocessing, spec))
-    return convert(values, spec, name)
+    wanted = batched(preprocessing, spec)
+    hint = size_hint(preprocessing, spec)
+    with _opened(file, name) as image:
+        # Decoding a large image takes seconds: what cannot fit is not even read.
+        size = _geometry(image, preprocessing, name).input
+        check_shape((1, *sample_shape(preprocessing, size)), wanted, name, hint=hint)
+        with _refusing(name):
+            image.load()
+        with _unfit(name):
+            values = preprocessing.apply(image)
+    if spec.dtype.kind in "iu":
+        # The pixels themselves, see `onnxq.data.image_input`: whole numbers that the type holds.
+        return values.astype(spec.dtype)
+    return convert(values, wanted, name)
 
 
 def decode_array(content: bytes, spec: TensorSpec, name: str) -> Array:
@@ -79,94 +80,54 @@ def decode_array(content: bytes, spec: TensorSpec, name: str) -> Array:
     return convert(values, spec, name)
 
 
-def require_one_input(inputs: Sequence[TensorSpec], where: str) -> None:
-    """Raise `DataError` for a model that images alone cannot feed."""
-    if len(inputs) != 1:
-        raise DataError(
-            f"{where}: images feed one input, the model has {len(inputs)}: "
-            f"{', '.join(repr(item.name) for item in inputs)}",
-            hint="give an .npz file with one array for each input",
-        )
+def image_geometry(file: Path | bytes, preprocessing: Preprocessing, name: str) -> Geometry:
+    """Where the pixels of an image go; only its header is read. Raises as `decode_image`."""
+    with _opened(file, name) as image:
+        return _geometry(image, preprocessing, name)
 
 
-def check_images(
-    preprocessing: Preprocessing | None, spec: TensorSpec, where: str
-) -> Preprocessing:
-    """The preprocessing; `DataError` where it is missing or cannot fit, whatever the images."""
-    if preprocessing is None:
-        raise DataError(
-            f"{where}: images need preprocessing",
-            hint='pass --preprocess imagenet|tf|unit or "resize=96,crop=96,mean=0.5,std=0.5"',
-        )
-    _check_fit(preprocessing, spec, where)
-    return preprocessing
+def _geometry(image: Image.Image, preprocessing: Preprocessing, name: str) -> Geometry:
+    with _unfit(name):
+        return preprocessing.geometry((image.height, image.width))
 
 
-def _check_fit(preprocessing: Preprocessing, spec: TensorSpec, where: str) -> None:
-    if spec.dtype.kind in "biu":
-        raise DataError(
-            f"{where}: images become float32, the model takes {spec}",
-            hint=f"give the pixels as an .npz file of {spec.dtype.name}",
-        )
-    if spec.shape is None:
-        return
-    if len(spec.shape) != 4:
-        raise DataError(
-            f"{where}: images have four axes, {preprocessing.layout}, the model takes {spec}",
-            hint="give an .npz file",
-        )
-    first = preprocessing.layout == "nchw"
-    channels = spec.shape[1 if first else 3]
-    if isinstance(channels, int) and channels != preprocessing.channels:
-        raise DataError(
-            f"{where}: preprocessing gives {preprocessing.channels} channels in layout "
-            f"{preprocessing.layout}, the model takes {spec}",
-            hint=_channel_hint(preprocessing, spec.shape[3 if first else 1], channels),
-        )
-    size = preprocessing.size
-    wanted = spec.shape[2:] if first else spec.shape[1:3]
-    if size and any(
-        isinstance(want, int) and got != want for got, want in zip(size, wanted, strict=True)
-    ):
-        raise DataError(
-            f"{where}: preprocessing gives {size[0]}×{size[1]} pixels, the model takes {spec}",
-            hint=_size_hint(preprocessing, spec),
-        )
-
-
-def _size_hint(preprocessing: Preprocessing, spec: TensorSpec) -> str:
-    axes = slice(2, 4) if preprocessing.layout == "nchw" else slice(1, 3)
-    sides = (spec.shape or ())[axes]
-    wanted = "x".join(str(side) if isinstance(side, int) else "?" for side in sides)
-    key = "resize" if preprocessing.crop is None else "crop"
-    return f"pass --preprocess with {key}={wanted}"
-
-
-def _channel_hint(preprocessing: Preprocessing, other: object, channels: int) -> str:
-    if other == preprocessing.channels:
-        return "pass layout=nhwc" if preprocessing.layout == "nchw" else "pass layout=nchw"
-    if channels == 1:
-        return "pass color=gray"
-    return "pass color=rgb" if channels == 3 else "give an .npz file instead of images"
-
-
-def _open(file: Path | bytes, name: str, check_size: Callable[[int, int], None]) -> Image.Image:
-    """The pixels of an image whose width and height pass: decoding a large one takes seconds."""
-    stream = io.BytesIO(file) if isinstance(file, bytes) else file
+@contextmanager
+def _unfit(name: str) -> Iterator[None]:
+    """Turn what `Preprocessing` raises for an image into a `DataError` that names it."""
     try:
-        with Image.open(stream, formats=_FORMATS) as image:
-            # Beyond its limit Pillow at first only warns.
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit is not None and image.width * image.height > limit:
-                raise ValueError(
-                    f"{image.height}×{image.width} pixels are more than the {limit} allowed"
-                )
-            check_size(image.width, image.height)
-            image.load()
-            return image
+        yield
+    except ValueError as error:
+        raise DataError(
+            f"cannot preprocess {name}: {error}",
+            hint="repair or remove the image, or pass other sizes to --preprocess",
+        ) from error
+
+
+@contextmanager
+def _opened(file: Path | bytes, name: str) -> Iterator[Image.Image]:
+    """An image whose header is read and whose number of pixels is sensible."""
+    with _refusing(name):
+        image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_FORMATS)
+    with image:
+        # Beyond its limit Pillow at first only warns.
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit is not None and image.width * image.height > limit:
+            raise _undecodable(
+                f"{image.height}×{image.width} pixels are more than the {limit} allowed", name
+            )
+        yield image
+
+
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """Turn the many ways a damaged image shows into a `DataError` that names it."""
+    try:
+        yield
     except _UNDECODABLE as error:
         # Pillow's messages may end in the path once more, or in an address.
         reason = re.split(r" ['<]", str(error))[0].rstrip(".") or type(error).__name__
-        raise DataError(
-            f"cannot decode {name}: {reason}", hint="repair or remove the image"
-        ) from error
+        raise _undecodable(reason, name) from error
+
+
+def _undecodable(reason: str, name: str) -> DataError:
+    return DataError(f"cannot decode {name}: {reason}", hint="repair or remove the image")

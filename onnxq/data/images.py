@@ -11,23 +11,31 @@ import numpy as np
 
 from onnxq.data.ahead import map_ahead
 from onnxq.data.checks import check_finite
-from onnxq.data.decode import check_images, decode_image, require_one_input
+from onnxq.data.decode import decode_image, image_geometry
 from onnxq.data.fingerprint import combine
 from onnxq.data.folders import ImageFile, find_images, spread
-from onnxq.data.source import Batch, Labels, Sample, collect, spans
+from onnxq.data.image_input import for_input, require_one_input
+from onnxq.data.source import Batch, DataSource, Labels, Sample, collect, spans
 from onnxq.errors import DataError
+from onnxq.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from onnxq.data.classes import Classes
+    from onnxq.data.geometry import Geometry
     from onnxq.data.preprocess import Preprocessing
     from onnxq.model.model import TensorSpec
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSource:
-    """Images by class and name; each is decoded when its batch comes near."""
+    """Images by class and name; each is decoded when its batch comes near.
+
+    Attributes:
+        doubt: why the labels cannot be class indices of the model's; None where they can.
+    """
 
     spec: str
     inputs: tuple[TensorSpec, ...]
@@ -36,6 +44,7 @@ class ImageSource:
     preprocessing: Preprocessing
     allow_nonfinite: bool = False
     note: str = ""
+    doubt: Refusal | None = None
 
     @property
     def count(self) -> int:
@@ -51,6 +60,11 @@ class ImageSource:
 
     def sample_name(self, index: int) -> str:
         return str(self.files[index])
+
+    def geometry(self, index: int) -> Geometry:
+        """Where the pixels of sample `index` went; only the header of its file is read."""
+        file = self.files[index]
+        return image_geometry(file, self.preprocessing, str(file))
 
     def batches(
         self,
@@ -81,6 +95,7 @@ def open_images(
     preprocessing: Preprocessing | None,
     samples: int | None = None,
     allow_nonfinite: bool = False,
+    classes: Classes | None = None,
 ) -> ImageSource:
     """The images `find_images` finds, or `samples` of them, spread over the classes.
 
@@ -88,8 +103,8 @@ def open_images(
     shape than the model's one input.
     """
     require_one_input(inputs, spec)
-    found = find_images(folder)
-    preprocessing = check_images(preprocessing, inputs[0], spec)
+    found, doubt = find_images(folder, classes)
+    preprocessing = for_input(preprocessing, inputs[0], spec)
     chosen = found if samples is None else spread(found, samples)
     return ImageSource(
         spec,
@@ -98,7 +113,28 @@ def open_images(
         _labels(chosen),
         preprocessing,
         allow_nonfinite,
+        doubt=doubt,
     )
+
+
+def require_labels(source: DataSource, purpose: str) -> None:
+    """Raise `DataError` unless the data have labels that can be class indices of the model's.
+
+    Args:
+        purpose: what needs them, in messages: "top1".
+    """
+    if not source.has_labels:
+        raise DataError(
+            f"{source.spec}: {purpose} needs labels and the data have none",
+            hint="use class folders or a labels array, or --metric sqnr",
+        )
+    doubt: Refusal | None = getattr(source, "doubt", None)
+    if doubt is not None:
+        raise DataError(
+            f"{source.spec}: {purpose} needs labels: {doubt}",
+            hint="begin each folder's name with its class index; onnxq validate also takes "
+            "--classes FILE, the names of all classes in the model's order, or --metric sqnr",
+        )
 
 
 def _labels(images: Sequence[ImageFile]) -> Labels | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from onnxq.errors import DataError, ModelError, UsageError
 from onnxq.suggest import suggest
 
 if TYPE_CHECKING:
+    from onnxq.data.classes import Classes
     from onnxq.data.preprocess import Preprocessing
     from onnxq.model.model import TensorSpec
 
@@ -48,6 +50,7 @@ def open_data(
     samples: int | None = None,
     seed: int = 0,
     allow_nonfinite: bool = False,
+    classes: Classes | None = None,
 ) -> DataSource:
     """Open the data a user named, or handed over, for a model with these inputs.
 
@@ -59,6 +62,7 @@ def open_data(
         samples: use no more than so many samples: the first ones, of images spread over classes.
         seed: of `random:N`.
         allow_nonfinite: pass NaN and Inf on instead of refusing them.
+        classes: the model's, of which a folder of class folders may have a part.
 
     Raises:
         DataError: the data are missing, unreadable, of unknown kind, or do not fit the model.
@@ -82,23 +86,27 @@ def open_data(
         _refuse_preprocessing(preprocessing, text)
         return FunctionSource(text, tuple(inputs), *function, samples, allow_nonfinite)
     path = _existing(text)
+    options: dict[str, Any] = {"samples": samples, "allow_nonfinite": allow_nonfinite}
     with_images = RECORDS.get(path.suffix.lower())
-    if path.is_dir():
-        folder = None if is_model_zoo(path) else open_images
-        with_images = open_table if is_dataset(path) else folder
-    if with_images is not None:
-        source = with_images(
-            path, text, inputs, preprocessing=preprocessing, samples=samples,
-            allow_nonfinite=allow_nonfinite,
-        )  # fmt: skip
-        if source.preprocessing is None:
-            _refuse_preprocessing(preprocessing, text)
-        return source
-    _refuse_preprocessing(preprocessing, text)
+    if path.is_dir() and is_dataset(path):
+        with_images = open_table
+    elif path.is_dir() and not is_model_zoo(path):
+        with_images = functools.partial(open_images, classes=classes)
+    if with_images is None:
+        _refuse_preprocessing(preprocessing, text)
+        return _array_opener(path, text)(path, text, inputs, **options)
+    source = with_images(path, text, inputs, preprocessing=preprocessing, **options)
+    if source.preprocessing is None:
+        _refuse_preprocessing(preprocessing, text)
+    return source
+
+
+def _array_opener(path: Path, text: str) -> Callable[..., DataSource]:
+    """What opens data that hold no images."""
     opener = open_model_zoo if path.is_dir() else FILES.get(path.suffix.lower())
     if opener is None:
         raise DataError(f"{text} is no data file onnxq knows", hint=KINDS)
-    return opener(path, text, inputs, samples=samples, allow_nonfinite=allow_nonfinite)
+    return opener
 
 
 def _refuse_preprocessing(preprocessing: Preprocessing | None, text: str) -> None:

@@ -14,6 +14,7 @@ from onnxq.data.fingerprint import combine
 from onnxq.data.source import Batch, Labels, Sample, collect, spans
 
 if TYPE_CHECKING:
+    from onnxq.data.geometry import Geometry
     from onnxq.data.preprocess import Preprocessing
     from onnxq.model.model import TensorSpec
 
@@ -65,6 +66,18 @@ class RecordSource:
 
     def sample_name(self, index: int) -> str:
         return self.reader.name(index)
+
+    def geometry(self, index: int) -> Geometry | None:
+        """Where the pixels of sample `index` went; None where it is no image."""
+        if self.preprocessing is None:
+            return None
+        from onnxq.data.decode import image_geometry
+
+        (record,) = self.reader.read([index])
+        for kind, content in record.fields.values():
+            if kind == "image":
+                return image_geometry(content, self.preprocessing, record.name)
+        return None
 
     def batches(
         self,

@@ -5,14 +5,12 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from onnxq.data.geometry import Frame, Size, pair
 from onnxq.errors import UsageError
 from onnxq.suggest import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-Size = int | tuple[int, int]
-"""The length of one side, or (height, width)."""
 
 PRESETS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -26,6 +24,7 @@ PRESETS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         ),
         "tf": MappingProxyType({"mean": "0.5", "std": "0.5"}),
         "unit": MappingProxyType({"mean": "0", "std": "1"}),
+        "pixels": MappingProxyType({"scale": "255"}),
     }
 )
 """The named preprocessings, in RGB."""
@@ -53,6 +52,9 @@ def read_settings(text: str) -> dict[str, Any]:
             for key in ("mean", "std")
             if key in values
         }
+    if given.get("letterbox", "none") != "none":
+        # It takes the place of the steps that a preset resizes by.
+        values = {key: value for key, value in values.items() if key not in {"resize", "crop"}}
     values |= given
     return {key: _READERS[key](key, value) for key, value in values.items()}
 
@@ -87,6 +89,22 @@ def _read_size(key: str, text: str) -> Size | None:
     raise UsageError(f"preprocessing: {key}={text} is no size", hint=f"write {key}=96 or 96x128")
 
 
+def _read_frame(key: str, text: str) -> Frame | None:
+    sides, colon, place = text.lower().partition(":")
+    size = _read_size(key, sides)
+    if size is None:
+        return None
+    # `Preprocessing` checks the place.
+    return Frame(*pair(size), place if colon else "center")  # type: ignore[arg-type]
+
+
+def _read_number(key: str, text: str) -> float:
+    numbers = _read_numbers(key, text)
+    if len(numbers) != 1:
+        raise UsageError(f"preprocessing: {key}={text} is no number", hint=f"write {key}=255")
+    return numbers[0]
+
+
 def _read_numbers(key: str, text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(":"))
@@ -104,7 +122,12 @@ def _read_word(_key: str, text: str) -> str:
 _READERS: Mapping[str, Callable[[str, str], Any]] = MappingProxyType(
     {
         "resize": _read_size,
+        "pad": _read_frame,
         "crop": _read_size,
+        "letterbox": _read_frame,
+        "fill": _read_numbers,
+        "interpolation": _read_word,
+        "scale": _read_number,
         "mean": _read_numbers,
         "std": _read_numbers,
         "layout": _read_word,
@@ -115,6 +138,11 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = MappingProxyType(
 
 def size_text(size: Size) -> str:
     return f"{size[0]}x{size[1]}" if isinstance(size, tuple) else str(size)
+
+
+def frame_text(frame: Frame) -> str:
+    square = frame.height == frame.width
+    return f"{size_text(frame.height if square else frame.sides)}:{frame.place}"
 
 
 def numbers_text(values: tuple[float, ...]) -> str:

@@ -98,10 +98,10 @@ def open_table(
     schema = _schema(files[0])
     columns = _match(schema, inputs, spec)
     if any(kind == "image" for _, kind in columns.values()):
-        from onnxq.data.decode import check_images, require_one_input
+        from onnxq.data.image_input import for_input, require_one_input
 
         require_one_input(inputs, spec)
-        preprocessing = check_images(preprocessing, inputs[0], spec)
+        preprocessing = for_input(preprocessing, inputs[0], spec)
     else:
         preprocessing = None
     places = tuple((file, number) for file, number, _ in chunks)

@@ -79,10 +79,10 @@ def open_tar(
         raise DataError(f"{spec} holds no samples", hint="expected members such as 0001.jpg")
     members = tuple(_inputs_of(key, found[key], inputs, path) for key in keys)
     if any(kind == "image" for each in members for kind, _ in each.values()):
-        from onnxq.data.decode import check_images, require_one_input
+        from onnxq.data.image_input import for_input, require_one_input
 
         require_one_input(inputs, spec)
-        preprocessing = check_images(preprocessing, inputs[0], spec)
+        preprocessing = for_input(preprocessing, inputs[0], spec)
     else:
         preprocessing = None
     reader = TarReader(path, tuple(keys), members)

@@ -49,8 +49,8 @@ def preprocess() -> Any:
             "a preset or pairs such as resize=96,mean=0.5,std=0.5",
             lambda value: hasattr(value, "apply"),
         ),
-        "How images become inputs: imagenet, tf, unit, or pairs such as "
-        "resize=96,crop=96,mean=0.5,std=0.5.",
+        "How images become inputs: imagenet, tf, unit, pixels, or pairs such as "
+        "resize=96,crop=96,mean=0.5,std=0.5 or letterbox=640.",
         metavar="P",
         recorded=False,
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 from onnxq.options import shared
 from onnxq.options.fields import Options, flag, option
 from onnxq.options.kinds import Choice, Several, Text
+from onnxq.options.values import TextOr
 
 if TYPE_CHECKING:
     import os
@@ -33,6 +34,13 @@ class ValidateOptions(Options):
     data: Any = shared.data(required=True)
     preprocess: Any = shared.preprocess()
     samples: int | None = shared.samples()
+    classes: Any = option(
+        TextOr("a file or a list of names", lambda value: isinstance(value, (list, tuple))),
+        "Names of MODEL's classes in its order, one a line or as JSON: what class folders are "
+        "called.",
+        metavar="FILE",
+        recorded=False,
+    )
     metrics: tuple[str, ...] | None = option(
         Several(Text("the name of a metric or FILE.py:function")),
         "top1, top5, sqnr, cosine or FILE.py:function; repeatable; gates look at the first.  "
@@ -58,6 +66,7 @@ class ValidateKeywords(TypedDict, total=False):
     """The options of `onnxq.validate` for editors; a test holds them to `ValidateOptions`."""
 
     samples: int | None
+    classes: Sequence[str] | str | os.PathLike[str] | None
     metrics: Sequence[str] | None
     executions: Sequence[Execution | Literal["emulate", "cpu", "cuda"]]
     max_drop: float | None

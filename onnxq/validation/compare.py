@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnxq.cluster import connected
 from onnxq.data.checks import sizes
 from onnxq.data.gather import run_batch
+from onnxq.data.images import require_labels
 from onnxq.data.source import DataSource
 from onnxq.errors import DataError, ModelError
 from onnxq.model.model import Model
@@ -87,18 +88,15 @@ def compare(
         Rows, the float model's first, and the number of samples.
 
     Raises:
-        DataError: a metric needs labels and the data have none.
+        DataError: a metric needs labels and the data have none that fit the model.
         ModelError: a quantized model has other inputs or outputs than the float one.
         ProviderError: an execution is not available.
         UsageError: no cluster, or a piece of work killed several workers.
     """
     metrics = [metric_named(name) for name in comparison.metrics]
     labelled = [metric.name for metric in metrics if metric.needs_labels]
-    if labelled and not source.has_labels:
-        raise DataError(
-            f"{source.spec}: {labelled[0]} needs labels and the data have none",
-            hint="use class folders or a labels array, or --metric sqnr",
-        )
+    if labelled:
+        require_labels(source, labelled[0])
     for model in models[1:]:
         _check_interface(models[0], model)
     with progress.track("validate", source.count) as advance:

@@ -5,6 +5,11 @@ import shutil
 import numpy as np
 import pytest
 from onnxq.data import Preprocessing, open_data
+from onnxq.data.classes import Classes, as_class_names
+from onnxq.data.decode import decode_image
+from onnxq.data.geometry import Geometry
+from onnxq.data.image_input import for_input
+from onnxq.data.images import require_labels
 from onnxq.errors import DataError
 from onnxq.model.model import TensorSpec
 from PIL import Image
@@ -62,7 +67,7 @@ def test_flat_folder_in_sorted_order(flat):
     (flat / "empty").mkdir()
     source = open_data(str(flat), [IMAGE], **FITTING)
     assert (source.count, source.has_labels, source.note) == (40, False, "")
-    assert source.preprocessing == UNIT
+    assert source.preprocessing == Preprocessing.parse("unit,layout=nchw")
     assert source.sample_name(3) == str(flat / "003.png")
     for _ in range(2):
         assert values(source) == list(range(40))
@@ -159,11 +164,16 @@ def test_float16_model(flat):
     [
         ("unit", ("N", 1, 4, 5), "gives 3 channels.*N×1×4×5.*color=gray"),
         ("unit,color=gray", ("N", 3, 4, 5), "gives 1 channels.*color=rgb"),
-        ("unit", ("N", 4, 5, 3), "gives 3 channels in layout nchw.*layout=nhwc"),
+        ("unit,layout=nchw", ("N", 4, 5, 3), "gives 3 channels in layout nchw.*layout=nhwc"),
         ("unit,layout=nhwc", ("N", 3, 4, 5), "in layout nhwc.*layout=nchw"),
         ("unit", ("N", 7, 4, 5), r"gives 3 channels.*\.npz"),
         ("unit,crop=2", ("N", 3, 4, 5), "gives 2×2 pixels.*crop=4x5"),
-        ("unit", ("N", 3), "images have four axes"),
+        ("unit,letterbox=8", ("N", 3, 4, 5), "gives 8×8 pixels.*letterbox=4x5"),
+        ("unit", ("N", 3), "images have four axes, or three without a batch"),
+        ("unit,layout=chw", ("N", 3, 4, 5), "layout=chw has another number of axes.*layout=nchw"),
+        ("unit,layout=nhwc", (3, 4, 5), "layout=nhwc has another number of axes.*layout=chw"),
+        ("unit", ("a", "b", "c"), "does not say where the channels lie.*layout=chw or layout=hwc"),
+        ("unit,color=gray", ("N", 4, 5), "does not say where the channels lie.*axis counts images"),
     ],
 )
 def test_preprocessing_that_cannot_fit(flat, text, shape, message):
@@ -174,12 +184,94 @@ def test_preprocessing_that_cannot_fit(flat, text, shape, message):
 def test_models_that_take_no_images(flat):
     with pytest.raises(DataError, match="'image', 'mask'"):
         open_data(flat, [IMAGE, TensorSpec("mask", np.dtype("bool"), ("N",))], **FITTING)
-    with pytest.raises(DataError, match=r"images become float32.*uint8"):
-        open_data(flat, [spec(dtype="uint8")], **FITTING)
+    with pytest.raises(DataError, match=r"images become numbers.*bool"):
+        open_data(flat, [spec(dtype="bool")], **FITTING)
+
+
+@pytest.mark.parametrize(
+    ("shape", "text", "layout"),
+    [
+        (("N", 3, 4, 5), "unit", "nchw"),
+        (("N", 4, 5, 3), "unit", "nhwc"),
+        ((1, "H", "W", 3), "unit", "nhwc"),
+        (("N", "C", "H", "W"), "unit", "nchw"),
+        (("N", "H", "W", "C"), "unit,layout=nhwc", "nhwc"),
+        (("N", "H", 5, "C"), "unit,layout=nhwc", "nhwc"),
+        (("N", 1, "H", "W"), "unit,color=gray", "nchw"),
+        (("N", 3, 4, 3), "unit", "nchw"),
+        (None, "unit", "nchw"),
+        ((3, 4, 5), "unit", "chw"),
+        (("H", "W", 3), "unit", "hwc"),
+        (("a", "b", "c"), "unit,layout=hwc", "hwc"),
+    ],
+)
+def test_the_declared_shape_tells_the_layout(shape, text, layout):
+    assert for_input(Preprocessing.parse(text), spec(shape), "images").layout == layout
+
+
+def coloured(folder):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(folder / "a.png")
+    return pixels
+
+
+@pytest.mark.parametrize("text", ["unit", "pixels", "unit,layout=nhwc"])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int32", "uint16"])
+def test_integer_inputs_take_the_pixels_as_they_are(tmp_path, dtype, text):
+    pixels = coloured(tmp_path)
+    found = Preprocessing.parse(text)
+    source = open_data(tmp_path, [spec(("N", "H", "W", 3), dtype)], preprocessing=found)
+    (batch,) = source.batches(1)
+    expected = pixels.astype(int) - (128 if dtype == "int8" else 0)
+    assert batch.feeds["image"].dtype == dtype
+    np.testing.assert_array_equal(batch.feeds["image"][0], expected)
+    middle = "128.0" if dtype == "int8" else "0.0"
+    assert f"scale=255.0,mean={middle}:{middle}:{middle},std=1.0" in str(source.preprocessing)
+
+
+@pytest.mark.parametrize("text", ["tf", "imagenet,crop=none,resize=none", "pixels,mean=104"])
+def test_integer_inputs_are_not_normalized(tmp_path, text):
+    coloured(tmp_path)
+    with pytest.raises(DataError, match=r"uint8 N×4×5×3, the pixels as they are.*leave them out"):
+        open_data(
+            tmp_path, [spec(("N", 4, 5, 3), "uint8")], preprocessing=Preprocessing.parse(text)
+        )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_float_inputs_of_0_to_255(tmp_path, dtype):
+    pixels = coloured(tmp_path)
+    found = Preprocessing.parse("pixels")
+    (batch,) = open_data(tmp_path, [spec(dtype=dtype)], preprocessing=found).batches(1)
+    assert batch.feeds["image"].dtype == dtype
+    np.testing.assert_array_equal(batch.feeds["image"][0], pixels.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((3, 4, 5), (2, 0, 1)), ((4, 5, 3), (0, 1, 2))])
+def test_a_sample_without_a_batch_axis(tmp_path, shape, axes):
+    pixels = coloured(tmp_path)
+    found = for_input(UNIT, spec(shape), "images")
+    sample = decode_image(tmp_path / "a.png", found, spec(shape), "a.png")
+    np.testing.assert_allclose(sample, pixels.transpose(axes) / 255, atol=1e-7)
+    with pytest.raises(DataError, match=r"a\.png: input 'image' has shape"):
+        decode_image(tmp_path / "a.png", found, spec((3, 9, 9) if axes[0] else (9, 9, 3)), "a.png")
+
+
+def test_the_geometry_of_each_sample(tmp_path):
+    write(tmp_path / "a.png", size=(40, 80))
+    write(tmp_path / "b.png", size=(80, 40))
+    box = Preprocessing.parse("letterbox=20")
+    source = open_data(tmp_path, [spec(("N", 3, "H", "W"))], preprocessing=box)
+    assert [source.geometry(i) for i in (0, 1)] == [
+        Geometry((40, 80), (10, 20), (5, 0), (20, 20)),
+        Geometry((80, 40), (20, 10), (0, 5), (20, 20)),
+    ]
 
 
 def test_preprocessing_is_needed(flat):
-    with pytest.raises(DataError, match=r"flat: images need preprocessing.*imagenet\|tf\|unit"):
+    with pytest.raises(
+        DataError, match=r"flat: images need preprocessing.*imagenet\|tf\|unit\|pixels"
+    ):
         open_data(flat, [IMAGE])
 
 
@@ -263,3 +355,93 @@ def test_ambiguous_classes(tmp_path):
 def test_two_classes_of_one_number(tmp_path):
     with pytest.raises(DataError, match="01_b and 1_a are both number 1"):
         open_data(classes(tmp_path, ["1_a", "01_b"]), [IMAGE], **FITTING)
+
+
+SYNSETS = ["n01440764", "n01443537", "n15075141"]
+
+
+@pytest.mark.parametrize(
+    ("names", "count", "expected"),
+    [
+        (["a", "b", "c"], 3, [0, 1, 2]),
+        (["a", "b", "c"], None, [0, 1, 2]),
+        (["7_a", "2_b", "9"], 10, [2, 7, 9]),
+        (SYNSETS, 1000, [0, 1, 999]),
+        (SYNSETS, 1001, [1, 2, 1000]),
+        (SYNSETS, 3, [0, 1, 2]),
+    ],
+)
+def test_class_folders_that_the_model_can_have(tmp_path, names, count, expected):
+    source = open_data(classes(tmp_path, names, 1), [IMAGE], classes=Classes(count), **FITTING)
+    assert labels(source) == expected
+    require_labels(source, "top1")
+
+
+@pytest.mark.parametrize(
+    ("names", "count", "message"),
+    [
+        (["a", "b", "c"], 1000, "there are 3 class folders, the model has 1000 classes.*--classes"),
+        (["a"], 2, "there is 1 class folder, the model has 2 classes"),
+        (["a", "b", "c"], 2, "there are 3 class folders, the model has 2 classes"),
+        (["1_a", "10_b"], 10, "the class folder 10_b is number 10, the model has 10 classes, 0 to"),
+        (SYNSETS, 21841, "there are 3 class folders"),
+        ([*SYNSETS, "n00000001"], 1000, "there are 4 class folders"),
+    ],
+)
+def test_class_folders_that_the_model_cannot_have(tmp_path, names, count, message):
+    source = open_data(classes(tmp_path, names, 1), [IMAGE], classes=Classes(count), **FITTING)
+    assert source.count == len(names)  # to calibrate with, they will do
+    with pytest.raises(DataError, match=f"top1 needs labels: {message}"):
+        require_labels(source, "top1")
+
+
+def test_names_tell_the_index(tmp_path):
+    known = as_class_names(["ant", "Bald Eagle", "cat", "dog", "sea-lion"])
+    folder = classes(tmp_path, ["sea_lion", "cat", "bald_eagle"], 1)
+    source = open_data(folder, [IMAGE], classes=Classes(5, known), **FITTING)
+    assert labels(source) == [1, 2, 4]
+    assert [source.sample_name(i).split("/")[-2] for i in range(3)] == [
+        "bald_eagle", "cat", "sea_lion",
+    ]  # fmt: skip
+    require_labels(source, "top1")
+    source = open_data(folder, [IMAGE], classes=Classes(6, known), **FITTING)
+    with pytest.raises(DataError, match="--classes names 5 classes, the model has 6"):
+        require_labels(source, "top1")
+
+
+def test_numbers_tell_the_index_where_names_do_not(tmp_path):
+    known = as_class_names(["a", "b", "c"])
+    source = open_data(
+        classes(tmp_path, ["2_x", "0_y"], 1), [IMAGE], classes=Classes(names=known), **FITTING
+    )
+    assert labels(source) == [0, 2]
+    digits = as_class_names(["9", "8", "7"])
+    source = open_data(
+        classes(tmp_path / "d", ["7", "9"], 1), [IMAGE], classes=Classes(names=digits), **FITTING
+    )
+    assert labels(source) == [0, 2]
+
+
+def test_folders_that_are_no_class_of_the_names(tmp_path):
+    known = as_class_names(["ant", "cat", "crane", "crane"])
+    with pytest.raises(DataError, match="no class is called 'catt': did you mean 'cat'"):
+        open_data(
+            classes(tmp_path / "1", ["ant", "catt"], 1),
+            [IMAGE],
+            classes=Classes(names=known),
+            **FITTING,
+        )
+    with pytest.raises(DataError, match="classes 2 and 3 are called 'crane'"):
+        open_data(
+            classes(tmp_path / "2", ["ant", "crane"], 1),
+            [IMAGE],
+            classes=Classes(names=known),
+            **FITTING,
+        )
+    with pytest.raises(DataError, match="are both number 1"):
+        open_data(
+            classes(tmp_path / "3", ["Cat", "cat"], 1),
+            [IMAGE],
+            classes=Classes(names=known),
+            **FITTING,
+        )
