@@ -29,7 +29,7 @@ from onnxq.commands.inputs import (
 )
 from onnxq.commands.inspect import Inspection
 from onnxq.commands.validate import Validation
-from onnxq.data import Preprocessing
+from onnxq.data import DataSource, Preprocessing
 from onnxq.emulation.agreement import LayerAgreement
 from onnxq.emulation.emulate import Emulation
 from onnxq.equalization.observed import tensors_to_observe
@@ -59,10 +59,10 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = [
-    "Data", "EqualizationResult", "Inspection", "Model", "QuantizationResult", "Validation",
-    "as_calibration", "as_model", "as_source", "calibrate", "compare_layers", "custom_operators",
-    "emulate", "equalize", "explain", "inspect", "load", "merge", "quantize", "report", "save",
-    "tensors_to_observe", "validate",
+    "Data", "DataSource", "EqualizationResult", "Inspection", "Model", "QuantizationResult",
+    "Validation", "as_calibration", "as_model", "as_source", "calibrate", "compare_layers",
+    "custom_operators", "emulate", "equalize", "explain", "inspect", "load", "merge", "quantize",
+    "report", "save", "tensors_to_observe", "validate",
 ]  # fmt: skip
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from onnxq.errors import UsageError
 from onnxq.options.kinds import Flag, Kind, Plain
 from onnxq.suggest import suggest
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _KEY = "onnxq.option"
 
@@ -71,9 +72,6 @@ def flag(help_text: str) -> Any:
 def switch(help_text: str, *, default: bool) -> Any:
     """A flag with a `--no-` form, the default of which help shows."""
     return option(Flag(negatable=True), help_text, default)
-
-
-Checked = TypeVar("Checked", bound="Options")
 
 
 class Options:
