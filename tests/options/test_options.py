@@ -45,7 +45,7 @@ from onnxq.options.quantize import (
 from onnxq.options.report import ReportKeywords, ReportOptions
 from onnxq.options.shared import TargetName
 from onnxq.options.validate import Execution, ValidateKeywords, ValidateOptions
-from onnxq.targets import TARGETS
+from onnxq.targets import SHIPPED
 from onnxq.validation.execute import EXECUTIONS
 
 KEYWORDS = {
@@ -217,7 +217,7 @@ def test_a_wrong_value_in_a_recipe(options, name, option, tmp_path):
         (
             "quantize",
             {"target": "GPU"},
-            ("target must be gpu, cpu or the path of a .toml file, not 'GPU'"),
+            ("target must be gpu, cpu, qnn or the path of a .toml file, not 'GPU'"),
             "did you mean 'gpu'?",
         ),
         ("quantize", {"samples": "8"}, "samples must be a whole number of at least 1, not '8'", ""),
@@ -332,7 +332,7 @@ def literals(hint: object) -> set[str]:
 def test_the_choices_are_those_of_the_stages():
     assert {each.value for each in RangeEstimator} == set(ESTIMATORS)
     assert {each.value for each in Execution} == set(EXECUTIONS)
-    assert set(typing.get_args(TargetName)) == set(TARGETS)
+    assert set(typing.get_args(TargetName)) == set(SHIPPED)
 
 
 def test_signatures_show_names_defaults_and_choices():
