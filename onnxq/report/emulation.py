@@ -30,9 +30,9 @@ def summary(record: Emulation) -> Iterator[str]:
     measured = [s for s in record.plan.values() if isinstance(s, Integer) and not proved(s)]
     if not measured:
         if integer:
-            yield "no sum can leave int32 (proved from the weights)"
+            yield "no sum can leave its accumulator (proved from the weights)"
     elif not record.overflows:
-        yield f"no sum left int32 (measured in {count(len(measured), 'node')}, else proved)"
+        yield f"no sum left its accumulator (measured in {count(len(measured), 'node')}, else proved)"
     for node, beyond in record.overflows.items():
         yield f"overflow: {count(beyond, 'sum')} of {node} left int32 and wrapped around"
 
