@@ -59,8 +59,9 @@ from onnxq.shown import Shown
 from onnxq.targets import Target, target_named
 from onnxq.validation.compare import Comparison, Row, compare
 from onnxq.validation.gates import Gate, check_gates
+from onnxq.validation.interface import require_float_output
 from onnxq.validation.layers import LayerReport, measure_layers
-from onnxq.validation.metrics import METRICS, metric_named
+from onnxq.validation.metrics import MetricLike, Task, metric_named
 
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
@@ -574,7 +575,8 @@ def validate(
     *,
     preprocess: str | Preprocessing | None = None,
     samples: int | None = None,
-    metrics: Sequence[str] | None = None,
+    metrics: Sequence[MetricLike] | None = None,
+    outputs: Sequence[str] = (),
     executions: Sequence[str] = ("emulate",),
     max_drop: float | None = None,
     min_accuracy: float | None = None,
@@ -586,8 +588,9 @@ def validate(
     """Compare quantized models with the float one on the same samples.
 
     Args:
-        metrics: names or `file.py:function`; by default top1 where the data have labels, and
-            sqnr and cosine. Gates look at the first.
+        metrics: see `onnxq.validation.metrics.metric_named`; by default top1 where the data have
+            labels, and sqnr and cosine. Gates look at the first.
+        outputs: names of those that are compared; by default all.
         max_drop, min_accuracy: see `onnxq.validation.gates`.
         layers: measure each layer of each quantized model, too; on this machine.
         dask: address of a Dask scheduler whose workers run the models.
@@ -600,20 +603,24 @@ def validate(
     for model in models:
         _check_preprocessing(recorded_preprocessing(model), source, model.name)
     if metrics is None:
-        metrics = [name for name in ("top1", "sqnr", "cosine")
-                   if source.has_labels or not METRICS[name].needs_labels]  # fmt: skip
-    chosen = [metric_named(name) for name in metrics]
-    relative = min_accuracy is not None and not chosen[0].needs_labels
-    if not models and (max_drop is not None or relative):
+        metrics = ("top1", "sqnr", "cosine") if source.has_labels else ("sqnr", "cosine")
+    chosen = metric_named(metrics[0])
+    gated = max_drop is not None or min_accuracy is not None
+    relative = max_drop is not None or not isinstance(chosen, Task)
+    if gated and relative and not models:
         raise UsageError("the gates have nothing to check", hint="name a quantized model")
+    if gated and not isinstance(chosen, Task):
+        require_float_output(float_model, outputs, chosen.name)
     comparison = Comparison(
         tuple(PortableModel.of(model) for model in (float_model, *models)) if dask else (),
-        tuple(metrics), tuple(executions), batch_size, libraries_in_use(),
+        tuple(metrics), tuple(executions), batch_size, libraries_in_use(), tuple(outputs),
     )  # fmt: skip
     rows, count = compare((float_model, *models), source, comparison, dask=dask, progress=progress)
-    gates = check_gates(rows, chosen[0], max_drop=max_drop, min_accuracy=min_accuracy)
+    gates = check_gates(rows, chosen, max_drop=max_drop, min_accuracy=min_accuracy)
     reports = [
-        measure_layers(float_model, m, source, batch_size=batch_size, progress=progress)
+        measure_layers(
+            float_model, m, source, outputs=outputs, batch_size=batch_size, progress=progress
+        )
         for m in (models if layers else ())
     ]
     return Validation(rows, gates, count, source.note, tuple(reports))

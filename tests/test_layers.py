@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "onnxq"
-ORDER = ("errors", "refusal", "suggest", "python_files", "records", "progress", "shown", "cluster", "formats", "model", "data", "calibration", "targets", "equalization",
+ORDER = ("errors", "refusal", "suggest", "python_files", "records", "progress", "shown", "cluster", "closeness", "formats", "model", "data", "calibration", "targets", "equalization",
          "quantization", "emulation", "validation", "api", "report", "cli")  # fmt: skip
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py")
 

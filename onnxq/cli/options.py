@@ -155,7 +155,14 @@ def max_drop_option() -> Decorator:
     return click.option(
         "--max-drop", type=float, metavar="X",
         help="Fail if a quantized model's metric falls more than X below the float "
-        "one's, in its unit; for sqnr, if the error is above X % of the outputs.",
+        "one's, in its unit; for sqnr, if the error is above X % of the worst output.",
+    )  # fmt: skip
+
+
+def output_name_option() -> Decorator:
+    return click.option(
+        "--output-name", "output_names", multiple=True, metavar="NAME",
+        help="Look at this output only; repeatable.  [default: all outputs; the worst counts]",
     )  # fmt: skip
 
 

@@ -72,12 +72,12 @@ class Terminal:
         """Write text to stdout as it is."""
         sys.stdout.write(text)
 
-    def document(self, command: str, content: Mapping[str, Any]) -> None:
-        """Write the JSON document of `--json`."""
+    def document(self, command: str, content: Mapping[str, Any], *, version: int = 1) -> None:
+        """Write the JSON document of `--json`; `version` is that of the command's schema."""
         if self.json:
             from onnxq.records import to_json
 
-            self.raw(to_json(command, 1, content) + "\n")
+            self.raw(to_json(command, version, content) + "\n")
 
 
 def printable(text: str) -> str:

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 @options.preprocess_option()
 @options.samples_option()
 @click.option("--metric", "metrics", multiple=True, metavar="METRIC",
-              help="top1, top5, sqnr, cosine or FILE.py:function; repeatable; gates look at the "
+              help="top1, top5, sqnr, cosine or FILE.py:name; repeatable; gates look at the "
               "first.  [default: top1 if the data have labels, sqnr, cosine]")  # fmt: skip
+@options.output_name_option()
 @click.option("--execution", "executions", multiple=True, default=("emulate",), show_default=True,
               type=click.Choice(("emulate", "cpu", "cuda")),
               help="How quantized models run; repeatable.")  # fmt: skip
@@ -48,6 +49,7 @@ def validate(
     preprocess: str | None,
     samples: int | None,
     metrics: tuple[str, ...],
+    output_names: tuple[str, ...],
     executions: tuple[str, ...],
     max_drop: float | None,
     min_accuracy: float | None,
@@ -71,12 +73,13 @@ def validate(
     reference = api.load(float_model)
     source = api.as_source(data, reference, preprocess=preprocess, samples=samples)
     result = api.validate(
-        reference, quantized, source, metrics=metrics or None, executions=executions,
-        max_drop=max_drop, min_accuracy=min_accuracy, layers=layers, dask=dask,
-        progress=terminal.progress,
+        reference, quantized, source, metrics=metrics or None, outputs=output_names,
+        executions=executions, max_drop=max_drop, min_accuracy=min_accuracy, layers=layers,
+        dask=dask, progress=terminal.progress,
     )  # fmt: skip
     paths = [float_model, *(path for path in quantized for _ in executions)]
     terminal.table(report.metric_table(result, paths))
+    terminal.table(report.output_table(result, paths))
     terminal.table(report.gate_table(result))
     for path, each in zip(quantized, result.layers, strict=False):
         for text in layer_report.summary(path, each):
@@ -90,7 +93,7 @@ def validate(
         write_bytes(junit, to_junit(result, paths).encode())
         terminal.note(f"wrote {junit}")
     summarize(result, paths)
-    terminal.document("validate", report.document(result, paths, quantized))
+    terminal.document("validate", report.document(result, paths, quantized), version=2)
     for gate in result.gates:
         if not gate.passed:
             terminal.note(report.verdict(gate))

@@ -14,6 +14,7 @@ from onnxq.model.graph import Graph, Node
 from onnxq.model.operators import DEQUANTIZE, QUANTIZE, weight_layout
 from onnxq.model.weights import WeightLayout
 from onnxq.validation.pairing import Layer, Pairing
+from onnxq.validation.powers import power
 
 Array = NDArray[Any]
 
@@ -115,11 +116,6 @@ class CauseFinder:
         weight_levels = self._weights.get(name, math.nan)
         note = _note(weights, clipped, clipping, levels, weight_levels)
         return Causes(weights, float(clipped), float(clipping), levels, weight_levels, note)
-
-
-def power(values: Array) -> float:
-    """Σ x² in float64."""
-    return float(np.square(values, dtype=np.float64).sum())
 
 
 @dataclass(frozen=True)

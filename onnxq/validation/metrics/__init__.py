@@ -1,0 +1,16 @@
+"""Metrics: of the task, with labels or without, and closeness to the float model's outputs."""
+
+from onnxq.validation.metrics.builtin import CLOSENESS, METRICS
+from onnxq.validation.metrics.load import MetricLike, metric_named
+from onnxq.validation.metrics.protocol import AnyMetric, Closeness, Metric, Task
+
+__all__ = [
+    "CLOSENESS",
+    "METRICS",
+    "AnyMetric",
+    "Closeness",
+    "Metric",
+    "MetricLike",
+    "Task",
+    "metric_named",
+]

@@ -1,0 +1,141 @@
+"""What of a model lies behind some of its tensors, to run it again without what lies before.
+
+An error added to a tensor late in a network changes little: the rest need not be computed anew.
+Tensors are taken in stages of neighbors in the graph; each has a model of its own, which begins
+with them, takes an error for each of them, and reads everything else as values that are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto
+
+from onnxq.model.graph import names_in_subgraphs
+from onnxq.model.model import Model
+from onnxq.model.session import open_session, run
+from onnxq.validation.cut import DELTA, RAW, with_deltas
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession as Session
+
+Array = NDArray[Any]
+
+STAGE = 16
+"""Tensors of a stage: few sessions to open, and little that is computed in vain."""
+
+
+@dataclass
+class Suffix:
+    """What lies behind some tensors.
+
+    Attributes:
+        proto: begins with the tensors, `tensor@delta` added to each; its inputs have no types yet.
+        reads: what it has to be fed, in the names of the model it is of.
+        outputs: those of the outputs asked for that depend on the tensors.
+    """
+
+    proto: ModelProto
+    reads: tuple[str, ...]
+    outputs: tuple[str, ...]
+    _session: Session | None = None
+
+    def run(self, known: Mapping[str, Array], tensor: str, error: Array) -> dict[str, Array]:
+        """The outputs if one of the tensors has an error.
+
+        Args:
+            known: values of what it reads.
+            error: of the tensor's shape.
+
+        Raises:
+            ModelError: ONNX Runtime refuses to run it.
+        """
+        if not self.outputs:
+            return {}
+        if self._session is None:
+            self._session = open_session(self._typed(known))
+        feeds = {self._fed.get(name, name): known[name] for name in self.reads}
+        found = run(self._session, self.outputs, {**feeds, tensor + DELTA: error})
+        return dict(zip(self.outputs, found, strict=True))
+
+    @cached_property
+    def _fed(self) -> Mapping[str, str]:
+        """Tensor of the model → its name here, where an error is added to it."""
+        present = {info.name for info in self.proto.graph.input}
+        return {name: name + RAW for name in self.reads if name + RAW in present}
+
+    def _typed(self, known: Mapping[str, Array]) -> ModelProto:
+        proto = ModelProto()
+        proto.CopyFrom(self.proto)
+        types = {self._fed.get(name, name): known[name] for name in self.reads}
+        for info in proto.graph.input:
+            if info.name in types:
+                value = types[info.name]
+                kind = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
+                shape = [None] * value.ndim
+                info.CopyFrom(onnx.helper.make_tensor_value_info(info.name, kind, shape))
+        return proto
+
+
+def suffixes(model: Model, tensors: Sequence[str], outputs: Sequence[str]) -> dict[str, Suffix]:
+    """For each tensor the model of what lies behind it, which it shares with its neighbors.
+
+    Args:
+        model: what is to be run.
+        tensors: float32, computed by nodes, in the order of the graph.
+        outputs: of the model.
+    """
+    found: dict[str, Suffix] = {}
+    for start in range(0, len(tensors), STAGE):
+        stage = tensors[start : start + STAGE]
+        suffix = _suffix(model, stage, outputs)
+        found |= dict.fromkeys(stage, suffix)
+    return found
+
+
+def _suffix(model: Model, tensors: Sequence[str], outputs: Sequence[str]) -> Suffix:
+    proto = with_deltas(model, tensors)
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    constants |= {tensor.values.name for tensor in proto.graph.sparse_initializer}
+    nodes = _between(proto.graph.node, {name + DELTA for name in tensors}, set(outputs))
+    computed = {name for node in nodes for name in node.output}
+    read = {name for node in nodes for name in _names_read(node)}
+    fed = [name for name in sorted(read) if name not in computed | constants]
+    deltas = [info for info in proto.graph.input if info.name in read & constants]
+    part = ModelProto(ir_version=proto.ir_version)
+    part.opset_import.extend(proto.opset_import)
+    part.functions.extend(proto.functions)
+    part.graph.name = "suffix"
+    part.graph.node.extend(nodes)
+    part.graph.initializer.extend(t for t in proto.graph.initializer if t.name in read)
+    part.graph.sparse_initializer.extend(
+        t for t in proto.graph.sparse_initializer if t.values.name in read
+    )
+    part.graph.input.extend([onnx.ValueInfoProto(name=name) for name in fed] + deltas)
+    changed = tuple(name for name in outputs if name in computed)
+    part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in changed)
+    return Suffix(part, tuple(name.removesuffix(RAW) for name in fed), changed)
+
+
+def _between(nodes: Sequence[NodeProto], sources: set[str], targets: set[str]) -> list[NodeProto]:
+    """The nodes on a way from sources to targets, in order."""
+    reached, behind = set(sources), []
+    for node in nodes:
+        if not reached.isdisjoint(_names_read(node)):
+            behind.append(node)
+            reached.update(node.output)
+    needed, found = set(targets), []
+    for node in reversed(behind):
+        if not needed.isdisjoint(node.output):
+            found.append(node)
+            needed.update(_names_read(node))
+    return found[::-1]
+
+
+def _names_read(node: NodeProto) -> set[str]:
+    return {name for name in node.input if name} | names_in_subgraphs(node)
