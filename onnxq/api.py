@@ -59,7 +59,7 @@ from onnxq.shown import Shown
 from onnxq.targets import Target, target_named
 from onnxq.validation.compare import Comparison, Row, compare
 from onnxq.validation.gates import Gate, check_gates
-from onnxq.validation.interface import require_float_output
+from onnxq.validation.interface import choose_outputs, require_float_output
 from onnxq.validation.layers import LayerReport, measure_layers
 from onnxq.validation.metrics import MetricLike, Task, metric_named
 
@@ -336,6 +336,7 @@ def quantize(
     rest: str = "fp32",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    outputs: Sequence[str] = (),
     max_drop: float | None = None,
     validate_data: Data | None = None,
     max_trials: int = MAX_TRIALS,
@@ -349,6 +350,7 @@ def quantize(
         calibration: a calibration of this model, instead of running one.
         absorb_bias: center activations, if equalized and the target's zero points are all 0.
         target, weights, ranges, scale, rest, include, exclude: as on the command line.
+        outputs: names of those that the SQNR and `max_drop` look at; by default all.
         max_drop: keep layers in float until the first metric `validate` computes on
             `validate_data` (top1 where they have labels, else sqnr) falls no further than this;
             `QuantizationResult.search.passed` says whether it does.
@@ -395,7 +397,7 @@ def quantize(
     )
     request = Request(
         normalized, normalization, calibration, in_memory, chosen, options, equalize, absorb_bias,
-        bias_correction, rounding == "adaptive", progress,
+        bias_correction, rounding == "adaptive", progress, choose_outputs(model, outputs),
     )  # fmt: skip
     quantized, result = quantization_stage.quantize(request)
     if max_drop is not None and validate_data is not None:
@@ -439,7 +441,9 @@ def _keep_in_float(
     """Search for the layers to keep in float; `result` is that of all in int8."""
 
     def measure(trial: Model) -> Validation:
-        return validate(model, trial, source, max_drop=max_drop, progress=progress)
+        return validate(
+            model, trial, source, outputs=request.outputs, max_drop=max_drop, progress=progress
+        )
 
     def tried(made: Made, validation: Validation) -> Trial[Made]:
         gate, row = validation.gates[0], validation.rows[1]
@@ -451,8 +455,8 @@ def _keep_in_float(
 
     def rank() -> list[Candidate]:
         report = measure_layers(
-            result.prepared.model, quantized, source, probes=RANKING_SAMPLES, whole=False,
-            progress=progress,
+            result.prepared.model, quantized, source, outputs=request.outputs,
+            probes=RANKING_SAMPLES, whole=False, progress=progress,
         )  # fmt: skip
         return [
             Candidate(layer.name, layer.share, layer.name in result.plan.weights)

@@ -3,8 +3,8 @@
 An output may hold things of several sizes, such as boxes in pixels beside scores in 0…1; one ratio
 over all of it tells of the largest only. So the slices along one of its axes are put in order of
 their rms, cut into groups where neighbors differ `GAP` times (`cut_groups`), and each group has
-numbers of its own. Axis and groups follow from the reference alone, and from sums that add over batches:
-memory does not grow with the number of samples.
+numbers of its own. Axis and groups follow from the reference alone, and from sums that add over
+batches: memory does not grow with the number of samples.
 """
 
 from __future__ import annotations
@@ -129,6 +129,12 @@ def worst(outputs: Iterable[OutputCloseness], value: Callable[[Part], float]) ->
     """The part with the smallest value, one without a value before all; None without parts."""
     parts = [part for output in outputs for part in output.parts]
     return min(parts, key=lambda part: _order(value(part)), default=None)
+
+
+def worst_sqnr(outputs: Iterable[OutputCloseness]) -> float:
+    """SQNR of the worst part, dB; NaN where nothing was compared."""
+    part = worst(outputs, lambda each: each.sqnr)
+    return math.nan if part is None else part.sqnr
 
 
 def _order(value: float) -> float:

@@ -58,6 +58,7 @@ def check_patterns(
               help="Quantize only nodes whose name matches; repeatable.")  # fmt: skip
 @click.option("--exclude", multiple=True, metavar="REGEX", callback=check_patterns,
               help="Leave nodes whose name matches in float; repeatable.")  # fmt: skip
+@options.output_name_option()
 @click.option("--max-drop", type=float, metavar="X",
               help="Keep layers in float until the metric falls no more than X below the float "
               "model's on --validate-data; see onnxq validate.")  # fmt: skip
@@ -90,6 +91,7 @@ def quantize(
     rest: str,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
+    output_names: tuple[str, ...],
     max_drop: float | None,
     validate_data: str | None,
     max_trials: int,
@@ -120,9 +122,9 @@ def quantize(
             loaded, data, calibration=calibration, preprocess=preprocess, samples=samples,
             target=target, weights=weights, equalize=equalize, absorb_bias=absorb_bias,
             ranges=ranges, scale=scale, bias_correction=bias_correction, rounding=rounding,
-            rest=rest, include=include, exclude=exclude, max_drop=max_drop,
-            validate_data=validate_data, max_trials=max_trials, max_minutes=max_minutes,
-            progress=terminal.progress,
+            rest=rest, include=include, exclude=exclude, outputs=output_names,
+            max_drop=max_drop, validate_data=validate_data, max_trials=max_trials,
+            max_minutes=max_minutes, progress=terminal.progress,
         )  # fmt: skip
     failed = result.search is not None and not result.search.passed
     written = None if dry_run or failed else output

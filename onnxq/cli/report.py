@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 @options.data_option(extra=" Measures accuracy, SQNR and each layer's error.")
 @options.preprocess_option()
 @options.samples_option()
+@options.output_name_option()
+@click.option("--layers/--no-layers", default=True, show_default=True,
+              help="Measure each layer's error, which takes some four times as long as the rest."
+              )  # fmt: skip
 @options.max_drop_option()
 @options.min_accuracy_option()
 @options.common
@@ -35,6 +39,8 @@ def report(
     data: str | None,
     preprocess: str | None,
     samples: int | None,
+    output_names: tuple[str, ...],
+    layers: bool,
     max_drop: float | None,
     min_accuracy: float | None,
     terminal: Terminal,
@@ -51,7 +57,8 @@ def report(
     options.check_output(output, model, data, calibration, *quantized)
     found = collect(
         model, quantized, calibration=calibration, data=data, preprocess=preprocess,
-        samples=samples, max_drop=max_drop, min_accuracy=min_accuracy, progress=terminal.progress,
+        samples=samples, outputs=output_names, layers=layers, max_drop=max_drop,
+        min_accuracy=min_accuracy, progress=terminal.progress,
     )  # fmt: skip
     page = render(found).encode()
     write_bytes(output, page)

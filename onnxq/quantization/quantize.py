@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
+from onnxq.closeness import OutputCloseness, Sums, closeness, sums_of, worst_sqnr
+from onnxq.data.gather import run_batches
 from onnxq.data.source import samples_in
 from onnxq.equalization.centering import Centering, center_by, derive_shifted, plan_centering
 from onnxq.equalization.choose import KERNEL_WORTH, Choice, EqualizationOptions, choose
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.derive import derive_calibration
 from onnxq.equalization.equalize import Equalization, carry_out
-from onnxq.equalization.prove import Feeds, compare_outputs, random_feeds, run_reference
+from onnxq.equalization.prove import Feeds, Reference, random_feeds, run_reference
 from onnxq.equalization.sensitivity import input_gains
 from onnxq.equalization.solve import decibels
 from onnxq.model.files import infer_shapes
@@ -68,9 +70,10 @@ class QuantizationResult(Shown):
         normalization: batch norms folded, constants computed.
         prepared: the float model that was quantized, and how it came about.
         relu6_reason: why saturating Clips were treated as they were.
-        float_sqnr: float model after against before equalization, dB on held-out samples; inf
-            where identical, NaN where not measured.
+        float_sqnr: float model after against before equalization, dB on held-out samples: of the
+            worst output, or group of slices in one; inf where identical, NaN where not measured.
         int8_sqnr: quantized against float model, dB on the same samples.
+        closeness: the same, each output; () where not measured.
         plan: every node and tensor.
         corrections: what bias correction did to each layer.
         roundings: what adaptive rounding did to each layer.
@@ -88,6 +91,7 @@ class QuantizationResult(Shown):
     roundings: tuple[Rounding, ...] = ()
     search: Search | None = None
     narrowing: Narrowing | None = None
+    closeness: tuple[OutputCloseness, ...] = ()
 
     @property
     def equalization(self) -> Equalization | None:
@@ -127,6 +131,7 @@ class Request:
     """What to quantize, how, and with what.
 
     Attributes:
+        outputs: names of those that are measured, () for all.
         again: an earlier result for the same request; its equalization is used as it is.
         keep: node → why it stays in float.
     """
@@ -142,6 +147,7 @@ class Request:
     correct: bool
     adaptive: bool
     progress: Progress
+    outputs: tuple[str, ...] = ()
     again: QuantizationResult | None = None
     keep: Mapping[str, str] = field(default_factory=dict)
 
@@ -219,11 +225,27 @@ def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, Q
     if request.options.half and samples is not None:
         quantized, narrowing = narrow_rest(quantized, prepared.calibration, samples.correction)
     float_sqnr = int8_sqnr = math.nan
+    measured: tuple[OutputCloseness, ...] = ()
     if samples is not None and samples.held_out:
         optimized, plain = run_reference(request.model, samples.held_out).levels
-        float_sqnr = compare_outputs(optimized, model).sqnr
-        int8_sqnr = compare_outputs(plain, quantized).sqnr
+        float_sqnr = worst_sqnr(_closeness(request, optimized, model))
+        measured = _closeness(request, plain, quantized)
+        int8_sqnr = worst_sqnr(measured)
     return quantized, QuantizationResult(
         request.normalization, prepared, reason, float_sqnr, int8_sqnr, plan,
-        settled.corrections, settled.roundings, narrowing=narrowing,
+        settled.corrections, settled.roundings, narrowing=narrowing, closeness=measured,
     )  # fmt: skip
+
+
+def _closeness(request: Request, reference: Reference, model: Model) -> tuple[OutputCloseness, ...]:
+    """How close the model's outputs are to the reference's, run as that was run."""
+    names = [spec.name for spec in request.model.outputs]
+    sums: dict[str, Sums] = {}
+    for level, wanted in reference.outputs.items():
+        found = run_batches(model, None, reference.feeds, optimize=level)
+        for feeds, exact, got in zip(reference.feeds, wanted, found, strict=True):
+            one, other = dict(zip(names, exact, strict=True)), dict(zip(names, got, strict=True))
+            kept = {name: one[name] for name in request.outputs or names}
+            for name, each in sums_of(kept, other, samples_in(feeds)).items():
+                sums[name] = sums[name] + each if name in sums else each
+    return closeness(sums)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from onnxq.closeness import worst
 from onnxq.quantization.plan import Float, QuantizationPlan, Quantized
 from onnxq.report import equalization as equalization_report
+from onnxq.report.outputs import output_document
 from onnxq.report.table import Table, count, number, table
 
 if TYPE_CHECKING:
@@ -53,7 +55,10 @@ def summary(result: QuantizationResult) -> Iterator[str]:
             f"{kept:,} kept in float32"
         )
     if not math.isnan(result.int8_sqnr):
-        yield f"int8 against float: {result.int8_sqnr:.1f} dB SQNR on held-out samples"
+        part = worst(result.closeness, lambda each: each.sqnr)
+        several = part is not None and sum(len(each.parts) for each in result.closeness) > 1
+        where = f" in {part.label}" if part is not None and several else ""
+        yield f"int8 against float: {result.int8_sqnr:.1f} dB SQNR on held-out samples{where}"
     if result.search is not None:
         yield search_text(result.search)
 
@@ -163,6 +168,7 @@ def document(
         "relu6_reason": result.relu6_reason,
         "float_sqnr_db": result.float_sqnr,
         "int8_sqnr_db": result.int8_sqnr,
+        "outputs": [output_document(each) for each in result.closeness],
         "roundings": result.roundings,
         "bias_corrections": result.corrections,
         "search": result.search,

@@ -6,14 +6,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from onnxq.report import layers
+from onnxq.report.outputs import output_document, output_rows
 from onnxq.report.table import Table, decibels, number, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from onnxq.api import Validation
-    from onnxq.closeness import OutputCloseness
     from onnxq.validation.compare import Row
     from onnxq.validation.gates import Gate
 
@@ -75,7 +75,7 @@ def output_table(result: Validation, paths: Sequence[Path]) -> Table:
         (str(path), row.execution, *cells)
         for row, path in zip(result.rows, paths, strict=True)
         for output in row.outputs
-        for cells in _output_rows(output)
+        for cells in output_rows(output)
     ]
     return table(
         "Model | Execution | Output | >SQNR (dB) | >Cosine | >Largest error | >Equal (%) "
@@ -85,23 +85,15 @@ def output_table(result: Validation, paths: Sequence[Path]) -> Table:
     )
 
 
-def _output_rows(output: OutputCloseness) -> Iterator[tuple[str, ...]]:
-    whole, other = output.whole, f"{output.other_shape:.3g}"
-    yield (
-        output.name, decibels(whole.sqnr), number(whole.cosine, 6),
-        number(output.largest_error, 3), number(output.equal, 4), other,
-    )  # fmt: skip
-    for part in output.groups:
-        yield (part.label, decibels(part.sqnr), number(part.cosine, 6), "", "", "")
-
-
 def gate_table(result: Validation) -> Table:
     """What was demanded and what was found."""
+    where = any(gate.decisive for gate in result.gates)
     return table(
-        "Gate | Model | Execution | >Limit | >Found | Verdict",
+        "Gate | Model | Execution | >Limit | >Found | Verdict" + (" | Worst output" * where),
         [
             (gate.name, gate.model, gate.execution, gate_with_unit(gate.limit, gate),
-             gate_with_unit(gate.value, gate), "passed" if gate.passed else "failed")
+             gate_with_unit(gate.value, gate), "passed" if gate.passed else "failed",
+             *([gate.decisive] if where else []))
             for gate in result.gates
         ],
         title="Gates",
@@ -145,7 +137,7 @@ def document(
                 "metrics": {
                     name: _metric(row, name) for name in row.values
                 },
-                "outputs": [_output(output) for output in row.outputs],
+                "outputs": [output_document(output) for output in row.outputs],
             }
             for row, path in zip(result.rows, paths, strict=True)
         ],
@@ -164,20 +156,3 @@ def _metric(row: Row, name: str) -> dict[str, Any]:
         "output": row.decisive.get(name, ""),
         "values": row.details.get(name, {}),
     }
-
-
-def _output(output: OutputCloseness) -> dict[str, Any]:
-    return {
-        "name": output.name,
-        "type": "float" if output.is_float else "other",
-        "sqnr_db": output.whole.sqnr,
-        "cosine": output.whole.cosine,
-        "largest_error": output.largest_error,
-        "equal_percent": output.equal,
-        "other_shape_percent": output.other_shape,
-        "groups": [
-            {"axis": part.axis, "slices": part.slices, "rms": part.rms, "sqnr_db": part.sqnr,
-             "cosine": part.cosine}
-            for part in output.groups
-        ],
-    }  # fmt: skip

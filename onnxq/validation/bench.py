@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto
 
 from onnxq.closeness import as_array, closeness, is_float, sums_of
+from onnxq.data.ahead import WORKERS
 from onnxq.data.source import samples_in
 from onnxq.errors import ModelError
 from onnxq.model.model import Model
@@ -19,13 +22,16 @@ from onnxq.validation.cut import OWN, cut
 from onnxq.validation.interface import choose_outputs
 from onnxq.validation.pairing import Pairing, pair
 from onnxq.validation.powers import power
-from onnxq.validation.suffix import Suffix, suffixes
+from onnxq.validation.suffix import RunSuffix, suffixes
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession as Session
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
+
+THREADS = max(1, (os.cpu_count() or 1) // WORKERS)
+"""Threads of a session, beside which others run."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class Bench:
         standing: the quantized model.
         own: its layers, each fed with the float model's values.
         rounded_weights: the same of it without Q/DQ.
-        behind: layer output → the float model from there on.
+        behind: layer output → the float model from its stage on.
         bytes_per_sample: of all paired tensors together.
     """
 
@@ -50,7 +56,7 @@ class Bench:
     standing: Session
     own: Session
     rounded_weights: Session
-    behind: Mapping[str, Suffix]
+    behind: Mapping[str, RunSuffix]
     bytes_per_sample: int
 
     @property
@@ -60,8 +66,7 @@ class Bench:
 
     def exact_values(self, feeds: Feeds) -> dict[str, Array]:
         """The float model's outputs, paired tensors, and what runs behind them read."""
-        reads = {name for suffix in self.behind.values() for name in suffix.reads}
-        names = sorted({*self.outputs, *self.pairing.tensors, *reads} - set(feeds))
+        names = [output.name for output in self.exact.get_outputs()]
         return {**feeds, **dict(zip(names, run(self.exact, names, feeds), strict=True))}
 
     def standing_values(self, feeds: Feeds) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -73,7 +78,7 @@ class Bench:
 
     def with_error(self, known: Feeds, tensor: str, error: Array) -> dict[str, Array]:
         """The float model's outputs if a layer's output has an error."""
-        changed = self.behind[tensor].run(known, tensor, error)
+        changed = self.behind[tensor](known, tensor, error)
         return {name: changed.get(name, known[name]) for name in self.outputs}
 
     def from_exact(self, session: Session, feeds: Feeds, exact: Feeds) -> dict[str, Array]:
@@ -152,8 +157,8 @@ def open_bench(
     """
     chosen = choose_outputs(float_model, outputs)
     pairing = pair(float_model, quantized)
-    wanted = _values(pairing.exact, pairing.tensors, chosen, feeds)
-    found = _values(pairing.quantized, pairing.tensors, (), feeds, keep_qdq=True)
+    wanted = _values(pairing.exact, pairing.tensors, feeds)
+    found = _values(pairing.quantized, pairing.tensors, feeds, keep_qdq=True)
     damaged = pairing.contradiction({name: wanted[name].shape for name in pairing.tensors})
     if damaged:
         raise ModelError(f"{quantized.name} records a scale that does not fit {damaged!r}")
@@ -168,33 +173,33 @@ def open_bench(
     if refused:
         pairing = pair(float_model, quantized, refused=refused)
     layers = [layer.output for layer in pairing.layers]
-    behind = suffixes(pairing.exact, layers, chosen)
-    reads = {name for suffix in behind.values() for name in suffix.reads}
+    stages = suffixes(pairing.exact, layers, chosen)
+    reads = {name for _, suffix in stages for name in suffix.reads}
     shown = sorted({*chosen, *pairing.tensors, *reads} - set(feeds))
+    exact = _open(with_outputs(pairing.exact, shown))
+    known = {**feeds, **dict(zip(shown, run(exact, shown, feeds), strict=True))}
     return Bench(
-        pairing, chosen, parts_of({name: wanted[name] for name in chosen}, samples_in(feeds)),
-        open_session(with_outputs(pairing.exact, shown)),
-        open_session(
-            with_outputs(pairing.quantized, dict.fromkeys([*chosen, *layers])), keep_qdq=True
-        ),
-        open_session(cut(pairing.quantized, pairing.tensors), keep_qdq=True),
-        open_session(cut(pairing.stripped, pairing.tensors)),
-        behind,
-        sum(wanted[name].nbytes for name in pairing.tensors) // samples_in(feeds),
+        pairing, chosen, parts_of({name: known[name] for name in chosen}, samples_in(feeds)),
+        exact,
+        _open(with_outputs(pairing.quantized, dict.fromkeys([*chosen, *layers])), keep_qdq=True),
+        _open(cut(pairing.quantized, pairing.tensors), keep_qdq=True),
+        _open(cut(pairing.stripped, pairing.tensors)),
+        {name: opened for stage, suffix in stages
+         for opened in [suffix.open(known, threads=THREADS, yields=True)] for name in stage},
+        sum(known[name].nbytes for name in pairing.tensors) // samples_in(feeds),
     )  # fmt: skip
 
 
+def _open(model: ModelProto, *, keep_qdq: bool = False) -> Session:
+    """Several batches run side by side, each with its part of the cores."""
+    return open_session(model, keep_qdq=keep_qdq, threads=THREADS, yields=True)
+
+
 def _values(
-    model: Model,
-    tensors: Sequence[str],
-    outputs: Sequence[str],
-    feeds: Feeds,
-    *,
-    keep_qdq: bool = False,
+    model: Model, tensors: Sequence[str], feeds: Feeds, *, keep_qdq: bool = False
 ) -> dict[str, Array]:
-    names = list(dict.fromkeys([*outputs, *tensors]))
-    session = open_session(with_outputs(model, names), keep_qdq=keep_qdq)
-    return dict(zip(names, run(session, names, feeds), strict=True))
+    session = open_session(with_outputs(model, tensors), keep_qdq=keep_qdq)
+    return dict(zip(tensors, run(session, tensors, feeds), strict=True))
 
 
 def _times(shape: Sequence[int]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,14 @@ from onnxq.model.session import custom_operators
 from onnxq.progress import SILENT, Progress
 from onnxq.validation.execute import Runner, runner
 from onnxq.validation.interface import check_interface, check_shape, choose_outputs
-from onnxq.validation.metrics import AnyMetric, Metric, MetricLike, Task, metric_named
+from onnxq.validation.metrics import (
+    AnyMetric,
+    Closeness,
+    Metric,
+    MetricLike,
+    Task,
+    metric_named,
+)
 from onnxq.validation.metrics.protocol import Mergeable
 from onnxq.validation.metrics.update import compute, update
 
@@ -159,8 +166,8 @@ class _Tally:
     def __init__(self, metrics: Sequence[AnyMetric], rows: int) -> None:
         self.samples = 0
         self._metrics = metrics
-        self._tasks = [{m.name: m.create() for m in metrics if isinstance(m, Task)}
-                       for _ in range(rows)]  # fmt: skip
+        tasks = [metric for metric in metrics if isinstance(metric, Task)]
+        self._tasks = [[(task, task.create()) for task in tasks] for _ in range(rows)]
         self._sums: list[dict[str, Sums]] = [{} for _ in range(rows)]
 
     def add(self, terms: _Terms) -> None:
@@ -170,11 +177,11 @@ class _Tally:
             for name, sums in terms.sums[number].items():
                 mine[name] = mine[name] + sums if name in mine else sums
             there = terms.metrics[number]
-            for name, metric in tasks.items():
-                if name in there and isinstance(metric, Mergeable):
-                    metric.merge(there[name])
+            for task, metric in tasks:
+                if task.name in there and isinstance(metric, Mergeable):
+                    metric.merge(there[task.name])
                 elif terms.ran is not None:
-                    _update(name, metric, terms.ran, number)
+                    _update(task, metric, terms.ran, number)
 
     def row(self, number: int, model: Model, execution: str) -> Row:
         """What all terms say of one model under one execution."""
@@ -182,23 +189,24 @@ class _Tally:
         values: dict[str, float] = {}
         details: dict[str, Mapping[str, float]] = {}
         decisive: dict[str, str] = {}
+        units = {metric.name: metric.unit for metric in self._metrics}
         for metric in self._metrics:
-            if isinstance(metric, Task):
-                found = compute(metric.name, self._tasks[number][metric.name])
-                values[metric.name] = next(iter(found.values()))
-                if len(found) > 1:
-                    details[metric.name] = found
-            else:
+            if isinstance(metric, Closeness):
                 part = worst(outputs, metric.of)
                 values[metric.name] = math.nan if part is None else metric.of(part)
                 if part is not None:
                     decisive[metric.name] = part.label
-        units = {metric.name: metric.unit for metric in self._metrics}
+        for task, instance in self._tasks[number]:
+            found = compute(task, instance)
+            values[task.name] = next(iter(found.values()))
+            if len(found) > 1:
+                details[task.name] = found
+        values = {name: values[name] for name in units}
         return Row(model.name, execution, model.size, values, units, details, decisive, outputs)
 
 
-def _update(name: str, metric: Metric, ran: _Ran, number: int) -> None:
-    update(name, metric, ran.feeds, ran.outputs[number], ran.labels, ran.outputs[0])
+def _update(task: Task, metric: Metric, ran: _Ran, number: int) -> None:
+    update(task, metric, ran.feeds, ran.outputs[number], ran.labels, ran.outputs[0])
 
 
 # --- running ---------------------------------------------------------------------------------
@@ -293,10 +301,10 @@ def _sums(
     return sums
 
 
-def _instances(metrics: Iterable[Task], ran: _Ran, number: int) -> dict[str, Metric]:
-    found = {metric.name: metric.create() for metric in metrics}
-    for name, metric in found.items():
-        _update(name, metric, ran, number)
+def _instances(tasks: Sequence[Task], ran: _Ran, number: int) -> dict[str, Metric]:
+    found = {task.name: task.create() for task in tasks}
+    for task in tasks:
+        _update(task, found[task.name], ran, number)
     return found
 
 

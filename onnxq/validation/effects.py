@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.closeness import decibels
+from onnxq.data.ahead import map_ahead
 from onnxq.data.source import samples_in
 from onnxq.progress import SILENT, Advance, Progress
-from onnxq.validation.bench import Bench, Parts
+from onnxq.validation.bench import Bench
+from onnxq.validation.powers import power
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -64,65 +66,91 @@ def _relative(noise: Array, signal: Array) -> float:
     return float((noise[present] / signal[present]).sum())
 
 
-class Batches(Protocol):
-    """Whoever looks at each batch of the probes as it passes."""
-
-    def add(self, feeds: Feeds, exact: Feeds, own: Feeds) -> Mapping[str, Array]:
-        """Take one batch; returns the quantized model's outputs."""
-        ...
-
-
-def measure_effects(
-    bench: Bench, looks: Looks, errors: Batches, progress: Progress = SILENT
-) -> Effects:
-    """Measure all layers on the first look, the worst of them on the other probes too."""
-    worst = min(WORST, len(bench.layers)) if looks.rest else 0
-    steps = len(bench.layers) * len(looks.first) + worst * len(looks.rest)
-    with progress.track("measure layers", steps) as advance:
-        first = _measure(bench, looks.first, bench.layers, errors, advance)
-        order = sorted(bench.layers, key=lambda n: -_relative(first.noise[n], first.signal))
-        rest = _measure(bench, looks.rest, order[:worst], errors, advance)
-    signal = first.signal + rest.signal
-    noise = {name: first.noise[name] + rest.noise[name] for name in order[:worst]}
-    estimated = [name for name in bench.layers if looks.rest and name not in noise]
-    # What the probes have more of than the first look, they have of every layer.
-    before = sum((first.noise[name] for name in noise), np.zeros(len(signal)))
-    after = sum(noise.values(), np.zeros(len(signal)))
-    factors = np.divide(after, before, out=np.ones(len(signal)), where=before > 0)
-    noise |= {name: first.noise[name] * (factors if looks.rest else 1.0)
-              for name in bench.layers if name not in noise}  # fmt: skip
-    return Effects(
-        signal, first.total + rest.total, noise, frozenset(estimated),
-        sum(map(samples_in, looks.first)),
-    )  # fmt: skip
-
-
 @dataclass(frozen=True)
-class _Powers:
+class Powers:
+    """Σ x² over samples.
+
+    Attributes:
+        signal, total: see `Effects`.
+        noise: layer output → see `Effects`; of the layers that were asked for.
+        layers: layer output → (3,) of its exact values, its error as it stands, its own error.
+    """
+
+    samples: int
     signal: Array
     total: Array
     noise: Mapping[str, Array]
+    layers: Mapping[str, Array]
+
+    def __add__(self, other: Powers) -> Powers:
+        return Powers(
+            self.samples + other.samples, self.signal + other.signal, self.total + other.total,
+            {name: mine + other.noise[name] for name, mine in self.noise.items()
+             if name in other.noise},
+            {name: mine + other.layers[name] for name, mine in self.layers.items()},
+        )  # fmt: skip
 
 
-def _measure(
+def powers(bench: Bench, feeds: Feeds, layers: Sequence[str] = ()) -> Powers:
+    """Of one batch.
+
+    Args:
+        layers: outputs of those whose effect on the model's outputs is measured.
+    """
+    exact = bench.exact_values(feeds)
+    own = bench.from_exact(bench.own, feeds, exact)
+    outputs, standing = bench.standing_values(feeds)
+    own = {name: (own[name] - exact[name]).astype(np.float32) for name in bench.layers}
+    errors = {
+        name: np.array([power(exact[name]), power(standing[name] - exact[name]), power(own[name])])
+        for name in bench.layers
+    }
+    noise = {
+        name: bench.parts.noise(bench.with_error(exact, name, own[name]), exact)
+        if errors[name][-1] > 0
+        else np.zeros(len(bench.parts.parts))
+        for name in layers
+    }
+    total = bench.parts.noise(outputs, exact)
+    return Powers(samples_in(feeds), bench.parts.signal(exact), total, noise, errors)
+
+
+def added(
     bench: Bench,
-    batches: Sequence[Feeds],
-    layers: Sequence[str],
-    errors: Batches,
-    advance: Advance,
-) -> _Powers:
-    parts: Parts = bench.parts
-    nothing = np.zeros(len(parts.parts))
-    signal, total = nothing.copy(), nothing.copy()
-    noise = {name: nothing.copy() for name in layers}
-    for feeds in batches:
-        exact = bench.exact_values(feeds)
-        own = bench.from_exact(bench.own, feeds, exact)
-        signal += parts.signal(exact)
-        total += parts.noise(errors.add(feeds, exact, own), exact)
-        for name in layers:
-            error = (own[name] - exact[name]).astype(np.float32)
-            if error.any():
-                noise[name] += parts.noise(bench.with_error(exact, name, error), exact)
-            advance(1)
-    return _Powers(signal, total, noise)
+    batches: Iterable[Feeds],
+    layers: Sequence[str] = (),
+    *,
+    advance: Advance = lambda _: None,
+) -> Powers:
+    """Of all batches, which run side by side; `advance` is told of their samples."""
+    nothing = np.zeros(len(bench.parts.parts))
+    total = Powers(0, nothing, nothing, dict.fromkeys(layers, nothing),
+                   dict.fromkeys(bench.layers, np.zeros(3)))  # fmt: skip
+    for each in map_ahead(lambda feeds: powers(bench, feeds, layers), batches, ahead=1):
+        total += each
+        advance(each.samples)
+    return total
+
+
+def measure_effects(
+    bench: Bench, looks: Looks, progress: Progress = SILENT
+) -> tuple[Effects, Powers]:
+    """Measure all layers on the first look, the worst of them on the other probes too.
+
+    Returns:
+        The effects, and the powers of all probes.
+    """
+    probes = sum(map(samples_in, [*looks.first, *looks.rest]))
+    with progress.track("measure layers", probes) as advance:
+        first = added(bench, looks.first, bench.layers, advance=advance)
+        order = sorted(bench.layers, key=lambda n: -_relative(first.noise[n], first.signal))
+        worst = order[:WORST] if looks.rest else order
+        whole = first + added(bench, looks.rest, worst, advance=advance)
+    # What the probes have more of than the first look, they have of every layer.
+    before = sum((first.noise[name] for name in worst), np.zeros(len(whole.signal)))
+    after = sum((whole.noise[name] for name in worst), np.zeros(len(whole.signal)))
+    factors = np.divide(after, before, out=np.ones(len(before)), where=before > 0)
+    estimated = {name: first.noise[name] * factors for name in order if name not in worst}
+    noise = {name: whole.noise[name] for name in worst} | estimated
+    effects = Effects(whole.signal, whole.total, noise, frozenset(estimated), first.samples)
+    return effects, whole

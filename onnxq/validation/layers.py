@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.closeness import decibels
+from onnxq.data.ahead import map_ahead
 from onnxq.data.gather import BATCH_SIZE, gather, regroup
 from onnxq.data.source import DataSource, fixed_batch, samples_in
 from onnxq.errors import DataError, ModelError
@@ -34,9 +35,8 @@ from onnxq.progress import SILENT, Progress
 from onnxq.shown import Shown
 from onnxq.validation.bench import Bench, open_bench
 from onnxq.validation.causes import CauseFinder, Causes
-from onnxq.validation.effects import Effects, Looks, measure_effects
+from onnxq.validation.effects import Effects, Looks, Powers, added, measure_effects
 from onnxq.validation.pairing import Pairing, Unmatched
-from onnxq.validation.powers import power
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -53,7 +53,7 @@ LEAST = 2
 FOR_CAUSES = 8
 """Samples that causes are told from."""
 
-MEMORY_FOR_TENSORS = 1 << 26
+MEMORY_FOR_TENSORS = 1 << 24
 """Bytes that the paired tensors of one batch may take."""
 
 TOO_LOUD = 10.0
@@ -161,16 +161,12 @@ def measure_layers(
     if first_look is None:
         first_look = _affordable(len(bench.layers), source.count or count)
     looks = _looks(chosen, first_look, None if fixed_batch(float_model.inputs) else size)
-    errors = OwnErrors(bench)
-    effects = measure_effects(bench, looks, errors, progress)
+    effects, errors = measure_effects(bench, looks, progress)
     causes = _causes(bench, [*looks.first, *looks.rest])
     if whole and (source.count is None or source.count > count):
-        errors = OwnErrors(bench)
         with progress.track("compare layers", source.count) as advance:
-            for batch in source.batches(size):
-                exact = bench.exact_values(batch.feeds)
-                errors.add(batch.feeds, exact, bench.from_exact(bench.own, batch.feeds, exact))
-                advance(len(batch))
+            batches = (batch.feeds for batch in source.batches(size))
+            errors = added(bench, batches, advance=advance)
     return _report(quantized.name, bench.pairing, errors, effects, causes, count)
 
 
@@ -196,55 +192,28 @@ def _looks(batches: Sequence[Feeds], first: int, size: int | None) -> Looks:
     return Looks(*(part if size is None else regroup(part, size) for part in parts))
 
 
-class OwnErrors:
-    """Adds up over batches how far layers' outputs are off, by themselves and as they stand."""
-
-    def __init__(self, bench: Bench) -> None:
-        self.samples = 0
-        self._bench = bench
-        self._sums = {name: np.zeros(3) for name in bench.layers}
-
-    def add(self, feeds: Feeds, exact: Feeds, own: Feeds) -> dict[str, Array]:
-        """Take one batch; returns the quantized model's outputs.
-
-        Args:
-            exact: the float model's values.
-            own: layer output, computed from them.
-        """
-        outputs, standing = self._bench.standing_values(feeds)
-        for name in self._sums:
-            wanted = exact[name]
-            errors = standing[name] - wanted, own[name] - wanted
-            self._sums[name] += [power(wanted), *map(power, errors)]
-        self.samples += samples_in(feeds)
-        return outputs
-
-    def standing(self, name: str) -> float:
-        """SQNR of the layer's output in the quantized model, dB."""
-        return decibels(*self._sums[name][[0, 1]])
-
-    def own(self, name: str) -> float:
-        """SQNR of the layer's output computed from exact inputs, dB."""
-        return decibels(*self._sums[name][[0, 2]])
-
-
 def _causes(bench: Bench, batches: Sequence[Feeds]) -> dict[str, Causes]:
     """The causes of the layers' own errors, on the first `FOR_CAUSES` samples or a few more."""
-    finder, samples = CauseFinder(bench.pairing), 0
+    finder, chosen = CauseFinder(bench.pairing), list[Feeds]()
     for feeds in batches:
-        if samples >= FOR_CAUSES:
-            break
+        if sum(map(samples_in, chosen)) < FOR_CAUSES:
+            chosen.append(feeds)
+
+    def work(feeds: Feeds) -> tuple[Feeds, Feeds, Feeds]:
         exact = bench.exact_values(feeds)
-        own = bench.from_exact(bench.own, feeds, exact)
-        finder.add(exact, own, bench.from_exact(bench.rounded_weights, feeds, exact))
-        samples += samples_in(feeds)
+        own, rounded = (bench.from_exact(session, feeds, exact)
+                        for session in (bench.own, bench.rounded_weights))  # fmt: skip
+        return exact, own, rounded
+
+    for exact, own, rounded in map_ahead(work, chosen, ahead=1):
+        finder.add(exact, own, rounded)
     return finder.finish()
 
 
 def _report(
     name: str,
     pairing: Pairing,
-    errors: OwnErrors,
+    errors: Powers,
     effects: Effects,
     causes: Mapping[str, Causes],
     probes: int,
@@ -258,11 +227,12 @@ def _report(
         LayerError(
             layer.name, layer.op_type, layer.output,
             100 * relative[layer.output] / whole if whole > 0 else 0.0,
-            effects.sqnr(effects.noise[layer.output]), errors.own(layer.output),
-            errors.standing(layer.output), causes[layer.output],
+            effects.sqnr(effects.noise[layer.output]), decibels(signal, own),
+            decibels(signal, standing), causes[layer.output],
             layer.output in effects.estimated,
         )
         for layer in kept
+        for signal, standing, own in [map(float, errors.layers[layer.output])]
     ]  # fmt: skip
     unmatched = pairing.unmatched + tuple(
         Unmatched(

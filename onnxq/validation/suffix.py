@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -27,75 +26,91 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 STAGE = 16
-"""Tensors of a stage: few sessions to open, and little that is computed in vain."""
+"""Tensors of a stage, at least: few sessions to open, and little that is computed in vain."""
+
+MEMORY = 1 << 30
+"""Bytes that the weights of all stages may take together, about."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Suffix:
     """What lies behind some tensors.
 
     Attributes:
-        proto: begins with the tensors, `tensor@delta` added to each; its inputs have no types yet.
-        reads: what it has to be fed, in the names of the model it is of.
+        proto: begins with the tensors, `tensor@delta` added to each; its inputs have no types.
+        reads: what it has to be fed, tensor of the model → its name here.
         outputs: those of the outputs asked for that depend on the tensors.
     """
 
     proto: ModelProto
-    reads: tuple[str, ...]
+    reads: Mapping[str, str]
     outputs: tuple[str, ...]
-    _session: Session | None = None
 
-    def run(self, known: Mapping[str, Array], tensor: str, error: Array) -> dict[str, Array]:
-        """The outputs if one of the tensors has an error.
+    def open(self, known: Mapping[str, Array], **options: Any) -> RunSuffix:
+        """A session for it.
+
+        Args:
+            known: values of what it reads, for their types.
+            options: of `open_session`.
+
+        Raises:
+            ModelError: ONNX Runtime refuses it.
+        """
+        if not self.outputs:
+            return RunSuffix(self, None)
+        proto = ModelProto()
+        proto.CopyFrom(self.proto)
+        values = {here: known[name] for name, here in self.reads.items()}
+        for info in proto.graph.input:
+            if info.name in values:
+                value = values[info.name]
+                kind = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
+                shape = [None] * value.ndim
+                info.CopyFrom(onnx.helper.make_tensor_value_info(info.name, kind, shape))
+        return RunSuffix(self, open_session(proto, **options))
+
+
+@dataclass(frozen=True)
+class RunSuffix:
+    """A suffix that is ready to run."""
+
+    suffix: Suffix
+    session: Session | None
+
+    def __call__(
+        self, known: Mapping[str, Array], tensor: str, error: Array
+    ) -> dict[str, Array]:  # fmt: skip
+        """The outputs that change if one of the tensors has an error.
 
         Args:
             known: values of what it reads.
             error: of the tensor's shape.
 
         Raises:
-            ModelError: ONNX Runtime refuses to run it.
+            ModelError: it does not run.
         """
-        if not self.outputs:
+        if self.session is None:
             return {}
-        if self._session is None:
-            self._session = open_session(self._typed(known))
-        feeds = {self._fed.get(name, name): known[name] for name in self.reads}
-        found = run(self._session, self.outputs, {**feeds, tensor + DELTA: error})
-        return dict(zip(self.outputs, found, strict=True))
-
-    @cached_property
-    def _fed(self) -> Mapping[str, str]:
-        """Tensor of the model → its name here, where an error is added to it."""
-        present = {info.name for info in self.proto.graph.input}
-        return {name: name + RAW for name in self.reads if name + RAW in present}
-
-    def _typed(self, known: Mapping[str, Array]) -> ModelProto:
-        proto = ModelProto()
-        proto.CopyFrom(self.proto)
-        types = {self._fed.get(name, name): known[name] for name in self.reads}
-        for info in proto.graph.input:
-            if info.name in types:
-                value = types[info.name]
-                kind = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
-                shape = [None] * value.ndim
-                info.CopyFrom(onnx.helper.make_tensor_value_info(info.name, kind, shape))
-        return proto
+        feeds = {here: known[name] for name, here in self.suffix.reads.items()}
+        found = run(self.session, self.suffix.outputs, {**feeds, tensor + DELTA: error})
+        return dict(zip(self.suffix.outputs, found, strict=True))
 
 
-def suffixes(model: Model, tensors: Sequence[str], outputs: Sequence[str]) -> dict[str, Suffix]:
-    """For each tensor the model of what lies behind it, which it shares with its neighbors.
+def suffixes(
+    model: Model, tensors: Sequence[str], outputs: Sequence[str]
+) -> list[tuple[tuple[str, ...], Suffix]]:
+    """Stages of tensors, each with the model of what lies behind them.
 
     Args:
         model: what is to be run.
         tensors: float32, computed by nodes, in the order of the graph.
         outputs: of the model.
     """
-    found: dict[str, Suffix] = {}
-    for start in range(0, len(tensors), STAGE):
-        stage = tensors[start : start + STAGE]
-        suffix = _suffix(model, stage, outputs)
-        found |= dict.fromkeys(stage, suffix)
-    return found
+    # Of half the model on average.
+    most = max(1, 2 * MEMORY // max(model.size, 1))
+    size = max(STAGE, -(-len(tensors) // most))
+    stages = [tuple(tensors[start : start + size]) for start in range(0, len(tensors), size)]
+    return [(stage, _suffix(model, stage, outputs)) for stage in stages]
 
 
 def _suffix(model: Model, tensors: Sequence[str], outputs: Sequence[str]) -> Suffix:
@@ -119,7 +134,7 @@ def _suffix(model: Model, tensors: Sequence[str], outputs: Sequence[str]) -> Suf
     part.graph.input.extend([onnx.ValueInfoProto(name=name) for name in fed] + deltas)
     changed = tuple(name for name in outputs if name in computed)
     part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in changed)
-    return Suffix(part, tuple(name.removesuffix(RAW) for name in fed), changed)
+    return Suffix(part, {name.removesuffix(RAW): name for name in fed}, changed)
 
 
 def _between(nodes: Sequence[NodeProto], sources: set[str], targets: set[str]) -> list[NodeProto]:

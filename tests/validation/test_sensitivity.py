@@ -8,6 +8,7 @@ import onnx
 import onnxq
 import pytest
 from onnxq import api
+from onnxq.data.ahead import WORKERS
 from onnxq.model.channel_scales import METADATA_KEY, OFFSETS_KEY
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model, with_metadata
@@ -254,7 +255,7 @@ def test_a_float_model_has_no_layers(calibrated):
 
 
 def test_memory_does_not_grow_with_the_samples(calibrated):
-    """Of the batches that were read, no more than two are alive at any time."""
+    """Of the batches that were read, few more are alive than run side by side."""
     path = TESTDATA / "squeezenet.onnx"
     int8, _ = onnxq.quantize(path, calibration=calibrated["squeezenet"], equalize=False)
     model = onnxq.load(path)
@@ -277,4 +278,4 @@ def test_memory_does_not_grow_with_the_samples(calibrated):
     report = measure_layers(model, int8, Watched(), probes=4)
     assert report.samples == 100
     assert len(alive) > 15
-    assert most <= 2
+    assert most <= WORKERS + 2

@@ -49,6 +49,8 @@ def collect(
     data: api.Data | None = None,
     preprocess: str | None = None,
     samples: int | None = None,
+    outputs: Sequence[str] = (),
+    layers: bool = True,
     max_drop: float | None = None,
     min_accuracy: float | None = None,
     progress: Progress = SILENT,
@@ -60,6 +62,8 @@ def collect(
         quantized: models made from it.
         calibration: of `model`, for the histograms; without one the data are looked at.
         data: samples to compare the models on; without them nothing is measured.
+        outputs: names of those that are compared; by default all.
+        layers: measure each layer, too.
         max_drop, min_accuracy: gates, as in `onnxq.validate`.
 
     Raises:
@@ -83,8 +87,8 @@ def collect(
     if data is not None:
         source = api.as_source(data, model, preprocess=preprocess, samples=samples)
         validation = api.validate(
-            model, models, source, max_drop=max_drop, min_accuracy=min_accuracy,
-            layers=bool(models), progress=progress,
+            model, models, source, outputs=outputs, max_drop=max_drop, min_accuracy=min_accuracy,
+            layers=layers and bool(models), progress=progress,
         )  # fmt: skip
         if calibration is None and reference.quantized is None:
             calibration = api.calibrate(model, source, progress=progress)

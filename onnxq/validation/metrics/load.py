@@ -39,13 +39,15 @@ def metric_named(metric: MetricLike) -> AnyMetric:
         UsageError: no such metric, file or name, or an option that it does not have.
     """
     if not isinstance(metric, str):
-        return _task(getattr(metric, "__name__", type(metric).__name__), _factory(metric))
+        name = getattr(metric, "__name__", type(metric).__name__)
+        return _task(name, name, _factory(metric))
     found = _IN_A_FILE.fullmatch(metric)
     if found is not None:
         loaded = load_callable(Path(found["path"]), found["name"])
         if isinstance(loaded, Refusal):
             raise UsageError(f"metric {metric!r}: {loaded}")
-        return _task(found["name"], _with_options(metric, _factory(loaded), found["options"] or ""))
+        create = _with_options(metric, _factory(loaded), found["options"] or "")
+        return _task(found["name"], metric, create)
     name, _, options = metric.partition(":")
     if name in CLOSENESS and not options:
         return CLOSENESS[name]
@@ -55,7 +57,7 @@ def metric_named(metric: MetricLike) -> AnyMetric:
         raise UsageError(
             f"unknown metric {name!r}", hint=near or f"one of {', '.join(known)}, or FILE.py:name"
         )
-    return _task(metric, _with_options(metric, METRICS[name], options))
+    return _task(metric, metric, _with_options(metric, METRICS[name], options))
 
 
 def _factory(found: Callable[..., Any]) -> Callable[..., Metric]:
@@ -68,21 +70,21 @@ def _factory(found: Callable[..., Any]) -> Callable[..., Metric]:
     return found
 
 
-def _task(name: str, create: Callable[[], Metric]) -> Task:
+def _task(name: str, given: str, create: Callable[[], Metric]) -> Task:
     try:
         instance = create()
     except OnnxqError:
         raise
     except Exception as error:  # whatever the user's class raises
-        raise UsageError(f"metric {name!r} failed: {brief(error)}") from error
+        raise UsageError(f"metric {given!r} failed: {brief(error)}") from error
     missing = [each for each in ("update", "compute") if not callable(getattr(instance, each, 0))]
     if missing:
         raise UsageError(
-            f"metric {name!r} makes a {type(instance).__name__} without {missing[0]}()",
+            f"metric {given!r} makes a {type(instance).__name__} without {missing[0]}()",
             hint="a function takes (outputs, labels); a class has update() and compute()",
         )
     return Task(
-        name, create, str(getattr(instance, "unit", "")),
+        name, given, create, str(getattr(instance, "unit", "")),
         bool(getattr(instance, "higher_is_better", True)),
         bool(getattr(instance, "needs_labels", False)),
     )  # fmt: skip

@@ -63,10 +63,12 @@ class Task:
 
     Attributes:
         name: what its column is called.
+        given: how the user named it.
         create: makes a fresh instance.
     """
 
     name: str
+    given: str
     create: Callable[[], Metric]
     unit: str = ""
     higher_is_better: bool = True

@@ -7,11 +7,11 @@ from typing import Any
 
 from onnxq.errors import OnnxqError, UsageError
 from onnxq.validation.metrics.load import brief
-from onnxq.validation.metrics.protocol import Array, Metric
+from onnxq.validation.metrics.protocol import Array, Metric, Task
 
 
 def update(
-    name: str,
+    task: Task,
     metric: Metric,
     inputs: Mapping[str, Array],
     outputs: Mapping[str, Array],
@@ -24,10 +24,10 @@ def update(
     except OnnxqError:
         raise
     except Exception as error:  # whatever the user's code raises
-        raise UsageError(f"metric {name!r} failed: {brief(error)}") from error
+        raise UsageError(f"metric {task.given!r} failed: {brief(error)}") from error
 
 
-def compute(name: str, metric: Metric) -> dict[str, float]:
+def compute(task: Task, metric: Metric) -> dict[str, float]:
     """`metric.compute` by name; a single number has the name of the metric.
 
     Raises:
@@ -35,12 +35,12 @@ def compute(name: str, metric: Metric) -> dict[str, float]:
     """
     try:
         found = metric.compute()
-        values = dict(found) if isinstance(found, Mapping) else {name: found}
+        values = dict(found) if isinstance(found, Mapping) else {task.name: found}
         values = {str(key): float(value) for key, value in values.items()}
     except OnnxqError:
         raise
     except Exception as error:  # whatever the user's code raises
-        raise UsageError(f"metric {name!r} failed: {brief(error)}") from error
+        raise UsageError(f"metric {task.given!r} failed: {brief(error)}") from error
     if not values:
-        raise UsageError(f"metric {name!r} gave no number")
+        raise UsageError(f"metric {task.given!r} gave no number")
     return values
