@@ -142,5 +142,5 @@ def quantize(
         terminal.table(report.search_table(result.search))
     why = "--max-drop does not hold" if failed else "dry run"
     terminal.note(f"wrote {written}" if written else f"{why}: nothing was written")
-    terminal.document("quantize", report.document(loaded, result, operators, written))
+    terminal.document("quantize", report.document(loaded, result, operators, written), version=2)
     return GATE_FAILED if failed else 0

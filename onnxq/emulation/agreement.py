@@ -145,8 +145,8 @@ def _layer(graph: Graph, quantizer: Node) -> _Layer:
     while pending:
         name, first = pending.pop()
         producer = graph.producers.get(name)
-        if graph.is_constant(name):
-            continue
+        if name not in graph.producers and name not in graph.inputs:
+            continue  # a constant, or a tensor inside the body of an If or Loop
         shared = len(graph.consumers(name)) > 1 or graph.is_exposed(name)
         quantized = producer is not None and is_dequantize(producer)
         if producer is None or is_quantize(producer) or (shared and not first and not quantized):

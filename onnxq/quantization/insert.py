@@ -81,7 +81,7 @@ class _Writer:
                 for reader, position in sorted(self._plan.readers)
                 if self._graph.by_name[reader].inputs[position] == name
             ]
-            exposed = everything and name in outputs
+            exposed = everything and name in outputs and bool(source.inputs)
             if exposed:
                 # The output keeps its name, so what the kernel writes takes another.
                 producer = source.inputs[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxq.closeness import as_array, closeness, is_float, sums_of
+from onnxq.closeness import Sums, as_array, closeness, is_float, sums_of
 from onnxq.data.ahead import WORKERS
 from onnxq.data.source import samples_in
 from onnxq.errors import ModelError
@@ -21,7 +21,7 @@ from onnxq.refusal import Refusal
 from onnxq.validation.cut import OWN, cut
 from onnxq.validation.interface import choose_outputs
 from onnxq.validation.pairing import Pairing, pair
-from onnxq.validation.powers import power
+from onnxq.validation.powers import difference, power
 from onnxq.validation.suffix import RunSuffix, suffixes
 
 if TYPE_CHECKING:
@@ -109,14 +109,8 @@ class Parts:
 
     def noise(self, got: Mapping[str, Array], wanted: Mapping[str, Array]) -> Array:
         """(parts,): Σ (x − y)²; of outputs of two shapes Σ x², as if there were none."""
-        found = []
-        for part in self.parts:
-            x, y = (as_array(values[part[0]]) for values in (wanted, got))
-            if x.shape != y.shape:
-                found.append(power(_of(part, wanted)))
-            else:
-                found.append(power(_of(part, got) - _of(part, wanted)))
-        return np.array(found)
+        pairs = ((_of(part, got), _of(part, wanted)) for part in self.parts)
+        return np.array([power(difference(one, other)) for one, other in pairs])
 
 
 def _of(part: tuple[str, int | None, tuple[int, ...]], values: Mapping[str, Array]) -> Array:
@@ -124,38 +118,48 @@ def _of(part: tuple[str, int | None, tuple[int, ...]], values: Mapping[str, Arra
     whole = as_array(values[name])
     if not is_float(whole):
         whole = whole.astype(np.float64)
-    return whole if axis is None else np.take(whole, slices, axis)
+    if axis is None:
+        return whole
+    return np.take(whole, [place for place in slices if place < whole.shape[axis]], axis)
 
 
-def parts_of(outputs: Mapping[str, Array], samples: int) -> Parts:
+def _parts(exact: Session, outputs: Sequence[str], batches: Iterable[Feeds]) -> Parts:
     """The parts of a float model's outputs: groups, else the whole; of float ones if there are."""
-    arrays = {name: as_array(value) for name, value in outputs.items()}
-    numeric = {name: value for name, value in arrays.items() if value.dtype.kind not in "OSU"}
-    kept = {name: value for name, value in numeric.items() if is_float(value)} or numeric
-    found = closeness(sums_of(kept, kept, samples))
+    sums: dict[str, Sums] = {}
+    for feeds in batches:
+        arrays = {name: feeds[name] for name in outputs if name in feeds}
+        names = [name for name in outputs if name not in feeds]
+        arrays |= {
+            name: as_array(value)
+            for name, value in zip(names, run(exact, names, feeds), strict=True)
+        }
+        numeric = {name: value for name, value in arrays.items() if value.dtype.kind not in "OSU"}
+        kept = {name: value for name, value in numeric.items() if is_float(value)} or numeric
+        for name, each in sums_of(kept, kept, samples_in(feeds)).items():
+            sums[name] = sums[name] + each if name in sums else each
     return Parts(
         tuple(
             (part.output, part.axis, part.slices)
-            for each in found
+            for each in closeness(sums)
             for part in (each.groups or (each.whole,))
         )
     )
 
 
 def open_bench(
-    float_model: Model, quantized: Model, feeds: Feeds, outputs: Sequence[str] = ()
+    float_model: Model, quantized: Model, batches: Sequence[Feeds], outputs: Sequence[str] = ()
 ) -> Bench:
     """Pair the models and open their sessions; tensors of different shapes are not paired.
 
     Args:
-        feeds: some samples, to see shapes and parts on.
+        batches: some samples, to see shapes and the outputs' parts on.
         outputs: names of outputs to measure at, () for all.
 
     Raises:
         UsageError: no such output.
         ModelError: a model does not run, or what it records of its scales does not fit its tensors.
     """
-    chosen = choose_outputs(float_model, outputs)
+    chosen, feeds = choose_outputs(float_model, outputs), batches[0]
     pairing = pair(float_model, quantized)
     wanted = _values(pairing.exact, pairing.tensors, feeds)
     found = _values(pairing.quantized, pairing.tensors, feeds, keep_qdq=True)
@@ -179,8 +183,7 @@ def open_bench(
     exact = _open(with_outputs(pairing.exact, shown))
     known = {**feeds, **dict(zip(shown, run(exact, shown, feeds), strict=True))}
     return Bench(
-        pairing, chosen, parts_of({name: known[name] for name in chosen}, samples_in(feeds)),
-        exact,
+        pairing, chosen, _parts(exact, chosen, batches), exact,
         _open(with_outputs(pairing.quantized, dict.fromkeys([*chosen, *layers])), keep_qdq=True),
         _open(cut(pairing.quantized, pairing.tensors), keep_qdq=True),
         _open(cut(pairing.stripped, pairing.tensors)),

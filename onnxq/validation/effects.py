@@ -14,7 +14,7 @@ from onnxq.data.ahead import map_ahead
 from onnxq.data.source import samples_in
 from onnxq.progress import SILENT, Advance, Progress
 from onnxq.validation.bench import Bench
-from onnxq.validation.powers import power
+from onnxq.validation.powers import difference, power
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -100,9 +100,15 @@ def powers(bench: Bench, feeds: Feeds, layers: Sequence[str] = ()) -> Powers:
     exact = bench.exact_values(feeds)
     own = bench.from_exact(bench.own, feeds, exact)
     outputs, standing = bench.standing_values(feeds)
-    own = {name: (own[name] - exact[name]).astype(np.float32) for name in bench.layers}
+    own = {name: difference(own[name], exact[name]).astype(np.float32) for name in bench.layers}
     errors = {
-        name: np.array([power(exact[name]), power(standing[name] - exact[name]), power(own[name])])
+        name: np.array(
+            [
+                power(exact[name]),
+                power(difference(standing[name], exact[name])),
+                power(own[name]),
+            ]
+        )
         for name in bench.layers
     }
     noise = {

@@ -50,8 +50,8 @@ FIRST_LOOK = 12
 LEAST = 2
 """Samples of the first look, at least."""
 
-FOR_CAUSES = 8
-"""Samples that causes are told from."""
+FEW = 8
+"""Samples that shapes, parts of outputs and causes are told from."""
 
 MEMORY_FOR_TENSORS = 1 << 24
 """Bytes that the paired tensors of one batch may take."""
@@ -149,13 +149,13 @@ def measure_layers(
     if not chosen:
         raise DataError(f"{source.spec}: no samples")
     try:
-        bench = open_bench(float_model, quantized, chosen[0], outputs)
+        bench = open_bench(float_model, quantized, _some(chosen), outputs)
     except ModelError:
         if fixed_batch(float_model.inputs) or samples_in(chosen[0]) == 1:
             raise
         # It may take one sample at a time.
         batch_size, chosen = 1, regroup(chosen, 1)
-        bench = open_bench(float_model, quantized, chosen[0], outputs)
+        bench = open_bench(float_model, quantized, _some(chosen), outputs)
     size = int(np.clip(MEMORY_FOR_TENSORS // max(bench.bytes_per_sample, 1), 1, batch_size))
     count = sum(map(samples_in, chosen))
     if first_look is None:
@@ -168,6 +168,15 @@ def measure_layers(
             batches = (batch.feeds for batch in source.batches(size))
             errors = added(bench, batches, advance=advance)
     return _report(quantized.name, bench.pairing, errors, effects, causes, count)
+
+
+def _some(batches: Sequence[Feeds]) -> list[Feeds]:
+    """The first batches, of `FEW` samples or a few more."""
+    found: list[Feeds] = []
+    for feeds in batches:
+        if sum(map(samples_in, found)) < FEW:
+            found.append(feeds)
+    return found
 
 
 def _affordable(layers: int, samples: int) -> int:
@@ -193,11 +202,8 @@ def _looks(batches: Sequence[Feeds], first: int, size: int | None) -> Looks:
 
 
 def _causes(bench: Bench, batches: Sequence[Feeds]) -> dict[str, Causes]:
-    """The causes of the layers' own errors, on the first `FOR_CAUSES` samples or a few more."""
-    finder, chosen = CauseFinder(bench.pairing), list[Feeds]()
-    for feeds in batches:
-        if sum(map(samples_in, chosen)) < FOR_CAUSES:
-            chosen.append(feeds)
+    """The causes of the layers' own errors, on a few samples."""
+    finder = CauseFinder(bench.pairing)
 
     def work(feeds: Feeds) -> tuple[Feeds, Feeds, Feeds]:
         exact = bench.exact_values(feeds)
@@ -205,7 +211,7 @@ def _causes(bench: Bench, batches: Sequence[Feeds]) -> dict[str, Causes]:
                         for session in (bench.own, bench.rounded_weights))  # fmt: skip
         return exact, own, rounded
 
-    for exact, own, rounded in map_ahead(work, chosen, ahead=1):
+    for exact, own, rounded in map_ahead(work, _some(batches), ahead=1):
         finder.add(exact, own, rounded)
     return finder.finish()
 

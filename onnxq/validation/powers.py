@@ -1,4 +1,4 @@
-"""Sums of squares of large arrays."""
+"""Errors of tensors, and their sums of squares."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from numpy.typing import NDArray
 
 ROW = 1 << 10
 """Values summed in float32 before float64 takes over."""
+
+
+def difference(got: NDArray[Any], wanted: NDArray[Any]) -> NDArray[Any]:
+    """The error, got − wanted; of two shapes, which the data gave, −wanted, as if nothing came."""
+    return got - wanted if got.shape == wanted.shape else -wanted
 
 
 def power(values: NDArray[Any]) -> float:

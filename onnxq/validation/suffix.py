@@ -120,7 +120,10 @@ def _suffix(model: Model, tensors: Sequence[str], outputs: Sequence[str]) -> Suf
     nodes = _between(proto.graph.node, {name + DELTA for name in tensors}, set(outputs))
     computed = {name for node in nodes for name in node.output}
     read = {name for node in nodes for name in _names_read(node)}
-    fed = [name for name in sorted(read) if name not in computed | constants]
+    # The bodies of If and Loop read tensors of their own, too.
+    known = {name for node in proto.graph.node for name in node.output}
+    known |= {info.name for info in proto.graph.input}
+    fed = sorted((read & known) - computed - constants)
     deltas = [info for info in proto.graph.input if info.name in read & constants]
     part = ModelProto(ir_version=proto.ir_version)
     part.opset_import.extend(proto.opset_import)

@@ -459,7 +459,7 @@ KEYS = {
     "equalize": "model output normalization calibration_samples options classes clips barriers "
     "expected_gain_db proof kernels_added rolled_back absorption change",
     "quantize": "model output target options normalization equalization absorption relu6_reason "
-    "float_sqnr_db int8_sqnr_db roundings bias_corrections search float16 nodes",
+    "float_sqnr_db int8_sqnr_db outputs roundings bias_corrections search float16 nodes",
     "emulate": "model output samples note outputs layers on_8_bit_values float_nodes agreement",
     "validate": "passed samples note rows gates layers",
     "inspect": "model opset size_bytes inputs outputs is_quantized target quantized_layers "
@@ -488,7 +488,7 @@ def test_documents_keep_their_keys(calibrated: Case, command: str):
         "doctor": (),
     }[command]
     document = run(command, *arguments, "--json").json
-    version = 2 if command == "validate" else 1
+    version = 2 if command in {"quantize", "validate"} else 1
     assert (document.pop("schema"), document.pop("version")) == (f"onnxq/{command}", version)
     assert list(document) == KEYS[command].split()
 
