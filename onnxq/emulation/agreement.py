@@ -119,6 +119,8 @@ def agreement(
         for node in graph.nodes
         if is_quantize(node) and not graph.is_constant(node.input(0))
     ]
+    if not layers:
+        return ()
     names = sorted({name for layer in layers for name in (layer.tensor, *layer.inputs)})
     known = set(graph.inputs)
     produced = [name for name in names if name not in known]

@@ -64,6 +64,8 @@ def layer_table(record: Emulation) -> Table:
 
 def agreement_text(layers: Sequence[LayerAgreement]) -> str:
     """How emulator and ONNX Runtime agree, in a line."""
+    if not layers:
+        return "no layer to compare: nothing is quantized"
     values = sum(each.values for each in layers)
     differing = sum(each.differing for each in layers)
     largest = max((each.largest for each in layers), default=0)

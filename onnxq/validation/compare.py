@@ -19,7 +19,7 @@ from onnxq.errors import DataError, ModelError
 from onnxq.model.model import Model
 from onnxq.model.portable import PortableModel
 from onnxq.model.session import custom_operators
-from onnxq.progress import SILENT, Progress
+from onnxq.progress import SILENT, Advance, Progress
 from onnxq.validation.execute import Runner, runner
 from onnxq.validation.interface import check_interface, check_shape, choose_outputs
 from onnxq.validation.metrics import (
@@ -140,14 +140,13 @@ def compare(
     plan = _plan(models, comparison.executions)
     tally = _Tally(metrics, len(plan))
     with progress.track("validate", source.count) as advance:
-        found = (
-            _measured(models, source, comparison)
-            if dask is None
-            else _measured_on_cluster(source, comparison, dask)
-        )
-        for terms in found:
-            tally.add(terms)
-            advance(terms.samples)
+        if dask is None:
+            for terms in _measured(models, source, comparison):
+                tally.add(terms)
+                advance(terms.samples)
+        else:
+            for terms in _measured_on_cluster(source, comparison, dask, advance):
+                tally.add(terms)
     if tally.samples == 0:
         raise DataError(f"{source.spec}: no samples")
     rows = tuple(
@@ -317,8 +316,8 @@ class _Piece:
 
 
 def _measured_on_cluster(
-    source: DataSource, comparison: Comparison, address: str
-) -> Iterator[_Terms]:
+    source: DataSource, comparison: Comparison, address: str, advance: Advance
+) -> list[_Terms]:
     """The terms of all batches, in order, so that their sums have the bits of one process."""
     found: list[_Terms] = []
     with connected(address) as cluster:
@@ -327,7 +326,8 @@ def _measured_on_cluster(
         pieces = [_Piece(source, comparison, first, count) for first in range(count)]
         for _, terms in cluster.map(_measure_piece, pieces):
             found += terms
-    yield from sorted(found, key=lambda terms: terms.start)
+            advance(sum(each.samples for each in terms))
+    return sorted(found, key=lambda terms: terms.start)
 
 
 def _measure_piece(piece: _Piece) -> list[_Terms]:

@@ -39,11 +39,13 @@ class Suffix:
     Attributes:
         proto: begins with the tensors, `tensor@delta` added to each; its inputs have no types.
         reads: what it has to be fed, tensor of the model → its name here.
-        outputs: those of the outputs asked for that depend on the tensors.
+        tensors: those that the outputs depend on.
+        outputs: those of the outputs asked for that depend on tensors.
     """
 
     proto: ModelProto
     reads: Mapping[str, str]
+    tensors: frozenset[str]
     outputs: tuple[str, ...]
 
     def open(self, known: Mapping[str, Array], **options: Any) -> RunSuffix:
@@ -89,7 +91,7 @@ class RunSuffix:
         Raises:
             ModelError: it does not run.
         """
-        if self.session is None:
+        if self.session is None or tensor not in self.suffix.tensors:
             return {}
         feeds = {here: known[name] for name, here in self.suffix.reads.items()}
         found = run(self.session, self.suffix.outputs, {**feeds, tensor + DELTA: error})
@@ -137,7 +139,8 @@ def _suffix(model: Model, tensors: Sequence[str], outputs: Sequence[str]) -> Suf
     part.graph.input.extend([onnx.ValueInfoProto(name=name) for name in fed] + deltas)
     changed = tuple(name for name in outputs if name in computed)
     part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in changed)
-    return Suffix(part, {name.removesuffix(RAW): name for name in fed}, changed)
+    depended = frozenset(name for name in tensors if name + DELTA in read)
+    return Suffix(part, {name.removesuffix(RAW): name for name in fed}, depended, changed)
 
 
 def _between(nodes: Sequence[NodeProto], sources: set[str], targets: set[str]) -> list[NodeProto]:
