@@ -222,10 +222,10 @@ def _products(wanted: Array, got: Array) -> Array:
 
 
 def _cosine(powers: Array) -> Array:
-    """Cosines from sums (4, …): 1 where both vectors are nothing, 0 where one is."""
+    """Cosines from sums (4, …): 1 where the vectors are the same, 0 where one is nothing."""
     norms = np.sqrt(powers[SIGNAL]) * np.sqrt(powers[POWER])
-    nothing = (powers[SIGNAL] == 0) & (powers[POWER] == 0)
-    result: Array = np.where(norms > 0, powers[PRODUCT] / np.where(norms > 0, norms, 1.0), nothing)
+    cosines = np.where(norms > 0, powers[PRODUCT] / np.where(norms > 0, norms, 1.0), 0.0)
+    result: Array = np.where(powers[NOISE] == 0, 1.0, cosines)
     return result
 
 

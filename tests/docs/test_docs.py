@@ -326,11 +326,11 @@ def test_makefile_rules_run(workplace: Path):
 # --- JSON ------------------------------------------------------------------------------------
 
 BY_NAME = {"not_finite", "folded_batch_norms", "folded_pads", "joined_biases", "metrics",
-           "refused"}  # fmt: skip
+           "refused", "values"}  # fmt: skip
 """Fields whose keys are names of nodes, tensors or metrics."""
 
 WHOLE = {
-    "quantize": {"normalization", "equalization", "absorption"},
+    "quantize": {"normalization", "equalization", "absorption", "outputs"},
     "inspect": {"record", "findings"},
 }
 """Fields that the page describes elsewhere, or in words."""
@@ -389,7 +389,8 @@ def document(*arguments: str) -> dict[str, Any]:
     result = CliRunner().invoke(command_line, [*arguments, "--json", "-q"])
     assert result.exit_code == 0, result.stderr
     found: dict[str, Any] = json.loads(result.stdout)
-    assert (found.pop("schema"), found.pop("version")) == (f"onnxq/{arguments[0]}", 1)
+    version = 2 if arguments[0] in {"quantize", "validate"} else 1
+    assert (found.pop("schema"), found.pop("version")) == (f"onnxq/{arguments[0]}", version)
     return found
 
 
