@@ -57,11 +57,12 @@ from onnxq.quantization.search import (
 )
 from onnxq.shown import Shown
 from onnxq.targets import Target, target_named
-from onnxq.validation.compare import Comparison, Row, compare
+from onnxq.validation.compare import Row, compare
 from onnxq.validation.gates import Gate, check_gates
 from onnxq.validation.interface import choose_outputs, require_float_output
 from onnxq.validation.layers import LayerReport, measure_layers
 from onnxq.validation.metrics import MetricLike, Task, metric_named
+from onnxq.validation.terms import Comparison
 
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnxq.closeness import closeness, cut_groups, spans, sums_of, worst, worst_sqnr
+from onnxq.closeness import closeness, sums_of, worst, worst_sqnr
+from onnxq.closeness.groups import cut_groups, spans
 
 RNG = np.random.default_rng(0)
 
