@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from onnxq.model.session import custom_operators
 from onnxq.progress import Advance
 from onnxq.validation.execute import Runner, runner
 from onnxq.validation.interface import check_shape, choose_outputs
-from onnxq.validation.metrics import Metric, MetricLike, Task, metric_named
+from onnxq.validation.metrics import METRICS, Metric, MetricLike, Task, metric_named
 from onnxq.validation.metrics.protocol import Mergeable
 from onnxq.validation.metrics.update import update
 
@@ -36,6 +36,7 @@ class Comparison:
         models: the models for the workers, the float one first; empty where there is no cluster.
         metrics: see `metric_named`.
         outputs: names of those that are compared, () for all.
+        returns_outputs: whether workers send outputs, for metrics that cannot be computed there.
     """
 
     models: tuple[PortableModel, ...]
@@ -44,6 +45,20 @@ class Comparison:
     batch_size: int = 8
     libraries: tuple[Path, ...] = ()
     outputs: tuple[str, ...] = ()
+    returns_outputs: bool = True
+
+    def for_workers(self) -> Comparison:
+        """The same with nothing in it that only this process may know, such as the user's code."""
+        tasks = [m for m in map(metric_named, self.metrics) if isinstance(m, Task)]
+        merging = [task.given for task in merging_tasks(self.metrics)]
+        return replace(self, metrics=tuple(merging), returns_outputs=len(merging) < len(tasks))
+
+
+def merging_tasks(metrics: Sequence[MetricLike]) -> list[Task]:
+    """Those of the metrics that workers compute: built in, and what they add up to can be sent."""
+    built_in = [m for m in metrics if isinstance(m, str) and m.partition(":")[0] in METRICS]
+    tasks = [m for m in map(metric_named, built_in) if isinstance(m, Task)]
+    return [task for task in tasks if isinstance(task.create(), Mergeable)]
 
 
 @dataclass(frozen=True)
@@ -95,19 +110,13 @@ def measured(
     """The terms of every `step`-th batch from number `first` on.
 
     Args:
-        remote: compute here what a cluster's workers can: metrics with a name that merge.
+        remote: whether this is a worker of a cluster, which computes metrics that merge.
     """
     plan = plan_of(models, comparison.executions)
     names = choose_outputs(models[0], comparison.outputs)
     runners = [runner(model, execution) for model, execution in plan]
-    tasks = [
-        metric
-        for each in comparison.metrics
-        for metric in [metric_named(each)]
-        if isinstance(metric, Task)
-    ]
-    merging = [m for m in tasks if remote and isinstance(m.create(), Mergeable)]
-    keep = len(merging) < len(tasks)
+    merging = merging_tasks(comparison.metrics) if remote else []
+    keep = not remote or comparison.returns_outputs
     seen: set[tuple[int, str]] = set()
     for batch in source.batches(comparison.batch_size, first=first, step=step):
         done = 0
@@ -195,7 +204,8 @@ def measured_on_cluster(
     with connected(address) as cluster:
         batches = None if source.count is None else -(-source.count // comparison.batch_size)
         count = max(1, min(cluster.pieces, batches or cluster.pieces))
-        pieces = [_Piece(source, comparison, first, count) for first in range(count)]
+        sent = comparison.for_workers()
+        pieces = [_Piece(source, sent, first, count) for first in range(count)]
         for _, terms in cluster.map(_measure_piece, pieces):
             found += terms
             advance(sum(each.samples for each in terms))

@@ -19,9 +19,8 @@ class Metric(Protocol):
     """One model under one execution, over the whole set. Each of them gets a fresh instance.
 
     Optional attributes, looked up on an instance: `unit: str` ("" where there is none),
-    `higher_is_better: bool` (true where there is none), `needs_labels: bool` (false). A metric
-    that also has `merge(other)`, which adds what another instance saw of later batches, is
-    computed on the workers of a cluster.
+    `higher_is_better: bool` (true where there is none), `needs_labels: bool` (false). A built-in
+    metric that also has `merge(other)` is computed on the workers of a cluster (`Mergeable`).
     """
 
     def update(
