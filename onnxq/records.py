@@ -26,7 +26,7 @@ class Named:
 
 
 VERSIONS: Mapping[str, int] = MappingProxyType(
-    {"quantize": 2, "emulate": 2, "inspect": 2, "explain": 2}
+    {"quantize": 2, "validate": 2, "emulate": 2, "inspect": 2, "explain": 2}
 )
 """Command → version of its JSON document, where that is not 1 any more (docs/commands.md)."""
 

@@ -78,8 +78,12 @@ def _providers() -> Iterator[Finding]:
 
     try:
         import onnxruntime
-    except ImportError as error:
+    except Exception as error:  # noqa: BLE001 - of a half-removed package anything may come
         yield Finding("providers", "none", f"onnxruntime cannot be imported: {error}")
+        return
+    if not hasattr(onnxruntime, "get_available_providers"):
+        # What pip leaves where two builds shared the folder and one was removed.
+        yield Finding("providers", "none", "onnxruntime is there in part: install it again")
         return
     yield Finding("providers", ", ".join(onnxruntime.get_available_providers()))
     yield from _cuda_libraries()

@@ -52,6 +52,7 @@ def validate(
     result = run(load(float_model), as_models(quantized), chosen, terminal.progress)
     paths = [float_model, *(path for path in quantized for _ in chosen.executions)]
     terminal.table(report.metric_table(result, paths))
+    terminal.table(report.output_table(result, paths))
     terminal.table(report.gate_table(result))
     for path, each in zip(quantized, result.layers, strict=False):
         for text in layer_report.summary(path, each):

@@ -38,7 +38,7 @@ def keep_in_float(
         source: samples to measure on.
         max_drop: how far the first metric may fall.
     """
-    options = ValidateOptions(data=source, max_drop=max_drop)
+    options = ValidateOptions(data=source, outputs=request.outputs, max_drop=max_drop)
 
     def measure(trial: Model) -> Validation:
         return validate(model, [trial], options, request.progress)
@@ -69,6 +69,7 @@ def _ranked(request: Request, made: Made, source: DataSource) -> list[Candidate]
         result.prepared.model,
         quantized,
         source,
+        outputs=request.outputs,
         probes=RANKING_SAMPLES,
         whole=False,
         progress=request.progress,

@@ -29,6 +29,7 @@ from onnxq.quantization.rest import require_float_biases
 from onnxq.quantization.samples import hold_out_of, take_samples
 from onnxq.quantization.search import Bounds
 from onnxq.targets import target_named
+from onnxq.validation.interface import choose_outputs
 
 
 def quantize(
@@ -65,6 +66,7 @@ def quantize(
         correct=options.bias_correction,
         adaptive=options.rounding is WeightRounding.ADAPTIVE,
         progress=progress,
+        outputs=choose_outputs(model, options.outputs),
     )
     made = stage.quantize(request)
     if options.max_drop is not None:

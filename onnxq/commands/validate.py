@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from onnxq.commands.inputs import as_source, require_same_preprocessing
+from onnxq.data.classes import as_class_names
+from onnxq.data.labels import SampleLabels, open_labels, read_characters
 from onnxq.data.source import DataSource
 from onnxq.errors import UsageError
 from onnxq.model.model import Model
@@ -15,13 +18,18 @@ from onnxq.options.validate import ValidateOptions
 from onnxq.progress import Progress
 from onnxq.quantization.details import recorded_preprocessing
 from onnxq.shown import Shown
-from onnxq.validation.compare import Comparison, Row, compare
+from onnxq.validation.compare import Row, compare
 from onnxq.validation.gates import Gate, check_gates
+from onnxq.validation.interface import require_float_output
 from onnxq.validation.layers import LayerReport, measure_layers
-from onnxq.validation.metrics import METRICS, metric_named
+from onnxq.validation.metrics import Task, metric_named, takes_classes
+from onnxq.validation.terms import Comparison
 
-DEFAULT_METRICS = ("top1", "sqnr", "cosine")
-"""Those of them that need labels only where the data have some."""
+UNLABELLED = ("sqnr", "cosine")
+"""Metrics by default."""
+
+LABELLED = ("top1", *UNLABELLED)
+"""The same of data with labels."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,22 +56,25 @@ def validate(
     float_model: Model, models: Sequence[Model], options: ValidateOptions, progress: Progress
 ) -> Validation:
     """Measure all models on the same samples; see `onnxq.api.validate`."""
+    reads_texts = any(map(takes_classes, options.metrics or ()))
     source = as_source(
         options.data,
         float_model,
         preprocess=options.preprocess,
         samples=options.samples,
-        classes=options.classes,
+        classes=None if reads_texts else options.classes,
     )
+    classes = _names(options, characters=reads_texts)
     for model in models:
         require_same_preprocessing(recorded_preprocessing(model), source, model.name)
-    names = options.metrics or _default_metrics(source)
-    gated = metric_named(names[0])
-    for name in names[1:]:
-        metric_named(name)
-    relative = options.min_accuracy is not None and not gated.needs_labels
-    if not models and (options.max_drop is not None or relative):
+    names = options.metrics or (LABELLED if source.has_labels else UNLABELLED)
+    first, *_ = (metric_named(name, classes) for name in names)
+    gated = options.max_drop is not None or options.min_accuracy is not None
+    relative = options.max_drop is not None or not isinstance(first, Task)
+    if gated and relative and not models:
         raise UsageError("the gates have nothing to check", hint="name a quantized model")
+    if gated and not isinstance(first, Task):
+        require_float_output(float_model, options.outputs, first.name)
     every = (float_model, *models)
     comparison = Comparison(
         tuple(map(PortableModel.of, every)) if options.dask else (),
@@ -71,17 +82,44 @@ def validate(
         tuple(execution.value for execution in options.executions),
         options.batch_size,
         libraries_in_use(),
+        options.outputs,
+        _truth(options, source, classes),
+        classes,
     )
     rows, count = compare(every, source, comparison, dask=options.dask, progress=progress)
-    gates = check_gates(rows, gated, max_drop=options.max_drop, min_accuracy=options.min_accuracy)
+    gates = check_gates(rows, first, max_drop=options.max_drop, min_accuracy=options.min_accuracy)
     reports = [
-        measure_layers(float_model, model, source, batch_size=options.batch_size, progress=progress)
+        measure_layers(
+            float_model,
+            model,
+            source,
+            outputs=options.outputs,
+            batch_size=options.batch_size,
+            progress=progress,
+        )
         for model in (models if options.layers else ())
     ]
     return Validation(rows, gates, count, source.note, tuple(reports))
 
 
-def _default_metrics(source: DataSource) -> tuple[str, ...]:
-    return tuple(
-        name for name in DEFAULT_METRICS if source.has_labels or not METRICS[name].needs_labels
-    )
+def _names(options: ValidateOptions, *, characters: bool) -> tuple[str, ...]:
+    """What `--classes` says: names of classes, or the characters of a model that writes texts."""
+    given = options.classes
+    if given is None:
+        return ()
+    if characters:
+        return tuple(given) if isinstance(given, (list, tuple)) else read_characters(Path(given))
+    return as_class_names(given).names
+
+
+def _truth(
+    options: ValidateOptions, source: DataSource, classes: tuple[str, ...]
+) -> SampleLabels | None:
+    """The labels in a file of their own, each where its sample is; None without one."""
+    if options.labels is None:
+        return None
+    if source.count is None:
+        raise UsageError("--labels needs data whose samples are counted", hint="give --samples")
+    names = [source.sample_name(index) for index in range(source.count)]
+    found = open_labels(options.labels, () if options.classes is None else classes)
+    return found.match(names, getattr(source, "geometry", None))

@@ -119,6 +119,8 @@ def agreement(
         for node in graph.nodes
         if is_quantize(node) and not graph.is_constant(node.input(0))
     ]
+    if not layers:
+        return ()
     names = sorted({name for layer in layers for name in (layer.tensor, *layer.inputs)})
     known = set(graph.inputs)
     produced = [name for name in names if name not in known]
@@ -145,8 +147,8 @@ def _layer(graph: Graph, quantizer: Node) -> _Layer:
     while pending:
         name, first = pending.pop()
         producer = graph.producers.get(name)
-        if graph.is_constant(name):
-            continue
+        if name not in graph.producers and name not in graph.inputs:
+            continue  # a constant, or a tensor inside the body of an If or Loop
         shared = len(graph.consumers(name)) > 1 or graph.is_exposed(name)
         quantized = producer is not None and is_dequantize(producer)
         if producer is None or is_quantize(producer) or (shared and not first and not quantized):

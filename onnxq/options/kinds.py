@@ -217,5 +217,5 @@ class Several:
         return [self.each.read(text)]
 
     def write(self, value: tuple[Any, ...]) -> Plain | None:
-        written = [self.each.write(item) for item in value]
+        written = [text for item in value if (text := self.each.write(item)) is not None]
         return written or None

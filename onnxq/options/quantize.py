@@ -120,6 +120,7 @@ class QuantizeOptions(Options):
         (),
         metavar="REGEX",
     )
+    outputs: tuple[str, ...] = shared.outputs()
     max_drop: float | None = option(
         Number(),
         "Keep layers in float until the metric falls no more than X below the float model's on "
@@ -169,6 +170,7 @@ class QuantizeKeywords(TypedDict, total=False):
     rest: FloatRest | Literal["fp32", "fp16"]
     include: Sequence[str]
     exclude: Sequence[str]
+    outputs: Sequence[str]
     max_drop: float | None
     max_trials: int
     max_minutes: float

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from onnxq.errors import UsageError
 from onnxq.options import shared
-from onnxq.options.fields import Options
+from onnxq.options.fields import Options, switch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +23,11 @@ class ReportOptions(Options):
     data: Any = shared.data(extra=" Measures accuracy, SQNR and each layer's error.")
     preprocess: Any = shared.preprocess()
     samples: int | None = shared.samples()
+    outputs: tuple[str, ...] = shared.outputs()
+    layers: bool = switch(
+        "Measure each layer's error, which takes some four times as long as the rest.",
+        default=True,
+    )
     max_drop: float | None = shared.max_drop()
     min_accuracy: float | None = shared.min_accuracy()
 
@@ -33,5 +41,7 @@ class ReportKeywords(TypedDict, total=False):
     """The options of `onnxq.report` for editors; a test holds them to `ReportOptions`."""
 
     samples: int | None
+    outputs: Sequence[str]
+    layers: bool
     max_drop: float | None
     min_accuracy: float | None

@@ -93,8 +93,18 @@ def max_drop() -> Any:
     return option(
         Number(),
         "Fail if a quantized model's metric falls more than X below the float one's, in its unit; "
-        "for sqnr, if the error is above X % of the outputs.",
+        "for sqnr, if the error is above X % of the worst output.",
         metavar="X",
+    )
+
+
+def outputs() -> Any:
+    return option(
+        Several(Text("the name of an output")),
+        "Look at this output only; repeatable.  [default: all outputs; the worst counts]",
+        (),
+        flag="--output-name",
+        metavar="NAME",
     )
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 from onnxq.options import shared
 from onnxq.options.fields import Options, flag, option
-from onnxq.options.kinds import Choice, Several, Text
-from onnxq.options.values import TextOr
+from onnxq.options.kinds import Choice, Several
+from onnxq.options.values import File, TextOr
 
 if TYPE_CHECKING:
     import os
@@ -41,13 +41,22 @@ class ValidateOptions(Options):
         metavar="FILE",
         recorded=False,
     )
-    metrics: tuple[str, ...] | None = option(
-        Several(Text("the name of a metric or FILE.py:function")),
-        "top1, top5, sqnr, cosine or FILE.py:function; repeatable; gates look at the first.  "
+    labels: Path | None = option(
+        File(),
+        "The truth, for metrics of tasks: COCO .json, a folder of YOLO's .txt or of masks, texts, "
+        "numbers.  [default: what the data hold, else the float model's own outputs]",
+        metavar="FILE",
+        recorded=False,
+    )
+    metrics: tuple[Any, ...] | None = option(
+        Several(TextOr("the name of a metric, FILE.py:name or a metric", callable)),
+        "top1, top5, sqnr, cosine, map, miou, cer, wer, spearman or FILE.py:name; repeatable; "
+        "gates look at the first.  "
         "[default: top1 if the data have labels, sqnr, cosine]",
         flag="--metric",
         metavar="METRIC",
     )
+    outputs: tuple[str, ...] = shared.outputs()
     executions: tuple[Execution, ...] = option(
         Several(Choice(Execution)),
         "How quantized models run; repeatable.",
@@ -67,7 +76,9 @@ class ValidateKeywords(TypedDict, total=False):
 
     samples: int | None
     classes: Sequence[str] | str | os.PathLike[str] | None
-    metrics: Sequence[str] | None
+    labels: str | os.PathLike[str] | None
+    metrics: Sequence[Any] | None
+    outputs: Sequence[str]
     executions: Sequence[Execution | Literal["emulate", "cpu", "cuda"]]
     max_drop: float | None
     min_accuracy: float | None

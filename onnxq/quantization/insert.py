@@ -82,7 +82,7 @@ class _Writer:
                 for reader in sorted(self._plan.readers)
                 if self._graph.by_name[reader.node].inputs[reader.position] == name
             ]
-            exposed = everything and name in outputs
+            exposed = everything and name in outputs and bool(source.inputs)
             if exposed:
                 # The output keeps its name, so what the kernel writes takes another.
                 producer = source.inputs[0]

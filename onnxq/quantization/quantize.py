@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from onnxq.calibration.statistics import Calibration
+from onnxq.closeness import OutputCloseness, Sums, closeness, sums_of, worst_sqnr
+from onnxq.data.gather import run_batches
+from onnxq.data.source import samples_in
 from onnxq.equalization.centering import Centering
 from onnxq.equalization.choose import KERNEL_WORTH, Choice, EqualizationOptions, choose
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.equalize import Equalization
 from onnxq.equalization.prepare import Prepared, centered, scaled, unchanged
-from onnxq.equalization.prove import compare_outputs, random_feeds, run_reference
+from onnxq.equalization.prove import Reference, random_feeds, run_reference
 from onnxq.equalization.solve import decibels
 from onnxq.formats.scheme import Scheme
 from onnxq.model.graph import Graph
@@ -44,9 +47,10 @@ class QuantizationResult(Shown):
         normalization: batch norms folded, constants computed.
         prepared: the float model that was quantized, and how it came about.
         relu6_reason: why saturating Clips were treated as they were.
-        float_sqnr: float model after against before equalization, dB on held-out samples; inf
-            where identical, NaN where not measured.
+        float_sqnr: float model after against before equalization, dB on held-out samples: of the
+            worst output, or group of slices in one; inf where identical, NaN where not measured.
         quantized_sqnr: quantized against float model, dB on the same samples.
+        closeness: the same, each output; () where not measured.
         plan: every node and tensor.
         corrections: what bias correction did to each layer.
         roundings: what adaptive rounding did to each layer.
@@ -64,6 +68,7 @@ class QuantizationResult(Shown):
     roundings: tuple[Rounding, ...] = ()
     search: Search | None = None
     narrowing: Narrowing | None = None
+    closeness: tuple[OutputCloseness, ...] = ()
 
     @property
     def equalization(self) -> Equalization | None:
@@ -82,6 +87,7 @@ class Request:
 
     Attributes:
         calibration: of `model`; None for a scheme that leaves activations in float.
+        outputs: names of those that are measured, () for all.
         again: an earlier result for the same request; its equalization is used as it is.
         keep: node → why it stays in float.
     """
@@ -97,6 +103,7 @@ class Request:
     correct: bool
     adaptive: bool
     progress: Progress
+    outputs: tuple[str, ...] = ()
     again: QuantizationResult | None = None
     keep: Mapping[str, str] = field(default_factory=dict)
 
@@ -184,10 +191,12 @@ def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, Q
     if request.options.half and samples is not None and prepared.calibration is not None:
         quantized, narrowing = narrow_rest(quantized, prepared.calibration, samples.correction)
     float_sqnr = quantized_sqnr = math.nan
+    measured: tuple[OutputCloseness, ...] = ()
     if samples is not None and samples.held_out:
         optimized, plain = run_reference(request.model, samples.held_out).levels
-        float_sqnr = compare_outputs(optimized, model).sqnr
-        quantized_sqnr = compare_outputs(plain, quantized).sqnr
+        float_sqnr = worst_sqnr(_closeness(request, optimized, model))
+        measured = _closeness(request, plain, quantized)
+        quantized_sqnr = worst_sqnr(measured)
     return quantized, QuantizationResult(
         request.normalization,
         prepared,
@@ -198,4 +207,19 @@ def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, Q
         settled.corrections,
         settled.roundings,
         narrowing=narrowing,
+        closeness=measured,
     )
+
+
+def _closeness(request: Request, reference: Reference, model: Model) -> tuple[OutputCloseness, ...]:
+    """How close the model's outputs are to the reference's, run as that was run."""
+    names = [spec.name for spec in request.model.outputs]
+    sums: dict[str, Sums] = {}
+    for level, wanted in reference.outputs.items():
+        found = run_batches(model, None, reference.feeds, optimize=level)
+        for feeds, exact, got in zip(reference.feeds, wanted, found, strict=True):
+            one, other = dict(zip(names, exact, strict=True)), dict(zip(names, got, strict=True))
+            kept = {name: one[name] for name in request.outputs or names}
+            for name, each in sums_of(kept, other, samples_in(feeds)).items():
+                sums[name] = sums[name] + each if name in sums else each
+    return closeness(sums)

@@ -32,7 +32,8 @@ def summary(record: Emulation) -> Iterator[str]:
         if integer:
             yield "no sum can leave its accumulator (proved from the weights)"
     elif not record.overflows:
-        yield f"no sum left its accumulator (measured in {count(len(measured), 'node')}, else proved)"
+        where = count(len(measured), "node")
+        yield f"no sum left its accumulator (measured in {where}, else proved)"
     for node, beyond in record.overflows.items():
         yield f"overflow: {count(beyond, 'sum')} of {node} left int32 and wrapped around"
 
@@ -73,6 +74,8 @@ def layer_table(record: Emulation) -> Table:
 
 def agreement_text(layers: Sequence[LayerAgreement]) -> str:
     """How emulator and ONNX Runtime agree, in a line."""
+    if not layers:
+        return "no layer to compare: nothing is quantized"
     values = sum(each.values for each in layers)
     differing = sum(each.differing for each in layers)
     largest = max((each.largest for each in layers), default=0)

@@ -26,6 +26,11 @@ def summary(path: Path, report: LayerReport) -> Iterator[str]:
         f"the errors of {count(len(report.layers), 'layer')} add up to "
         f"{decibels(report.sum_of_parts)} dB"
     )
+    if any(layer.estimated for layer in report.layers):
+        yield (
+            f"{path}: the worst layers were measured on all of these, "
+            f"the others (~) on {count(report.first_look, 'sample')}"
+        )
 
 
 def tables(report: LayerReport, *, whole: bool) -> Iterator[Table]:
@@ -33,7 +38,8 @@ def tables(report: LayerReport, *, whole: bool) -> Iterator[Table]:
     shown = report.layers if whole else report.layers[:SHOWN]
     rest = report.layers[len(shown) :]
     rows = [
-        (layer.name, layer.op_type, f"{layer.share:.1f}", decibels(layer.alone),
+        (layer.name, layer.op_type, f"{layer.share:.1f}",
+         ("~" if layer.estimated else "") + decibels(layer.alone),
          decibels(layer.own), decibels(layer.standing), layer.causes.note)
         for layer in shown
     ]  # fmt: skip
@@ -59,6 +65,7 @@ def document(path: Path, report: LayerReport) -> dict[str, Any]:
         "model": path,
         "samples": report.samples,
         "probes": report.probes,
+        "first_look": report.first_look,
         "together_db": report.together,
         "sum_of_parts_db": report.sum_of_parts,
         "warning": report.warning,
@@ -66,6 +73,7 @@ def document(path: Path, report: LayerReport) -> dict[str, Any]:
             {
                 "layer": layer.name, "operator": layer.op_type, "output": layer.output,
                 "share_percent": layer.share, "alone_db": layer.alone, "own_db": layer.own,
+                "estimated": layer.estimated,
                 "standing_db": layer.standing, "cause": layer.causes.note,
                 "weights_percent": layer.causes.weights,
                 "clipped_percent": layer.causes.clipped,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from onnxq.closeness import worst
 from onnxq.model.status import Float, Quantized
 from onnxq.quantization.plan import QuantizationPlan
 from onnxq.report import equalization as equalization_report
+from onnxq.report.outputs import output_document
 from onnxq.report.table import Table, count, number, table
 
 if TYPE_CHECKING:
@@ -54,7 +56,11 @@ def summary(result: QuantizationResult) -> Iterator[str]:
             f"{kept:,} kept in float32"
         )
     if not math.isnan(result.quantized_sqnr):
-        yield f"quantized against float: {result.quantized_sqnr:.1f} dB SQNR on held-out samples"
+        part = worst(result.closeness, lambda each: each.sqnr)
+        several = part is not None and sum(len(each.parts) for each in result.closeness) > 1
+        where = f" in {part.label}" if part is not None and several else ""
+        sqnr = f"{result.quantized_sqnr:.1f} dB SQNR"
+        yield f"quantized against float: {sqnr} on held-out samples{where}"
     if result.search is not None:
         yield search_text(result.search)
 
@@ -166,6 +172,7 @@ def document(
         "relu6_reason": result.relu6_reason,
         "float_sqnr_db": result.float_sqnr,
         "quantized_sqnr_db": result.quantized_sqnr,
+        "outputs": [output_document(each) for each in result.closeness],
         "roundings": result.roundings,
         "bias_corrections": result.corrections,
         "search": result.search,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from onnxq.report import layers
+from onnxq.report.outputs import output_document, output_rows
 from onnxq.report.table import Table, decibels, number, table
 
 if TYPE_CHECKING:
@@ -24,36 +26,74 @@ def metric_table(result: Validation, paths: Sequence[Path]) -> Table:
         paths: the model file of each row.
     """
     units = result.rows[0].units
-    heads = [f">{name} ({unit})" if unit else f">{name}" for name, unit in units.items()]
+    columns = [
+        (name, key) for name in units for key in result.rows[0].details.get(name, {name: 0.0})
+    ]
+    heads = [_head(name if key == name else f"{name} {key}", units[name]) for name, key in columns]
+    several = any(len(output.parts) > 1 or len(row.outputs) > 1
+                  for row in result.rows for output in row.outputs)  # fmt: skip
+    worst = ["Worst output"] if several and any(row.decisive for row in result.rows) else []
     return table(
-        " | ".join(["Model", "Execution", ">Size (MB)", *heads]),
+        " | ".join(["Model", "Execution", ">Size (MB)", *heads, *worst]),
         [
             (
                 str(path),
                 row.execution,
                 number(row.size / 1e6, 3),
-                *(cell(row, name) for name in units),
+                *(_shown(row.details.get(name, row.values).get(key, math.nan), units[name])
+                  for name, key in columns),
+                *(next(iter(row.decisive.values()), "") for _ in worst),
             )
             for row, path in zip(result.rows, paths, strict=True)
         ],
-    )
+    )  # fmt: skip
+
+
+def _head(name: str, unit: str) -> str:
+    return f">{name} ({unit})" if unit else f">{name}"
 
 
 def cell(row: Row, metric: str) -> str:
     """A metric's value, without its unit."""
-    value, unit = row.values[metric], row.units[metric]
+    return _shown(row.values[metric], row.units[metric])
+
+
+def _shown(value: float, unit: str) -> str:
     if unit == "dB":
         return decibels(value)
-    return f"{value:.2f}" if unit == "%" else number(value, 6)
+    return f"{value:.2f}" if unit == "%" and not math.isnan(value) else number(value, 6)
+
+
+def output_table(result: Validation, paths: Sequence[Path]) -> Table:
+    """Each output of each quantized model against the float one's, its groups of slices below it.
+
+    Args:
+        result: the validation.
+        paths: the model file of each row.
+    """
+    rows = [
+        (str(path), row.execution, *cells)
+        for row, path in zip(result.rows, paths, strict=True)
+        for output in row.outputs
+        for cells in output_rows(output)
+    ]
+    return table(
+        "Model | Execution | Output | >SQNR (dB) | >Cosine | >Largest error | >Equal (%) "
+        "| >Other shape (%)",
+        rows,
+        title="Outputs",
+    )
 
 
 def gate_table(result: Validation) -> Table:
     """What was demanded and what was found."""
+    where = any(gate.decisive for gate in result.gates)
     return table(
-        "Gate | Model | Execution | >Limit | >Found | Verdict",
+        "Gate | Model | Execution | >Limit | >Found | Verdict" + (" | Worst output" * where),
         [
             (gate.name, gate.model, gate.execution, gate_with_unit(gate.limit, gate),
-             gate_with_unit(gate.value, gate), "passed" if gate.passed else "failed")
+             gate_with_unit(gate.value, gate), "passed" if gate.passed else "failed",
+             *([gate.decisive] if where else []))
             for gate in result.gates
         ],
         title="Gates",
@@ -62,11 +102,13 @@ def gate_table(result: Validation) -> Table:
 
 def verdict(gate: Gate) -> str:
     """A failed gate in one line."""
-    relation = "above" if gate.name == "max-drop" else "below"
+    relation = "above" if gate.value > gate.limit else "below"
     limit, found = (gate_with_unit(value, gate) for value in (gate.limit, gate.value))
+    where = f" in {gate.decisive}" if gate.decisive else ""
+    beyond = "nothing was compared" if math.isnan(gate.value) else f"{relation} the limit"
     return (
-        f"failed: --{gate.name} {limit}: {gate.model} ({gate.execution}) is at {found}, "
-        f"{relation} the limit"
+        f"failed: --{gate.name} {limit}: {gate.model} ({gate.execution}) is at {found}{where}, "
+        f"{beyond}"
     )
 
 
@@ -93,9 +135,9 @@ def document(
             {
                 "model": path, "execution": row.execution, "size_bytes": row.size,
                 "metrics": {
-                    name: {"value": value, "unit": row.units[name]}
-                    for name, value in row.values.items()
+                    name: _metric(row, name) for name in row.values
                 },
+                "outputs": [output_document(output) for output in row.outputs],
             }
             for row, path in zip(result.rows, paths, strict=True)
         ],
@@ -105,3 +147,12 @@ def document(
             for path, each in zip(quantized, result.layers, strict=False)
         ],
     }  # fmt: skip
+
+
+def _metric(row: Row, name: str) -> dict[str, Any]:
+    return {
+        "value": row.values[name],
+        "unit": row.units[name],
+        "output": row.decisive.get(name, ""),
+        "values": row.details.get(name, {}),
+    }

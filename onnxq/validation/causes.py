@@ -16,6 +16,7 @@ from onnxq.model.qdq import Quantization, quantization_of, stored_weight
 from onnxq.model.weights import WeightLayout
 from onnxq.refusal import Refusal
 from onnxq.validation.pairing import Layer, Pairing
+from onnxq.validation.powers import difference, power
 
 Array = NDArray[Any]
 
@@ -79,8 +80,8 @@ class CauseFinder:
         """
         for name in self._powers:
             self._powers[name] += [
-                power(own[name] - exact[name]),
-                power(rounded[name] - exact[name]),
+                power(difference(own[name], exact[name])),
+                power(difference(rounded[name], exact[name])),
             ]
         for each in {each for inputs in self._inputs.values() for each in inputs}:
             values = self._pairing.to_quantized(each.tensor, exact[each.tensor])
@@ -95,7 +96,11 @@ class CauseFinder:
             self._seen[each] = self._seen.get(each, 0.0) + np.array([*counts, *powers])
             others = tuple(a for a in range(values.ndim) if a != each.axis % values.ndim)
             peaks = np.abs(values).max(axis=others, initial=0.0)
-            self._peaks[each] = np.maximum(self._peaks.get(each, 0.0), peaks)
+            before = self._peaks.get(each, peaks)
+            # An axis of a size that differs between samples does not count channels.
+            self._peaks[each] = (
+                np.maximum(before, peaks) if before.shape == peaks.shape else np.empty(0)
+            )
 
     def finish(self) -> dict[str, Causes]:
         """Layer output → causes."""
@@ -112,16 +117,11 @@ class CauseFinder:
             values, beyond, clip, total = self._seen[worst]
             clipped = 100 * beyond / max(values, 1)
             clipping = 100 * clip / total if total > 0 else 0.0
-            if (widest := max(map(abs, worst.range))) > 0:
+            if (widest := max(map(abs, worst.range))) > 0 and self._peaks[worst].size:
                 levels = min(100 * float(np.median(self._peaks[worst])) / widest, 100.0)
         weight_levels = self._weights.get(name, math.nan)
         note = _note(weights, clipped, clipping, levels, weight_levels)
         return Causes(weights, float(clipped), float(clipping), levels, weight_levels, note)
-
-
-def power(values: Array) -> float:
-    """Σ x² in float64."""
-    return float(np.square(values, dtype=np.float64).sum())
 
 
 @dataclass(frozen=True)

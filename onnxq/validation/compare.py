@@ -2,72 +2,50 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from onnxq.cluster import connected
-from onnxq.data.checks import sizes
-from onnxq.data.gather import run_batch
+from onnxq.closeness import OutputCloseness, Sums, closeness, worst
 from onnxq.data.images import require_labels
 from onnxq.data.source import DataSource
-from onnxq.errors import DataError, ModelError
+from onnxq.errors import DataError
 from onnxq.model.model import Model
-from onnxq.model.portable import PortableModel
-from onnxq.model.session import custom_operators
-from onnxq.progress import SILENT, Advance, Progress
-from onnxq.validation.execute import Runner, runner
-from onnxq.validation.metrics import metric_named
-
-Array = NDArray[Any]
+from onnxq.progress import SILENT, Progress
+from onnxq.validation.interface import check_interface, choose_outputs
+from onnxq.validation.metrics import AnyMetric, Closeness, Task
+from onnxq.validation.metrics.protocol import Mergeable
+from onnxq.validation.metrics.update import compute
+from onnxq.validation.terms import (
+    Comparison,
+    Terms,
+    measured,
+    measured_on_cluster,
+    plan_of,
+    update_from,
+)
 
 
 @dataclass(frozen=True)
 class Row:
-    """Metrics of one model under one execution; NaN where a metric needs what is not there."""
+    """What was measured of one model under one execution.
+
+    Attributes:
+        values: metric → its value; NaN where it needs what is not there.
+        units: metric → its unit.
+        details: metric → all its values by name, of one that gives several.
+        decisive: metric → the output, or group of slices of it, whose value it is.
+        outputs: every output against the float model's; () for the float model.
+    """
 
     model: str
     execution: str
     size: int
     values: Mapping[str, float]
     units: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What to compare and how; the same on this machine and on the workers of a cluster.
-
-    Attributes:
-        models: the models for the workers, the float one first; empty where there is no cluster.
-        metrics: names, see `metric_named`.
-    """
-
-    models: tuple[PortableModel, ...]
-    metrics: tuple[str, ...]
-    executions: tuple[str, ...]
-    batch_size: int = 8
-    libraries: tuple[Path, ...] = ()
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What one batch adds to the metrics.
-
-    Attributes:
-        start, samples: the batch.
-        sums: for each model and execution, by metric.
-    """
-
-    start: int
-    samples: int
-    sums: tuple[Mapping[str, Array], ...]
+    details: Mapping[str, Mapping[str, float]]
+    decisive: Mapping[str, str]
+    outputs: tuple[OutputCloseness, ...]
 
 
 def compare(
@@ -91,119 +69,74 @@ def compare(
         DataError: a metric needs labels and the data have none that fit the model.
         ModelError: a quantized model has other inputs or outputs than the float one.
         ProviderError: an execution is not available.
-        UsageError: no cluster, or a piece of work killed several workers.
+        UsageError: no such output, a metric of the user's failed, no cluster, or a piece of work
+            killed several workers.
     """
-    metrics = [metric_named(name) for name in comparison.metrics]
+    metrics = comparison.chosen
     labelled = [metric.name for metric in metrics if metric.needs_labels]
     if labelled:
         require_labels(source, labelled[0])
+    choose_outputs(models[0], comparison.outputs)
     for model in models[1:]:
-        _check_interface(models[0], model)
+        check_interface(models[0], model)
+    plan = plan_of(models, comparison.executions)
+    tally = _Tally(metrics, len(plan))
     with progress.track("validate", source.count) as advance:
         if dask is None:
-            found = _measured(models, source, comparison, advance)
+            for terms in measured(models, source, comparison):
+                tally.add(terms)
+                advance(terms.samples)
         else:
-            found = _measured_on_cluster(source, comparison, dask, advance)
-    samples = sum(terms.samples for terms in found)
-    if samples == 0:
+            for terms in measured_on_cluster(source, comparison, dask, advance):
+                tally.add(terms)
+    if tally.samples == 0:
         raise DataError(f"{source.spec}: no samples")
-    units = {metric.name: metric.unit for metric in metrics}
-    rows = []
-    for number, (model, execution) in enumerate(_plan(models, comparison.executions)):
-        values = {}
-        for metric in metrics:
-            parts = [t.sums[number][metric.name] for t in found if metric.name in t.sums[number]]
-            # From 0 on and in the order of the batches: the same bits wherever they ran.
-            total = functools.reduce(operator.add, parts, np.zeros(2))
-            values[metric.name] = metric.finish(total) if parts else math.nan
-        rows.append(Row(model.name, execution, model.size, values, units))
-    return tuple(rows), samples
+    rows = tuple(
+        tally.row(number, model, execution) for number, (model, execution) in enumerate(plan)
+    )
+    return rows, tally.samples
 
 
-def _plan(models: Sequence[Model], executions: Sequence[str]) -> list[tuple[Model, str]]:
-    return [(models[0], "cpu")] + [(m, e) for m in models[1:] for e in executions]
+class _Tally:
+    """Adds up terms in the order of the data: the same bits wherever they were computed."""
 
+    def __init__(self, metrics: Sequence[AnyMetric], rows: int) -> None:
+        self.samples = 0
+        self._metrics = metrics
+        tasks = [metric for metric in metrics if isinstance(metric, Task)]
+        self._tasks = [[(task, task.create()) for task in tasks] for _ in range(rows)]
+        self._sums: list[dict[str, Sums]] = [{} for _ in range(rows)]
 
-def _measured(
-    models: Sequence[Model],
-    source: DataSource,
-    comparison: Comparison,
-    advance: Advance,
-    first: int = 0,
-    step: int = 1,
-) -> list[Terms]:
-    """The terms of every `step`-th batch from number `first` on."""
-    metrics = [metric_named(name) for name in comparison.metrics]
-    plan = _plan(models, comparison.executions)
-    runners: list[Runner] = [runner(model, execution) for model, execution in plan]
-    result = []
-    for batch in source.batches(comparison.batch_size, first=first, step=step):
-        reference: Array | None = None
-        sums: list[dict[str, Array]] = []
-        for index, run_model in enumerate(runners):
-            parts = [outputs[0] for _, outputs in run_batch(run_model, batch.feeds)]
-            output = (
-                np.concatenate([np.atleast_1d(part) for part in parts]) if parts[1:] else parts[0]
-            )
-            reference = output if reference is None else reference
-            if output.shape != reference.shape:
-                raise ModelError(
-                    f"{plan[index][0].name} is no version of {plan[0][0].name}: its first output "
-                    f"has the shape {sizes(output.shape)} instead of {sizes(reference.shape)}"
-                )
-            sums.append({
-                metric.name: metric.terms(
-                    output, np.asarray(batch.labels if metric.needs_labels else reference)
-                )
-                for metric in metrics
-                if metric.needs_labels or index > 0
-            })  # fmt: skip
-        result.append(Terms(batch.start, len(batch), tuple(sums)))
-        advance(len(batch))
-    return result
+    def add(self, terms: Terms) -> None:
+        self.samples += terms.samples
+        for number, tasks in enumerate(self._tasks):
+            mine = self._sums[number]
+            for name, sums in terms.sums[number].items():
+                mine[name] = mine[name] + sums if name in mine else sums
+            there = terms.metrics[number]
+            for task, metric in tasks:
+                if task.name in there and isinstance(metric, Mergeable):
+                    metric.merge(there[task.name])
+                elif terms.ran is not None:
+                    update_from(task, metric, terms.ran, number)
 
-
-@dataclass(frozen=True)
-class _Piece:
-    source: DataSource
-    comparison: Comparison
-    first: int
-    step: int
-
-
-def _measured_on_cluster(
-    source: DataSource, comparison: Comparison, address: str, advance: Advance
-) -> list[Terms]:
-    """The terms of all batches, in order, so that their sums have the bits of one process."""
-    found: list[Terms] = []
-    with connected(address) as cluster:
-        batches = None if source.count is None else -(-source.count // comparison.batch_size)
-        count = max(1, min(cluster.pieces, batches or cluster.pieces))
-        pieces = [_Piece(source, comparison, first, count) for first in range(count)]
-        for _, terms in cluster.map(_measure_piece, pieces):
-            found += terms
-            advance(sum(each.samples for each in terms))
-    return sorted(found, key=lambda terms: terms.start)
-
-
-def _measure_piece(piece: _Piece) -> list[Terms]:
-    """On a worker: the batches of one piece."""
-    models = [portable.unpack() for portable in piece.comparison.models]
-    with custom_operators(piece.comparison.libraries):
-        return _measured(
-            models, piece.source, piece.comparison, lambda _: None, piece.first, piece.step
-        )
-
-
-def _check_interface(float_model: Model, quantized: Model) -> None:
-    """Both must take and give tensors of the same names and ranks."""
-    for kind, ours, theirs in (
-        ("input", float_model.inputs, quantized.inputs),
-        ("output", float_model.outputs, quantized.outputs),
-    ):
-        names, other = [spec.name for spec in ours], [spec.name for spec in theirs]
-        if names != other:
-            raise ModelError(
-                f"{quantized.name} is no version of {float_model.name}: "
-                f"{kind}s {', '.join(other)} instead of {', '.join(names)}"
-            )
+    def row(self, number: int, model: Model, execution: str) -> Row:
+        """What all terms say of one model under one execution."""
+        outputs = closeness(self._sums[number]) if number else ()
+        values: dict[str, float] = {}
+        details: dict[str, Mapping[str, float]] = {}
+        decisive: dict[str, str] = {}
+        units = {metric.name: metric.unit for metric in self._metrics}
+        for metric in self._metrics:
+            if isinstance(metric, Closeness):
+                part = worst(outputs, metric.of)
+                values[metric.name] = math.nan if part is None else metric.of(part)
+                if part is not None:
+                    decisive[metric.name] = part.label
+        for task, instance in self._tasks[number]:
+            found = compute(task, instance)
+            values[task.name] = next(iter(found.values()))
+            if len(found) > 1:
+                details[task.name] = found
+        values = {name: values[name] for name in units}
+        return Row(model.name, execution, model.size, values, units, details, decisive, outputs)

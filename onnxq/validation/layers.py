@@ -7,43 +7,51 @@ Three measurements of a layer, all against the float model's tensor of the same 
 - *alone*: the model's output when that own error is all that differs from the float model.
 
 The first two need one pass over the data. The last is what ranks: a layer's own error says
-little about the output where errors are damped or amplified behind it. It is measured on a few
-samples spread over the data by running the float model with the own error added to the layer's
-output, once for each layer, so it costs a run of the float model for each layer and sample. A
-layer's share is its power among the powers of all: errors of different layers hardly correlate,
-so the powers add up, and the report says how well they do.
+little about the output where errors are damped or amplified behind it. It takes a run of what lies
+behind the layer for each layer and sample. So all layers are looked at on a few samples, and the
+worst of them on all probes; how these differ scales the others. A layer's share is its power among
+the powers of all: errors of different layers hardly correlate, so the powers add up, and the
+report says how well they do.
+
+Of several outputs, or groups of slices in one, each error counts by its ratio to the signal there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.closeness import decibels
+from onnxq.data.ahead import map_ahead
 from onnxq.data.gather import BATCH_SIZE, gather, regroup
 from onnxq.data.source import DataSource, fixed_batch, samples_in
 from onnxq.errors import DataError, ModelError
 from onnxq.model.model import Model
-from onnxq.model.session import open_session, run, with_outputs
 from onnxq.progress import SILENT, Progress
-from onnxq.refusal import Refusal
 from onnxq.shown import Shown
+from onnxq.validation.bench import Bench, open_bench
 from onnxq.validation.causes import CauseFinder, Causes
-from onnxq.validation.cut import DELTA, OWN, cut, with_deltas
-from onnxq.validation.metrics import METRICS
-from onnxq.validation.pairing import Pairing, Unmatched, pair
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession as Session
+from onnxq.validation.effects import Effects, Looks, Powers, added, measure_effects
+from onnxq.validation.pairing import Pairing, Unmatched
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
 
 PROBES = 64
-"""Samples, spread over the data, on which each layer's effect on the output is measured."""
+"""Samples, spread over the data, on which the worst layers' effects on the outputs are measured."""
+
+FIRST_LOOK = 12
+"""Layers' effects are looked at on so few samples that it takes no more runs over all samples."""
+
+LEAST = 2
+"""Samples of the first look, at least."""
+
+FEW = 8
+"""Samples that shapes, parts of outputs and causes are told from."""
 
 MEMORY_FOR_TENSORS = 1 << 24
 """Bytes that the paired tensors of one batch may take."""
@@ -65,10 +73,11 @@ class LayerError:
         name, op_type: its weighted node, or the operator that reads quantized values.
         output: the tensor compared.
         share: of the output error, %, all layers together 100.
-        alone: SQNR of the model's output if only this layer is quantized, dB.
+        alone: SQNR of the model's worst output if only this layer is quantized, dB.
         own: SQNR of the layer's output computed from exact inputs, dB.
         standing: SQNR of the layer's output in the quantized model, dB.
         causes: where its own error comes from.
+        estimated: whether share and `alone` were scaled up from the first look.
     """
 
     name: str
@@ -79,6 +88,7 @@ class LayerError:
     own: float
     standing: float
     causes: Causes
+    estimated: bool = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -88,8 +98,9 @@ class LayerReport(Shown):
     Attributes:
         model: its name.
         samples: samples that `own` and `standing` are measured on.
-        probes: samples that shares, `alone` and causes are measured on.
-        together: SQNR of the quantized model's output on the probes, dB.
+        probes: samples that shares and `alone` of the worst layers are measured on.
+        first_look: samples that those of all layers were measured on.
+        together: SQNR of the quantized model's worst output on the probes, dB.
         sum_of_parts: the same if the layers' effects were independent, dB.
         unmatched: quantized layers that cannot be told apart, and why.
         warning: why the numbers may not mean what they say, "" where they do.
@@ -98,6 +109,7 @@ class LayerReport(Shown):
     model: str
     samples: int
     probes: int
+    first_look: int
     together: float
     sum_of_parts: float
     layers: tuple[LayerError, ...]
@@ -110,7 +122,9 @@ def measure_layers(
     quantized: Model,
     source: DataSource,
     *,
+    outputs: Sequence[str] = (),
     probes: int = PROBES,
+    first_look: int | None = None,
     whole: bool = True,
     batch_size: int = BATCH_SIZE,
     progress: Progress = SILENT,
@@ -120,194 +134,111 @@ def measure_layers(
     Args:
         float_model: what the quantized model was made from.
         source: the samples; memory does not grow with their number.
-        probes: samples, spread over the data, to measure effects on the output on.
+        outputs: names of the outputs that errors are measured at, () for all.
+        probes: samples, spread over the data, to measure effects on the outputs on.
+        first_look: so many of them for all layers, the others for the worst layers only; by
+            default so many that it costs a few runs of the model over all samples.
         whole: compare the layers' outputs on all samples, else on the probes only.
 
     Raises:
         DataError: no samples.
         ModelError: a model cannot be normalized or run.
+        UsageError: no such output.
     """
     chosen = gather(source, float_model.inputs, probes)
     if not chosen:
         raise DataError(f"{source.spec}: no samples")
     try:
-        bench = _open(float_model, quantized, chosen[0])
+        bench = open_bench(float_model, quantized, _some(chosen), outputs)
     except ModelError:
         if fixed_batch(float_model.inputs) or samples_in(chosen[0]) == 1:
             raise
         # It may take one sample at a time.
         batch_size, chosen = 1, regroup(chosen, 1)
-        bench = _open(float_model, quantized, chosen[0])
+        bench = open_bench(float_model, quantized, _some(chosen), outputs)
     size = int(np.clip(MEMORY_FOR_TENSORS // max(bench.bytes_per_sample, 1), 1, batch_size))
-    if not fixed_batch(float_model.inputs):
-        chosen = regroup(chosen, size)
-    effects, total, causes = _probe(bench, chosen, progress)
-    if whole:
-        batches: Iterable[Feeds] = (batch.feeds for batch in source.batches(size))
-        sums, samples = _stream(bench, batches, source.count, progress)
-    else:
-        sums, samples = _stream(bench, chosen, None, SILENT)
-    counts = (samples, sum(map(samples_in, chosen)))
-    return _report(quantized.name, bench.pairing, sums, effects, total, causes, counts)
+    count = sum(map(samples_in, chosen))
+    if first_look is None:
+        first_look = _affordable(len(bench.layers), source.count or count)
+    looks = _looks(chosen, first_look, None if fixed_batch(float_model.inputs) else size)
+    effects, errors = measure_effects(bench, looks, progress)
+    causes = _causes(bench, [*looks.first, *looks.rest])
+    if whole and (source.count is None or source.count > count):
+        with progress.track("compare layers", source.count) as advance:
+            batches = (batch.feeds for batch in source.batches(size))
+            errors = added(bench, batches, advance=advance)
+    return _report(quantized.name, bench.pairing, errors, effects, causes, count)
 
 
-@dataclass(frozen=True)
-class _Bench:
-    """What runs: the float model that takes errors, the quantized model whole and in pieces.
+def _some(batches: Sequence[Feeds]) -> list[Feeds]:
+    """The first batches, of `FEW` samples or a few more."""
+    found: list[Feeds] = []
+    for feeds in batches:
+        if sum(map(samples_in, found)) < FEW:
+            found.append(feeds)
+    return found
 
-    Attributes:
-        rounded_weights: pieces of the model without Q/DQ.
-        bytes_per_sample: of all paired tensors together.
+
+def _affordable(layers: int, samples: int) -> int:
+    """Samples that all layers can be looked at on for `FIRST_LOOK` runs over all samples."""
+    return max(LEAST, FIRST_LOOK * samples // max(layers, 1))
+
+
+def _looks(batches: Sequence[Feeds], first: int, size: int | None) -> Looks:
+    """The samples of the first look, spread evenly over all of them, and the others.
+
+    Args:
+        size: samples of a batch; None where the model fixes it, and whole batches are taken.
     """
-
-    pairing: Pairing
-    exact: Session
-    standing: Session
-    own: Session
-    rounded_weights: Session
-    bytes_per_sample: int
-
-    @property
-    def output(self) -> str:
-        """The first output, which metrics look at."""
-        return self.pairing.exact.proto.graph.output[0].name
-
-    def exact_values(self, feeds: Feeds) -> dict[str, Array]:
-        """The float model's output and paired tensors."""
-        names = list(dict.fromkeys([self.output, *self.pairing.tensors]))
-        return dict(zip(names, run(self.exact, names, feeds), strict=True))
-
-    def output_with(self, feeds: Feeds, tensor: str, error: Array) -> Array:
-        """The float model's output if a paired tensor has an error."""
-        return run(self.exact, [self.output], {**feeds, tensor + DELTA: error})[0]
-
-    def from_exact(self, session: Session, feeds: Feeds, exact: Feeds) -> dict[str, Array]:
-        """Layer output → its value computed from exact inputs, on the float model's scale."""
-        names = [layer.output for layer in self.pairing.layers]
-        if not names:  # ONNX Runtime takes no names for all
-            return {}
-        given = {n: self.pairing.to_quantized(n, exact[n]) for n in self.pairing.tensors}
-        results = run(session, [name + OWN for name in names], {**given, **feeds})
-        return {
-            name: self.pairing.to_exact(name, value)
-            for name, value in zip(names, results, strict=True)
-        }
+    units = list(batches) if size is None else regroup(batches, 1)
+    wanted = -(-first // samples_in(units[0]))
+    if wanted >= len(units):
+        return Looks(batches if size is None else regroup(units, size), [])
+    spread = {round((2 * i + 1) * len(units) / (2 * wanted) - 0.5) for i in range(wanted)}
+    parts: tuple[list[Feeds], list[Feeds]] = ([], [])
+    for place, unit in enumerate(units):
+        parts[place not in spread].append(unit)
+    return Looks(*(part if size is None else regroup(part, size) for part in parts))
 
 
-def _open(float_model: Model, quantized: Model, feeds: Feeds) -> _Bench:
-    """Pair the models and open their sessions; tensors of different shapes are not paired.
+def _causes(bench: Bench, batches: Sequence[Feeds]) -> dict[str, Causes]:
+    """The causes of the layers' own errors, on a few samples."""
+    finder = CauseFinder(bench.pairing)
 
-    Raises `ModelError` where what a model records of its scales does not fit its tensors.
-    """
-    pairing = pair(float_model, quantized)
-    session = open_session(with_outputs(pairing.quantized, pairing.tensors), keep_qdq=True)
-    found = dict(zip(pairing.tensors, run(session, pairing.tensors, feeds), strict=True))
-    exact = open_session(with_deltas(pairing.exact, pairing.tensors))
-    wanted = dict(zip(pairing.tensors, run(exact, pairing.tensors, feeds), strict=True))
-    damaged = pairing.contradiction({name: values.shape for name, values in wanted.items()})
-    if damaged:
-        raise ModelError(f"{quantized.name} records a scale that does not fit {damaged!r}")
-    refused = {
-        name: Refusal(
-            f"{name!r} is {_times(wanted[name].shape)} in the float model and "
-            f"{_times(found[name].shape)} in the quantized one"
-        )
-        for name in pairing.tensors
-        if wanted[name].shape != found[name].shape
-    }
-    if refused:
-        pairing = pair(float_model, quantized, refused=refused)
-        exact = open_session(with_deltas(pairing.exact, pairing.tensors))
-    output = pairing.quantized.proto.graph.output[0].name
-    standing = dict.fromkeys([output, *(layer.output for layer in pairing.layers)])
-    return _Bench(
-        pairing, exact,
-        open_session(with_outputs(pairing.quantized, standing), keep_qdq=True),
-        open_session(cut(pairing.quantized, pairing.tensors), keep_qdq=True),
-        open_session(cut(pairing.stripped, pairing.tensors)),
-        sum(wanted[name].nbytes for name in pairing.tensors) // samples_in(feeds),
-    )  # fmt: skip
+    def work(feeds: Feeds) -> tuple[Feeds, Feeds, Feeds]:
+        exact = bench.exact_values(feeds)
+        own, rounded = (bench.from_exact(session, feeds, exact)
+                        for session in (bench.own, bench.rounded_weights))  # fmt: skip
+        return exact, own, rounded
 
-
-def _times(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape)) or "a scalar"
-
-
-def _probe(
-    bench: _Bench, probes: Sequence[Feeds], progress: Progress
-) -> tuple[dict[str, Array], Array, dict[str, Causes]]:
-    """(signal, noise) powers of the output for each layer alone and for all; the causes."""
-    layers = bench.pairing.layers
-    effects = {layer.output: np.zeros(2) for layer in layers}
-    total = np.zeros(2)
-    causes = CauseFinder(bench.pairing)
-    with progress.track("measure layers", len(layers) * len(probes)) as advance:
-        for feeds in probes:
-            exact = bench.exact_values(feeds)
-            own = bench.from_exact(bench.own, feeds, exact)
-            rounded = bench.from_exact(bench.rounded_weights, feeds, exact)
-            causes.add({**exact, **feeds}, own, rounded)
-            wanted = exact[bench.output]
-            total += _powers(run(bench.standing, [bench.output], feeds)[0], wanted)
-            for name in effects:
-                error = (own[name] - exact[name]).astype(np.float32)
-                effects[name] += _powers(bench.output_with(feeds, name, error), wanted)
-                advance(1)
-    return effects, total, causes.finish()
-
-
-def _stream(
-    bench: _Bench, batches: Iterable[Feeds], count: int | None, progress: Progress
-) -> tuple[dict[str, Array], int]:
-    """(2, 2) powers of each layer, as it stands and its own; and the number of samples."""
-    names = [layer.output for layer in bench.pairing.layers]
-    sums = {name: np.zeros((2, 2)) for name in names}
-    samples = 0
-    if not names:
-        return sums, samples
-    with progress.track("compare layers", count) as advance:
-        for feeds in batches:
-            exact = bench.exact_values(feeds)
-            standing = run(bench.standing, names, feeds)
-            for name, value in zip(names, standing, strict=True):
-                sums[name][0] += _powers(bench.pairing.to_exact(name, value), exact[name])
-            del standing
-            for name, value in bench.from_exact(bench.own, feeds, exact).items():
-                sums[name][1] += _powers(value, exact[name])
-            samples += samples_in(feeds)
-            advance(samples_in(feeds))
-    return sums, samples
-
-
-def _powers(got: Array, wanted: Array) -> Array:
-    return METRICS["sqnr"].terms(got, wanted)
-
-
-def _decibels(powers: Array) -> float:
-    return METRICS["sqnr"].finish(powers)
+    for exact, own, rounded in map_ahead(work, _some(batches), ahead=1):
+        finder.add(exact, own, rounded)
+    return finder.finish()
 
 
 def _report(
     name: str,
     pairing: Pairing,
-    sums: Mapping[str, Array],
-    effects: Mapping[str, Array],
-    total: Array,
+    errors: Powers,
+    effects: Effects,
     causes: Mapping[str, Causes],
-    counts: tuple[int, int],
+    probes: int,
 ) -> LayerReport:
-    limit = total[1] * 10 ** (TOO_LOUD / 10)
-    loud = [layer for layer in pairing.layers if effects[layer.output][1] > limit]
+    limit = effects.relative(effects.total) * 10 ** (TOO_LOUD / 10)
+    relative = {each: effects.relative(noise) for each, noise in effects.noise.items()}
+    loud = [layer for layer in pairing.layers if relative[layer.output] > limit]
     kept = [layer for layer in pairing.layers if layer not in loud]
-    noise = sum((effects[layer.output][1] for layer in kept), 0.0)
+    whole = sum((relative[layer.output] for layer in kept), 0.0)
     layers = [
         LayerError(
             layer.name, layer.op_type, layer.output,
-            100 * float(effects[layer.output][1] / noise) if noise > 0 else 0.0,
-            _decibels(effects[layer.output]), _decibels(sums[layer.output][1]),
-            _decibels(sums[layer.output][0]), causes[layer.output],
+            100 * relative[layer.output] / whole if whole > 0 else 0.0,
+            effects.sqnr(effects.noise[layer.output]), decibels(signal, own),
+            decibels(signal, standing), causes[layer.output],
+            layer.output in effects.estimated,
         )
         for layer in kept
+        for signal, standing, own in [map(float, errors.layers[layer.output])]
     ]  # fmt: skip
     unmatched = pairing.unmatched + tuple(
         Unmatched(
@@ -317,9 +248,10 @@ def _report(
         )
         for layer in loud
     )  # fmt: skip
-    foreign = bool(loud) or noise > limit
+    foreign = bool(loud) or whole > limit
+    noise = sum((effects.noise[layer.output] for layer in kept), np.zeros(len(effects.signal)))
     return LayerReport(
-        name, *counts, _decibels(total), _decibels(np.array([total[0], noise])),
-        tuple(sorted(layers, key=lambda layer: -layer.share)), unmatched,
+        name, errors.samples, probes, effects.first_look, effects.sqnr(effects.total),
+        effects.sqnr(noise), tuple(sorted(layers, key=lambda layer: -layer.share)), unmatched,
         OTHER_SCALES if foreign else "",
     )  # fmt: skip

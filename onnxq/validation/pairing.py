@@ -132,8 +132,10 @@ def pair(
         ModelError: a model cannot be normalized, or the two have no float tensor in common.
     """
     refused = refused or {}
-    normalized = normalize(float_model)[0]
-    exact = infer_shapes(float_model) if float_model.opset >= LOWEST_OPSET else normalized
+    normalized, changes = normalize(float_model)
+    # As given, where that is float32: other tools' models have the names of the file, not ours.
+    as_given = float_model.opset >= LOWEST_OPSET and not changes.widened
+    exact = infer_shapes(float_model) if as_given else normalized
     quantized = normalize(quantized)[0]
     stripped = without_qdq(quantized)
     graphs = _Graphs(Graph(exact), Graph(quantized), Graph(stripped))

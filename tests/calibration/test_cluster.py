@@ -95,6 +95,29 @@ def test_validate_survives_it_too(cluster, tmp_path):
     assert found.samples == 100
 
 
+class Largest:
+    """A metric that only this process knows."""
+
+    def __init__(self):
+        self.largest, self.seen = 0.0, []
+
+    def update(self, inputs, outputs, labels, reference):
+        self.largest = max(self.largest, float(abs(next(iter(outputs.values()))).max()))
+        self.seen += list(labels)
+
+    def compute(self):
+        return {"largest": self.largest, "in order": float(self.seen == sorted(self.seen))}
+
+
+def test_metrics_of_the_users_see_the_batches_in_order(cluster):
+    given = api.as_source({"x": data(40), "labels": np.arange(40)}, model())
+    metrics = [Largest, "top1"]
+    expected = api.validate(model(), [], given, metrics=metrics)
+    found = api.validate(model(), [], given, metrics=metrics, dask=cluster.scheduler_address)
+    assert found.rows == expected.rows
+    assert found.rows[0].details["Largest"]["in order"] == 1
+
+
 def test_an_error_on_a_worker_is_the_same_error(cluster):
     bad = data()
     bad[41, 0, 0, 0] = np.nan

@@ -328,7 +328,7 @@ def test_validate_the_float_model_alone(case: Case):
     document = run("validate", case.model, "--data", case.data, "--json").json
     (row,) = document["rows"]
     assert row["execution"] == "cpu"
-    assert row["metrics"]["top1"] == {"value": 25.0, "unit": "%"}
+    assert row["metrics"]["top1"] == {"value": 25.0, "unit": "%", "output": "", "values": {}}
 
 
 def test_validate_rows_by_model_and_execution(quantized: Case):
@@ -460,7 +460,7 @@ KEYS = {
     "equalize": "model output normalization calibration_samples options classes clips barriers "
     "expected_gain_db proof kernels_added rolled_back absorption change",
     "quantize": "model output target scheme formats options normalization equalization absorption relu6_reason "
-    "float_sqnr_db quantized_sqnr_db roundings bias_corrections search float16 nodes",
+    "float_sqnr_db quantized_sqnr_db outputs roundings bias_corrections search float16 nodes",
     "emulate": "model output samples note outputs layers on_quantized_values float_nodes agreement",
     "validate": "passed samples note rows gates layers",
     "inspect": "model opset size_bytes inputs outputs is_quantized target quantized_layers "

@@ -68,7 +68,10 @@ def test_preprocessing_may_be_a_table(case: Case):
         ('[quantise]\ntarget = "cpu"\n', "did you mean 'quantize'?"),
         ('target = "cpu"\n', "'target' is no table of a command such as [quantize]"),
         ('[equalize]\nscales = "real"\n', "it has no table [quantize]"),
-        ("[quantize]\ntarget = 3\n", "target must be gpu, cpu, qnn or the path of a .toml file, not 3"),
+        (
+            "[quantize]\ntarget = 3\n",
+            "target must be gpu, cpu, qnn or the path of a .toml file, not 3",
+        ),
         ('[quantize]\nequalize = "yes"\n', "equalize must be true or false, not 'yes'"),
         ("[quantize]\nsamples = 2.5\n", "samples must be a whole number of at least 1, not 2.5"),
         ("[quantize]\nmax-drop = true\n", "max-drop must be a number, not True"),

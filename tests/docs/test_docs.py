@@ -327,11 +327,11 @@ def test_makefile_rules_run(workplace: Path):
 # --- JSON ------------------------------------------------------------------------------------
 
 BY_NAME = {"not_finite", "folded_batch_norms", "folded_pads", "joined_biases", "metrics",
-           "refused"}  # fmt: skip
+           "refused", "values"}  # fmt: skip
 """Fields whose keys are names of nodes, tensors or metrics."""
 
 WHOLE = {
-    "quantize": {"normalization", "equalization", "absorption"},
+    "quantize": {"normalization", "equalization", "absorption", "outputs"},
     "inspect": {"record", "findings"},
 }
 """Fields that the page describes elsewhere, or in words."""

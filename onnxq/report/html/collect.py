@@ -67,9 +67,10 @@ def collect(
         )
         gates = ValidateOptions(
             data=source,
+            outputs=options.outputs,
             max_drop=options.max_drop,
             min_accuracy=options.min_accuracy,
-            layers=bool(models),
+            layers=options.layers and bool(models),
         )
         validation = validate(model, models, gates, progress)
         if calibration is None and reference.quantized is None:

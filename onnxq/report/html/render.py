@@ -35,6 +35,7 @@ def render(report: Report) -> str:
         version=onnxq.__version__,
         cards=cards(report),
         metrics=validation and validation_report.metric_table(validation, paths),
+        outputs=validation and validation_report.output_table(validation, paths),
         gates=validation and validation_report.gate_table(validation),
         charts={"width": charts.WIDTH, "height": charts.HEIGHT, "box": charts.BOX_HEIGHT,
                 "curve_width": charts.CURVE_WIDTH, "curve_height": charts.CURVE_HEIGHT},

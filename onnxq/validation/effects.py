@@ -1,0 +1,162 @@
+"""What the own error of each layer, by itself, does to the outputs of the float model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.closeness import decibels
+from onnxq.data.ahead import map_ahead
+from onnxq.data.source import samples_in
+from onnxq.progress import SILENT, Advance, Progress
+from onnxq.validation.bench import Bench
+from onnxq.validation.powers import difference, power
+
+Array = NDArray[Any]
+Feeds = Mapping[str, Array]
+
+WORST = 8
+"""Layers, the worst of the first look, that are measured on all probes."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """The probes: batches that all layers are measured on, and those for the worst layers only."""
+
+    first: Sequence[Feeds]
+    rest: Sequence[Feeds]
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Powers at the parts of the outputs, each (parts,), summed over the probes.
+
+    Attributes:
+        signal: of the float model's outputs.
+        total: of the quantized model's error.
+        noise: layer output → of the error if this layer alone is quantized.
+        estimated: layers whose noise was scaled up from the first look.
+        first_look: samples of it.
+    """
+
+    signal: Array
+    total: Array
+    noise: Mapping[str, Array]
+    estimated: frozenset[str]
+    first_look: int
+
+    def relative(self, noise: Array) -> float:
+        """Σ over the parts of noise over signal; parts without a signal count for nothing."""
+        return _relative(noise, self.signal)
+
+    def sqnr(self, noise: Array) -> float:
+        """Of the worst part that has a signal, dB."""
+        return min(
+            (decibels(s, n) for s, n in zip(self.signal, noise, strict=True) if s > 0),
+            default=decibels(float(self.signal.sum()), float(noise.sum())),
+        )
+
+
+def _relative(noise: Array, signal: Array) -> float:
+    present = signal > 0
+    return float((noise[present] / signal[present]).sum())
+
+
+@dataclass(frozen=True)
+class Powers:
+    """Σ x² over samples.
+
+    Attributes:
+        signal, total: see `Effects`.
+        noise: layer output → see `Effects`; of the layers that were asked for.
+        layers: layer output → (3,) of its exact values, its error as it stands, its own error.
+    """
+
+    samples: int
+    signal: Array
+    total: Array
+    noise: Mapping[str, Array]
+    layers: Mapping[str, Array]
+
+    def __add__(self, other: Powers) -> Powers:
+        return Powers(
+            self.samples + other.samples, self.signal + other.signal, self.total + other.total,
+            {name: mine + other.noise[name] for name, mine in self.noise.items()
+             if name in other.noise},
+            {name: mine + other.layers[name] for name, mine in self.layers.items()},
+        )  # fmt: skip
+
+
+def powers(bench: Bench, feeds: Feeds, layers: Sequence[str] = ()) -> Powers:
+    """Of one batch.
+
+    Args:
+        layers: outputs of those whose effect on the model's outputs is measured.
+    """
+    exact = bench.exact_values(feeds)
+    own = bench.from_exact(bench.own, feeds, exact)
+    outputs, standing = bench.standing_values(feeds)
+    own = {name: difference(own[name], exact[name]).astype(np.float32) for name in bench.layers}
+    errors = {
+        name: np.array(
+            [
+                power(exact[name]),
+                power(difference(standing[name], exact[name])),
+                power(own[name]),
+            ]
+        )
+        for name in bench.layers
+    }
+    noise = {
+        name: bench.parts.noise(bench.with_error(exact, name, own[name]), exact)
+        if errors[name][-1] > 0
+        else np.zeros(len(bench.parts.parts))
+        for name in layers
+    }
+    total = bench.parts.noise(outputs, exact)
+    return Powers(samples_in(feeds), bench.parts.signal(exact), total, noise, errors)
+
+
+def added(
+    bench: Bench,
+    batches: Iterable[Feeds],
+    layers: Sequence[str] = (),
+    *,
+    advance: Advance = lambda _: None,
+) -> Powers:
+    """Of all batches, which run side by side; `advance` is told of their samples."""
+    nothing = np.zeros(len(bench.parts.parts))
+    total = Powers(0, nothing, nothing, dict.fromkeys(layers, nothing),
+                   dict.fromkeys(bench.layers, np.zeros(3)))  # fmt: skip
+    for each in map_ahead(lambda feeds: powers(bench, feeds, layers), batches, ahead=1):
+        total += each
+        advance(each.samples)
+    return total
+
+
+def measure_effects(
+    bench: Bench, looks: Looks, progress: Progress = SILENT
+) -> tuple[Effects, Powers]:
+    """Measure all layers on the first look, the worst of them on the other probes too.
+
+    Returns:
+        The effects, and the powers of all probes.
+    """
+    probes = sum(map(samples_in, [*looks.first, *looks.rest]))
+    with progress.track("measure layers", probes) as advance:
+        first = added(bench, looks.first, bench.layers, advance=advance)
+        order = sorted(bench.layers, key=lambda n: -_relative(first.noise[n], first.signal))
+        worst = order[:WORST] if looks.rest else order
+        whole = first + added(bench, looks.rest, worst, advance=advance)
+    # What the probes have more of than the first look, they have of every layer.
+    before = sum((first.noise[name] for name in worst), np.zeros(len(whole.signal)))
+    after = sum((whole.noise[name] for name in worst), np.zeros(len(whole.signal)))
+    factors = np.divide(after, before, out=np.ones(len(before)), where=before > 0)
+    estimated = {name: first.noise[name] * factors for name in order if name not in worst}
+    noise = {name: whole.noise[name] for name in worst} | estimated
+    effects = Effects(whole.signal, whole.total, noise, frozenset(estimated), first.samples)
+    return effects, whole

@@ -1,0 +1,110 @@
+"""The metrics that every model has: closeness to the float outputs, and accuracy of classes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from onnxq.closeness import as_array, is_float
+from onnxq.validation.metrics.protocol import Array, Closeness, Metric
+from onnxq.validation.tasks import TASK_METRICS
+
+
+@dataclass
+class TopK:
+    """Samples whose label is among the `k` classes with the highest scores, %.
+
+    The scores are the first float output, or the first output where none is float.
+    """
+
+    k: int = 1
+    hits: int = field(default=0, init=False)
+    samples: int = field(default=0, init=False)
+
+    unit = "%"
+    needs_labels = True
+
+    def update(
+        self,
+        inputs: Mapping[str, Array],  # noqa: ARG002 - the protocol's
+        outputs: Mapping[str, Array],
+        labels: Any,
+        reference: Mapping[str, Array],  # noqa: ARG002 - the protocol's
+    ) -> None:
+        """Take one batch; see `Metric.update`."""
+        arrays = [as_array(each) for each in outputs.values()]
+        found = next((each for each in arrays if is_float(each)), arrays[0])
+        scores, wanted = found.reshape(len(found), -1), np.asarray(labels)
+        if self.k == 1:
+            hits = scores.argmax(axis=1) == wanted
+        else:
+            best = np.argsort(-scores, axis=1, kind="stable")[:, : self.k]
+            hits = (best == wanted[:, None]).any(axis=1)
+        self.hits += int(hits.sum())
+        self.samples += len(wanted)
+
+    def compute(self) -> float:
+        """The share of hits, %."""
+        return 100 * self.hits / max(self.samples, 1)
+
+    def merge(self, other: TopK) -> None:
+        """Add what another instance saw."""
+        self.hits += other.hits
+        self.samples += other.samples
+
+
+@dataclass
+class SampleMean:
+    """The mean of what a function gives for each sample.
+
+    Attributes:
+        score: (first output, labels or None) of one batch → one number for each sample.
+    """
+
+    score: Callable[[Array, Any], Any]
+    total: float = field(default=0.0, init=False)
+    samples: int = field(default=0, init=False)
+
+    def update(
+        self,
+        inputs: Mapping[str, Array],  # noqa: ARG002 - the protocol's
+        outputs: Mapping[str, Array],
+        labels: Any,
+        reference: Mapping[str, Array],  # noqa: ARG002 - the protocol's
+    ) -> None:
+        """Take one batch; see `Metric.update`."""
+        values = np.asarray(self.score(next(iter(outputs.values())), labels), np.float64).ravel()
+        self.total += float(values.sum())
+        self.samples += values.size
+
+    def compute(self) -> float:
+        """The mean."""
+        return self.total / max(self.samples, 1)
+
+
+def _relative_error(decibels: float) -> float:
+    """RMS of the error over that of the outputs, %: what an SQNR says in the unit of a drop."""
+    return float(100 * 10 ** (-decibels / 20))
+
+
+METRICS: Mapping[str, Callable[..., Metric]] = MappingProxyType(
+    {
+        "top1": functools.partial(TopK, k=1),
+        "top5": functools.partial(TopK, k=5),
+        **TASK_METRICS,
+    }
+)
+"""Name → what makes an instance; the fields of a dataclass are its options."""
+
+CLOSENESS: Mapping[str, Closeness] = MappingProxyType(
+    {
+        "sqnr": Closeness("sqnr", lambda part: part.sqnr, _relative_error, unit="dB"),
+        "cosine": Closeness("cosine", lambda part: part.cosine, lambda cosine: 100 * (1 - cosine)),
+    }
+)
+"""Name → what it reads off the comparison of outputs, which is made anyway."""

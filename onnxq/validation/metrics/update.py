@@ -1,0 +1,46 @@
+"""Metrics at work: what goes wrong in the user's code is the user's to hear."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from onnxq.errors import OnnxqError, UsageError
+from onnxq.validation.metrics.load import brief
+from onnxq.validation.metrics.protocol import Array, Metric, Task
+
+
+def update(
+    task: Task,
+    metric: Metric,
+    inputs: Mapping[str, Array],
+    outputs: Mapping[str, Array],
+    labels: Any | None,
+    reference: Mapping[str, Array],
+) -> None:
+    """`metric.update`; raises `UsageError` where it fails."""
+    try:
+        metric.update(inputs, outputs, labels, reference)
+    except OnnxqError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        raise UsageError(f"metric {task.given!r} failed: {brief(error)}") from error
+
+
+def compute(task: Task, metric: Metric) -> dict[str, float]:
+    """`metric.compute` by name; a single number has the name of the metric.
+
+    Raises:
+        UsageError: it fails, or gives no number.
+    """
+    try:
+        found = metric.compute()
+        values = dict(found) if isinstance(found, Mapping) else {task.name: found}
+        values = {str(key): float(value) for key, value in values.items()}
+    except OnnxqError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        raise UsageError(f"metric {task.given!r} failed: {brief(error)}") from error
+    if not values:
+        raise UsageError(f"metric {task.given!r} gave no number")
+    return values

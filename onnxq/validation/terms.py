@@ -1,0 +1,241 @@
+"""What running models over data adds to the comparison: here, or on the workers of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.closeness import Sums, as_array, sums_of
+from onnxq.cluster import connected
+from onnxq.data.gather import run_batch
+from onnxq.data.labels import SampleLabels
+from onnxq.data.source import DataSource, samples_in
+from onnxq.errors import ModelError
+from onnxq.model.model import Model
+from onnxq.model.portable import PortableModel
+from onnxq.model.session import custom_operators
+from onnxq.progress import Advance
+from onnxq.validation.execute import Runner, runner
+from onnxq.validation.interface import check_shape, choose_outputs
+from onnxq.validation.metrics import METRICS, AnyMetric, Metric, MetricLike, Task, metric_named
+from onnxq.validation.metrics.protocol import Mergeable
+from onnxq.validation.metrics.update import update
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What to compare and how; the same on this machine and on the workers of a cluster.
+
+    Attributes:
+        models: the models for the workers, the float one first; empty where there is no cluster.
+        metrics: see `metric_named`.
+        outputs: names of those that are compared, () for all.
+        labels: the truth from a file of its own; else the data's.
+        classes: names of the model's classes, for metrics that want them.
+        returns_outputs: whether workers send outputs, for metrics that cannot be computed there.
+    """
+
+    models: tuple[PortableModel, ...]
+    metrics: tuple[MetricLike, ...]
+    executions: tuple[str, ...]
+    batch_size: int = 8
+    libraries: tuple[Path, ...] = ()
+    outputs: tuple[str, ...] = ()
+    labels: SampleLabels | None = None
+    classes: tuple[str, ...] = ()
+    returns_outputs: bool = True
+
+    @property
+    def chosen(self) -> list[AnyMetric]:
+        """The metrics as values."""
+        return [metric_named(each, self.classes) for each in self.metrics]
+
+    def for_workers(self) -> Comparison:
+        """The same with nothing in it that only this process may know, such as the user's code."""
+        tasks = [metric for metric in self.chosen if isinstance(metric, Task)]
+        merging = [task.given for task in merging_tasks(self)]
+        return replace(self, metrics=tuple(merging), returns_outputs=len(merging) < len(tasks))
+
+
+def merging_tasks(comparison: Comparison) -> list[Task]:
+    """Those of the metrics that workers compute: built in, and what they add up to can be sent."""
+    named = zip(comparison.metrics, comparison.chosen, strict=True)
+    built_in = [
+        metric
+        for given, metric in named
+        if isinstance(given, str) and given.partition(":")[0] in METRICS
+    ]
+    tasks = [metric for metric in built_in if isinstance(metric, Task)]
+    return [task for task in tasks if isinstance(task.create(), Mergeable)]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What ran at once: samples, and each model's outputs by name, the float model's first."""
+
+    feeds: Mapping[str, Array]
+    labels: Any | None
+    outputs: tuple[Mapping[str, Array], ...]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What one run adds.
+
+    Attributes:
+        start, samples: which.
+        sums: for each model and execution, the sums of its outputs.
+        metrics: the same, by name: instances that saw this run only.
+        ran: for what is computed elsewhere; None where nothing is.
+    """
+
+    start: int
+    samples: int
+    sums: tuple[Mapping[str, Sums], ...]
+    metrics: tuple[Mapping[str, Metric], ...]
+    ran: Ran | None
+
+
+def plan_of(models: Sequence[Model], executions: Sequence[str]) -> list[tuple[Model, str]]:
+    """What runs: each model with its executions; the float model on the CPU, first."""
+    return [(models[0], "cpu")] + [(m, e) for m in models[1:] for e in executions]
+
+
+def update_from(task: Task, metric: Metric, ran: Ran, number: int) -> None:
+    """Show a metric what one model and execution gave; see `Metric.update`."""
+    update(task, metric, ran.feeds, ran.outputs[number], ran.labels, ran.outputs[0])
+
+
+def measured(
+    models: Sequence[Model],
+    source: DataSource,
+    comparison: Comparison,
+    *,
+    first: int = 0,
+    step: int = 1,
+    remote: bool = False,
+) -> Iterator[Terms]:
+    """The terms of every `step`-th batch from number `first` on.
+
+    Args:
+        remote: whether this is a worker of a cluster, which computes metrics that merge.
+    """
+    plan = plan_of(models, comparison.executions)
+    names = choose_outputs(models[0], comparison.outputs)
+    runners = [runner(model, execution) for model, execution in plan]
+    merging = merging_tasks(comparison) if remote else []
+    keep = not remote or comparison.returns_outputs
+    seen: set[tuple[int, str]] = set()
+    for batch in source.batches(comparison.batch_size, first=first, step=step):
+        done = 0
+        truth: Any | None = batch.labels
+        if comparison.labels is not None:
+            truth = comparison.labels.batch(batch.start, batch.start + len(batch))
+        for feeds, outputs in run_batch(runners[0], batch.feeds):
+            samples = samples_in(feeds)
+            labels = truth if truth is None else truth[done : done + samples]
+            found = [_named(models[0], names, outputs)]
+            found += [
+                _outputs(models[0], model, run_model, names, feeds)
+                for (model, _), run_model in zip(plan[1:], runners[1:], strict=True)
+            ]
+            ran = Ran(feeds, labels, tuple(found))
+            yield Terms(
+                batch.start + done, samples,
+                tuple(_sums(models[0], model, ran, number, seen)
+                      for number, (model, _) in enumerate(plan)),
+                tuple(_instances(merging, ran, number) for number in range(len(plan))),
+                ran if keep else None,
+            )  # fmt: skip
+            done += samples
+
+
+def _named(model: Model, names: Sequence[str], outputs: Sequence[Any]) -> dict[str, Array]:
+    given = dict(zip((spec.name for spec in model.outputs), outputs, strict=True))
+    return {name: as_array(given[name]) for name in names}
+
+
+def _outputs(
+    float_model: Model,
+    model: Model,
+    run_model: Runner,
+    names: Sequence[str],
+    feeds: Mapping[str, Array],
+) -> dict[str, Array]:
+    """A quantized model's outputs for what the float model ran at once."""
+    parts = [_named(model, names, outputs) for _, outputs in run_batch(run_model, feeds)]
+    if len(parts) == 1:
+        return parts[0]
+    try:
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+    except ValueError:
+        raise ModelError(
+            f"{model.name} takes one sample at a time, {float_model.name} takes several, and "
+            "their outputs have no batch axis in common",
+            hint="quantize the model again, or export both with the same batch axis",
+        ) from None
+
+
+def _sums(
+    float_model: Model, model: Model, ran: Ran, number: int, seen: set[tuple[int, str]]
+) -> dict[str, Sums]:
+    """What one model adds; `seen` are outputs that are known to differ in shape by the data."""
+    if number == 0:
+        return {}
+    sums = sums_of(ran.outputs[0], ran.outputs[number], samples_in(ran.feeds))
+    for name, each in sums.items():
+        if each.other_shape and (number, name) not in seen:
+            seen.add((number, name))
+            wanted, got = ran.outputs[0][name].shape, ran.outputs[number][name].shape
+            check_shape(float_model, model, name, wanted, got)
+    return sums
+
+
+def _instances(tasks: Sequence[Task], ran: Ran, number: int) -> dict[str, Metric]:
+    found = {task.name: task.create() for task in tasks}
+    for task in tasks:
+        update_from(task, found[task.name], ran, number)
+    return found
+
+
+@dataclass(frozen=True)
+class _Piece:
+    source: DataSource
+    comparison: Comparison
+    first: int
+    step: int
+
+
+def measured_on_cluster(
+    source: DataSource, comparison: Comparison, address: str, advance: Advance
+) -> list[Terms]:
+    """The terms of all batches, in order, so that their sums have the bits of one process."""
+    found: list[Terms] = []
+    with connected(address) as cluster:
+        batches = None if source.count is None else -(-source.count // comparison.batch_size)
+        count = max(1, min(cluster.pieces, batches or cluster.pieces))
+        sent = comparison.for_workers()
+        pieces = [_Piece(source, sent, first, count) for first in range(count)]
+        for _, terms in cluster.map(_measure_piece, pieces):
+            found += terms
+            advance(sum(each.samples for each in terms))
+    return sorted(found, key=lambda terms: terms.start)
+
+
+def _measure_piece(piece: _Piece) -> list[Terms]:
+    """On a worker: the batches of one piece."""
+    models = [portable.unpack() for portable in piece.comparison.models]
+    with custom_operators(piece.comparison.libraries):
+        return list(
+            measured(
+                models, piece.source, piece.comparison, first=piece.first, step=piece.step,
+                remote=True,
+            )
+        )  # fmt: skip

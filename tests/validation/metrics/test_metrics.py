@@ -1,0 +1,145 @@
+"""Metrics: built in, from files and from Python, with options, over all outputs."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+import onnx
+import onnxq
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnxq.errors import UsageError
+from onnxq.model.model import Model
+from onnxq.validation.metrics import METRICS, metric_named
+from onnxq.validation.metrics import load as loading
+
+X = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
+
+
+def two_outputs():
+    """ids int64, logits: an integer output first."""
+    weight = numpy_helper.from_array(np.eye(4, 3, dtype=np.float32), "w")
+    nodes = [
+        helper.make_node("Cast", ["x"], ["ids"], to=TensorProto.INT64),
+        helper.make_node("MatMul", ["x", "w"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["N", 4]),
+         helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])], [weight],
+    )  # fmt: skip
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(made)
+    return Model(made)
+
+
+class Seen:
+    """Adds up what it is shown."""
+
+    unit = "%"
+    higher_is_better = False
+
+    def __init__(self):
+        self.batches, self.names, self.agree, self.labels = 0, set(), True, []
+
+    def update(self, inputs, outputs, labels, reference):
+        self.batches += 1
+        self.names |= {*inputs, *outputs, *reference}
+        self.agree &= all(np.array_equal(outputs[n], reference[n]) for n in reference)
+        self.labels += [] if labels is None else list(labels)
+
+    def compute(self):
+        return {"batches": self.batches, "agree": float(self.agree), "labels": len(self.labels)}
+
+
+def test_a_class_sees_inputs_and_all_outputs_by_name():
+    model = two_outputs()
+    found = onnxq.validate(model, model, {"x": X}, metrics=[Seen, "sqnr"], executions=["cpu"])
+    for row in found.rows:
+        assert row.values["Seen"] == 3
+        assert row.details["Seen"] == {"batches": 3, "agree": 1, "labels": 0}
+        assert row.units["Seen"] == "%"
+    assert found.rows[1].decisive["sqnr"] == "logits"
+    labelled = {"x": X, "labels": np.arange(20) % 3}
+    found = onnxq.validate(model, [], labelled, metrics=[Seen])
+    assert found.rows[0].details["Seen"]["labels"] == 20
+
+
+def test_a_file_holds_functions_and_classes(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        "def largest(outputs, labels):\n    assert labels is None\n    return outputs.max(axis=1)\n"
+        "class Mean:\n"
+        "    def __init__(self): self.sum, self.count = 0, 0\n"
+        "    def update(self, inputs, outputs, labels, reference):\n"
+        "        self.sum += outputs['logits'].sum(); self.count += outputs['logits'].size\n"
+        "    def compute(self): return self.sum / self.count\n"
+    )
+    file = tmp_path / "mine.py"
+    metrics = [f"{file}:largest", f"{file}:Mean"]
+    row = onnxq.validate(two_outputs(), [], {"x": X}, metrics=metrics, outputs=["logits"]).rows[0]
+    assert row.values["largest"] == pytest.approx(X[:, :3].max(axis=1).mean(), rel=1e-6)
+    assert row.values["Mean"] == pytest.approx(X[:, :3].mean(), rel=1e-5)
+
+
+def test_top1_looks_at_the_first_float_output():
+    labels = X[:, :3].argmax(axis=1)
+    row = onnxq.validate(two_outputs(), [], {"x": X, "labels": labels}, metrics=["top1"]).rows[0]
+    assert row.values["top1"] == 100
+
+
+class Order(Enum):
+    FIRST = "first"
+    LAST = "last"
+
+
+@dataclass
+class Optioned:
+    score: float = 0.5
+    count: int = 3
+    strict: bool = False
+    order: Order = Order.FIRST
+    total: float = field(default=0.0, init=False)
+
+    def update(self, inputs, outputs, labels, reference):
+        pass
+
+    def compute(self):
+        return self.score
+
+
+def test_options_are_the_fields_of_the_factory(monkeypatch):
+    monkeypatch.setattr(loading, "METRICS", {**METRICS, "optioned": Optioned})
+    made = metric_named("optioned:score=0.25, strict=true,order=last").create()
+    assert (made.score, made.count, made.strict, made.order) == (0.25, 3, True, Order.LAST)
+    for text, hint in (
+        ("optioned:scores=1", "score"),
+        ("optioned:total=1", "score, count, strict, order"),
+        ("optioned:count=1.5", "a whole number"),
+        ("optioned:order=middle", "first, last"),
+        ("top1:k=3", "none"),
+    ):
+        with pytest.raises(UsageError) as refused:
+            metric_named(text)
+        assert hint in refused.value.hint
+
+
+def test_what_is_no_metric():
+    class Half:
+        def update(self, inputs, outputs, labels, reference):
+            pass
+
+    with pytest.raises(UsageError, match=r"without compute\(\)"):
+        metric_named(Half)
+    with pytest.raises(UsageError, match="unknown metric"):
+        metric_named("top3")
+    with pytest.raises(UsageError, match=r"'sqr'.*") as refused:
+        metric_named("sqr")
+    assert "sqnr" in refused.value.hint
+
+
+def test_lower_may_be_better():
+    metric = metric_named(Seen)
+    assert metric.drop(1.0, 3.0) == 2.0
+    assert metric.reaches(1.0, 2.0)
+    assert not metric.reaches(3.0, 2.0)
