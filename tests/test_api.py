@@ -80,7 +80,7 @@ def test_recipes_of_several_commands_make_one_file():
 def test_explain_plans_a_float_model_for_a_target(int8):
     name = next(node.name for node in MODEL.proto.graph.node if node.op_type == "Conv")
     found = onnxq.explain(int8, name)
-    assert (found.node, found.becomes) == (name, "int8")
+    assert (found.node, found.becomes) == (name, "quantized")
     calibration = onnxq.calibrate(MODEL, DATA)
     texts = {
         target: str(onnxq.explain(MODEL, name, calibration=calibration, target=target).quantization)

@@ -11,7 +11,6 @@ from onnxq import api
 from onnxq.cli.machine import examine
 from onnxq.model.model import Model
 from onnxq.model.session import open_session, run
-from onnxq.report.html.collect import collect
 from onnxq.validation.bench import open_bench
 from onnxq.validation.layers import measure_layers
 from onnxq.validation.suffix import suffixes
@@ -75,9 +74,10 @@ def test_samples_of_several_lengths(target, tmp_path):
     assert found.together > 25
     assert found.sum_of_parts == pytest.approx(found.together, abs=3)
     assert not found.warning
-    page = collect(encoder(), [int8], data=data)
+    _, page = onnxq.report(encoder(), [int8], data=data)
     assert page.validation.layers
-    assert not collect(encoder(), [int8], data=data, layers=False).validation.layers
+    _, bare = onnxq.report(encoder(), [int8], data=data, layers=False)
+    assert not bare.validation.layers
 
 
 def halves():
