@@ -14,7 +14,7 @@ from onnxq.errors import ModelError, OutputError
 from onnxq.model import external
 from onnxq.model.model import Model
 from onnxq.model.session import open_session
-from onnxq.model.structure import NO_TEXT, check_structure
+from onnxq.model.structure import NO_TEXT, check_structure, check_validity
 from onnxq.records import atomic_path, temporary_beside
 
 NEWEST_OPSET = 26
@@ -153,7 +153,7 @@ def _check(proto: ModelProto, path: Path) -> None:
         raise ModelError(f"{path}: not a valid ONNX model: {wrong}")
     try:
         if not external.is_large(proto):
-            onnx.checker.check_model(proto)
+            check_validity(proto)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}") from None
     for value in (*proto.graph.input, *proto.graph.output):

@@ -21,6 +21,7 @@ from onnxq.errors import ModelError
 from onnxq.model import external
 from onnxq.model.graph import names_in_subgraphs
 from onnxq.model.model import Model
+from onnxq.model.structure import check_validity
 
 Change = Callable[["gs.Graph"], None]
 
@@ -69,7 +70,7 @@ def edit(model: Model, change: Change, *, opset: int = 0) -> Model:
     _merge_opsets(proto, result, opset)
     try:
         if not external.has_parked(proto):
-            onnx.checker.check_model(proto)
+            check_validity(proto)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(f"the rewritten graph is not valid: {error}") from error
     return Model(proto, model.source)
@@ -141,6 +142,20 @@ def _merge_opsets(proto: ModelProto, result: ModelProto, opset: int) -> None:
     for entry in proto.opset_import:
         if entry.domain in {"", "ai.onnx"}:
             entry.version = max(entry.version, opset)
+    proto.ir_version = max(proto.ir_version, lowest_ir_version(proto))
+
+
+OLDEST_IR = 8
+"""IR version that every runtime with Q/DQ per channel reads."""
+
+
+def lowest_ir_version(proto: ModelProto) -> int:
+    """The lowest IR version that the model's operator sets need, and no older than `OLDEST_IR`.
+
+    Runtimes refuse versions newer than themselves, also of models in which nothing is new.
+    """
+    needed = onnx.helper.find_min_ir_version_for(proto.opset_import, ignore_unknown=True)
+    return max(int(needed), OLDEST_IR)
 
 
 def constant(name: str, values: Any) -> gs.Constant:

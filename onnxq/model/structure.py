@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import onnx
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto
@@ -40,6 +41,26 @@ def check_structure(proto: ModelProto) -> Refusal | None:
         if wrong is not None:
             return Refusal(f"tensor {tensor.name!r} {wrong}")
     return None
+
+
+def check_validity(proto: ModelProto) -> None:
+    """ONNX's own checker, but for outputs without a shape, which ONNX Runtime takes.
+
+    Raises:
+        onnx.checker.ValidationError, ValueError: what the checker raises.
+    """
+    unshaped = [
+        index
+        for index, output in enumerate(proto.graph.output)
+        if output.type.HasField("tensor_type") and not output.type.tensor_type.HasField("shape")
+    ]
+    if unshaped:
+        checked = ModelProto()
+        checked.CopyFrom(proto)
+        for index in unshaped:
+            checked.graph.output[index].type.tensor_type.shape.SetInParent()
+        proto = checked
+    onnx.checker.check_model(proto)
 
 
 def _elem_type(info: ValueInfoProto) -> int:
