@@ -211,9 +211,8 @@ def _apply(model: Model, folds: list[_Forward]) -> Model:
             for weighted in fold.weighted:
                 there = nodes[weighted.name]
                 weight = scaled(weighted.input(1), fold.factor)
-                there.inputs[:2] = [
-                    instead[there.inputs[0].name], constant(f"{weighted.name}.scaled", weight),
-                ]  # fmt: skip
+                there.inputs[0] = instead[there.inputs[0].name]
+                there.inputs[1] = constant(f"{weighted.name}.scaled", weight)
             product.outputs = []
 
     edited = edit(model, change)

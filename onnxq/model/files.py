@@ -16,17 +16,22 @@ from onnxq.model.model import Model
 from onnxq.model.session import open_session
 from onnxq.model.structure import NO_TEXT, check_structure, check_validity
 from onnxq.records import atomic_path, temporary_beside
+from onnxq.refusal import Refusal
 
 NEWEST_OPSET = 26
 """Newest default operator set that the table was checked against. An ONNX Runtime that knows fewer
 refuses the model itself."""
+
+MOST_LINKS = 40
+"""Links that are followed from one to the next, as Linux does."""
 
 
 def load(path: str | os.PathLike[str]) -> Model:
     """Load, check and complete with inferred shapes.
 
     Args:
-        path: an .onnx file; external data must lie inside its folder.
+        path: an .onnx file, or a link to one; external data must lie beside it, or be links to
+            files beside that one.
 
     Raises:
         ModelError: the file is missing, is not ONNX, is truncated, invalid or too new, or its
@@ -83,33 +88,65 @@ def _check_versions(proto: ModelProto, path: Path) -> None:
 
 
 def _load_external_data(proto: ModelProto, path: Path) -> None:
-    """Read tensors stored in other files, which must lie in the model's own folder."""
-    folder = path.resolve().parent
+    """Read tensors stored in other files, which must lie in a folder of the model's own."""
+    folders = _folders(path)
     weights = list(proto.graph.initializer) if external.is_large(proto) else []
     parks = set(map(id, weights))
     for tensor in onnx.external_data_helper._get_all_tensors(proto):  # noqa: SLF001
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
-        _read_external(tensor, entries, folder, path, parks=id(tensor) in parks)
+        _read_external(tensor, entries, folders, path, parks=id(tensor) in parks)
+
+
+def _folders(path: Path) -> list[Path]:
+    """The folder of the model as it was named, and those of the links and the file it leads to.
+
+    A Hugging Face cache keeps a model's files as links, side by side, into one folder of blobs.
+    """
+    folders: list[Path] = []
+    for _ in range(MOST_LINKS):
+        folder = path.absolute().parent.resolve()
+        if folder not in folders:
+            folders.append(folder)
+        if not path.is_symlink():
+            break
+        path = folder / path.readlink()
+    return folders
+
+
+def _find(folders: list[Path], location: str) -> Path | Refusal:
+    """The file of this name beside the model; it may be a link into another of the folders.
+
+    That is ONNX Runtime's rule: neither the name nor a link leads out of the folders where the
+    model is.
+    """
+    outside = Refusal(f"lie outside the model's folder: {location!r}")
+    if Path(location).is_absolute() or os.path.normpath(location).startswith(".."):
+        return outside
+    for folder in folders:
+        target = folder / location
+        if not _is_file(target):
+            continue
+        real = target.resolve()
+        return real if any(each in real.parents for each in folders) else outside
+    return Refusal(f"are missing: no file {location!r} beside the model")
 
 
 def _read_external(
-    tensor: TensorProto, entries: dict[str, str], folder: Path, path: Path, *, parks: bool
+    tensor: TensorProto, entries: dict[str, str], folders: list[Path], path: Path, *, parks: bool
 ) -> None:
     where = f"{path}: external data of tensor {tensor.name!r}"
     location = entries.get("location", "")
     if not location or "\0" in location:
         raise ModelError(f"{where} name no file")
-    target = folder / location
-    if Path(location).is_absolute() or folder not in target.resolve().parents:
-        raise ModelError(f"{where} lie outside the model's folder: {location!r}")
+    target = _find(folders, location)
+    if isinstance(target, Refusal):
+        raise ModelError(f"{where} {target}")
     try:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
     except ValueError:
         raise ModelError(f"{where} have an offset or length that is no number") from None
-    if not _is_file(target):
-        raise ModelError(f"{where} are missing: no file {location!r} beside the model")
     available = target.stat().st_size - offset
     expected = external.byte_size(tensor)
     if expected is None:
@@ -121,7 +158,7 @@ def _read_external(
             f"{expected} expected, {max(available, 0)} there"
         )
     if parks and length > external.SMALL:
-        external.point_to(tensor, target.resolve(), offset, length)
+        external.point_to(tensor, target, offset, length)
         return
     with target.open("rb") as stream:
         stream.seek(offset)
