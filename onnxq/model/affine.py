@@ -169,8 +169,10 @@ def _fold_of(graph: Graph, node: Node, *, only_usual: bool) -> _Fold | None:
     op_type = biased_type(graph, weighted, row, layout) if np.any(shift) else weighted.op_type
     if not op_type:
         return None
-    scaled = _scaled(weight, gain, layout) if affine.batch_norm or np.any(gain != 1) else None
-    moved = (old * gain + shift).astype(np.float32)
+    scales = affine.batch_norm or bool(np.any(gain != 1))
+    with np.errstate(over="ignore"):  # what becomes infinite is not folded
+        scaled = _scaled(weight, gain, layout) if scales else None
+        moved = (old * gain + shift).astype(np.float32)
     if not all(np.all(np.isfinite(new)) for new in (scaled, moved) if new is not None):
         return None
     needed = affine.batch_norm or bool(layout.bias) or bool(np.any(shift))

@@ -122,7 +122,8 @@ def _find(folders: list[Path], location: str) -> Path | Refusal:
     model is.
     """
     outside = Refusal(f"lie outside the model's folder: {location!r}")
-    if Path(location).is_absolute() or os.path.normpath(location).startswith(".."):
+    first = Path(os.path.normpath(location)).parts[:1]
+    if Path(location).is_absolute() or first in {(), ("..",)}:
         return outside
     for folder in folders:
         target = folder / location

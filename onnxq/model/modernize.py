@@ -19,6 +19,9 @@ from onnxq.model.trials import difference, run_trials
 LOWEST_OPSET = 13
 """First operator set with per-channel DequantizeLinear."""
 
+OLDEST_IR = 8
+"""IR version that every runtime with Q/DQ per channel reads."""
+
 CONVERTED = 1e-5
 """Largest difference, rms over rms, of an output after the operator set was raised."""
 
@@ -45,8 +48,11 @@ def free_weights(model: Model) -> tuple[Model, int]:
 
 
 def lower_ir_version(model: Model) -> Model:
-    """The model with the lowest IR version that its operator sets need."""
-    lowest = lowest_ir_version(model.proto)
+    """The model with the lowest IR version that its operator sets need, from `OLDEST_IR` on.
+
+    Runtimes refuse versions newer than themselves, also of models in which nothing is new.
+    """
+    lowest = max(lowest_ir_version(model.proto), OLDEST_IR)
     if model.proto.ir_version == lowest:
         return model
     proto = ModelProto()

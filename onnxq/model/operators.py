@@ -113,6 +113,9 @@ LayoutOf = Callable[[Graph, Node], "WeightLayout | Refusal"]
 AxesOf = Callable[[Graph, Node, int], "tuple[int, ...] | Refusal"]
 
 
+PowerOf = Callable[[Graph, Node], "float | None"]
+
+
 def _no_axes(_graph: Graph, _node: Node, _rank: int) -> tuple[int, ...]:
     return ()
 
@@ -138,6 +141,7 @@ class Operator:
         divides, subtracts: its second operand is a divisor, or is subtracted.
         rearranges: see `Rearrangement`.
         copies: the output is its data input.
+        power: see `degree`.
         surrounded: a function that runtimes know by the constants around it and replace, with
             them, by one kernel: the Erf or Tanh of a Gelu.
         trailing: its scale and bias lie along the last axes, not along axis 1.
@@ -171,6 +175,7 @@ class Operator:
     rearranges: Rearrangement = Rearrangement.NONE
     copies: bool = False
     surrounded: bool = False
+    power: PowerOf | None = None
     trailing: bool = False
     bounds: tuple[float, float] | None = None
     float32_kernel: str = ""
@@ -350,6 +355,19 @@ def clip_bounds(graph: Graph, node: Node) -> tuple[float, float] | None:
     return bounds[0], bounds[1]
 
 
+def _product_with_itself(_graph: Graph, node: Node) -> float | None:
+    return 2.0 if len(node.inputs) == 2 and node.input(0) == node.input(1) else None
+
+
+def _exponent(graph: Graph, node: Node) -> float | None:
+    value = graph.constant(node.input(1))
+    return float(value.item()) if value is not None and value.size == 1 else None
+
+
+def _always_power(exponent: float) -> PowerOf:
+    return lambda _graph, _node: exponent
+
+
 # --- the table -------------------------------------------------------------------------------
 
 _S, _I, _O, _F, _R = ScaleRule, Int8Rule, OffsetRule, IntegerForm, Rearrangement
@@ -384,6 +402,9 @@ _ROWS = (
     Operator("Erf", _S.BARRIER, _I.FLOAT, form=_F.VALUE, surrounded=True),
     Operator("Abs", _S.HOMOGENEOUS, _I.FLOAT, form=_F.VALUE),
     Operator("Neg", _S.HOMOGENEOUS, _I.FLOAT, form=_F.VALUE),
+    Operator("Pow", _S.BARRIER, _I.FLOAT, power=_exponent),
+    Operator("Sqrt", _S.BARRIER, _I.FLOAT, power=_always_power(0.5)),
+    Operator("Log", _S.BARRIER, _I.FLOAT, power=_always_power(0.0)),
     # elementwise with several operands
     Operator("Add", _S.TIE, _I.OWN, form=_F.VALUE, data_inputs=None, offset=_O.ADDS),
     Operator("Sub", _S.TIE, _I.FLOAT, form=_F.VALUE, data_inputs=None, subtracts=True),
@@ -394,7 +415,8 @@ _ROWS = (
     Operator("Min", _S.TIE, _I.FLOAT, form=_F.VALUE,
              data_inputs=None, limits=-1, offset=_O.LIMITS),
     Operator("Where", _S.TIE, _I.FLOAT, form=_F.VALUE, data_inputs=(1, 2)),
-    Operator("Mul", _S.PRODUCT, _I.OWN, form=_F.PRODUCT, data_inputs=None),
+    Operator("Mul", _S.PRODUCT, _I.OWN, form=_F.PRODUCT, data_inputs=None,
+             power=_product_with_itself),
     Operator("Div", _S.PRODUCT, _I.FLOAT, form=_F.VALUE, data_inputs=None, divides=True),
     # pooling and reduction
     Operator("MaxPool", _S.HOMOGENEOUS, _I.SHARED,
@@ -413,7 +435,9 @@ _ROWS = (
     Operator("ReduceMin", _S.HOMOGENEOUS, _I.FLOAT, form=_F.MOVE,
              mixed_axes=_reduced_axes, offset=_O.KEEPS),
     Operator("ReduceL1", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
-    Operator("ReduceL2", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
+    Operator("ReduceL2", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes,
+             power=_always_power(1.0)),
+    Operator("ReduceSumSquare", _S.BARRIER, _I.FLOAT, power=_always_power(2.0)),
     # padding and resizing
     Operator("Pad", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_padded_axes, averages=True),
     Operator("Resize", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_resized_axes,
@@ -463,6 +487,16 @@ def offset_rule(node: Node) -> OffsetRule:
     # Only what pads with zeros is in the way: MaxPool ignores its border.
     zeros = row.offset is OffsetRule.ABSORBS or (row.averages and row.int8 is Int8Rule.OWN)
     return OffsetRule.STOPS if pads and zeros else row.offset
+
+
+def degree(graph: Graph, node: Node) -> float | None:
+    """The power of its data input that a node computes.
+
+    2 for a square, 1 for the root of a sum of squares, 0 for a logarithm, which grows less than
+    any; None where it is none of them.
+    """
+    row = operator_of(node)
+    return row.power(graph, node) if row is not None and row.power is not None else None
 
 
 CLIP = "Clip"

@@ -145,17 +145,9 @@ def _merge_opsets(proto: ModelProto, result: ModelProto, opset: int) -> None:
     proto.ir_version = max(proto.ir_version, lowest_ir_version(proto))
 
 
-OLDEST_IR = 8
-"""IR version that every runtime with Q/DQ per channel reads."""
-
-
 def lowest_ir_version(proto: ModelProto) -> int:
-    """The lowest IR version that the model's operator sets need, and no older than `OLDEST_IR`.
-
-    Runtimes refuse versions newer than themselves, also of models in which nothing is new.
-    """
-    needed = onnx.helper.find_min_ir_version_for(proto.opset_import, ignore_unknown=True)
-    return max(int(needed), OLDEST_IR)
+    """The lowest IR version that the model's operator sets need."""
+    return int(onnx.helper.find_min_ir_version_for(proto.opset_import, ignore_unknown=True))
 
 
 def constant(name: str, values: Any) -> gs.Constant:
