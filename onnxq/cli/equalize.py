@@ -50,6 +50,7 @@ def equalize(
     from onnxq import api
     from onnxq.cli import recipe
     from onnxq.report import equalization as report
+    from onnxq.report import normalization
 
     if calibration is not None and data is not None:
         raise click.UsageError("--calibration and --data exclude each other")
@@ -62,7 +63,8 @@ def equalize(
         )  # fmt: skip
     api.save(recipe.carried(equalized, click.get_current_context()), output)
     record = result.equalization
-    lines, tables = [*report.summary(record)], [*report.tables(record)]
+    lines = [*normalization.summary(result.normalization), *report.summary(record)]
+    tables = [*report.tables(record)]
     if result.centering is not None:
         lines.append(report.centering_summary(result.centering))
         lines.append(f"after that: {report.proof_text(result.change)}")

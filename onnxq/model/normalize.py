@@ -36,6 +36,9 @@ from onnxq.model.simplify import fold_usual, simplify
 from onnxq.model.widen import widen
 from onnxq.refusal import Refusal
 
+FOLDS = ("folded_batch_norms", "folded_pads", "joined_biases", "folded_factors", "merged_limits")
+"""Fields of `Normalization`, and of the record in a quantized model, that say where nodes went."""
+
 
 @dataclass(frozen=True)
 class Normalization:
@@ -81,6 +84,12 @@ class Normalization:
     copies: int = 0
     clips: int = 0
     learned: int = 0
+
+    @property
+    def folds(self) -> dict[str, dict[str, str]]:
+        """Kind of fold → node that is gone → node that does its work; see `FOLDS`."""
+        found: dict[str, dict[str, str]] = {kind: getattr(self, kind) for kind in FOLDS}
+        return found
 
 
 def normalize(model: Model, *, opset: int = 0) -> tuple[Model, Normalization]:

@@ -19,6 +19,7 @@ import onnxq
 from onnxq.calibration.statistics import Calibration
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
+from onnxq.model.normalize import FOLDS
 from onnxq.model.operators import DEQUANTIZE, Int8Rule, operator_of
 from onnxq.quantization.plan import Float
 from onnxq.records import to_plain
@@ -73,9 +74,7 @@ def details_json(result: QuantizationResult, calibration: Calibration) -> str:
         "onnxq": onnxq.__version__,
         "target": plan.target.name,
         "options": plan.options,
-        "folded_batch_norms": result.normalization.folded_batch_norms,
-        "folded_pads": result.normalization.folded_pads,
-        "joined_biases": result.normalization.joined_biases,
+        **result.normalization.folds,
         "fused": {
             name: status.fused_into
             for name, status in plan.nodes.items()
@@ -124,7 +123,7 @@ def details(model: Model) -> Details:
     learnables: list[Learnable] = []
     layers: list[str] = []
     inside: dict[str, list[str]] = {}
-    for kind in ("folded_batch_norms", "joined_biases", "fused"):
+    for kind in (*FOLDS, "fused"):
         for name, host in record.get(kind, {}).items():
             inside.setdefault(host, []).append(name)
     for node in quantized:

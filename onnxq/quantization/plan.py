@@ -203,7 +203,7 @@ def _eligible(
     data = [name for name in row.data_of(node) if graph.constant(name) is None]
     missing = [name for name in (*data, *node.outputs[:1]) if not graph.is_float(name)]
     if missing:
-        return Float(f"{missing[0]!r} is not float32")
+        return Float(graph.why_not_float(missing[0]))
     unseen = [name for name in data if name not in calibration.tensors]
     if row.int8 is not Int8Rule.WEIGHTED:
         return Quantized()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxq.quantization.plan import Float, QuantizationPlan, Quantized
 from onnxq.report import equalization as equalization_report
+from onnxq.report import normalization as normalization_report
 from onnxq.report.table import Table, count, number, table
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def summary(result: QuantizationResult) -> Iterator[str]:
         f"{count(len(plan.nodes), 'node')} in int8, {fused:,} more fused into them; "
         f"{count(folded, 'batch norm')} folded"
     )
+    yield from normalization_report.summary(result.normalization)
     if result.equalization is not None:
         yield from equalization_report.summary(result.equalization)
         if result.equalization.clips:

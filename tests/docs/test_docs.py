@@ -326,6 +326,7 @@ def test_makefile_rules_run(workplace: Path):
 # --- JSON ------------------------------------------------------------------------------------
 
 BY_NAME = {"not_finite", "folded_batch_norms", "folded_pads", "joined_biases", "metrics",
+           "folded_factors", "merged_limits", "moved_activations", "taken_apart", "left_fused",
            "refused"}  # fmt: skip
 """Fields whose keys are names of nodes, tensors or metrics."""
 
@@ -340,6 +341,11 @@ OFTEN_EMPTY = {
     "normalization.folded_batch_norms.NAME",
     "normalization.folded_pads.NAME",
     "normalization.joined_biases.NAME",
+    "normalization.folded_factors.NAME",
+    "normalization.merged_limits.NAME",
+    "normalization.moved_activations.NAME",
+    "normalization.taken_apart.NAME",
+    "normalization.left_fused.NAME",
     "rolled_back[]",
     "options.include[]",
     "options.exclude[]",

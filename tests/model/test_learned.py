@@ -101,9 +101,8 @@ def recognizer(output, opset=11):
         helper.make_node("Softmax", ["l"], ["y"], name="y", axis=2),
     ]
     weights = {"w": random(6, 3, 3, 3), "v": random(6, 5), "two": np.array([2])}
-    proto = built(nodes, [info("x", ["N", 3, 8, "W"])], [output], weights, opset=opset,
+    return built(nodes, [info("x", ["N", 3, 8, "W"])], [output], weights, opset=opset,
                   ir_version=6 if opset < 13 else 8)  # fmt: skip
-    return proto
 
 
 @pytest.mark.parametrize("opset", [11, 17])
