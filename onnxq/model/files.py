@@ -13,6 +13,7 @@ from onnx import ModelProto, TensorProto
 from onnxq.errors import ModelError, OutputError
 from onnxq.model import external
 from onnxq.model.model import Model
+from onnxq.model.plugins import cut_off, cut_plugins, put_back
 from onnxq.model.session import open_session
 from onnxq.model.structure import NO_TEXT, check_structure, check_validity
 from onnxq.records import atomic_path, temporary_beside
@@ -42,6 +43,10 @@ def load(path: str | os.PathLike[str]) -> Model:
     _check_versions(proto, path)
     _load_external_data(proto, path)
     _check(proto, path)
+    try:
+        proto = cut_plugins(proto)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error.message}", hint=error.hint) from None
     _drop_repeated_names(proto)
     return Model(_with_shapes(proto), path)
 
@@ -244,8 +249,9 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
         return
     old = _data_files(path)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(model.proto.SerializeToString(deterministic=True))
-        open_session(temporary)
+        temporary.write_bytes(put_back(model.proto).SerializeToString(deterministic=True))
+        # ONNX Runtime knows no plugin: then it loads what comes before.
+        open_session(temporary if cut_off(model.proto) is None else model)
     _remove(old, path)
 
 
@@ -255,7 +261,7 @@ def _save_with_data(proto: ModelProto, path: Path) -> None:
         data = temporary.with_name(temporary.name + ".data")
         try:
             with data.open("wb") as stream:
-                split = external.write_split(proto, stream, "")
+                split = external.write_split(put_back(proto), stream, "")
                 os.fsync(stream.fileno())
             name = external.data_name(path, data)
             for tensor in split.graph.initializer:
@@ -267,7 +273,7 @@ def _save_with_data(proto: ModelProto, path: Path) -> None:
             existed = final.exists()
             data.replace(final)
             try:
-                open_session(temporary)
+                open_session(temporary if cut_off(proto) is None else proto)
             except BaseException:
                 if not existed:
                     final.unlink(missing_ok=True)

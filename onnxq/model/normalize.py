@@ -30,6 +30,7 @@ from onnxq.model.modernize import (
     raise_opset,
 )
 from onnxq.model.operators import is_dequantize, is_quantize, operator_of
+from onnxq.model.plugins import names_of_plugins
 from onnxq.model.rewrite import edit
 from onnxq.model.shapes import fix_reshapes
 from onnxq.model.simplify import fold_usual, simplify
@@ -64,6 +65,8 @@ class Normalization:
         copies: number of nodes that changed nothing, removed.
         clips: number of Min and Max nodes with a constant that are Clip now.
         learned: number of tensors whose type or axes only ONNX Runtime told.
+        plugins: operators at the end that ONNX Runtime does not know; they come back when the model
+            is saved.
     """
 
     folded_batch_norms: dict[str, str]
@@ -84,6 +87,7 @@ class Normalization:
     copies: int = 0
     clips: int = 0
     learned: int = 0
+    plugins: tuple[str, ...] = ()
 
     @property
     def folds(self) -> dict[str, dict[str, str]]:
@@ -121,6 +125,7 @@ def normalize(model: Model, *, opset: int = 0) -> tuple[Model, Normalization]:
         simpler.folded.batch_norms, pads, simpler.folded.biases, constants + more, raised_from,
         renamed, widened, freed, inlined, unused, simpler.folded.factors, simpler.merged,
         simpler.moved, apart.differences, apart.kept, simpler.copies, simpler.clips, learned,
+        tuple(names_of_plugins(model.proto)),
     )  # fmt: skip
 
 

@@ -20,5 +20,10 @@ def summary(done: Normalization) -> Iterator[str]:
             f"took {count(len(done.taken_apart), 'fused operator')} of ONNX Runtime apart: "
             f"differences up to {worst:.1e} of the rms"
         )
+    if done.plugins:
+        yield (
+            f"left {', '.join(done.plugins)} at the end as it is: ONNX Runtime does not know it; "
+            "what it reads is measured"
+        )
     for name, reason in done.left_fused.items():
         yield f"left {name} as it is: {reason}"

@@ -346,6 +346,7 @@ OFTEN_EMPTY = {
     "normalization.moved_activations.NAME",
     "normalization.taken_apart.NAME",
     "normalization.left_fused.NAME",
+    "normalization.plugins[]",
     "rolled_back[]",
     "options.include[]",
     "options.exclude[]",
