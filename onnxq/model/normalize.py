@@ -18,7 +18,7 @@ from onnx import ModelProto
 from onnxq.model.constants import fold_constants
 from onnxq.model.factors import fold_gemm_factors
 from onnxq.model.files import infer_shapes
-from onnxq.model.fused import take_apart
+from onnxq.model.fused import TakenApart, take_apart
 from onnxq.model.graph import Graph, Node
 from onnxq.model.learned import correct_outputs, learn_types
 from onnxq.model.model import Model
@@ -115,10 +115,10 @@ def normalize(model: Model, *, opset: int = 0) -> tuple[Model, Normalization]:
     model, constants = fold_constants(model)
     model = fix_reshapes(model)
     model, learned = learn_types(model)
-    model, apart = take_apart(model)
+    quantized = any(is_quantize(node) or is_dequantize(node) for node in Graph(model).nodes)
+    model, apart = (model, TakenApart({}, {})) if quantized else take_apart(model)
     model, more = fold_constants(model) if apart.differences else (model, 0)
     model = fold_gemm_factors(model)
-    quantized = any(is_quantize(node) or is_dequantize(node) for node in Graph(model).nodes)
     model, simpler = fold_usual(model) if quantized else simplify(model)
     model, pads = _fold_pads(model)
     return lower_ir_version(infer_shapes(model)), Normalization(
