@@ -379,6 +379,20 @@ def test_the_source_is_left_alone():
     assert proto.SerializeToString(deterministic=True) == before
 
 
+def test_a_quantized_model_is_not_simplified():
+    """Which kernels run integers depends on what stands beside what."""
+    b = Builder()
+    scale, zero = b.const(np.float32(0.1)), b.const(np.zeros((), np.int8))
+    x = b.op("QuantizeLinear", b.input(3, 4, 4), scale, zero)
+    x = b.op("DequantizeLinear", x, scale, zero, shape=(3, 4, 4))
+    x = b.op("Mul", b.conv(x, 4), b.const(np.float32([0.5])))
+    x = b.op("Identity", b.op("Min", b.op("Relu", x), b.const(np.float32(6))))
+    proto = b.proto(b.op("Relu", b.op("Flatten", x, shape=(64,))))
+    model, record = normalize(Model(proto))
+    assert types(model) == [node.op_type for node in proto.graph.node]
+    assert (record.copies, record.clips, record.folded_factors) == (0, 0, {})
+
+
 def test_metadata_survive_folding():
     b = Builder()
     proto = b.proto(b.op("Relu", b.batch_norm(b.conv(b.input(3, 4, 4), 4, name="conv"))))
