@@ -18,7 +18,6 @@ from onnx import ModelProto
 from onnxq.model.constants import fold_constants
 from onnxq.model.factors import fold_gemm_factors
 from onnxq.model.files import infer_shapes
-from onnxq.model.fused import TakenApart, take_apart
 from onnxq.model.graph import Graph, Node
 from onnxq.model.learned import correct_outputs, learn_types
 from onnxq.model.model import Model
@@ -34,6 +33,7 @@ from onnxq.model.plugins import names_of_plugins
 from onnxq.model.rewrite import edit
 from onnxq.model.shapes import fix_reshapes
 from onnxq.model.simplify import fold_usual, simplify
+from onnxq.model.take_apart import TakenApart, take_apart
 from onnxq.model.widen import widen
 from onnxq.refusal import Refusal
 

@@ -5,10 +5,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxq.model.files import infer_shapes
-from onnxq.model.fused import EXACT, FUSED, take_apart
+from onnxq.model.fused import FUSED
 from onnxq.model.learned import learn_types
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
+from onnxq.model.take_apart import EXACT, take_apart
 from onnxq.model.trials import difference, run_trials
 
 RNG = np.random.default_rng(0)
