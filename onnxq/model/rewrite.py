@@ -70,7 +70,7 @@ def edit(model: Model, change: Change, *, opset: int = 0) -> Model:
     _merge_opsets(proto, result, opset)
     try:
         if not external.has_parked(proto):
-            check_validity(proto)
+            check_validity(proto, model.proto)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(f"the rewritten graph is not valid: {error}") from error
     return Model(proto, model.source)

@@ -53,10 +53,13 @@ def check_structure(proto: ModelProto) -> Refusal | None:
     return None
 
 
-def check_validity(proto: ModelProto) -> None:
+def check_validity(proto: ModelProto, source: ModelProto | None = None) -> None:
     """ONNX's own checker, but for what ONNX Runtime takes although ONNX does not.
 
     That are outputs without a shape, and operators of its own in the default domain.
+
+    Args:
+        source: the model that this one was made from: it has all such operators already.
 
     Raises:
         onnx.checker.ValidationError, ValueError: what the checker raises.
@@ -66,7 +69,12 @@ def check_validity(proto: ModelProto) -> None:
         for index, output in enumerate(proto.graph.output)
         if output.type.HasField("tensor_type") and not output.type.tensor_type.HasField("shape")
     ]
-    foreign = [i for i, node in enumerate(proto.graph.node) if not has_schema(proto, node)]
+    nodes = enumerate(proto.graph.node)
+    before = None if source is None else {node.op_type for node in source.graph.node}
+    foreign = [
+        i for i, node in nodes
+        if not has_schema(proto, node) and (before is None or node.op_type in before)
+    ]  # fmt: skip
     if unshaped or foreign:
         checked = ModelProto()
         checked.CopyFrom(proto)
