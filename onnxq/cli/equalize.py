@@ -39,6 +39,7 @@ def equalize(
     from onnxq.model.recipes import with_recipe
     from onnxq.options import recipe
     from onnxq.report import equalization as report
+    from onnxq.report import normalization
 
     if chosen.calibration is not None and chosen.data is not None:
         raise click.UsageError("--calibration and --data exclude each other")
@@ -48,7 +49,8 @@ def equalize(
         equalized, result = run(loaded, chosen, terminal.progress)
     save(with_recipe(equalized, "equalize", recipe.written(chosen)), output)
     record = result.equalization
-    lines, tables = [*report.summary(record)], [*report.tables(record)]
+    lines = [*normalization.summary(result.normalization), *report.summary(record)]
+    tables = [*report.tables(record)]
     if result.centering is not None:
         lines.append(report.centering_summary(result.centering))
         lines.append(f"after that: {report.proof_text(result.change)}")

@@ -163,7 +163,10 @@ def _layer(graph: Graph, quantizer: Node) -> _Layer:
 def _compare(graph: Graph, layer: _Layer, values: Mapping[str, Array], provider: str) -> None:
     if layer.session is None:
         inputs = {
-            name: (onnx.helper.np_dtype_to_tensor_dtype(values[name].dtype), values[name].ndim)
+            name: (
+                onnx.helper.np_dtype_to_tensor_dtype(values[name].dtype),
+                [None] * values[name].ndim,
+            )
             for name in layer.inputs
         }
         layer.session, layer.kernels = _open(

@@ -260,7 +260,8 @@ class _Finder:
 
     def _non_float(self, row: Operator, node: Node) -> Refusal | None:
         floats = [name for name in row.data_of(node) if self._is_activation(name)]
-        return Refusal("its output is not float32") if floats else None
+        wrong = [name for name in node.outputs if name and not self.graph.is_float(name)]
+        return Refusal(self.graph.why_not_float(wrong[0])) if floats and wrong else None
 
     def _linear(self, row: Operator, node: Node) -> Refusal | None:
         layout = weight_layout(self.graph, node)

@@ -1,6 +1,7 @@
 """The bias of a weighted operator: an input of its own, or the constant of the Add behind it.
 
-Exporters write a linear layer as MatMul and Add, since MatMul takes no bias.
+Exporters write a linear layer as MatMul and Add, since MatMul takes no bias; of matrices it is Gemm
+once `onnxq.model.affine` has been here, in more axes both stay.
 """
 
 from __future__ import annotations
@@ -12,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.model.graph import Graph, Node
-from onnxq.model.model import Model
-from onnxq.model.operators import OffsetRule, Operator, operator_of, weight_layout
-from onnxq.model.rewrite import constant, edit
+from onnxq.model.operators import OffsetRule, operator_of
 from onnxq.model.weights import WeightLayout
 from onnxq.refusal import Refusal
 
@@ -68,69 +67,3 @@ def _addition(graph: Graph, node: Node) -> tuple[Node, int, Array] | None:
     if value is None or rank is None or graph.rank(add.output) != rank:
         return None
     return add, position, value
-
-
-# --- joining ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Join:
-    weighted: Node
-    add: Node
-    op_type: str
-    bias: Array
-
-
-def join_biases(model: Model) -> tuple[Model, dict[str, str]]:
-    """Give weighted nodes without a bias the constant added behind them: one kernel less.
-
-    A MatMul of matrices becomes the operator that is one with a bias, Gemm; in more axes it stays.
-
-    Returns:
-        The model, and Add node → weighted node.
-    """
-    graph = Graph(model)
-    joins = [join for node in graph.nodes if (join := _join_of(graph, node)) is not None]
-    if not joins:
-        return model, {}
-
-    def change(gs_graph: Any) -> None:
-        nodes = {node.name: node for node in gs_graph.nodes}
-        for join in joins:
-            weighted, add = nodes[join.weighted.name], nodes[join.add.name]
-            weighted.op = join.op_type
-            bias = constant(f"{join.weighted.name}.bias_joined", join.bias)
-            weighted.inputs = [*weighted.inputs[:2], bias]
-            weighted.outputs = list(add.outputs)
-            add.outputs = []
-            # Without a bias its factor was idle.
-            weighted.attrs.pop("beta", None)
-
-    return edit(model, change), {join.add.name: join.weighted.name for join in joins}
-
-
-def _join_of(graph: Graph, node: Node) -> _Join | None:
-    layout, row = weight_layout(graph, node), operator_of(node)
-    if isinstance(layout, Refusal) or row is None or layout.bias:
-        return None
-    op_type = _biased(graph, node, row, layout)
-    found = _addition(graph, node)
-    rank = graph.rank(node.output)
-    if not op_type or found is None or rank is None:
-        return None
-    add, _, value = found
-    # The bias must be one number for each output channel, and change nothing about the shape.
-    sizes = [1] * (rank - value.ndim) + list(value.shape)
-    along = sizes.pop(layout.output_axis)
-    if along not in {1, layout.outputs} or any(size != 1 for size in sizes):
-        return None
-    bias = np.broadcast_to(value.ravel(), (layout.outputs,))
-    return _Join(node, add, op_type, bias.astype(np.float32))
-
-
-def _biased(graph: Graph, node: Node, row: Operator, layout: WeightLayout) -> str:
-    """The operator that computes the node and a bias; "" for none."""
-    if layout.takes_bias:
-        return node.op_type
-    matrices = graph.rank(node.input(layout.data)) == len(layout.shape) == 2
-    return row.with_bias if matrices else ""

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
 from onnxq.errors import ModelError, OutputError
 from onnxq.model import external
+from onnxq.model.external_files import read_data
 from onnxq.model.model import Model
+from onnxq.model.plugins import cut_off, cut_plugins, put_back
 from onnxq.model.session import open_session
-from onnxq.model.structure import NO_TEXT, check_structure
+from onnxq.model.structure import NO_TEXT, check_structure, check_validity
 from onnxq.records import atomic_path, temporary_beside
 
 NEWEST_OPSET = 26
@@ -26,7 +28,8 @@ def load(path: str | os.PathLike[str]) -> Model:
     """Load, check and complete with inferred shapes.
 
     Args:
-        path: an .onnx file; external data must lie inside its folder.
+        path: an .onnx file, or a link to one; external data must lie beside it, or be links to
+            files beside that one.
 
     Raises:
         ModelError: the file is missing, is not ONNX, is truncated, invalid or too new, or its
@@ -35,8 +38,12 @@ def load(path: str | os.PathLike[str]) -> Model:
     path = Path(path)
     proto = _parse(path)
     _check_versions(proto, path)
-    _load_external_data(proto, path)
+    read_data(proto, path)
     _check(proto, path)
+    try:
+        proto = cut_plugins(proto)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error.message}", hint=error.hint) from None
     _drop_repeated_names(proto)
     return Model(_with_shapes(proto), path)
 
@@ -82,54 +89,6 @@ def _check_versions(proto: ModelProto, path: Path) -> None:
         )
 
 
-def _load_external_data(proto: ModelProto, path: Path) -> None:
-    """Read tensors stored in other files, which must lie in the model's own folder."""
-    folder = path.resolve().parent
-    weights = list(proto.graph.initializer) if external.is_large(proto) else []
-    parks = set(map(id, weights))
-    for tensor in onnx.external_data_helper._get_all_tensors(proto):  # noqa: SLF001
-        if tensor.data_location != TensorProto.EXTERNAL:
-            continue
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        _read_external(tensor, entries, folder, path, parks=id(tensor) in parks)
-
-
-def _read_external(
-    tensor: TensorProto, entries: dict[str, str], folder: Path, path: Path, *, parks: bool
-) -> None:
-    where = f"{path}: external data of tensor {tensor.name!r}"
-    location = entries.get("location", "")
-    if not location or "\0" in location:
-        raise ModelError(f"{where} name no file")
-    target = folder / location
-    if Path(location).is_absolute() or folder not in target.resolve().parents:
-        raise ModelError(f"{where} lie outside the model's folder: {location!r}")
-    try:
-        offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
-    except ValueError:
-        raise ModelError(f"{where} have an offset or length that is no number") from None
-    if not _is_file(target):
-        raise ModelError(f"{where} are missing: no file {location!r} beside the model")
-    available = target.stat().st_size - offset
-    expected = external.byte_size(tensor)
-    if expected is None:
-        raise ModelError(f"{where} have a type or shape that cannot be stored outside the model")
-    length = expected if length < 0 else length
-    if offset < 0 or length != expected or length > available:
-        raise ModelError(
-            f"{where} do not fit {location!r}: {length} bytes at offset {offset}, "
-            f"{expected} expected, {max(available, 0)} there"
-        )
-    if parks and length > external.SMALL:
-        external.point_to(tensor, target.resolve(), offset, length)
-        return
-    with target.open("rb") as stream:
-        stream.seek(offset)
-        tensor.raw_data = stream.read(length)
-    tensor.ClearField("external_data")
-    tensor.ClearField("data_location")
-
-
 def _drop_repeated_names(proto: ModelProto) -> None:
     """Leave a node name to the first that has it: ONNX Runtime takes nodes without, but no two."""
     taken: set[str] = set()
@@ -139,13 +98,6 @@ def _drop_repeated_names(proto: ModelProto) -> None:
         taken.add(node.name)
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name too long, or one that this file system cannot hold
-        return False
-
-
 def _check(proto: ModelProto, path: Path) -> None:
     # Before anything is sized by what they claim; the checker does not look at all of it.
     wrong = check_structure(proto)
@@ -153,7 +105,7 @@ def _check(proto: ModelProto, path: Path) -> None:
         raise ModelError(f"{path}: not a valid ONNX model: {wrong}")
     try:
         if not external.is_large(proto):
-            onnx.checker.check_model(proto)
+            check_validity(proto)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}") from None
     for value in (*proto.graph.input, *proto.graph.output):
@@ -186,7 +138,7 @@ def infer_shapes(model: Model) -> Model:
 def read_written(path: Path) -> Model:
     """A model that `external.write` wrote."""
     proto = _parse(path)
-    _load_external_data(proto, path)
+    read_data(proto, path)
     return Model(proto, path)
 
 
@@ -206,8 +158,9 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
         return
     old = _data_files(path)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(model.proto.SerializeToString(deterministic=True))
-        open_session(temporary)
+        temporary.write_bytes(put_back(model.proto).SerializeToString(deterministic=True))
+        # ONNX Runtime knows no plugin: then it loads what comes before.
+        open_session(temporary if cut_off(model.proto) is None else model)
     _remove(old, path)
 
 
@@ -217,7 +170,7 @@ def _save_with_data(proto: ModelProto, path: Path) -> None:
         data = temporary.with_name(temporary.name + ".data")
         try:
             with data.open("wb") as stream:
-                split = external.write_split(proto, stream, "")
+                split = external.write_split(put_back(proto), stream, "")
                 os.fsync(stream.fileno())
             name = external.data_name(path, data)
             for tensor in split.graph.initializer:
@@ -229,7 +182,7 @@ def _save_with_data(proto: ModelProto, path: Path) -> None:
             existed = final.exists()
             data.replace(final)
             try:
-                open_session(temporary)
+                open_session(temporary if cut_off(proto) is None else proto)
             except BaseException:
                 if not existed:
                     final.unlink(missing_ok=True)

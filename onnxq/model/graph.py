@@ -164,6 +164,13 @@ class Graph:
         """Whether the tensor is float32, the only type onnxq quantizes."""
         return self.elem_type(name) == onnx.TensorProto.FLOAT
 
+    def why_not_float(self, name: str) -> str:
+        """Says of a tensor that is not known to be float32 what it is."""
+        kind = self.elem_type(name)
+        if not kind:
+            return f"the type of {name!r} is unknown"
+        return f"{name!r} is {onnx.helper.tensor_dtype_to_np_dtype(kind)}, not float32"
+
     @cached_property
     def activations(self) -> tuple[str, ...]:
         """Float tensors computed from the inputs, in the order they appear."""

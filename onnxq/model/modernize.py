@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+
 import numpy as np
 import onnx
 import onnx.inliner
@@ -11,9 +13,17 @@ from onnxq.errors import ModelError
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model, TensorSpec
+from onnxq.model.rewrite import lowest_ir_version
+from onnxq.model.trials import difference, run_trials
 
 LOWEST_OPSET = 13
 """First operator set with per-channel DequantizeLinear."""
+
+OLDEST_IR = 8
+"""IR version that every runtime with Q/DQ per channel reads."""
+
+CONVERTED = 1e-5
+"""Largest difference, rms over rms, of an output after the operator set was raised."""
 
 FREE_WEIGHTS = 4
 """First IR version in which an initializer need not be a graph input too."""
@@ -35,6 +45,20 @@ def free_weights(model: Model) -> tuple[Model, int]:
     proto.graph.input.extend(kept)
     proto.ir_version = FREE_WEIGHTS
     return Model(proto, model.source), count
+
+
+def lower_ir_version(model: Model) -> Model:
+    """The model with the lowest IR version that its operator sets need, from `OLDEST_IR` on.
+
+    Runtimes refuse versions newer than themselves, also of models in which nothing is new.
+    """
+    lowest = max(lowest_ir_version(model.proto), OLDEST_IR)
+    if model.proto.ir_version == lowest:
+        return model
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    proto.ir_version = lowest
+    return Model(proto, model.source)
 
 
 def inline_functions(model: Model) -> tuple[Model, int]:
@@ -63,7 +87,8 @@ def raise_opset(model: Model, opset: int = LOWEST_OPSET) -> tuple[Model, int]:
     if not 0 < model.opset < opset:
         return model, 0
     raised = _converted(model, opset)
-    if _interface(raised) != _interface(model):
+    change = _change(model, raised)
+    if change is Change.INTERFACE or (change is Change.KNOWN and not _agree(model, raised)):
         raise ModelError(
             f"{model.name}: raising opset {model.opset} to {opset} would change its inputs "
             "or outputs",
@@ -72,11 +97,40 @@ def raise_opset(model: Model, opset: int = LOWEST_OPSET) -> tuple[Model, int]:
     return raised, model.opset
 
 
+class Change(enum.Enum):
+    """What a conversion did to the inputs and outputs of a model."""
+
+    NONE = "none"
+    KNOWN = "known"
+    """The number of axes of some is known in only one of the two."""
+    INTERFACE = "interface"
+
+
+def _change(before: Model, after: Model) -> Change:
+    pairs = list(zip(_interface(before), _interface(after), strict=False))
+    if len(_interface(before)) != len(_interface(after)):
+        return Change.INTERFACE
+    if any(a[:2] != b[:2] or (None not in {a[2], b[2]} and a[2] != b[2]) for a, b in pairs):
+        return Change.INTERFACE
+    return Change.NONE if all(a == b for a, b in pairs) else Change.KNOWN
+
+
 def _interface(model: Model) -> list[tuple[str, object, int | None]]:
     def seen(spec: TensorSpec) -> tuple[str, object, int | None]:
         return spec.name, spec.dtype, None if spec.shape is None else len(spec.shape)
 
     return [seen(spec) for spec in (*model.inputs, *model.outputs)]
+
+
+def _agree(before: Model, after: Model) -> bool:
+    """Whether both compute the same of random inputs."""
+    names = [spec.name for spec in before.outputs]
+    first, second = run_trials(before, names), run_trials(after, names)
+    return len(first) == len(second) > 0 and all(
+        run.keys() == other.keys()
+        and all(difference(run[name], other[name]) <= CONVERTED for name in run)
+        for run, other in zip(first, second, strict=True)
+    )
 
 
 def _converted(model: Model, opset: int) -> Model:

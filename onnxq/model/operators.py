@@ -103,8 +103,23 @@ _IMPLIED = {
     QuantizedRule.SHARED: IntegerForm.MOVE,
 }
 
+
+class Rearrangement(enum.Enum):
+    """What an operator does to the places of its elements, whose values it leaves as they are."""
+
+    NONE = "none"
+    """It computes, drops or repeats elements."""
+    AXES = "axes"
+    """It adds, drops or reorders whole axes: the output has each element once."""
+    ELEMENTS = "elements"
+    """The output has each element once, at any place."""
+
+
 LayoutOf = Callable[[Graph, Node], "WeightLayout | Refusal"]
 AxesOf = Callable[[Graph, Node, int], "tuple[int, ...] | Refusal"]
+
+
+PowerOf = Callable[[Graph, Node], "float | None"]
 
 
 def _no_axes(_graph: Graph, _node: Node, _rank: int) -> tuple[int, ...]:
@@ -129,10 +144,16 @@ class Operator:
         with_bias: the operator that multiplies matrices as this one does and takes a bias besides.
         reshapes: its second input is the shape of its output.
         contracts: multiplies two activation matrices where no operand is a constant weight.
-        divides: its second operand is a divisor.
+        divides, subtracts: its second operand is a divisor, or is subtracted.
+        rearranges: see `Rearrangement`.
+        copies: the output is its data input.
+        power: see `degree`.
+        surrounded: a function that runtimes know by the constants around it and replace, with
+            them, by one kernel: the Erf or Tanh of a Gelu.
         trailing: its scale and bias lie along the last axes, not along axis 1.
         fuses: runs inside the weighted operator before it, on every target.
-        limits: keeps the smaller, or the larger, of its operands: with a constant one, a bound.
+        limits: keeps the smaller (-1) or the larger (1) of its operands: with a constant one, a
+            bound. 0 for other operators.
         bounds: fixed range of the output, where the function has one.
         offset: see `OffsetRule`; where `offset_rule` finds padding in the way, it stops.
         float32_kernel: what ONNX Runtime's CPU provider makes of it between DQ and Q. The kernel
@@ -151,11 +172,16 @@ class Operator:
     mixed_axes: AxesOf = _no_axes
     data_inputs: tuple[int, ...] | None = (0,)
     fuses: bool = False
-    limits: bool = False
+    limits: int = 0
     with_bias: str = ""
     reshapes: bool = False
     contracts: bool = False
     divides: bool = False
+    subtracts: bool = False
+    rearranges: Rearrangement = Rearrangement.NONE
+    copies: bool = False
+    surrounded: bool = False
+    power: PowerOf | None = None
     trailing: bool = False
     bounds: tuple[float, float] | None = None
     float32_kernel: str = ""
@@ -334,9 +360,22 @@ def clip_bounds(graph: Graph, node: Node) -> tuple[float, float] | None:
     return bounds[0], bounds[1]
 
 
+def _product_with_itself(_graph: Graph, node: Node) -> float | None:
+    return 2.0 if len(node.inputs) == 2 and node.input(0) == node.input(1) else None
+
+
+def _exponent(graph: Graph, node: Node) -> float | None:
+    value = graph.constant(node.input(1))
+    return float(value.item()) if value is not None and value.size == 1 else None
+
+
+def _always_power(exponent: float) -> PowerOf:
+    return lambda _graph, _node: exponent
+
+
 # --- the table -------------------------------------------------------------------------------
 
-_S, _I, _O, _F = ScaleRule, QuantizedRule, OffsetRule, IntegerForm
+_S, _I, _O, _F, _R = ScaleRule, QuantizedRule, OffsetRule, IntegerForm, Rearrangement
 
 _ROWS = (
     # weighted
@@ -362,23 +401,27 @@ _ROWS = (
     Operator("HardSigmoid", _S.BARRIER, _I.FLOAT, form=_F.VALUE, bounds=(0.0, 1.0)),
     Operator("HardSwish", _S.BARRIER, _I.FLOAT, form=_F.VALUE),
     Operator("Softmax", _S.BARRIER, _I.FLOAT, bounds=(0.0, 1.0)),
-    Operator("Tanh", _S.BARRIER, _I.FLOAT, form=_F.VALUE, bounds=(-1.0, 1.0)),
+    Operator("Tanh", _S.BARRIER, _I.FLOAT, form=_F.VALUE, bounds=(-1.0, 1.0), surrounded=True),
     Operator("Gelu", _S.BARRIER, _I.FLOAT, form=_F.VALUE),
     Operator("Elu", _S.BARRIER, _I.FLOAT, form=_F.VALUE),
-    Operator("Erf", _S.BARRIER, _I.FLOAT, form=_F.VALUE),
+    Operator("Erf", _S.BARRIER, _I.FLOAT, form=_F.VALUE, surrounded=True),
     Operator("Abs", _S.HOMOGENEOUS, _I.FLOAT, form=_F.VALUE),
     Operator("Neg", _S.HOMOGENEOUS, _I.FLOAT, form=_F.VALUE),
+    Operator("Pow", _S.BARRIER, _I.FLOAT, power=_exponent),
+    Operator("Sqrt", _S.BARRIER, _I.FLOAT, power=_always_power(0.5)),
+    Operator("Log", _S.BARRIER, _I.FLOAT, power=_always_power(0.0)),
     # elementwise with several operands
     Operator("Add", _S.TIE, _I.OWN, form=_F.VALUE, data_inputs=None, offset=_O.ADDS),
-    Operator("Sub", _S.TIE, _I.FLOAT, form=_F.VALUE, data_inputs=None),
+    Operator("Sub", _S.TIE, _I.FLOAT, form=_F.VALUE, data_inputs=None, subtracts=True),
     Operator("Sum", _S.TIE, _I.FLOAT, form=_F.VALUE, data_inputs=None, offset=_O.ADDS),
     Operator("Mean", _S.TIE, _I.FLOAT, form=_F.VALUE, data_inputs=None),
     Operator("Max", _S.TIE, _I.FLOAT, form=_F.VALUE,
-             data_inputs=None, limits=True, offset=_O.LIMITS),
+             data_inputs=None, limits=1, offset=_O.LIMITS),
     Operator("Min", _S.TIE, _I.FLOAT, form=_F.VALUE,
-             data_inputs=None, limits=True, offset=_O.LIMITS),
+             data_inputs=None, limits=-1, offset=_O.LIMITS),
     Operator("Where", _S.TIE, _I.FLOAT, form=_F.VALUE, data_inputs=(1, 2)),
-    Operator("Mul", _S.PRODUCT, _I.OWN, form=_F.PRODUCT, data_inputs=None),
+    Operator("Mul", _S.PRODUCT, _I.OWN, form=_F.PRODUCT, data_inputs=None,
+             power=_product_with_itself),
     Operator("Div", _S.PRODUCT, _I.FLOAT, form=_F.VALUE, data_inputs=None, divides=True),
     # pooling and reduction
     Operator("MaxPool", _S.HOMOGENEOUS, _I.SHARED,
@@ -397,27 +440,30 @@ _ROWS = (
     Operator("ReduceMin", _S.HOMOGENEOUS, _I.FLOAT, form=_F.MOVE,
              mixed_axes=_reduced_axes, offset=_O.KEEPS),
     Operator("ReduceL1", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
-    Operator("ReduceL2", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
+    Operator("ReduceL2", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes,
+             power=_always_power(1.0)),
+    Operator("ReduceSumSquare", _S.BARRIER, _I.FLOAT, power=_always_power(2.0)),
     # padding and resizing
     Operator("Pad", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_padded_axes, averages=True),
     Operator("Resize", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_resized_axes,
              keeps_rule=_copies_samples),
     # data movement
-    Operator("Identity", _S.HOMOGENEOUS, _I.SHARED, averages=True, offset=_O.KEEPS),
+    Operator("Identity", _S.HOMOGENEOUS, _I.SHARED, averages=True, offset=_O.KEEPS, copies=True),
     Operator("Dropout", _S.HOMOGENEOUS, _I.SHARED,
-             mixed_axes=_dropout, averages=True, offset=_O.KEEPS),
+             mixed_axes=_dropout, averages=True, offset=_O.KEEPS, copies=True),
     Operator("Concat", _S.MOVE, _I.SHARED, data_inputs=None, float32_kernel="QLinearConcat"),
     Operator("Split", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
     Operator("Slice", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
     Operator("Gather", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
-    Operator("Flatten", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
-    Operator("Reshape", _S.MOVE, _I.SHARED, offset=_O.KEEPS, reshapes=True),
-    Operator("Transpose", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
-    Operator("Squeeze", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
-    Operator("Unsqueeze", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("Flatten", _S.MOVE, _I.SHARED, offset=_O.KEEPS, rearranges=_R.ELEMENTS),
+    Operator("Reshape", _S.MOVE, _I.SHARED, offset=_O.KEEPS, reshapes=True,
+             rearranges=_R.ELEMENTS),
+    Operator("Transpose", _S.MOVE, _I.SHARED, offset=_O.KEEPS, rearranges=_R.AXES),
+    Operator("Squeeze", _S.MOVE, _I.SHARED, offset=_O.KEEPS, rearranges=_R.AXES),
+    Operator("Unsqueeze", _S.MOVE, _I.SHARED, offset=_O.KEEPS, rearranges=_R.AXES),
     Operator("Expand", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
-    Operator("DepthToSpace", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
-    Operator("SpaceToDepth", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("DepthToSpace", _S.MOVE, _I.SHARED, offset=_O.KEEPS, rearranges=_R.ELEMENTS),
+    Operator("SpaceToDepth", _S.MOVE, _I.SHARED, offset=_O.KEEPS, rearranges=_R.ELEMENTS),
     # the scale, or the value, does not matter
     Operator("Sign", _S.INVARIANT, _I.FLOAT),
     Operator("ArgMax", _S.INVARIANT, _I.FLOAT, mixed_axes=_compared_axis),
@@ -455,6 +501,17 @@ def offset_rule(node: Node) -> OffsetRule:
     return OffsetRule.STOPS if pads and zeros else row.offset
 
 
+def degree(graph: Graph, node: Node) -> float | None:
+    """The power of its data input that a node computes.
+
+    2 for a square, 1 for the root of a sum of squares, 0 for a logarithm, which grows less than
+    any; None where it is none of them.
+    """
+    row = operator_of(node)
+    return row.power(graph, node) if row is not None and row.power is not None else None
+
+
+CLIP = "Clip"
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 _DOMAINS = frozenset({"", "com.microsoft"})
 
@@ -540,6 +597,31 @@ def _bound(graph: Graph, node: Node) -> NDArray[Any] | None:
         return None
     found = [value for name in node.inputs if (value := graph.constant(name)) is not None]
     return found[0] if len(found) == 1 else None
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One number that keeps a tensor from falling below it (`lower`) or from exceeding it.
+
+    Attributes:
+        position: which input of the node is the tensor.
+    """
+
+    value: float
+    lower: bool
+    position: int
+
+
+def limit(graph: Graph, node: Node) -> Limit | None:
+    """What a Min or Max with one constant number limits; None for any other node."""
+    row, bound = operator_of(node), _bound(graph, node)
+    if row is None or bound is None or bound.size != 1 or not graph.is_float(node.output):
+        return None
+    position = 0 if graph.constant(node.input(0)) is None else 1
+    # One with more axes than the tensor would add axes to it.
+    if bound.ndim > (graph.rank(node.input(position)) or 0) or not math.isfinite(bound.item()):
+        return None
+    return Limit(float(bound.item()), row.limits > 0, position)
 
 
 def saturation(graph: Graph, node: Node) -> NDArray[Any] | None:

@@ -31,7 +31,7 @@ class PortableModel:
     def of(cls, model: Model) -> PortableModel:
         """Raises `UsageError` for a model above 2 GB that came from no file."""
         if model.source is not None and model.source.is_file():
-            return cls(model.source.resolve(), b"", model.fingerprint)
+            return cls(model.source.absolute(), b"", model.fingerprint)
         if external.is_large(model.proto):
             raise UsageError("a model of this size is read from a file", hint="save it first")
         return cls(None, model.proto.SerializeToString(deterministic=True), model.fingerprint)

@@ -21,6 +21,7 @@ from onnxq.errors import ModelError
 from onnxq.model import external
 from onnxq.model.graph import names_in_subgraphs
 from onnxq.model.model import Model
+from onnxq.model.structure import check_validity
 
 _SKIPPED = frozenset(
     {AttributeProto.TENSORS, AttributeProto.SPARSE_TENSOR, AttributeProto.SPARSE_TENSORS}
@@ -79,7 +80,7 @@ def edit(model: Model, change: Change, *, opset: int = 0) -> Model:
     _merge_opsets(proto, result, opset)
     try:
         if not external.has_parked(proto):
-            onnx.checker.check_model(proto)
+            check_validity(proto, model.proto)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(f"the rewritten graph is not valid: {error}") from error
     return Model(proto, model.source)
@@ -169,6 +170,12 @@ def _merge_opsets(proto: ModelProto, result: ModelProto, opset: int) -> None:
     for entry in proto.opset_import:
         if entry.domain in {"", "ai.onnx"}:
             entry.version = max(entry.version, opset)
+    proto.ir_version = max(proto.ir_version, lowest_ir_version(proto))
+
+
+def lowest_ir_version(proto: ModelProto) -> int:
+    """The lowest IR version that the model's operator sets need."""
+    return int(onnx.helper.find_min_ir_version_for(proto.opset_import, ignore_unknown=True))
 
 
 def constant(name: str, values: Any) -> gs.Constant:

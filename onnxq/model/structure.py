@@ -6,15 +6,26 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import onnx
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+)
 
 from onnxq.model import elements
 from onnxq.refusal import Refusal
 
 MOST_ELEMENTS = 1 << 48
 """More would fit the address space of no machine, and overflow numpy's sizes."""
+
+FOREIGN = "onnxq.foreign"
+"""Domain under which the checker, which looks into no other, passes over an operator."""
 
 NO_TEXT = "a name or text in it is not UTF-8"
 
@@ -35,6 +46,54 @@ def check_structure(proto: ModelProto) -> Refusal | None:
         if wrong is not None:
             return Refusal(f"tensor {tensor.name!r} {wrong}")
     return None
+
+
+def check_validity(proto: ModelProto, source: ModelProto | None = None) -> None:
+    """ONNX's own checker, but for what ONNX Runtime takes although ONNX does not.
+
+    That are outputs without a shape, and operators of its own in the default domain.
+
+    Args:
+        source: the model that this one was made from: it has all such operators already.
+
+    Raises:
+        onnx.checker.ValidationError, ValueError: what the checker raises.
+    """
+    unshaped = [
+        index
+        for index, output in enumerate(proto.graph.output)
+        if output.type.HasField("tensor_type") and not output.type.tensor_type.HasField("shape")
+    ]
+    nodes = enumerate(proto.graph.node)
+    before = None if source is None else {node.op_type for node in source.graph.node}
+    foreign = [
+        i for i, node in nodes
+        if not has_schema(proto, node) and (before is None or node.op_type in before)
+    ]  # fmt: skip
+    if unshaped or foreign:
+        checked = ModelProto()
+        checked.CopyFrom(proto)
+        for index in unshaped:
+            checked.graph.output[index].type.tensor_type.shape.SetInParent()
+        for index in foreign:
+            checked.graph.node[index].domain = FOREIGN
+        checked.opset_import.add(domain=FOREIGN, version=1)
+        proto = checked
+    onnx.checker.check_model(proto)
+
+
+def has_schema(proto: ModelProto, node: NodeProto) -> bool:
+    """Whether ONNX knows the operator; of another domain, or a function, it need not."""
+    if node.domain not in {"", "ai.onnx"}:
+        return True
+    if any(f.name == node.op_type and f.domain == node.domain for f in proto.functions):
+        return True
+    opset = next((o.version for o in proto.opset_import if o.domain in {"", "ai.onnx"}), 1)
+    try:
+        onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError:
+        return False
+    return True
 
 
 def _elem_type(info: ValueInfoProto) -> int:

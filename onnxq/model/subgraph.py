@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx
 from onnx import ModelProto
@@ -17,14 +17,18 @@ def names_read(graph: Graph, node: Node) -> set[str]:
 
 
 def subgraph_model(
-    graph: Graph, nodes: Iterable[Node], inputs: Mapping[str, tuple[int, int]], outputs: list[str]
+    graph: Graph,
+    nodes: Iterable[Node],
+    inputs: Mapping[str, tuple[int, Sequence[int | None]]],
+    outputs: list[str],
 ) -> ModelProto:
     """A model of some nodes.
 
     Args:
         graph: of the whole model.
         nodes: in topological order.
-        inputs: tensor → (ONNX element type, rank), for what a caller will feed.
+        inputs: tensor → (ONNX element type, size of each axis or None), for what a caller will
+            feed. ONNX Runtime infers wrong shapes behind an Attention whose sizes are open (1.31).
         outputs: what it gives back.
     """
     proto, nodes = graph.model.proto, list(nodes)
@@ -35,8 +39,8 @@ def subgraph_model(
     part.graph.name = "part"
     part.graph.node.extend(proto.graph.node[node.index] for node in nodes)
     part.graph.input.extend(
-        onnx.helper.make_tensor_value_info(name, number, [None] * rank)
-        for name, (number, rank) in inputs.items()
+        onnx.helper.make_tensor_value_info(name, number, sizes)
+        for name, (number, sizes) in inputs.items()
     )
     part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
     part.graph.initializer.extend(

@@ -18,6 +18,7 @@ import onnxq
 from onnxq.calibration.statistics import Calibration
 from onnxq.model.graph import Node
 from onnxq.model.model import Model
+from onnxq.model.normalize import FOLDS
 from onnxq.model.operators import is_weighted, weight_layout
 from onnxq.model.qdq import QdqGraph, Quantization, quantized_activations, stored_weight
 from onnxq.model.status import Float, Quantized
@@ -105,9 +106,7 @@ def details_json(
         "scheme": plan.scheme.name,
         "options": plan.options,
         "settings": settings,
-        "folded_batch_norms": result.normalization.folded_batch_norms,
-        "folded_pads": result.normalization.folded_pads,
-        "joined_biases": result.normalization.joined_biases,
+        **result.normalization.folds,
         "fused": {
             name: status.fused_into
             for name, status in plan.nodes.items()
@@ -157,7 +156,7 @@ def details(model: Model) -> Details:
     learnables: list[Learnable] = []
     layers: list[str] = []
     inside: dict[str, list[str]] = {}
-    for kind in ("folded_batch_norms", "joined_biases", "fused"):
+    for kind in (*FOLDS, "fused"):
         for name, host in record.get(kind, {}).items():
             inside.setdefault(host, []).append(name)
     for node in graph.nodes:

@@ -12,6 +12,7 @@ from onnxq.calibration.statistics import Calibration, TensorStatistics
 from onnxq.formats.scheme import Scheme
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.operators import QuantizedRule, is_weighted, operator_of, weight_layout
+from onnxq.model.spectral import spectral_front_ends
 from onnxq.model.status import Float, Quantized
 from onnxq.quantization.parameters import activation_parameters, bias_parameters, weight_parameters
 from onnxq.quantization.patterns import left_out
@@ -48,7 +49,8 @@ def plan_quantization(
     scheme = target.scheme(options.scheme)
     tensors = calibration.tensors if calibration is not None else {}
     kept = {name: Refusal(reason) for name, reason in (keep or {}).items()}
-    placed = _placed(graph, target, scheme, tensors, left_out(graph, options) | kept)
+    unwanted = spectral_front_ends(graph) | left_out(graph, options) | kept
+    placed = _placed(graph, target, scheme, tensors, unwanted)
     activations = activation_parameters(
         graph, placed, tensors, target, scheme, options, gains or {}, fixed or {}
     )
@@ -117,7 +119,7 @@ def _refusal(
     data = [name for name in row.data_of(node) if graph.constant(name) is None]
     missing = [name for name in (*data, *node.outputs[:1]) if not graph.is_float(name)]
     if missing:
-        return Refusal(f"{missing[0]!r} is not float32")
+        return Refusal(graph.why_not_float(missing[0]))
     refusal = target.refusal(scheme.name, node.op_type)
     if refusal is not None or row.quantized is not QuantizedRule.WEIGHTED:
         return refusal

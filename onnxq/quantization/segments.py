@@ -86,10 +86,7 @@ class SegmentRunner:
         ]
         read = set().union(*(self._reads[index] for index in inside))
         fed = [name for name in sorted(read) if name in self._live]
-        inputs = {
-            name: (onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.ndim)
-            for name, value in ((name, self._live[name][0]) for name in fed)
-        }
+        inputs = {name: _described(self._live[name]) for name in fed}
         part = subgraph_model(self._graph, nodes, inputs, wanted)
         batches = [{name: self._live[name][i] for name in fed} for i in range(self._count)]
         results = run_batches(part, wanted, batches, optimize=False)
@@ -103,3 +100,10 @@ class SegmentRunner:
         for name in list(self._live):
             if not any(index in self._pending for index in self._readers.get(name, ())):
                 del self._live[name]
+
+
+def _described(values: list[Array]) -> tuple[int, list[int | None]]:
+    """ONNX element type of a tensor, and the sizes that it has in every batch."""
+    sizes = zip(*(value.shape for value in values), strict=True)
+    number: int = onnx.helper.np_dtype_to_tensor_dtype(values[0].dtype)
+    return number, [size[0] if len(set(size)) == 1 else None for size in sizes]

@@ -9,6 +9,7 @@ from onnxq.closeness import worst
 from onnxq.model.status import Float, Quantized
 from onnxq.quantization.plan import QuantizationPlan
 from onnxq.report import equalization as equalization_report
+from onnxq.report import normalization as normalization_report
 from onnxq.report.outputs import output_document
 from onnxq.report.table import Table, count, number, table
 
@@ -33,6 +34,7 @@ def summary(result: QuantizationResult) -> Iterator[str]:
         f"{count(len(plan.nodes), 'node')} in {plan.scheme}, {fused:,} more fused into them; "
         f"{count(folded, 'batch norm')} folded"
     )
+    yield from normalization_report.summary(result.normalization)
     if result.equalization is not None:
         yield from equalization_report.summary(result.equalization)
         if result.equalization.clips:

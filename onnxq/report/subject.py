@@ -90,10 +90,9 @@ class Subject:
     @cached_property
     def folded(self) -> Mapping[str, str]:
         """Node that is gone → node that took it up."""
-        done = self.normalization
-        found = {**done.folded_batch_norms, **done.folded_pads, **done.joined_biases}
-        for kind in ("folded_batch_norms", "folded_pads", "joined_biases"):
-            found |= self.record.get(kind, {})
+        found: dict[str, str] = {}
+        for kind, hosts in self.normalization.folds.items():
+            found |= {**hosts, **self.record.get(kind, {})}
         return found
 
     def layout(self, node: Node) -> WeightLayout | None:

@@ -327,6 +327,7 @@ def test_makefile_rules_run(workplace: Path):
 # --- JSON ------------------------------------------------------------------------------------
 
 BY_NAME = {"not_finite", "folded_batch_norms", "folded_pads", "joined_biases", "metrics",
+           "folded_factors", "merged_limits", "moved_activations", "taken_apart", "left_fused",
            "refused", "values"}  # fmt: skip
 """Fields whose keys are names of nodes, tensors or metrics."""
 
@@ -341,6 +342,12 @@ OFTEN_EMPTY = {
     "normalization.folded_batch_norms.NAME",
     "normalization.folded_pads.NAME",
     "normalization.joined_biases.NAME",
+    "normalization.folded_factors.NAME",
+    "normalization.merged_limits.NAME",
+    "normalization.moved_activations.NAME",
+    "normalization.taken_apart.NAME",
+    "normalization.left_fused.NAME",
+    "normalization.plugins[]",
     "rolled_back[]",
     "options.include[]",
     "options.exclude[]",

@@ -58,7 +58,7 @@ ACTIVATIONS = {
 def test_activations_are_centered(kind):
     model = pointwise(ACTIVATIONS[kind])
     calibration = calibrated(model)
-    done = centered(unchanged(model, calibration), "mse")
+    done = centered(unchanged(model, calibration), "mse", 255)
     plan = done.centering
     shift = next(s for s in plan.shifts if s.producer == "first")
     assert shift.readers == ("second",)
@@ -99,7 +99,7 @@ def test_what_cannot_absorb_stops_it(reader, reason):
     b = Builder(2)
     x = b.op("Relu", b.conv(b.input(3, 8, 8), 16, 3, name="first"))
     model = b.model(b.head(reader(b, x)))
-    plan = centered(unchanged(model, calibrated(model)), "mse").centering
+    plan = centered(unchanged(model, calibrated(model)), "mse", 255).centering
     assert reason in plan.refused["first"]
 
 
@@ -110,7 +110,7 @@ def test_offsets_of_residual_branches_add_up():
     total = b.op("Add", x, y)
     model = b.model(b.head(b.conv(total, 4, name="last")))
     calibration = calibrated(model)
-    done = centered(unchanged(model, calibration), "mse")
+    done = centered(unchanged(model, calibration), "mse", 255)
     plan = done.centering
     assert {"trunk", "branch"} <= {shift.producer for shift in plan.shifts}
     offsets = {shift.producer: shift.offset for shift in plan.shifts}

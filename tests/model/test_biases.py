@@ -72,7 +72,15 @@ def test_a_batch_norm_behind_a_joined_bias_is_folded():
 
 @pytest.mark.parametrize(
     "obstacle",
-    ["three axes", "second reader", "output", "row by row", "widened", "biased", "two activations"],
+    [
+        "three axes",
+        "second reader",
+        "output",
+        "row by row",
+        "widened",
+        "run-time bias",
+        "two activations",
+    ],
 )
 def test_what_is_no_bias_stays(obstacle):
     b = Builder(batch=2)
@@ -83,8 +91,10 @@ def test_what_is_no_bias_stays(obstacle):
         y = added(b, b.matmul(x, 6), 2, 6)
     elif obstacle == "widened":
         y = b.op("Add", b.matmul(x, 1), b.const(b.random(6)), shape=(6,))
-    elif obstacle == "biased":
-        y = added(b, b.gemm(x, 6), 6)
+    elif obstacle == "run-time bias":
+        bias = b.op("ReduceMean", b.op("MatMul", x, b.const(b.random(5, 6)), shape=(6,)), axes=[0])
+        gemm = b.op("Gemm", x, b.const(b.random(5, 6)), bias, shape=(6,))
+        y = added(b, gemm, 6)
     elif obstacle == "two activations":
         y = b.op("Add", b.matmul(x, 5), x)
     else:

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 from onnxq.errors import ModelError, OutputError
 from onnxq.model.files import NEWEST_OPSET, load, require_distinct, require_writable, save
 from onnxq.model.model import Model
+from onnxq.model.portable import PortableModel
 
 from equalization.graphs import Builder
 
@@ -321,3 +322,58 @@ def test_the_fingerprint_covers_weights_and_structure(path):
 def test_the_fingerprint_does_not_depend_on_where_the_weights_lie(path):
     inline = load(write(path, small())).fingerprint
     assert load(external(path)).fingerprint == inline
+
+
+# --- caches ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cached(tmp_path):
+    """A model with external data as a Hugging Face cache keeps it: links side by side into blobs."""
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "0123" / "onnx"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    onnx.save(
+        small(), tmp_path / "model.onnx", save_as_external_data=True, location="model.onnx_data",
+        size_threshold=0,
+    )  # fmt: skip
+    for name in ("model.onnx", "model.onnx_data"):
+        (tmp_path / name).replace(blobs / f"hash-of-{name}")
+        (snapshot / name).symlink_to(f"../../../blobs/hash-of-{name}")
+    return snapshot / "model.onnx"
+
+
+def test_a_model_in_a_cache_finds_its_data(cached, tmp_path):
+    wanted = Model(small())
+    assert load(cached).proto.graph.node == wanted.proto.graph.node
+    (tmp_path / "mine.onnx").symlink_to(cached)
+    (tmp_path / "by_folder").symlink_to(cached.parent)
+    for path in (tmp_path / "mine.onnx", tmp_path / "by_folder" / "model.onnx"):
+        assert load(path).fingerprint == load(cached).fingerprint
+    # Another process finds them too.
+    assert PortableModel.of(load(cached)).unpack().fingerprint == load(cached).fingerprint
+
+
+@pytest.mark.parametrize("how", ["file", "folder", "name"])
+def test_a_link_out_of_the_cache_is_not_followed(cached, tmp_path, how):
+    secret = tmp_path / "secret"
+    (tmp_path / "blobs" / "hash-of-model.onnx_data").replace(secret)
+    data = cached.with_name("model.onnx_data")
+    if how == "file":
+        data.unlink()
+        data.symlink_to(secret)
+    elif how == "folder":
+        (tmp_path / "blobs" / "hash-of-model.onnx_data").symlink_to(secret)
+    else:
+        proto = onnx.load(cached, load_external_data=False)
+        for tensor in proto.graph.initializer:
+            for entry in tensor.external_data:
+                entry.value = "../../../secret" if entry.key == "location" else entry.value
+        (tmp_path / "blobs" / "hash-of-model.onnx").write_bytes(proto.SerializeToString())
+    refused(cached, "outside the model's folder")
+
+
+def test_links_in_a_circle_end(path):
+    path.symlink_to(path.with_name("other.onnx"))
+    path.with_name("other.onnx").symlink_to(path)
+    refused(path, "cannot be read")

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given, settings
 from onnx import TensorProto, helper, numpy_helper
 from onnxq.errors import ModelError
+from onnxq.model import constants, external, modernize
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
+from onnxq.model.rewrite import edit
 
 from equalization.check import outputs
 from equalization.graphs import Builder, random_feeds, random_protos
@@ -122,6 +124,31 @@ def test_an_overridable_initializer_is_no_constant():
 
 
 # --- names -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["Transpose", "Constant", "Identity"])
+@pytest.mark.parametrize("parked", [True, False])
+def test_large_constants_fold_where_they_do_not_grow(how, parked, monkeypatch):
+    """A Linear of a language model's last layer, as MatMul(x, Transpose(W))."""
+    monkeypatch.setattr(constants, "FOLD_LIMIT", 10)
+    if parked:
+        monkeypatch.setattr(external, "INLINE_LIMIT", 1000)
+        monkeypatch.setattr(external, "SMALL", 16)
+    b = Builder()
+    values = b.random(64, 8)
+    weight = b.constant_node(values) if how == "Constant" else b.const(values)
+    weight = b.op("Identity", weight, shape=()) if how == "Identity" else weight
+    weight = b.op("Transpose", weight, perm=[1, 0], shape=())
+    x = b.input(3, 8)
+    wide = b.op("Expand", b.const(np.float32([2])), b.ints(3, 8), shape=())
+    proto = b.proto(b.op("MatMul", b.op("Add", x, wide), weight, shape=(3, 64)))
+    model, _ = normalize(Model(proto))
+    # One number spread over many would grow.
+    assert types(model) == ["Expand", "Add", "MatMul"]
+    stored = {t.name: t for t in model.proto.graph.initializer}[Graph(model).nodes[2].input(1)]
+    assert external.is_parked(stored) == parked
+    assert np.array_equal(external.values_of(stored), values.T)
+    assert_same_function(proto, model)
 
 
 def test_every_node_gets_a_name_of_its_own():
@@ -297,6 +324,46 @@ def test_upsample_and_old_resize_find_the_same_samples(opset, mode, factor):
     assert_same_function(proto, model, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("opset", "wanted"), [(13, 8), (17, 8), (18, 8), (19, 9), (20, 9), (21, 10)]
+)
+@pytest.mark.parametrize("ir_version", [7, 10, 11])
+def test_the_ir_version_is_the_lowest_that_the_opset_needs(opset, wanted, ir_version):
+    b = Builder(opset=opset)
+    proto = b.proto(b.op("Relu", b.conv(b.input(3, 4, 4), 4)))
+    proto.ir_version = ir_version
+    model, _ = normalize(Model(proto))
+    assert model.proto.ir_version == wanted
+
+
+def test_an_edit_that_raises_the_opset_raises_the_ir_version():
+    b = Builder(opset=17)
+    model = b.model(b.op("Relu", b.input(3)))
+    assert edit(model, lambda _: None, opset=21).proto.ir_version == 10
+
+
+def test_a_conversion_that_changes_what_is_computed_is_refused(monkeypatch):
+    """Where more is known of the outputs than before, both models must agree."""
+    proto = Builder(opset=11)
+    x = proto.op("Softmax", proto.op("Relu", proto.input(3, 4, 4)), axis=3)
+    source = proto.proto(x)
+    source.graph.output[0].type.tensor_type.ClearField("shape")
+    convert = onnx.version_converter.convert_version
+
+    def wrong(model, opset):
+        converted = convert(model, opset)
+        converted.graph.output[0].CopyFrom(
+            helper.make_tensor_value_info(x, TensorProto.FLOAT, ["N", 3, 4, 4])
+        )
+        converted.graph.node[-1].op_type = "LogSoftmax"
+        return converted
+
+    monkeypatch.setattr(onnx.version_converter, "convert_version", wrong)
+    monkeypatch.setattr(modernize, "infer_shapes", lambda model: model)
+    with pytest.raises(ModelError, match="would change its inputs or outputs"):
+        modernize.raise_opset(Model(source))
+
+
 def test_operator_sets_that_cannot_be_raised_are_refused():
     b = Builder(opset=5)
     x = b.op("Scan", b.input(3), b.const(b.random(2)), shape=(3,))
@@ -310,6 +377,20 @@ def test_the_source_is_left_alone():
     before = proto.SerializeToString(deterministic=True)
     normalize(Model(proto))
     assert proto.SerializeToString(deterministic=True) == before
+
+
+def test_a_quantized_model_is_not_simplified():
+    """Which kernels run integers depends on what stands beside what."""
+    b = Builder()
+    scale, zero = b.const(np.float32(0.1)), b.const(np.zeros((), np.int8))
+    x = b.op("QuantizeLinear", b.input(3, 4, 4), scale, zero)
+    x = b.op("DequantizeLinear", x, scale, zero, shape=(3, 4, 4))
+    x = b.op("Mul", b.conv(x, 4), b.const(np.float32([0.5])))
+    x = b.op("Identity", b.op("Min", b.op("Relu", x), b.const(np.float32(6))))
+    proto = b.proto(b.op("Relu", b.op("Flatten", x, shape=(64,))))
+    model, record = normalize(Model(proto))
+    assert types(model) == [node.op_type for node in proto.graph.node]
+    assert (record.copies, record.clips, record.folded_factors) == (0, 0, {})
 
 
 def test_metadata_survive_folding():

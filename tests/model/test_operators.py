@@ -15,8 +15,10 @@ from onnxq.model.operators import (
     IntegerForm,
     OffsetRule,
     QuantizedRule,
+    Rearrangement,
     ScaleRule,
     clip_bounds,
+    degree,
     offset_rule,
     operator_of,
     weight_layout,
@@ -25,6 +27,7 @@ from onnxq.model.session import exact_equal, open_session, run
 from onnxq.refusal import Refusal
 
 OPSETS = {"ReduceMean": 18, "ReduceMax": 18, "ReduceMin": 18, "ReduceL1": 18, "ReduceL2": 18,
+          "ReduceSumSquare": 18,
           "Gelu": 20, "Split": 18, "GroupNormalization": 21, "RMSNormalization": 23}  # fmt: skip
 IMAGE = (2, 6, 4, 4)
 
@@ -152,6 +155,9 @@ CASES = {
     "Gelu": [Case(IMAGE), Case(IMAGE, approximate="tanh")],
     "Elu": [Case(IMAGE)],
     "Erf": [Case(IMAGE)],
+    "Pow": [Case(IMAGE, constants=at(_1=scalar(2))), Case(IMAGE, constants=at(_1=scalar(0.3)))],
+    "Sqrt": [Case(IMAGE)],
+    "Log": [Case(IMAGE)],
     "Abs": [Case(IMAGE)],
     "Neg": [Case(IMAGE)],
     "Add": PAIR,
@@ -177,6 +183,7 @@ CASES = {
     "ReduceMin": reductions(attribute=False),
     "ReduceL1": reductions(attribute=False),
     "ReduceL2": reductions(attribute=False),
+    "ReduceSumSquare": reductions(attribute=False),
     "Pad": [
         Case(IMAGE, constants=at(_1=ints(0, 0, 1, 2, 0, 0, 0, 1))),
         Case(IMAGE, constants=at(_1=ints(0, 1, 0, 0, 0, 0, 0, 0), _2=scalar(0))),
@@ -390,8 +397,10 @@ def test_values_do_not_matter(op_type, case, rng):
 @cases(ScaleRule.BARRIER)
 def test_barriers_are_not_homogeneous(op_type, case):
     fixture = Fixture(op_type, case)
-    feeds = fixture.feeds()
-    (before,), (after,) = fixture.run(feeds), fixture.run({"x0": feeds["x0"] * 2})
+    x = fixture.feeds()["x0"]
+    if fixture.row.power is not None:
+        x = np.abs(x)  # a root or logarithm of a negative number is none
+    (before,), (after,) = fixture.run({"x0": x}), fixture.run({"x0": x * 2})
     assert np.abs(after - 2 * before).max() > 0.01
 
 
@@ -581,6 +590,57 @@ def test_outputs_stay_within_their_bounds(op_type):
             (y,) = fixture.run({"x0": fixture.feeds()["x0"] * np.float32(gain)})
             assert low <= y.min()
             assert y.max() <= high
+
+
+@pytest.mark.parametrize("op_type", [r.op_type for r in OPERATORS.values() if r.power])
+def test_powers(op_type):
+    for case in CASES[op_type]:
+        fixture = Fixture(op_type, case)
+        power = degree(fixture.graph, fixture.node)
+        if power is None:
+            assert op_type == "Mul"  # of two tensors
+            continue
+        x = np.abs(fixture.feeds()["x0"]) + 2
+        (before,), (after,) = fixture.run({"x0": x}), fixture.run({"x0": x * np.float32(2**20)})
+        found = np.log2(after / before) / 20
+        # A logarithm grows by what is added to it.
+        assert np.all(np.abs(found - power) < (0.3 if power == 0 else 1e-5))
+
+
+def test_a_product_with_itself_is_a_square():
+    node = helper.make_node("Mul", ["x", "x"], ["y"])
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [3]) for name in "xy"]
+    graph = Graph(Model(helper.make_model(helper.make_graph([node], "g", info[:1], info[1:]))))
+    assert degree(graph, graph.nodes[0]) == 2
+
+
+@pytest.mark.parametrize(
+    "op_type", [r.op_type for r in OPERATORS.values() if r.rearranges is not Rearrangement.NONE]
+)
+def test_each_element_is_there_once(op_type):
+    for case in CASES[op_type]:
+        fixture = Fixture(op_type, case)
+        x = fixture.feeds()["x0"]
+        (y,) = fixture.run({"x0": x})
+        assert np.array_equal(np.sort(y.ravel()), np.sort(x.ravel()))
+        if fixture.row.rearranges is Rearrangement.AXES:
+            assert sorted(n for n in x.shape if n > 1) == sorted(n for n in y.shape if n > 1)
+
+
+@pytest.mark.parametrize("op_type", [r.op_type for r in OPERATORS.values() if r.copies])
+def test_copies(op_type):
+    for case in CASES[op_type]:
+        feeds = Fixture(op_type, case).feeds()
+        assert exact_equal(Fixture(op_type, case).run(feeds)[0], feeds["x0"])
+
+
+def test_what_is_subtracted_and_what_is_limited():
+    x = {"x0": floats(-1, 2, 5)}
+    for op_type, wanted in (("Sub", [-4, -1, 2]), ("Max", [3, 3, 5]), ("Min", [-1, 2, 3])):
+        fixture = Fixture(op_type, Case((3,), constants=at(_1=floats(3))))
+        assert fixture.run(x)[0].tolist() == wanted
+        assert fixture.row.subtracts == (op_type == "Sub")
+        assert fixture.row.limits == {"Max": 1, "Min": -1}.get(op_type, 0)
 
 
 @pytest.mark.parametrize("row", OPERATORS.values(), ids=lambda row: row.op_type)

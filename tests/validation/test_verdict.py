@@ -142,7 +142,9 @@ def test_quantize_estimates_the_worst_output():
     quantized, record = onnxq.quantize(heads(), x, equalize=False)
     assert [each.name for each in record.closeness] == ["ids", "states", "scores"]
     values = [each.whole.sqnr for each in record.closeness[1:]]
-    assert record.quantized_sqnr == min(part.sqnr for each in record.closeness for part in each.parts)
+    assert record.quantized_sqnr == min(
+        part.sqnr for each in record.closeness for part in each.parts
+    )
     assert record.quantized_sqnr <= min(values)
     _, states = onnxq.quantize(heads(), x, equalize=False, outputs=["states"])
     assert [each.name for each in states.closeness] == ["states"]
