@@ -23,6 +23,7 @@ ELSEWHERE = {
     "validation/tasks/segmentation.py": {255},
     # Raw bytes of a tensor, and the words of a bfloat16.
     "model/elements.py": {"uint8"},
+    "model/constants.py": {"uint8"},
     "model/external.py": {"uint8"},
     "model/rewrite.py": {"uint8"},
     "model/session.py": {"uint16"},

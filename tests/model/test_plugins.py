@@ -89,7 +89,7 @@ def test_what_comes_before_them_is_quantized(path):
     types = [n.op_type for n in onnx.load(target).graph.node]
     assert types.count("QuantizeLinear") == 2
     assert types[-2:] == ["EfficientNMS_TRT", "Relu"]
-    assert result.int8_sqnr > 20
+    assert result.quantized_sqnr > 20
     assert interface(onnx.load(target)) == interface(onnx.load(path))
 
 
@@ -119,4 +119,4 @@ def test_operators_of_onnx_runtime_in_the_default_domain_stay(path):
     types = [n.op_type for n in quantized.proto.graph.node]
     assert types.count("QuantizeLinear") == 2
     assert "SimplifiedLayerNormalization" in types
-    assert result.int8_sqnr > 20
+    assert result.quantized_sqnr > 20
