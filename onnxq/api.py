@@ -16,10 +16,14 @@ from onnxq.calibration import stream as calibration_stream
 from onnxq.calibration.checkpoint import Checkpoint
 from onnxq.calibration.cluster import calibrate_on_cluster
 from onnxq.calibration.jobs import calibrate_in_processes
+from onnxq.calibration.not_finite import harmless_inputs
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import observe
 from onnxq.data import DataSource, Preprocessing, open_data
 from onnxq.data.gather import BATCH_SIZE, gather, gather_both
+from onnxq.data.random import random_feeds
+from onnxq.data.sizes import parse_shapes
+from onnxq.data.states import parse_states
 from onnxq.emulation import emulate as emulation_stage
 from onnxq.emulation.agreement import LayerAgreement, agreement
 from onnxq.emulation.emulate import Emulation, emulator
@@ -29,7 +33,7 @@ from onnxq.equalization.choose import EqualizationOptions
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.derive import derive_calibration
 from onnxq.equalization.equalize import Equalization
-from onnxq.equalization.prove import Feeds, Proof, compare_outputs, random_feeds, run_reference
+from onnxq.equalization.prove import Feeds, Proof, compare_outputs, run_reference
 from onnxq.errors import DataError, ModelError, UsageError
 from onnxq.model import files as model_files
 from onnxq.model.channel_scales import with_exponents, with_offsets
@@ -114,15 +118,25 @@ def as_source(
     preprocess: str | Preprocessing | None = None,
     samples: int | None = None,
     allow_nonfinite: bool = False,
+    states: Sequence[str] = (),
+    input_shapes: Sequence[str] = (),
 ) -> DataSource:
-    """Open data for a model; a `DataSource` passes through."""
+    """Open data for a model; a `DataSource` passes through.
+
+    Args:
+        allow_nonfinite: pass NaN and Inf on; without it only where float operators alone read them.
+        states: "OUT=IN" for each state of a streaming model, see `onnxq.data.states`.
+        input_shapes: "NAME:1x3x320x320", sizes for random samples where the model has none.
+    """
     if not isinstance(data, (str, os.PathLike, np.ndarray, Mapping)):
         return data
     parsed = Preprocessing.parse(preprocess) if isinstance(preprocess, str) else preprocess
     spec = data if isinstance(data, (str, np.ndarray, Mapping)) else Path(data)
     return open_data(
-        spec, model.inputs, preprocessing=parsed, samples=samples, allow_nonfinite=allow_nonfinite
-    )
+        spec, model.inputs, model=model, preprocessing=parsed, samples=samples,
+        nonfinite=None if allow_nonfinite else harmless_inputs(Graph(model)),
+        states=parse_states(states, model), shapes=parse_shapes(input_shapes, model.inputs),
+    )  # fmt: skip
 
 
 # --- calibrate -------------------------------------------------------------------------------
@@ -311,7 +325,7 @@ def equalize(
 def _proof_feeds(model: Model, source: DataSource | None, size: int) -> list[Feeds]:
     if source is None:
         return random_feeds(model)
-    return gather(source, model.inputs, PROOF_SAMPLES, size=size)
+    return gather(source, PROOF_SAMPLES, size=size)
 
 
 # --- quantize --------------------------------------------------------------------------------
@@ -389,9 +403,7 @@ def quantize(
             batch_size=BATCH_SIZE, fingerprint=model.fingerprint, progress=progress,
         )  # fmt: skip
         unseen = True
-    in_memory = (
-        _samples(source, normalized, calibration, hold_out, unseen=unseen) if source else None
-    )
+    in_memory = _samples(source, calibration, hold_out, unseen=unseen) if source else None
     request = Request(
         normalized, normalization, calibration, in_memory, chosen, options, equalize, absorb_bias,
         bias_correction, rounding == "adaptive", progress,
@@ -471,7 +483,7 @@ def _keep_in_float(
 
 
 def _samples(
-    source: DataSource, model: Model, calibration: Calibration, hold_out: int, *, unseen: bool
+    source: DataSource, calibration: Calibration, hold_out: int, *, unseen: bool
 ) -> Samples:
     """As many samples as fit the memory set aside for the largest activation."""
     per_sample = max(
@@ -481,7 +493,7 @@ def _samples(
     count = int(np.clip(MEMORY_FOR_SAMPLES / per_sample, 8, CORRECTION_SAMPLES))
     size = calibration_stream.batch_of(calibration)
     held = MEASURED_SAMPLES if hold_out else 0
-    chosen, held_out = gather_both(source, model.inputs, count, held, size=size, hold_out=hold_out)
+    chosen, held_out = gather_both(source, count, held, size=size, hold_out=hold_out)
     return Samples(chosen, held_out, unseen)
 
 
@@ -543,7 +555,7 @@ def compare_layers(
     """
     model = as_model(model)
     source = _source_for(model, data, preprocess, samples)
-    batches = gather(source, model.inputs, min(samples or COMPARED_SAMPLES, COMPARED_SAMPLES))
+    batches = gather(source, min(samples or COMPARED_SAMPLES, COMPARED_SAMPLES))
     return agreement(emulator(model), batches, provider=provider, progress=progress)
 
 

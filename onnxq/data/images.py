@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxq.data.ahead import map_ahead
-from onnxq.data.checks import check_finite
+from onnxq.data.batching import BatchAxes, Sample
 from onnxq.data.decode import check_images, decode_image, require_one_input
 from onnxq.data.fingerprint import combine
 from onnxq.data.folders import ImageFile, find_images, spread
-from onnxq.data.source import Batch, Labels, Sample, collect, spans
+from onnxq.data.source import Batch, Labels, collect, spans
 from onnxq.errors import DataError
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ class ImageSource:
 
     spec: str
     inputs: tuple[TensorSpec, ...]
+    axes: BatchAxes
     files: tuple[Path, ...]
     labels: Labels | None
     preprocessing: Preprocessing
-    allow_nonfinite: bool = False
     note: str = ""
 
     @property
@@ -61,12 +61,10 @@ class ImageSource:
         first: int = 0,
         step: int = 1,
     ) -> Iterator[Batch]:
-        ranges = spans(self.count, self.inputs, batch_size, start, stop, first, step)
+        ranges = spans(self.count, self.axes, batch_size, start, stop, first, step)
         files = (self.files[index] for begin, end in ranges for index in range(begin, end))
         samples = map_ahead(self._load, files)
-        for batch in collect(samples, ranges, self.labels):
-            check_finite(batch, self, allow=self.allow_nonfinite)
-            yield batch
+        yield from collect(samples, ranges, self.axes, self.labels)
 
     def _load(self, file: Path) -> Sample:
         (spec,) = self.inputs
@@ -77,10 +75,10 @@ def open_images(
     folder: Path,
     spec: str,
     inputs: Sequence[TensorSpec],
+    axes: BatchAxes,
     *,
     preprocessing: Preprocessing | None,
     samples: int | None = None,
-    allow_nonfinite: bool = False,
 ) -> ImageSource:
     """The images `find_images` finds, or `samples` of them, spread over the classes.
 
@@ -94,10 +92,10 @@ def open_images(
     return ImageSource(
         spec,
         tuple(inputs),
+        axes,
         tuple(image.path for image in chosen),
         _labels(chosen),
         preprocessing,
-        allow_nonfinite,
     )
 
 

@@ -17,6 +17,7 @@ from onnxq.data.records import Record, RecordSource, as_labels
 from onnxq.errors import DataError
 
 if TYPE_CHECKING:
+    from onnxq.data.batching import BatchAxes
     from onnxq.data.preprocess import Preprocessing
     from onnxq.model.model import TensorSpec
 
@@ -64,10 +65,10 @@ def open_tar(
     path: Path,
     spec: str,
     inputs: Sequence[TensorSpec],
+    axes: BatchAxes,
     *,
     preprocessing: Preprocessing | None = None,
     samples: int | None = None,
-    allow_nonfinite: bool = False,
 ) -> RecordSource:
     """The samples of a WebDataset tar file, the first `samples` of them.
 
@@ -87,8 +88,8 @@ def open_tar(
         preprocessing = None
     reader = TarReader(path, tuple(keys), members)
     return RecordSource(
-        spec, tuple(inputs), len(keys), as_labels([labels.get(key) for key in keys]), reader,
-        preprocessing, allow_nonfinite,
+        spec, tuple(inputs), axes, len(keys), as_labels([labels.get(key) for key in keys]),
+        reader, preprocessing,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from onnxq.equalization.choose import EqualizationOptions
 from onnxq.equalization.classes import find_classes, scales_of
 from onnxq.equalization.derive import derive_calibration
 from onnxq.equalization.equalize import equalize, weight_ranges
-from onnxq.equalization.prove import random_feeds
+from onnxq.data.random import random_feeds
 from onnxq.errors import UsageError
 from onnxq.model.graph import Graph
 

@@ -15,7 +15,7 @@ from onnxq.equalization.equalize import equalize
 from onnxq.equalization.intervals import intervals
 from onnxq.equalization.noise import build_noise_model
 from onnxq.equalization.objective import SHARPNESS, Objective
-from onnxq.equalization.prove import random_feeds
+from onnxq.data.random import random_feeds
 from onnxq.equalization.solve import solve
 from onnxq.equalization.starting_scales import starting_exponents
 from onnxq.model.graph import Graph
