@@ -33,7 +33,7 @@ from onnxq.equalization.choose import EqualizationOptions
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.derive import derive_calibration
 from onnxq.equalization.equalize import Equalization
-from onnxq.equalization.prove import Feeds, Proof, compare_outputs, run_reference
+from onnxq.equalization.prove import Proof, compare_outputs, run_reference
 from onnxq.errors import DataError, ModelError, UsageError
 from onnxq.model import files as model_files
 from onnxq.model.channel_scales import with_exponents, with_offsets
@@ -201,10 +201,10 @@ def calibrate(
     if dask is not None and (jobs > 1 or state is not None):
         raise UsageError("a Dask cluster takes the place of jobs and of a state to resume from")
     model = as_model(model)
-    source = as_source(
-        data, model, preprocess=preprocess, samples=samples, allow_nonfinite=allow_nonfinite
-    )
     with custom_operators(map(Path, libraries)):
+        source = as_source(
+            data, model, preprocess=preprocess, samples=samples, allow_nonfinite=allow_nonfinite
+        )
         normalized, _ = normalize(model)
     request = calibration_stream.Request(
         tensors_to_observe(Graph(normalized)), model.fingerprint, batch_size, shard,
@@ -271,11 +271,15 @@ def equalize(
     scales: str = "power-of-two",
     relu6: str = "auto",
     absorb_bias: bool = False,
+    input_shapes: Sequence[str] = (),
+    allow_nonfinite: bool = False,
     progress: Progress = SILENT,
 ) -> tuple[Model, EqualizationResult]:
     """Scale weights across layers without changing what the model computes.
 
     Args:
+        input_shapes: "NAME:1x3x320x320", sizes for random samples where the model has none.
+        allow_nonfinite: take NaN and Inf also where they do harm.
         absorb_bias: center activations too, which is exact up to float rounding; needs a
             calibration or data.
 
@@ -286,21 +290,28 @@ def equalize(
     normalized, normalization = normalize(model)
     if data is None and preprocess is not None:
         raise UsageError("preprocessing needs data", hint="give --data")
-    source = as_source(data, model, preprocess=preprocess) if data is not None else None
+    source = None if data is None else as_source(
+        data, model, preprocess=preprocess, allow_nonfinite=allow_nonfinite,
+    )  # fmt: skip
     if calibration is not None:
         calibration = as_calibration(calibration, model)
         _check_preprocessing(calibration.provenance.preprocessing, source, "the calibration")
     elif source is not None:
         calibration = observe(
             normalized, source, tensors_to_observe(Graph(normalized)),
-            batch_size=BATCH_SIZE, fingerprint=model.fingerprint, progress=progress,
+            batch_size=BATCH_SIZE, fingerprint=model.fingerprint, allow_nonfinite=allow_nonfinite,
+            progress=progress,
         )  # fmt: skip
     if absorb_bias and calibration is None:
         raise UsageError(
             "absorbing biases needs to know the activations", hint="give --calibration or --data"
         )
     options = EqualizationOptions(real_scales=scales == "real", relu6=relu6)
-    feeds = _proof_feeds(normalized, source, calibration_stream.batch_of(calibration))
+    feeds = (
+        random_feeds(normalized, shapes=parse_shapes(input_shapes, model.inputs))
+        if source is None
+        else gather(source, PROOF_SAMPLES, size=calibration_stream.batch_of(calibration))
+    )
     try:
         result, record = equalization_stage.equalize(normalized, calibration, feeds, options)
     except ModelError as error:
@@ -320,12 +331,6 @@ def equalize(
         else:
             result = with_offsets(centered, centering.broadcastable(Graph(centered)))
     return result, EqualizationResult(normalization, record, centering, change, calibration)
-
-
-def _proof_feeds(model: Model, source: DataSource | None, size: int) -> list[Feeds]:
-    if source is None:
-        return random_feeds(model)
-    return gather(source, PROOF_SAMPLES, size=size)
 
 
 # --- quantize --------------------------------------------------------------------------------
@@ -351,6 +356,7 @@ def quantize(
     exclude: Sequence[str] = (),
     max_drop: float | None = None,
     validate_data: Data | None = None,
+    allow_nonfinite: bool = False,
     max_trials: int = MAX_TRIALS,
     max_minutes: float = MAX_MINUTES,
     progress: Progress = SILENT,
@@ -365,6 +371,7 @@ def quantize(
         max_drop: keep layers in float until the first metric `validate` computes on
             `validate_data` (top1 where they have labels, else sqnr) falls no further than this;
             `QuantizationResult.search.passed` says whether it does.
+        allow_nonfinite: leave NaN and Inf out of the ranges also where they do harm.
         max_trials, max_minutes: where that search gives up; it then returns its best model.
 
     Raises:
@@ -388,7 +395,9 @@ def quantize(
     check_patterns(Graph(normalized), options)
     source = None
     if data is not None:
-        source = as_source(data, model, preprocess=preprocess, samples=samples)
+        source = as_source(
+            data, model, preprocess=preprocess, samples=samples, allow_nonfinite=allow_nonfinite
+        )
     elif preprocess is not None or samples is not None:
         raise UsageError("preprocessing and a number of samples need data", hint="give --data")
     hold_out = HOLD_OUT if source and (source.count or 0) >= HOLD_OUT * BATCH_SIZE else 0
@@ -400,7 +409,8 @@ def quantize(
         assert source is not None  # noqa: S101 - one of the two was given
         calibration = observe(
             normalized, source, tensors_to_observe(Graph(normalized)), hold_out=hold_out,
-            batch_size=BATCH_SIZE, fingerprint=model.fingerprint, progress=progress,
+            batch_size=BATCH_SIZE, fingerprint=model.fingerprint, allow_nonfinite=allow_nonfinite,
+            progress=progress,
         )  # fmt: skip
         unseen = True
     in_memory = _samples(source, calibration, hold_out, unseen=unseen) if source else None
@@ -410,7 +420,9 @@ def quantize(
     )  # fmt: skip
     quantized, result = quantization_stage.quantize(request)
     if max_drop is not None and validate_data is not None:
-        checked = as_source(validate_data, model, preprocess=preprocess)
+        checked = as_source(
+            validate_data, model, preprocess=preprocess, allow_nonfinite=allow_nonfinite
+        )
         _check_preprocessing(calibration.provenance.preprocessing, checked, "the calibration")
         quantized, result = _keep_in_float(
             model, request, quantized, result, checked, max_drop,
