@@ -16,11 +16,15 @@ from onnxq.calibration import stream as calibration_stream
 from onnxq.calibration.checkpoint import Checkpoint
 from onnxq.calibration.cluster import calibrate_on_cluster
 from onnxq.calibration.jobs import calibrate_in_processes
+from onnxq.calibration.not_finite import harmless_inputs
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import observe
 from onnxq.data import DataSource, Preprocessing, open_data
 from onnxq.data.classes import Classes
 from onnxq.data.gather import BATCH_SIZE, gather, gather_both
+from onnxq.data.random import random_feeds
+from onnxq.data.sizes import parse_shapes
+from onnxq.data.states import parse_states
 from onnxq.emulation import emulate as emulation_stage
 from onnxq.emulation.agreement import LayerAgreement, agreement
 from onnxq.emulation.emulate import Emulation, emulator
@@ -30,7 +34,7 @@ from onnxq.equalization.choose import EqualizationOptions
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.derive import derive_calibration
 from onnxq.equalization.equalize import Equalization
-from onnxq.equalization.prove import Feeds, Proof, compare_outputs, random_feeds, run_reference
+from onnxq.equalization.prove import Proof, compare_outputs, run_reference
 from onnxq.errors import DataError, ModelError, UsageError
 from onnxq.model import files as model_files
 from onnxq.model.channel_scales import with_exponents, with_offsets
@@ -116,20 +120,27 @@ def as_source(
     samples: int | None = None,
     allow_nonfinite: bool = False,
     classes: Sequence[str] | PathLike | None = None,
+    states: Sequence[str] = (),
+    input_shapes: Sequence[str] = (),
 ) -> DataSource:
     """Open data for a model; a `DataSource` passes through.
 
     Args:
         classes: names of the model's classes in its order, or a file of them: what class folders
             are called.
+        allow_nonfinite: pass NaN and Inf on; without it only where float operators alone read them.
+        states: "OUT=IN" for each state of a streaming model, see `onnxq.data.states`.
+        input_shapes: "NAME:1x3x320x320", sizes for random samples where the model has none.
     """
     if not isinstance(data, (str, os.PathLike, np.ndarray, Mapping)):
         return data
     parsed = Preprocessing.parse(preprocess) if isinstance(preprocess, str) else preprocess
     spec = data if isinstance(data, (str, np.ndarray, Mapping)) else Path(data)
     return open_data(
-        spec, model.inputs, preprocessing=parsed, samples=samples,
-        allow_nonfinite=allow_nonfinite, classes=Classes.of(model.outputs, classes),
+        spec, model.inputs, model=model, preprocessing=parsed, samples=samples,
+        nonfinite=None if allow_nonfinite else harmless_inputs(Graph(model)),
+        states=parse_states(states, model), shapes=parse_shapes(input_shapes, model.inputs),
+        classes=Classes.of(model.outputs, classes),
     )  # fmt: skip
 
 
@@ -195,10 +206,10 @@ def calibrate(
     if dask is not None and (jobs > 1 or state is not None):
         raise UsageError("a Dask cluster takes the place of jobs and of a state to resume from")
     model = as_model(model)
-    source = as_source(
-        data, model, preprocess=preprocess, samples=samples, allow_nonfinite=allow_nonfinite
-    )
     with custom_operators(map(Path, libraries)):
+        source = as_source(
+            data, model, preprocess=preprocess, samples=samples, allow_nonfinite=allow_nonfinite
+        )
         normalized, _ = normalize(model)
     request = calibration_stream.Request(
         tensors_to_observe(Graph(normalized)), model.fingerprint, batch_size, shard,
@@ -265,11 +276,15 @@ def equalize(
     scales: str = "power-of-two",
     relu6: str = "auto",
     absorb_bias: bool = False,
+    input_shapes: Sequence[str] = (),
+    allow_nonfinite: bool = False,
     progress: Progress = SILENT,
 ) -> tuple[Model, EqualizationResult]:
     """Scale weights across layers without changing what the model computes.
 
     Args:
+        input_shapes: "NAME:1x3x320x320", sizes for random samples where the model has none.
+        allow_nonfinite: take NaN and Inf also where they do harm.
         absorb_bias: center activations too, which is exact up to float rounding; needs a
             calibration or data.
 
@@ -280,21 +295,28 @@ def equalize(
     normalized, normalization = normalize(model)
     if data is None and preprocess is not None:
         raise UsageError("preprocessing needs data", hint="give --data")
-    source = as_source(data, model, preprocess=preprocess) if data is not None else None
+    source = None if data is None else as_source(
+        data, model, preprocess=preprocess, allow_nonfinite=allow_nonfinite,
+    )  # fmt: skip
     if calibration is not None:
         calibration = as_calibration(calibration, model)
         _check_preprocessing(calibration.provenance.preprocessing, source, "the calibration")
     elif source is not None:
         calibration = observe(
             normalized, source, tensors_to_observe(Graph(normalized)),
-            batch_size=BATCH_SIZE, fingerprint=model.fingerprint, progress=progress,
+            batch_size=BATCH_SIZE, fingerprint=model.fingerprint, allow_nonfinite=allow_nonfinite,
+            progress=progress,
         )  # fmt: skip
     if absorb_bias and calibration is None:
         raise UsageError(
             "absorbing biases needs to know the activations", hint="give --calibration or --data"
         )
     options = EqualizationOptions(real_scales=scales == "real", relu6=relu6)
-    feeds = _proof_feeds(normalized, source, calibration_stream.batch_of(calibration))
+    feeds = (
+        random_feeds(normalized, shapes=parse_shapes(input_shapes, model.inputs))
+        if source is None
+        else gather(source, PROOF_SAMPLES, size=calibration_stream.batch_of(calibration))
+    )
     try:
         result, record = equalization_stage.equalize(normalized, calibration, feeds, options)
     except ModelError as error:
@@ -314,12 +336,6 @@ def equalize(
         else:
             result = with_offsets(centered, centering.broadcastable(Graph(centered)))
     return result, EqualizationResult(normalization, record, centering, change, calibration)
-
-
-def _proof_feeds(model: Model, source: DataSource | None, size: int) -> list[Feeds]:
-    if source is None:
-        return random_feeds(model)
-    return gather(source, model.inputs, PROOF_SAMPLES, size=size)
 
 
 # --- quantize --------------------------------------------------------------------------------
@@ -345,6 +361,7 @@ def quantize(
     exclude: Sequence[str] = (),
     max_drop: float | None = None,
     validate_data: Data | None = None,
+    allow_nonfinite: bool = False,
     max_trials: int = MAX_TRIALS,
     max_minutes: float = MAX_MINUTES,
     progress: Progress = SILENT,
@@ -359,6 +376,7 @@ def quantize(
         max_drop: keep layers in float until the first metric `validate` computes on
             `validate_data` (top1 where they have labels, else sqnr) falls no further than this;
             `QuantizationResult.search.passed` says whether it does.
+        allow_nonfinite: leave NaN and Inf out of the ranges also where they do harm.
         max_trials, max_minutes: where that search gives up; it then returns its best model.
 
     Raises:
@@ -382,7 +400,9 @@ def quantize(
     check_patterns(Graph(normalized), options)
     source = None
     if data is not None:
-        source = as_source(data, model, preprocess=preprocess, samples=samples)
+        source = as_source(
+            data, model, preprocess=preprocess, samples=samples, allow_nonfinite=allow_nonfinite
+        )
     elif preprocess is not None or samples is not None:
         raise UsageError("preprocessing and a number of samples need data", hint="give --data")
     hold_out = HOLD_OUT if source and (source.count or 0) >= HOLD_OUT * BATCH_SIZE else 0
@@ -394,19 +414,20 @@ def quantize(
         assert source is not None  # noqa: S101 - one of the two was given
         calibration = observe(
             normalized, source, tensors_to_observe(Graph(normalized)), hold_out=hold_out,
-            batch_size=BATCH_SIZE, fingerprint=model.fingerprint, progress=progress,
+            batch_size=BATCH_SIZE, fingerprint=model.fingerprint, allow_nonfinite=allow_nonfinite,
+            progress=progress,
         )  # fmt: skip
         unseen = True
-    in_memory = (
-        _samples(source, normalized, calibration, hold_out, unseen=unseen) if source else None
-    )
+    in_memory = _samples(source, calibration, hold_out, unseen=unseen) if source else None
     request = Request(
         normalized, normalization, calibration, in_memory, chosen, options, equalize, absorb_bias,
         bias_correction, rounding == "adaptive", progress,
     )  # fmt: skip
     quantized, result = quantization_stage.quantize(request)
     if max_drop is not None and validate_data is not None:
-        checked = as_source(validate_data, model, preprocess=preprocess)
+        checked = as_source(
+            validate_data, model, preprocess=preprocess, allow_nonfinite=allow_nonfinite
+        )
         _check_preprocessing(calibration.provenance.preprocessing, checked, "the calibration")
         quantized, result = _keep_in_float(
             model, request, quantized, result, checked, max_drop,
@@ -479,7 +500,7 @@ def _keep_in_float(
 
 
 def _samples(
-    source: DataSource, model: Model, calibration: Calibration, hold_out: int, *, unseen: bool
+    source: DataSource, calibration: Calibration, hold_out: int, *, unseen: bool
 ) -> Samples:
     """As many samples as fit the memory set aside for the largest activation."""
     per_sample = max(
@@ -489,7 +510,7 @@ def _samples(
     count = int(np.clip(MEMORY_FOR_SAMPLES / per_sample, 8, CORRECTION_SAMPLES))
     size = calibration_stream.batch_of(calibration)
     held = MEASURED_SAMPLES if hold_out else 0
-    chosen, held_out = gather_both(source, model.inputs, count, held, size=size, hold_out=hold_out)
+    chosen, held_out = gather_both(source, count, held, size=size, hold_out=hold_out)
     return Samples(chosen, held_out, unseen)
 
 
@@ -551,7 +572,7 @@ def compare_layers(
     """
     model = as_model(model)
     source = _source_for(model, data, preprocess, samples)
-    batches = gather(source, model.inputs, min(samples or COMPARED_SAMPLES, COMPARED_SAMPLES))
+    batches = gather(source, min(samples or COMPARED_SAMPLES, COMPARED_SAMPLES))
     return agreement(emulator(model), batches, provider=provider, progress=progress)
 
 

@@ -64,8 +64,9 @@ def parse_memory(_ctx: click.Context, _param: click.Parameter, text: str | None)
                 "Where the model runs; auto: CUDA if usable.", default="cpu")  # fmt: skip
 @click.option("--format", "table_format", type=click.Choice(("table", "csv", "json")),
               help="Print the calibration table; by default where no -o is given.")  # fmt: skip
-@click.option("--allow-nonfinite", is_flag=True,
-              help="Count NaN and Inf instead of refusing them.")  # fmt: skip
+@options.state_option()
+@options.input_shape_option()
+@options.allow_nonfinite_option()
 @options.common
 def calibrate(
     *,
@@ -82,6 +83,8 @@ def calibrate(
     resume: bool,
     provider: str,
     table_format: str | None,
+    states: tuple[str, ...],
+    input_shapes: tuple[str, ...],
     allow_nonfinite: bool,
     terminal: Terminal,
 ) -> None:
@@ -105,8 +108,12 @@ def calibrate(
         raise click.UsageError("--dask goes neither with --jobs nor with --resume")
     state = state_path(output) if output is not None and not dask else None
     loaded = api.load(model)
+    source = api.as_source(
+        data, loaded, preprocess=preprocess, samples=samples, allow_nonfinite=allow_nonfinite,
+        states=states, input_shapes=input_shapes,
+    )  # fmt: skip
     calibration = api.calibrate(
-        loaded, data, preprocess=preprocess, samples=samples, batch_size=batch_size, shard=shard,
+        loaded, source, batch_size=batch_size, shard=shard,
         jobs=jobs, dask=dask, memory=memory, state=state, resume=resume,
         provider=_usable(provider, terminal), allow_nonfinite=allow_nonfinite,
         progress=terminal.progress,

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 @options.choice("--relu6", ("auto", "tie", "per-channel", "relu", "skip"),
                 "How a scale passes a saturating Clip such as ReLU6.", default="auto")  # fmt: skip
 @options.absorb_option(default=False, extra="; exact up to float rounding")
+@options.state_option()
+@options.input_shape_option()
+@options.allow_nonfinite_option()
 @options.libraries_option()
 @options.recipe_option()
 @click.option("--explain", is_flag=True, help="List every class, Clip and barrier with its reason.")
@@ -40,6 +43,9 @@ def equalize(
     scales: str,
     relu6: str,
     absorb_bias: bool,
+    states: tuple[str, ...],
+    input_shapes: tuple[str, ...],
+    allow_nonfinite: bool,
     explain: bool,
     terminal: Terminal,
 ) -> None:
@@ -56,9 +62,14 @@ def equalize(
     options.check_output(output, model, data, calibration)
     loaded = api.load(model)
     with terminal.progress.track("equalize", None):
+        source = None if data is None else api.as_source(
+            data, loaded, preprocess=preprocess, allow_nonfinite=allow_nonfinite, states=states,
+            input_shapes=input_shapes,
+        )  # fmt: skip
         equalized, result = api.equalize(
-            loaded, calibration=calibration, data=data, preprocess=preprocess, scales=scales,
-            relu6=relu6, absorb_bias=absorb_bias, progress=terminal.progress,
+            loaded, calibration=calibration, data=source, preprocess=preprocess, scales=scales,
+            relu6=relu6, absorb_bias=absorb_bias, input_shapes=input_shapes,
+            allow_nonfinite=allow_nonfinite, progress=terminal.progress,
         )  # fmt: skip
     api.save(recipe.carried(equalized, click.get_current_context()), output)
     record = result.equalization

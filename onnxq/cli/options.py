@@ -72,7 +72,7 @@ def data_option(*, required: bool = False, extra: str = "") -> Decorator:
     return click.option(
         "--data", metavar="DATA", required=required, shell_complete=complete_file,
         help="Samples: an .npz, .npy, .h5, .parquet or .tar file, a folder of images, of class "
-        f"folders or of test_data_set_*, file.py:function, or random:N.{extra}",
+        f"folders, of .npz files or of test_data_set_*, file.py:function, or random:N.{extra}",
     )  # fmt: skip
 
 
@@ -94,6 +94,28 @@ def batch_size_option() -> Decorator:
     return click.option(
         "--batch-size", type=click.IntRange(min=1), default=8, show_default=True, metavar="B",
         help="Samples to run at once; a size the model fixes wins.",
+    )  # fmt: skip
+
+
+def state_option() -> Decorator:
+    return click.option(
+        "--state", "states", multiple=True, metavar="OUT=IN",
+        help="A state of a streaming model: output OUT of a step is input IN of the next; "
+        "repeatable.",
+    )  # fmt: skip
+
+
+def input_shape_option() -> Decorator:
+    return click.option(
+        "--input-shape", "input_shapes", multiple=True, metavar="[NAME:]1x3x320x320",
+        help="Shape of an input for random samples, where the model leaves it open; repeatable.",
+    )  # fmt: skip
+
+
+def allow_nonfinite_option() -> Decorator:
+    return click.option(
+        "--allow-nonfinite", is_flag=True,
+        help="Leave NaN and Inf out of the ranges instead of refusing them.",
     )  # fmt: skip
 
 

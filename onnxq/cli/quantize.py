@@ -67,6 +67,9 @@ def check_patterns(
               metavar="N", help="Models that --max-drop may make and measure.")  # fmt: skip
 @click.option("--max-minutes", type=click.FloatRange(min=0), default=MAX_MINUTES, show_default=True,
               metavar="M", help="Time after which --max-drop starts no other.")  # fmt: skip
+@options.state_option()
+@options.input_shape_option()
+@options.allow_nonfinite_option()
 @options.libraries_option()
 @options.recipe_option()
 @click.option("--dry-run", is_flag=True, help="Print what happens to each node; write nothing.")
@@ -94,6 +97,9 @@ def quantize(
     validate_data: str | None,
     max_trials: int,
     max_minutes: float,
+    states: tuple[str, ...],
+    input_shapes: tuple[str, ...],
+    allow_nonfinite: bool,
     dry_run: bool,
     terminal: Terminal,
 ) -> int:
@@ -116,13 +122,20 @@ def quantize(
     options.check_output(output, model, data, calibration, validate_data)
     loaded = api.load(model)
     with terminal.progress.track("quantize", None):
+        source, checked = (
+            None if each is None else api.as_source(
+                each, loaded, preprocess=preprocess, samples=count, states=states,
+                allow_nonfinite=allow_nonfinite, input_shapes=input_shapes,
+            )
+            for each, count in ((data, samples), (validate_data, None))
+        )  # fmt: skip
         quantized, result = api.quantize(
-            loaded, data, calibration=calibration, preprocess=preprocess, samples=samples,
+            loaded, source, calibration=calibration, preprocess=preprocess, samples=samples,
             target=target, weights=weights, equalize=equalize, absorb_bias=absorb_bias,
             ranges=ranges, scale=scale, bias_correction=bias_correction, rounding=rounding,
             rest=rest, include=include, exclude=exclude, max_drop=max_drop,
-            validate_data=validate_data, max_trials=max_trials, max_minutes=max_minutes,
-            progress=terminal.progress,
+            validate_data=checked, allow_nonfinite=allow_nonfinite, max_trials=max_trials,
+            max_minutes=max_minutes, progress=terminal.progress,
         )  # fmt: skip
     failed = result.search is not None and not result.search.passed
     written = None if dry_run or failed else output

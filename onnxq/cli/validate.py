@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 @click.option("--layers", is_flag=True,
               help="Rank each quantized model's layers by their share of its output error."
               )  # fmt: skip
+@options.state_option()
+@options.input_shape_option()
 @options.dask_option()
 @options.libraries_option()
 @click.option("--junit", type=options.FILE, metavar="FILE.xml",
@@ -56,6 +58,8 @@ def validate(
     max_drop: float | None,
     min_accuracy: float | None,
     layers: bool,
+    states: tuple[str, ...],
+    input_shapes: tuple[str, ...],
     dask: str | None,
     junit: Path | None,
     terminal: Terminal,
@@ -73,7 +77,10 @@ def validate(
 
     options.check_output(junit, float_model, data, *quantized)
     reference = api.load(float_model)
-    source = api.as_source(data, reference, preprocess=preprocess, samples=samples, classes=classes)
+    source = api.as_source(
+        data, reference, preprocess=preprocess, samples=samples, classes=classes, states=states,
+        input_shapes=input_shapes,
+    )  # fmt: skip
     result = api.validate(
         reference, quantized, source, metrics=metrics or None, executions=executions,
         max_drop=max_drop, min_accuracy=min_accuracy, layers=layers, dask=dask,

@@ -125,6 +125,7 @@ class Operator:
         reshapes: its second input is the shape of its output.
         contracts: multiplies two activation matrices where no operand is a constant weight.
         divides: its second operand is a divisor.
+        looks_up: its second input holds indices along an axis of its first.
         trailing: its scale and bias lie along the last axes, not along axis 1.
         fuses: runs inside the weighted operator before it, on every target.
         limits: keeps the smaller, or the larger, of its operands: with a constant one, a bound.
@@ -151,6 +152,7 @@ class Operator:
     reshapes: bool = False
     contracts: bool = False
     divides: bool = False
+    looks_up: bool = False
     trailing: bool = False
     bounds: tuple[float, float] | None = None
     float32_kernel: str = ""
@@ -405,7 +407,7 @@ _ROWS = (
     Operator("Concat", _S.MOVE, _I.SHARED, data_inputs=None, float32_kernel="QLinearConcat"),
     Operator("Split", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
     Operator("Slice", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
-    Operator("Gather", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("Gather", _S.MOVE, _I.SHARED, offset=_O.KEEPS, looks_up=True),
     Operator("Flatten", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
     Operator("Reshape", _S.MOVE, _I.SHARED, offset=_O.KEEPS, reshapes=True),
     Operator("Transpose", _S.MOVE, _I.SHARED, offset=_O.KEEPS),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.calibration.not_finite import non_finite
 from onnxq.calibration.ranges import Range, distribution, estimate
 from onnxq.calibration.statistics import Calibration
 from onnxq.errors import UsageError
@@ -206,7 +207,9 @@ def _eligible(
         return Float(f"{missing[0]!r} is not float32")
     unseen = [name for name in data if name not in calibration.tensors]
     if row.int8 is not Int8Rule.WEIGHTED:
-        return Quantized()
+        spoiled = (non_finite(calibration, name) for name in (*data, *node.outputs[:1]))
+        refusal = next(filter(None, spoiled), None)
+        return Float(refusal.reason) if refusal else Quantized()
     if node.op_type not in target.weighted:
         return Float(f"target {target.name} has no integer {node.op_type}")
     layout = weight_layout(graph, node)

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
-from onnxq.data.source import samples_in
+from onnxq.data.batching import samples_in
+from onnxq.data.random import random_feeds
 from onnxq.equalization.centering import Centering, center_by, derive_shifted, plan_centering
 from onnxq.equalization.choose import KERNEL_WORTH, Choice, EqualizationOptions, choose
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.derive import derive_calibration
 from onnxq.equalization.equalize import Equalization, carry_out
-from onnxq.equalization.prove import Feeds, compare_outputs, random_feeds, run_reference
+from onnxq.equalization.prove import Feeds, compare_outputs, run_reference
 from onnxq.equalization.sensitivity import input_gains
 from onnxq.equalization.solve import decibels
 from onnxq.model.files import infer_shapes

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.data.gather import BATCH_SIZE, gather, regroup
-from onnxq.data.source import DataSource, fixed_batch, samples_in
+from onnxq.data.batching import regroup, samples_in
+from onnxq.data.gather import BATCH_SIZE, gather
+from onnxq.data.source import DataSource
 from onnxq.errors import DataError, ModelError
 from onnxq.model.model import Model
 from onnxq.model.session import open_session, run, with_outputs
@@ -127,19 +128,19 @@ def measure_layers(
         DataError: no samples.
         ModelError: a model cannot be normalized or run.
     """
-    chosen = gather(source, float_model.inputs, probes)
+    chosen = gather(source, probes)
     if not chosen:
         raise DataError(f"{source.spec}: no samples")
     try:
         bench = _open(float_model, quantized, chosen[0])
     except ModelError:
-        if fixed_batch(float_model.inputs) or samples_in(chosen[0]) == 1:
+        if source.axes.fixed or samples_in(chosen[0]) == 1:
             raise
         # It may take one sample at a time.
         batch_size, chosen = 1, regroup(chosen, 1)
         bench = _open(float_model, quantized, chosen[0])
     size = int(np.clip(MEMORY_FOR_TENSORS // max(bench.bytes_per_sample, 1), 1, batch_size))
-    if not fixed_batch(float_model.inputs):
+    if not source.axes.fixed:
         chosen = regroup(chosen, size)
     effects, total, causes = _probe(bench, chosen, progress)
     if whole:
