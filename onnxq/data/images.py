@@ -131,8 +131,8 @@ def require_labels(source: DataSource, purpose: str) -> None:
     if doubt is not None:
         raise DataError(
             f"{source.spec}: {purpose} needs labels: {doubt}",
-            hint="pass --classes FILE with the names of all classes in the model's order, begin "
-            "each folder's name with its class index, or pass --metric sqnr",
+            hint="begin each folder's name with its class index; onnxq validate also takes "
+            "--classes FILE, the names of all classes in the model's order, or --metric sqnr",
         )
 
 
