@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from threading import Lock
 
 import numpy as np
 
 from onnxq.calibration.accumulate import Accumulator
+from onnxq.calibration.not_finite import INF, NAN
 from onnxq.calibration.statistics import NotFinite, TensorStatistics
 from onnxq.data.source import DataSource
 from onnxq.errors import DataError
 from onnxq.model.blocked import Observed
+from onnxq.refusal import Refusal
 
 Values = Mapping[str, Observed]
+Harm = Callable[[str, str], Refusal | None]
 
 
 class _SoFar(Mapping[str, TensorStatistics]):
@@ -37,34 +39,40 @@ class _SoFar(Mapping[str, TensorStatistics]):
 
 
 class Counter:
-    """The accumulators of all tensors, which threads share."""
+    """The accumulators of all tensors, which threads share.
+
+    Args:
+        harm: what a "NaN" or "Inf" in a tensor spoils, None for nothing.
+    """
 
     def __init__(
-        self, accumulators: dict[str, Accumulator], source: DataSource, *, allow_nonfinite: bool
+        self, accumulators: dict[str, Accumulator], source: DataSource, harm: Harm
     ) -> None:
         self._accumulators = accumulators
         self._locks = {name: Lock() for name in accumulators}
         self._source = source
-        self._allow = allow_nonfinite
+        self._harm = harm
 
-    def add(self, values: Values, start: int, half: int) -> None:
+    def add(self, values: Values, start: int, samples: int, half: int) -> None:
         """Count a batch. Another thread may count another one at the same time.
 
         Args:
             values: tensor name → values.
             start: index of the batch's first sample.
+            samples: how many it holds.
             half: 0 or 1, whichever half of the data the batch belongs to.
 
         Raises:
-            DataError: NaN or Inf in the batch, unless they are allowed.
+            DataError: NaN or Inf in the batch where they do harm.
         """
         bad = self._count(values, half)
         for name in filter(bad.__contains__, values):
-            found = self._locate(values[name], start, self._accumulators[name].axis)
-            if not self._allow:
+            found = self._locate(values[name], start, samples, self._accumulators[name].axis)
+            harm = self._harm(name, found.kind)
+            if harm is not None:
                 raise DataError(
                     f"{found.kind} in activation {name!r} for sample {found.name}, "
-                    f"channel {found.channel}",
+                    f"channel {found.channel}: {harm.reason}",
                     hint="mend the model or the data, or pass --allow-nonfinite to leave such "
                     "values out",
                 )
@@ -91,13 +99,15 @@ class Counter:
             left = busy
         return bad
 
-    def _locate(self, observed: Observed, start: int, axis: int | None) -> NotFinite:
-        """The first value that is not finite. Axis 0 counts samples."""
+    def _locate(self, observed: Observed, start: int, samples: int, axis: int | None) -> NotFinite:
+        """The first NaN, or if there is none the first infinity. Axis 0 counts samples, if any."""
         values = observed.plain
-        place = np.argwhere(~np.isfinite(values))[0]
-        sample = start + (int(place[0]) if values.ndim else 0)
+        nans = np.argwhere(np.isnan(values))
+        kind = NAN if len(nans) else INF
+        place = nans[0] if len(nans) else np.argwhere(~np.isfinite(values))[0]
+        counts = values.ndim > 0 and len(values) == samples
+        sample = start + (int(place[0]) if counts else 0)
         channel = 0 if axis is None else int(place[axis])
-        kind = "NaN" if math.isnan(values[tuple(place)]) else "Inf"
         return NotFinite(sample, self._source.sample_name(sample), channel, kind)
 
     def so_far(self) -> Mapping[str, TensorStatistics]:

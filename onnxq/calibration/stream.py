@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -14,12 +15,14 @@ from onnxq.calibration import compiled
 from onnxq.calibration.accumulate import Accumulator
 from onnxq.calibration.checkpoint import Checkpoint, Cursor
 from onnxq.calibration.counter import Counter
+from onnxq.calibration.not_finite import harm
 from onnxq.calibration.passes import batches_at_a_time, groups_within, with_group
 from onnxq.calibration.statistics import Calibration, Provenance, TensorStatistics, join_notes
 from onnxq.calibration.thinning import step_of
 from onnxq.data.ahead import map_ahead
+from onnxq.data.batching import Array, samples_in
 from onnxq.data.gather import BATCH_SIZE, is_held_out, run_batch
-from onnxq.data.source import Array, Batch, DataSource, samples_in, span_of
+from onnxq.data.source import Batch, DataSource, span_of
 from onnxq.errors import DataError
 from onnxq.model.blocked import Observed, open_observer
 from onnxq.model.graph import Graph
@@ -48,7 +51,7 @@ class Request:
         fingerprint: of the model the user named, which the calibration is then tied to.
         shard: (i, n), the i-th of n equal parts of the batches, counted from 1.
         hold_out: leave out every so many-th batch, for the caller to measure on; 0 for none.
-        allow_nonfinite: count NaN and infinite activations instead of refusing them.
+        allow_nonfinite: count NaN and infinite activations also where they do harm.
         memory: bytes that the activations collected from one pass may take at a time; where they
             take more there are several passes, each over some of the tensors. 0 for no limit.
         runtime: where the model runs.
@@ -97,7 +100,8 @@ def calibrate(
         checkpoint: where to keep the state of the run, to go on from after it was killed.
 
     Raises:
-        DataError: no samples, data that do not fit the model, or NaN or Inf in an activation.
+        DataError: no samples, data that do not fit the model, or NaN or Inf that does harm, see
+            `onnxq.calibration.not_finite`.
         ModelError: the model does not run.
     """
     calibration = _empty(source, request)
@@ -109,7 +113,7 @@ def calibrate(
         {name: Accumulator.of(axis, calibration.tensors.get(name),
                               step_of(graph.shape(name), axis, source.count), compiled.loops())
          for name, axis in request.tensors.items()}, source,
-        allow_nonfinite=request.allow_nonfinite,
+        _no_harm if request.allow_nonfinite else partial(harm, graph),
     )  # fmt: skip
     calibration = replace(calibration, tensors={})
     singly = SINGLY in calibration.note
@@ -123,7 +127,7 @@ def calibrate(
     with progress.track("calibrate", total and total * len(groups)) as advance:
         advance(cursor.passes * (total or 0) + cursor.spans * request.batch_size)
         for number in range(cursor.passes, len(groups)):
-            spans = _spans(model, source, request, cursor.spans)
+            spans = _spans(source, request, cursor.spans)
             count = _count(model, request, groups[number], counter, workers)
             for first in spans:
                 part = _before_due(first, spans, checkpoint)
@@ -139,6 +143,10 @@ def calibrate(
     if cursor.samples == 0:
         raise DataError(f"{source.spec}: no samples in shard {request.shard[0]}/{request.shard[1]}")
     return found(counter.finish())
+
+
+def _no_harm(_tensor: str, _kind: str) -> None:
+    """What NaN and Inf spoil where they are allowed."""
 
 
 def _workers(model: Model, source: DataSource, request: Request) -> int:
@@ -173,16 +181,17 @@ def _count(
             return observer.run(feeds)
 
     def count(span: Sequence[Batch]) -> tuple[int, int, bool]:
-        kept = [batch for batch in span if not _is_held_out(batch, model, request)]
+        kept = [batch for batch in span if not _is_held_out(batch, request)]
         singly = False
         for batch in kept:
             first = 0
-            half = span_of(batch, model.inputs, request.batch_size) % 2
+            half = span_of(batch, request.batch_size) % 2
             for feeds, values in run_batch(run, batch.feeds):
                 singly |= feeds is not batch.feeds
                 inputs = {name: Observed(feeds[name]) for name in group if name in feeds}
-                counter.add(inputs | values, batch.start + first, half)
-                first += samples_in(feeds)
+                held = samples_in(feeds)
+                counter.add(inputs | values, batch.start + first, held, half)
+                first += held
         return sum(map(len, span)), sum(map(len, kept)), singly
 
     return count
@@ -210,8 +219,8 @@ def _inputs(model: Model) -> set[str]:
     return {spec.name for spec in model.inputs}
 
 
-def _is_held_out(batch: Batch, model: Model, request: Request) -> bool:
-    return is_held_out(span_of(batch, model.inputs, request.batch_size), request.hold_out)
+def _is_held_out(batch: Batch, request: Request) -> bool:
+    return is_held_out(span_of(batch, request.batch_size), request.hold_out)
 
 
 def _groups(model: Model, source: DataSource, request: Request) -> list[list[str]]:
@@ -233,15 +242,11 @@ def _first(source: DataSource, request: Request) -> Mapping[str, Array]:
     raise DataError(f"{source.spec}: no samples")
 
 
-def _spans(
-    model: Model, source: DataSource, request: Request, done: int
-) -> Iterator[Sequence[Batch]]:
+def _spans(source: DataSource, request: Request, done: int) -> Iterator[Sequence[Batch]]:
     """The batches of each span of the shard, after the `done` first ones."""
     index, count = request.shard
     batches = source.batches(request.batch_size, first=index - 1 + done * count, step=count)
-    for _, span in itertools.groupby(
-        batches, lambda batch: span_of(batch, model.inputs, request.batch_size)
-    ):
+    for _, span in itertools.groupby(batches, lambda batch: span_of(batch, request.batch_size)):
         yield list(span)
 
 

@@ -2,6 +2,6 @@
 
 from onnxq.data.open import open_data
 from onnxq.data.preprocess import Preprocessing
-from onnxq.data.source import Batch, DataSource, fixed_batch
+from onnxq.data.source import Batch, DataSource
 
-__all__ = ["Batch", "DataSource", "Preprocessing", "fixed_batch", "open_data"]
+__all__ = ["Batch", "DataSource", "Preprocessing", "open_data"]

@@ -1,24 +1,24 @@
-"""Arrays as data: .npz and .npy files, and arrays in memory."""
+"""Arrays as data: in .npz, .npy and HDF5 files, and in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxq.data.checks import check_dtype, check_finite, check_shape, convert, sizes
+from onnxq.data.batching import Array, BatchAxes
+from onnxq.data.checks import check_dtype, convert, sizes
 from onnxq.data.fingerprint import combine, sample_digests
-from onnxq.data.source import Array, Batch, Labels, spans
-from onnxq.data.storage import Column, MemoryColumn, npy_column, npz_columns
+from onnxq.data.layouts import Holds, SampleColumn, arrange
+from onnxq.data.source import Batch, Labels, collect, spans
+from onnxq.data.storage import Column, MemoryColumn
 from onnxq.errors import DataError
 from onnxq.suggest import suggest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from onnxq.data.preprocess import Preprocessing
     from onnxq.model.model import TensorSpec
 
@@ -31,14 +31,14 @@ IN_MEMORY = "<memory>"
 
 @dataclass(frozen=True, eq=False)
 class ArraySource:
-    """One array for each model input; row i of all of them is sample i."""
+    """One array for each model input; the samples lie along an axis of it."""
 
     spec: str
     count: int
     inputs: tuple[TensorSpec, ...]
-    columns: Mapping[str, Column]
+    axes: BatchAxes
+    columns: Mapping[str, SampleColumn]
     labels: Labels | None
-    allow_nonfinite: bool = False
     note: str = ""
     preprocessing: Preprocessing | None = None
 
@@ -48,7 +48,7 @@ class ArraySource:
 
     @cached_property
     def fingerprint(self) -> str:
-        return combine(sample_digests(self._read(spans(self.count, self.inputs, 16))))
+        return combine(sample_digests(self._read(spans(self.count, self.axes, 16))))
 
     def sample_name(self, index: int) -> str:
         return f"{self.spec}[{index}]"
@@ -62,111 +62,76 @@ class ArraySource:
         first: int = 0,
         step: int = 1,
     ) -> Iterator[Batch]:
-        ranges = spans(self.count, self.inputs, batch_size, start, stop, first, step)
-        for batch in self._read(ranges):
-            check_finite(batch, self, allow=self.allow_nonfinite)
-            yield batch
+        yield from self._read(spans(self.count, self.axes, batch_size, start, stop, first, step))
 
     def _read(self, ranges: Sequence[tuple[int, int]]) -> Iterator[Batch]:
-        streams = [self.columns[spec.name].rows(ranges) for spec in self.inputs]
-        for (begin, end), *parts in zip(ranges, *streams, strict=True):
-            feeds = {
-                spec.name: convert(part, spec, self.spec)
-                for spec, part in zip(self.inputs, parts, strict=True)
-            }
-            labels = None if self.labels is None else self.labels[begin:end]
-            yield Batch(begin, feeds, labels)
+        specs = [spec for spec in self.inputs if spec.name in self.columns]
+        streams = [self.columns[spec.name].rows(ranges) for spec in specs]
+        for span, *parts in zip(ranges, *streams, strict=True):
+            found = zip(specs, parts, strict=True)
+            arrays = {spec.name: convert(part, spec, self.spec) for spec, part in found}
+            rows = range(span[1] - span[0])
+            samples = ({name: part[row] for name, part in arrays.items()} for row in rows)
+            yield from collect(samples, [span], self.axes, self.labels)
 
 
-def open_npz(
-    path: Path,
-    spec: str,
-    inputs: Sequence[TensorSpec],
-    *,
-    samples: int | None = None,
-    allow_nonfinite: bool = False,
-) -> ArraySource:
-    """The arrays of an .npz archive: one for each input by name, and perhaps `labels`.
-
-    Raises `DataError` where an array is missing, unknown, unreadable or does not fit.
-    """
-    columns = npz_columns(path)
-    return _open(columns, spec, inputs, samples=samples, allow_nonfinite=allow_nonfinite)
-
-
-def open_npy(
-    path: Path,
-    spec: str,
-    inputs: Sequence[TensorSpec],
-    *,
-    samples: int | None = None,
-    allow_nonfinite: bool = False,
-) -> ArraySource:
-    """The array of an .npy file, for a model of one input. Raises `DataError` as `open_npz`."""
-    columns = {path.stem: npy_column(path)}
-    return _open(columns, spec, inputs, samples=samples, allow_nonfinite=allow_nonfinite)
-
-
-def open_hdf5(
-    path: Path,
-    spec: str,
-    inputs: Sequence[TensorSpec],
-    *,
-    samples: int | None = None,
-    allow_nonfinite: bool = False,
-) -> ArraySource:
-    """The data sets of an HDF5 file, named as the arrays of an .npz. Raises as `open_npz`."""
-    from onnxq.data.hdf5 import hdf5_columns
-
-    columns = hdf5_columns(path)
-    return _open(columns, spec, inputs, samples=samples, allow_nonfinite=allow_nonfinite)
-
-
-def open_memory(
-    data: Array | Mapping[str, Array],
-    inputs: Sequence[TensorSpec],
-    *,
-    samples: int | None = None,
-    allow_nonfinite: bool = False,
-) -> ArraySource:
+def memory_columns(
+    data: Array | Mapping[str, Array], inputs: Sequence[TensorSpec]
+) -> dict[str, Column]:
     """Arrays in memory, named as in an .npz archive, or one for the model's only input."""
     arrays = data if isinstance(data, Mapping) else {inputs[0].name: data}
-    columns = {name: MemoryColumn(np.asarray(array)) for name, array in arrays.items()}
-    return _open(columns, IN_MEMORY, inputs, samples=samples, allow_nonfinite=allow_nonfinite)
+    return {name: MemoryColumn(np.asarray(array)) for name, array in arrays.items()}
 
 
-def _open(
+def open_arrays(
     columns: Mapping[str, Column],
     spec: str,
     inputs: Sequence[TensorSpec],
+    axes: BatchAxes,
     *,
-    samples: int | None,
-    allow_nonfinite: bool,
+    samples: int | None = None,
+    optional: Collection[str] = (),
+    holds: Holds = Holds.ROWS,
 ) -> ArraySource:
+    """One array for each input by name, and perhaps `labels`.
+
+    Args:
+        optional: inputs that there may be no array for.
+
+    Raises:
+        DataError: an array is missing, unknown, unreadable, or does not fit.
+    """
     found = dict(columns)
     takes_labels = any(item.name == LABELS for item in inputs)
     label_column = None if takes_labels else found.pop(LABELS, None)
-    matched = _match(found, spec, inputs)
+    matched = _match(found, spec, inputs, optional)
     for item in inputs:
-        check_dtype(matched[item.name].dtype, item, spec)
-        check_shape(matched[item.name].shape, item, spec)
-    total = _common_count(
-        matched if label_column is None else matched | {LABELS: label_column}, spec
-    )
-    count = total if samples is None else min(samples, total)
-    labels = None if label_column is None else _read_labels(label_column, spec)[:count]
-    return ArraySource(spec, count, tuple(inputs), matched, labels, allow_nonfinite)
+        if item.name in matched:
+            check_dtype(matched[item.name].dtype, item, spec)
+    labels = None if label_column is None else _read_labels(label_column, spec)
+    arranged = arrange(
+        {name: column.shape for name, column in matched.items()}, inputs, axes, spec,
+        holds=holds, labels=None if labels is None else len(labels),
+    )  # fmt: skip
+    count = arranged.count if samples is None else min(samples, arranged.count)
+    placed = {n: SampleColumn(column, arranged.layouts[n]) for n, column in matched.items()}
+    chosen = None if labels is None else labels[:count]
+    return ArraySource(spec, count, tuple(inputs), arranged.axes, placed, chosen)
 
 
 def _match(
-    columns: dict[str, Column], spec: str, inputs: Sequence[TensorSpec]
+    columns: dict[str, Column],
+    spec: str,
+    inputs: Sequence[TensorSpec],
+    optional: Collection[str],
 ) -> dict[str, Column]:
     """The columns by input name. A single one fits a one-input model whatever its name."""
-    if len(inputs) == len(columns) == 1:
-        return {inputs[0].name: next(iter(columns.values()))}
+    needed = [item for item in inputs if item.name not in optional]
+    if len(needed) == len(columns) == 1 and next(iter(columns)) not in optional:
+        return {needed[0].name: next(iter(columns.values()))}
     wanted = [item.name for item in inputs]
     unknown = [name for name in columns if name not in wanted]
-    for name in wanted:
+    for name in (item.name for item in needed):
         if name not in columns:
             raise DataError(
                 f"{spec} has no array for input {name!r}",
@@ -179,20 +144,6 @@ def _match(
             hint=suggest(unknown[0], [*wanted, LABELS], of="the names it can have"),
         )
     return columns
-
-
-def _common_count(columns: Mapping[str, Column], spec: str) -> int:
-    counts = {name: column.shape[0] for name, column in columns.items() if column.shape}
-    if len(set(counts.values())) > 1:
-        found = ", ".join(f"{name!r} has {count}" for name, count in counts.items())
-        raise DataError(
-            f"{spec}: the arrays disagree on the number of samples: {found}",
-            hint="the first axis of every array counts the samples",
-        )
-    count = next(iter(counts.values()))
-    if not count:
-        raise DataError(f"{spec} holds no samples")
-    return count
 
 
 def _read_labels(column: Column, spec: str) -> Labels:

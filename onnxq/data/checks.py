@@ -11,7 +11,7 @@ from onnxq.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from onnxq.data.source import Array, Batch, DataSource
+    from onnxq.data.batching import Array
     from onnxq.model.model import TensorSpec
 
 
@@ -66,10 +66,12 @@ def check_dtype(dtype: np.dtype[Any], spec: TensorSpec, where: str) -> None:
     numeric = _is_float(dtype) or dtype.kind in "biu"
     if spec.dtype.kind == "O":
         raise DataError(
-            f"{where}: input {spec.name!r} takes strings or sequences, which onnxq cannot feed",
-            hint="cut the model behind what turns them into numbers",
+            f"{where}: input {spec.name!r} takes a sequence or a map, which onnxq cannot feed",
+            hint="cut the model behind what turns it into tensors",
         )
     if dtype == spec.dtype and numeric:
+        return
+    if _is_text(spec.dtype) and (_is_text(dtype) or dtype.kind == "O"):
         return
     if numeric and (_is_float(spec.dtype) or (dtype.kind in "biu" and spec.dtype.kind in "biu")):
         return
@@ -82,12 +84,15 @@ def check_dtype(dtype: np.dtype[Any], spec: TensorSpec, where: str) -> None:
 def convert(array: Array, spec: TensorSpec, where: str) -> Array:
     """The same values in the input's element type; the array itself where it has that type.
 
-    A float may be rounded to a narrower float type. Raises `DataError` where the type does not
-    fit at all (`check_dtype`), where a float would overflow, or an integer would change.
+    Text may be UTF-8 bytes. A float may be rounded to a narrower float type. Raises `DataError`
+    where the type does not fit at all (`check_dtype`), where a float would overflow, or an integer
+    would change.
     """
     check_dtype(array.dtype, spec, where)
     if array.dtype == spec.dtype:
         return array
+    if _is_text(spec.dtype):
+        return _as_text(array, spec, where)
     with np.errstate(all="ignore"):
         converted = array.astype(spec.dtype)
         if not np.can_cast(array.dtype, spec.dtype, "safe") and _is_changed(array, converted):
@@ -97,6 +102,20 @@ def convert(array: Array, spec: TensorSpec, where: str) -> Array:
                 hint="rescale the data or export the model with a wider input",
             )
     return converted
+
+
+def _is_text(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "US"
+
+
+def _as_text(array: Array, spec: TensorSpec, where: str) -> Array:
+    """Text or its UTF-8 bytes as NumPy's text; of bytes ONNX Runtime would make other texts."""
+    if array.dtype.kind == "U":
+        return array
+    texts = [each.decode() if isinstance(each, bytes) else each for each in array.ravel().tolist()]
+    if not all(isinstance(each, str) for each in texts):
+        raise DataError(f"{where}: input {spec.name!r} holds other values than text")
+    return np.array(texts, str).reshape(array.shape)
 
 
 def _is_changed(before: Array, after: Array) -> bool:
@@ -122,22 +141,6 @@ def _is_float(dtype: np.dtype[Any]) -> bool:
     return dtype.name.startswith(("float", "bfloat"))
 
 
-def check_finite(batch: Batch, source: DataSource, *, allow: bool) -> None:
-    """Raise `DataError` naming input and sample of the first NaN or Inf, unless they are allowed.
-
-    Inputs that are not floats hold neither.
-    """
-    if allow:
-        return
-    for name, values in batch.feeds.items():
-        if not _is_float(values.dtype) or np.isfinite(values).all():
-            continue
-        rows = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-        row = int(rows.argmax())
-        nans = int(np.isnan(values[row]).sum())
-        infs = int(np.isinf(values[row]).sum())
-        counts = " and ".join(f"{n} {kind}" for n, kind in ((nans, "NaN"), (infs, "Inf")) if n)
-        raise DataError(
-            f"{source.sample_name(batch.start + row)}: input {name!r} holds {counts}",
-            hint="repair or remove this sample",
-        )
+def is_finite(values: Array) -> bool:
+    """Whether an array holds neither NaN nor Inf; what are no floats hold neither."""
+    return not _is_float(values.dtype) or bool(np.isfinite(values).all())

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from onnxq.data.batching import Array
 from onnxq.data.checks import check_shape, convert
 from onnxq.data.image_input import batched, sample_shape, size_hint
-from onnxq.data.source import Array
 from onnxq.errors import DataError
 
 if TYPE_CHECKING:
@@ -70,14 +70,13 @@ def decode_image(
     return convert(values, wanted, name)
 
 
-def decode_array(content: bytes, spec: TensorSpec, name: str) -> Array:
-    """One sample from the content of an .npy file. Raises `DataError` as `decode_image`."""
+def decode_array(content: bytes, name: str) -> Array:
+    """The array in the content of an .npy file. Raises `DataError` where it holds none."""
     try:
-        values = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+        values: Array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError, SyntaxError, TypeError) as error:
         raise DataError(f"cannot read {name}: {error}", hint="expected an .npy array") from error
-    check_shape((1, *values.shape), spec, name)
-    return convert(values, spec, name)
+    return values
 
 
 def image_geometry(file: Path | bytes, preprocessing: Preprocessing, name: str) -> Geometry:

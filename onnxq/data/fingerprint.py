@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,8 +31,13 @@ def sample_digests(batches: Iterable[Batch]) -> Iterable[bytes]:
     for batch in batches:
         for row in range(len(batch)):
             digest = hashlib.sha256()
-            for name in sorted(batch.feeds):
-                values = batch.feeds[name][row]
-                digest.update(f"{name}\0{values.dtype.name}\0{values.shape}\0".encode())
-                digest.update(np.ascontiguousarray(values).tobytes())
+            for name, values in sorted(batch.feeds.sample(row).items()):
+                # The width of text arrays is that of the longest text in the file.
+                is_text = values.dtype.kind == "U"
+                kind = "str" if is_text else values.dtype.name
+                digest.update(f"{name}\0{kind}\0{values.shape}\0".encode())
+                content = np.ascontiguousarray(values)
+                digest.update(
+                    json.dumps(values.tolist()).encode() if is_text else content.tobytes()
+                )
             yield digest.digest()

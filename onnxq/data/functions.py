@@ -1,13 +1,15 @@
 """`file.py:function`: samples that a function of the user's yields, run because the user named it.
 
-The function takes nothing and yields dicts: an array for each model input, without the batch axis,
-and perhaps an integer `label`. It must yield the same samples each time it is called.
+The function takes nothing and yields dicts: an array for each model input, and perhaps an integer
+`label`. The arrays are one sample, without the axis that counts samples, or what the model is fed
+at once, with it; rank and shape tell. A list of dicts is a sequence of steps. The function must
+yield the same samples each time it is called.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxq.data.checks import check_finite, check_shape, convert
+from onnxq.data.batching import Array, BatchAxes, Sample, stack
+from onnxq.data.checks import convert
 from onnxq.data.fingerprint import combine, sample_digests
+from onnxq.data.layouts import Arrangement, Holds, SampleColumn, arrange
 from onnxq.data.records import as_labels
-from onnxq.data.source import Batch, Labels, Sample, collect, spans
+from onnxq.data.source import Batch, Labels, collect, spans
+from onnxq.data.storage import MemoryColumn
 from onnxq.errors import DataError
 from onnxq.python_files import load_callable
 from onnxq.refusal import Refusal
@@ -43,20 +48,21 @@ class FunctionSource:
 
     spec: str
     inputs: tuple[TensorSpec, ...]
+    declared: BatchAxes
     path: Path
     function: str
     limit: int | None = None
-    allow_nonfinite: bool = False
+    optional: Collection[str] = ()
     note: str = ""
     preprocessing: Preprocessing | None = None
 
     @property
     def count(self) -> int:
-        return self._scan[0]
+        return self._scan.count
 
     @property
     def labels(self) -> Labels | None:
-        return self._scan[1]
+        return self._scan.labels
 
     @property
     def has_labels(self) -> bool:
@@ -64,22 +70,36 @@ class FunctionSource:
 
     @property
     def fingerprint(self) -> str:
-        return self._scan[2]
+        return self._scan.fingerprint
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The first sample of each sequence, that is, list; of dicts there is one sequence."""
+        return self._scan.starts
 
     @cached_property
-    def _scan(self) -> tuple[int, Labels | None, str]:
-        """Number, labels and fingerprint of the samples: only a pass over them tells."""
+    def axes(self) -> BatchAxes:
+        """Those that the declared shapes and the first item tell."""
+        for steps, _ in self._items():
+            if steps:
+                return self._arranged(steps[0], self.sample_name(0), self.declared)[1].axes
+        raise DataError(f"{self.spec} yields no samples")
+
+    @cached_property
+    def _scan(self) -> _Scan:
+        """What only a pass over all samples tells."""
         labels: list[int | None] = []
+        starts: list[int] = []
 
         def batches() -> Iterator[Batch]:
-            for index, (sample, label) in enumerate(self._samples()):
+            for index, (sample, label, begins) in enumerate(self._samples()):
                 labels.append(label)
-                yield Batch(index, {name: values[None] for name, values in sample.items()})
+                if begins:
+                    starts.append(index)
+                yield Batch(index, stack([sample], self.axes))
 
         fingerprint = combine(sample_digests(batches()))
-        if not labels:
-            raise DataError(f"{self.spec} yields no samples")
-        return len(labels), as_labels(labels), fingerprint
+        return _Scan(len(labels), as_labels(labels), fingerprint, tuple(starts))
 
     def sample_name(self, index: int) -> str:
         return f"{self.spec}[{index}]"
@@ -93,15 +113,13 @@ class FunctionSource:
         first: int = 0,
         step: int = 1,
     ) -> Iterator[Batch]:
-        ranges = spans(self.count, self.inputs, batch_size, start, stop, first, step)
-        for batch in collect(self._chosen(ranges), ranges, self.labels):
-            check_finite(batch, self, allow=self.allow_nonfinite)
-            yield batch
+        ranges = spans(self.count, self.axes, batch_size, start, stop, first, step)
+        yield from collect(self._chosen(ranges), ranges, self.axes, self.labels)
 
     def _chosen(self, ranges: Sequence[tuple[int, int]]) -> Iterator[Sample]:
         wanted = (index for begin, end in ranges for index in range(begin, end))
         target = next(wanted, None)
-        for index, (sample, _) in enumerate(self._samples()):
+        for index, (sample, *_) in enumerate(self._samples()):
             if target is None:
                 return
             if index == target:
@@ -110,20 +128,33 @@ class FunctionSource:
         if target is not None:
             raise DataError(f"{self.spec} yields fewer samples than when it was first called")
 
-    def _samples(self) -> Iterator[tuple[Sample, int | None]]:
-        yielded = iter(self._call())
+    def _samples(self) -> Iterator[tuple[Sample, int | None, bool]]:
+        """Each sample, its label, and whether a sequence begins with it."""
         index = 0
-        while self.limit is None or index < self.limit:
+        for steps, is_sequence in self._items():
+            begins = is_sequence or index == 0
+            for step in steps:
+                for sample, label in self._checked(step, self.sample_name(index)):
+                    yield sample, label, begins
+                    index, begins = index + 1, False
+                    if index == self.limit:
+                        return
+
+    def _items(self) -> Iterator[tuple[Sequence[Any], bool]]:
+        """What the function yields, as lists, and whether it was one."""
+        yielded = iter(self._call())
+        number = 0
+        while True:
             try:
                 item = next(yielded)
             except StopIteration:
                 return
             except Exception as error:  # what a user's code raises
                 raise DataError(
-                    f"{self.spec} failed at sample {index}: {type(error).__name__}: {error}"
+                    f"{self.spec} failed at sample {number}: {type(error).__name__}: {error}"
                 ) from error
-            yield self._checked(item, self.sample_name(index))
-            index += 1
+            yield (item, True) if isinstance(item, (list, tuple)) else ([item], False)
+            number += 1
 
     def _call(self) -> Iterable[Any]:
         function = load_callable(self.path, self.function)
@@ -136,15 +167,58 @@ class FunctionSource:
             raise DataError(f"{self.spec} failed: {type(error).__name__}: {error}") from error
         return found  # type: ignore[no-any-return]
 
-    def _checked(self, item: Any, name: str) -> tuple[Sample, int | None]:
+    def _checked(self, item: Any, name: str) -> Iterator[tuple[Sample, int | None]]:
+        """The samples of a dict: one, or those of a whole feed."""
+        arrays, arranged = self._arranged(item, name, self.axes)
+        if arranged.axes != self.axes:
+            raise DataError(
+                f"{name}: other axes count its samples than those of {self.sample_name(0)}",
+                hint="yield feeds of one kind",
+            )
+        columns = {
+            spec: SampleColumn(MemoryColumn(arrays[spec.name]), arranged.layouts[spec.name])
+            for spec in self.inputs
+            if spec.name in arrays
+        }
+        labels = _labels_of(item, arranged.count, name)
+        for row, label in enumerate(labels):
+            yield (
+                {
+                    spec.name: convert(next(column.rows([(row, row + 1)]))[0], spec, name)
+                    for spec, column in columns.items()
+                },
+                label,
+            )
+
+    def _arranged(
+        self, item: Any, name: str, axes: BatchAxes
+    ) -> tuple[Mapping[str, Array], Arrangement]:
+        """The arrays of a dict, and how they hold its samples."""
         if not isinstance(item, Mapping):
             raise DataError(f"{name} is a {type(item).__name__}, a dict expected")
-        sample = {}
         for spec in self.inputs:
-            if spec.name not in item:
+            if spec.name not in item and spec.name not in self.optional:
                 raise DataError(f"{name} has no array for input {spec.name!r}")
-            values = np.asarray(item[spec.name])
-            check_shape((1, *values.shape), spec, name, hint="leave the batch axis out")
-            sample[spec.name] = convert(values, spec, name)
-        label = item.get(LABEL)
-        return sample, None if label is None else int(label)
+        arrays = {s.name: np.asarray(item[s.name]) for s in self.inputs if s.name in item}
+        shapes = {key: values.shape for key, values in arrays.items()}
+        return arrays, arrange(shapes, self.inputs, axes, name, holds=Holds.ITEM)
+
+
+def _labels_of(item: Mapping[str, Any], count: int, name: str) -> list[int | None]:
+    """The label of each sample of a dict; None where there are none."""
+    if item.get(LABEL) is None:
+        return [None] * count
+    labels = np.ravel(item[LABEL])
+    if len(labels) != count:
+        raise DataError(f"{name} holds {count} samples and {len(labels)} labels")
+    return [int(label) for label in labels]
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What a pass over all samples told."""
+
+    count: int
+    labels: Labels | None
+    fingerprint: str
+    starts: tuple[int, ...]

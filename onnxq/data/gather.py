@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
 from onnx import ModelProto
 
 from onnxq.data.ahead import WORKERS, map_ahead
-from onnxq.data.source import Array, Batch, DataSource, fixed_batch, samples_in, span_of
+from onnxq.data.batching import Array, Feeds, as_feeds, regroup
+from onnxq.data.source import Batch, DataSource, span_of
 from onnxq.errors import ModelError
-from onnxq.model.model import Model, TensorSpec
+from onnxq.model.model import Model
 from onnxq.model.session import Runtime, run
 from onnxq.options import shared
 
@@ -27,20 +27,17 @@ def is_held_out(batch_number: int, hold_out: int) -> bool:
     return hold_out > 0 and batch_number % hold_out == hold_out - 1
 
 
-def gather(
-    source: DataSource, inputs: Sequence[TensorSpec], count: int, *, size: int = BATCH_SIZE
-) -> list[Mapping[str, Array]]:
+def gather(source: DataSource, count: int, *, size: int = BATCH_SIZE) -> list[Mapping[str, Array]]:
     """Up to `count` samples spread evenly over the source, in batches that fit the model.
 
     Where the model fixes its batch size whole batches are taken, spread as evenly; else they have
     `size` samples.
     """
-    return gather_both(source, inputs, count, 0, size=size)[0]
+    return gather_both(source, count, 0, size=size)[0]
 
 
 def gather_both(
     source: DataSource,
-    inputs: Sequence[TensorSpec],
     count: int,
     held: int,
     *,
@@ -53,16 +50,14 @@ def gather_both(
         hold_out: every so many-th batch is held out, see `is_held_out`; `gather` takes none of
             those.
     """
-    fixed = fixed_batch(inputs)
+    fixed = source.axes.fixed
     apart = max(1, math.ceil((source.count or count) / count))
     baskets = {False: _Basket(fixed, count, apart), True: _Basket(fixed, held, 1)}
     for batch in source.batches(BATCH_SIZE):
         if all(basket.is_full for basket in baskets.values()):
             break
-        baskets[is_held_out(span_of(batch, inputs, BATCH_SIZE), hold_out)].offer(batch)
-    spread, first = (
-        basket.batches if fixed else regroup(basket.batches, size) for basket in baskets.values()
-    )
+        baskets[is_held_out(span_of(batch, BATCH_SIZE), hold_out)].offer(batch)
+    spread, first = (regroup(basket.batches, fixed or size) for basket in baskets.values())
     return spread, first
 
 
@@ -78,7 +73,7 @@ class _Basket:
     def __init__(self, fixed: int | None, count: int, apart: int) -> None:
         self._fixed, self._count, self._apart = fixed, count, apart
         self._taken = self._samples = self._seen = 0
-        self.batches: list[Mapping[str, Array]] = []
+        self.batches: list[Feeds] = []
 
     @property
     def is_full(self) -> bool:
@@ -95,24 +90,8 @@ class _Basket:
         self._samples += len(batch)
         self._seen += 1
         if rows:
-            self.batches.append({name: values[rows] for name, values in batch.feeds.items()})
+            self.batches.append(batch.feeds.take(rows))
         self._taken += len(rows)
-
-
-def regroup(batches: Sequence[Mapping[str, Array]], size: int) -> list[Mapping[str, Array]]:
-    """The same samples in batches of `size`, where their shapes allow."""
-    groups: dict[tuple[Any, ...], list[Mapping[str, Array]]] = {}
-    for batch in batches:
-        shapes = tuple((name, values.shape[1:]) for name, values in sorted(batch.items()))
-        groups.setdefault(shapes, []).append(batch)
-    result: list[Mapping[str, Array]] = []
-    for group in groups.values():
-        joined = {name: np.concatenate([batch[name] for batch in group]) for name in group[0]}
-        result += [
-            {name: values[start : start + size] for name, values in joined.items()}
-            for start in range(0, samples_in(joined), size)
-        ]
-    return result
 
 
 def run_batches(
@@ -145,14 +124,13 @@ def run_batch(
     try:
         whole = run_one(feeds)
     except ModelError as error:
-        refused, samples = error, samples_in(feeds)
-        if samples == 1:
+        refused, singles = error, as_feeds(feeds).singles()
+        if len(singles) == 1:
             raise
     else:
         yield feeds, whole
         return
-    for row in range(samples):
-        single = {name: values[row : row + 1] for name, values in feeds.items()}
+    for single in singles:
         try:
             result = run_one(single)
         except ModelError:

@@ -14,6 +14,7 @@ from onnxq.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from onnxq.data.batching import BatchAxes
     from onnxq.data.geometry import Sides
     from onnxq.data.preprocess import Layout, Preprocessing
     from onnxq.model.model import Dimension, TensorSpec
@@ -70,6 +71,11 @@ def batched(preprocessing: Preprocessing, spec: TensorSpec) -> TensorSpec:
     if spec.shape is None or preprocessing.batched:
         return spec
     return replace(spec, shape=(None, *spec.shape))
+
+
+def picture_axes(preprocessing: Preprocessing, spec: TensorSpec, axes: BatchAxes) -> BatchAxes:
+    """Which axis counts pictures: none where the model takes one at a time."""
+    return axes if preprocessing.batched else axes.settled({spec.name: None})
 
 
 def size_hint(preprocessing: Preprocessing, spec: TensorSpec) -> str:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxq.data.ahead import map_ahead
-from onnxq.data.checks import check_finite
+from onnxq.data.batching import BatchAxes, Sample
 from onnxq.data.decode import decode_image, image_geometry
 from onnxq.data.fingerprint import combine
 from onnxq.data.folders import ImageFile, find_images, spread
-from onnxq.data.image_input import for_input, require_one_input
-from onnxq.data.source import Batch, DataSource, Labels, Sample, collect, spans
+from onnxq.data.image_input import for_input, picture_axes, require_one_input
+from onnxq.data.source import Batch, DataSource, Labels, collect, spans
 from onnxq.errors import DataError
 from onnxq.refusal import Refusal
 
@@ -39,10 +39,10 @@ class ImageSource:
 
     spec: str
     inputs: tuple[TensorSpec, ...]
+    axes: BatchAxes
     files: tuple[Path, ...]
     labels: Labels | None
     preprocessing: Preprocessing
-    allow_nonfinite: bool = False
     note: str = ""
     doubt: Refusal | None = None
 
@@ -75,12 +75,10 @@ class ImageSource:
         first: int = 0,
         step: int = 1,
     ) -> Iterator[Batch]:
-        ranges = spans(self.count, self.inputs, batch_size, start, stop, first, step)
+        ranges = spans(self.count, self.axes, batch_size, start, stop, first, step)
         files = (self.files[index] for begin, end in ranges for index in range(begin, end))
         samples = map_ahead(self._load, files)
-        for batch in collect(samples, ranges, self.labels):
-            check_finite(batch, self, allow=self.allow_nonfinite)
-            yield batch
+        yield from collect(samples, ranges, self.axes, self.labels)
 
     def _load(self, file: Path) -> Sample:
         (spec,) = self.inputs
@@ -91,10 +89,10 @@ def open_images(
     folder: Path,
     spec: str,
     inputs: Sequence[TensorSpec],
+    axes: BatchAxes,
     *,
     preprocessing: Preprocessing | None,
     samples: int | None = None,
-    allow_nonfinite: bool = False,
     classes: Classes | None = None,
 ) -> ImageSource:
     """The images `find_images` finds, or `samples` of them, spread over the classes.
@@ -105,14 +103,15 @@ def open_images(
     require_one_input(inputs, spec)
     found, doubt = find_images(folder, classes)
     preprocessing = for_input(preprocessing, inputs[0], spec)
+    axes = picture_axes(preprocessing, inputs[0], axes)
     chosen = found if samples is None else spread(found, samples)
     return ImageSource(
         spec,
         tuple(inputs),
+        axes,
         tuple(image.path for image in chosen),
         _labels(chosen),
         preprocessing,
-        allow_nonfinite,
         doubt=doubt,
     )
 

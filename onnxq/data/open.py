@@ -3,38 +3,54 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxq.data.arrays import IN_MEMORY, open_hdf5, open_memory, open_npy, open_npz
+from onnxq.data.arrays import IN_MEMORY, memory_columns, open_arrays
+from onnxq.data.batching import Array, BatchAxes, find_axes
+from onnxq.data.feed_folders import is_model_zoo, npz_files, open_feeds
+from onnxq.data.fitted import FittedSource, run_singly
 from onnxq.data.functions import FunctionSource, parse_function
+from onnxq.data.hdf5 import hdf5_columns
 from onnxq.data.images import open_images
-from onnxq.data.model_zoo import is_model_zoo, open_model_zoo
 from onnxq.data.random import PREFIX, open_random
-from onnxq.data.source import Array, DataSource, fixed_batch
+from onnxq.data.sizes import Shapes
+from onnxq.data.source import DataSource
+from onnxq.data.states import States, StreamedSource
+from onnxq.data.storage import Column, npy_column, npz_columns
 from onnxq.data.tables import is_dataset, open_table
 from onnxq.data.tar import open_tar
 from onnxq.errors import DataError, ModelError, UsageError
+from onnxq.model.portable import PortableModel
 from onnxq.suggest import suggest
 
 if TYPE_CHECKING:
     from onnxq.data.classes import Classes
     from onnxq.data.preprocess import Preprocessing
-    from onnxq.model.model import TensorSpec
+    from onnxq.model.model import Model, TensorSpec
 
 KINDS = (
-    "data are an .npz, .npy, .h5, .parquet or .tar file, a folder of images or of class folders, a "
-    "folder of test_data_set_*, a Hugging Face dataset on disk, file.py:function, or random:N"
+    "data are an .npz, .npy, .h5, .parquet or .tar file, a folder of images, of class folders or "
+    "of .npz files, a folder of test_data_set_*, a Hugging Face dataset on disk, file.py:function, "
+    "or random:N"
 )
 """What a hint says about `--data`."""
 
-FILES: Mapping[str, Callable[..., DataSource]] = MappingProxyType(
-    {".npz": open_npz, ".npy": open_npy, ".h5": open_hdf5, ".hdf5": open_hdf5}
+Columns = Callable[[Path], Mapping[str, Column]]
+
+ARRAYS: Mapping[str, Columns] = MappingProxyType(
+    {
+        ".npz": npz_columns,
+        ".npy": lambda path: {path.stem: npy_column(path)},
+        ".h5": hdf5_columns,
+        ".hdf5": hdf5_columns,
+    }
 )
+"""Files of one array for each input."""
 
 RECORDS: Mapping[str, Callable[..., DataSource]] = MappingProxyType(
     {".tar": open_tar, ".parquet": open_table}
@@ -46,10 +62,13 @@ def open_data(
     spec: str | Path | Array | Mapping[str, Array],
     inputs: Sequence[TensorSpec],
     *,
+    model: Model | None = None,
     preprocessing: Preprocessing | None = None,
     samples: int | None = None,
     seed: int = 0,
-    allow_nonfinite: bool = False,
+    nonfinite: Collection[str] | None = frozenset(),
+    states: States = MappingProxyType({}),
+    shapes: Shapes = MappingProxyType({}),
     classes: Classes | None = None,
 ) -> DataSource:
     """Open the data a user named, or handed over, for a model with these inputs.
@@ -58,55 +77,83 @@ def open_data(
         spec: a path, "random:N", one array for a one-input model, or arrays by input name
             (and "labels").
         inputs: what the model must be fed.
+        model: with it, its outputs help to tell which axes count samples, it is run to see
+            whether it takes batches, and to find sizes for random samples.
         preprocessing: how images become arrays; only images take one.
         samples: use no more than so many samples: the first ones, of images spread over classes.
         seed: of `random:N`.
-        allow_nonfinite: pass NaN and Inf on instead of refusing them.
+        nonfinite: inputs that may hold NaN and Inf; None for all.
+        states: input → the output of the step before that it takes; needs the model.
+        shapes: of `random:N`, input → shape.
         classes: the model's, of which a folder of class folders may have a part.
 
     Raises:
         DataError: the data are missing, unreadable, of unknown kind, or do not fit the model.
-        ModelError: the model has no inputs, or none with a common batch axis.
+        ModelError: the model has no inputs.
         UsageError: an argument makes no sense for these data.
     """
     if not inputs:
         raise ModelError("the model has no inputs to feed")
-    fixed_batch(inputs)
     if samples is not None and samples < 1:
         raise UsageError(f"the number of samples must be at least 1, not {samples}")
+    axes = find_axes(inputs, () if model is None else model.outputs)
+    kept = frozenset(states)
+    random = isinstance(spec, str) and spec.startswith(PREFIX)
+    if random:
+        _refuse_preprocessing(preprocessing, str(spec))
+        fed = [item for item in inputs if item.name not in states]
+        source: DataSource = open_random(
+            str(spec), fed, axes, model=model, samples=samples, seed=seed, shapes=shapes
+        )
+    else:
+        if shapes:
+            raise UsageError("--input-shape is for random samples", hint="leave it out")
+        source = _opened(spec, inputs, axes, preprocessing, samples, kept, classes)
+    if states and model is not None:
+        if source.axes.fixed not in {None, 1}:
+            raise UsageError(f"--state needs a model of batch size 1, not {source.axes.fixed}")
+        source = StreamedSource(source, PortableModel.of(model), tuple(inputs), states)
+    return FittedSource(source, nonfinite, None if model is None else run_singly(source, model))
+
+
+def _opened(
+    spec: str | Path | Array | Mapping[str, Array],
+    inputs: Sequence[TensorSpec],
+    axes: BatchAxes,
+    preprocessing: Preprocessing | None,
+    samples: int | None,
+    optional: Collection[str],
+    classes: Classes | None,
+) -> DataSource:
+    """The data as they lie there; those that may hold images take preprocessing."""
     if isinstance(spec, (Mapping, np.ndarray)):
         _refuse_preprocessing(preprocessing, IN_MEMORY)
-        return open_memory(spec, inputs, samples=samples, allow_nonfinite=allow_nonfinite)
+        columns: Mapping[str, Column] = memory_columns(spec, inputs)
+        return open_arrays(columns, IN_MEMORY, inputs, axes, samples=samples, optional=optional)
     text = str(spec)
-    if text.startswith(PREFIX):
-        _refuse_preprocessing(preprocessing, text)
-        return open_random(text, inputs, samples=samples, seed=seed)
     function = parse_function(text)
     if function is not None:
         _refuse_preprocessing(preprocessing, text)
-        return FunctionSource(text, tuple(inputs), *function, samples, allow_nonfinite)
+        return FunctionSource(text, tuple(inputs), axes, *function, samples, optional)
     path = _existing(text)
-    options: dict[str, Any] = {"samples": samples, "allow_nonfinite": allow_nonfinite}
-    with_images = RECORDS.get(path.suffix.lower())
-    if path.is_dir() and is_dataset(path):
-        with_images = open_table
-    elif path.is_dir() and not is_model_zoo(path):
-        with_images = functools.partial(open_images, classes=classes)
-    if with_images is None:
+    feeds = path.is_dir() and (is_model_zoo(path) or bool(npz_files(path)))
+    read = ARRAYS.get(path.suffix.lower())
+    if feeds and not is_dataset(path):
         _refuse_preprocessing(preprocessing, text)
-        return _array_opener(path, text)(path, text, inputs, **options)
-    source = with_images(path, text, inputs, preprocessing=preprocessing, **options)
+        return open_feeds(path, text, inputs, axes, samples=samples, optional=optional)
+    if read is not None and not path.is_dir():
+        _refuse_preprocessing(preprocessing, text)
+        return open_arrays(read(path), text, inputs, axes, samples=samples, optional=optional)
+    opener = RECORDS.get(path.suffix.lower())
+    if path.is_dir():
+        opener = open_table if is_dataset(path) else functools.partial(open_images, classes=classes)
+    if opener is None:
+        raise DataError(f"{text} is no data file onnxq knows", hint=KINDS)
+    fed = [item for item in inputs if item.name not in optional]
+    source = opener(path, text, fed, axes, preprocessing=preprocessing, samples=samples)
     if source.preprocessing is None:
         _refuse_preprocessing(preprocessing, text)
     return source
-
-
-def _array_opener(path: Path, text: str) -> Callable[..., DataSource]:
-    """What opens data that hold no images."""
-    opener = open_model_zoo if path.is_dir() else FILES.get(path.suffix.lower())
-    if opener is None:
-        raise DataError(f"{text} is no data file onnxq knows", hint=KINDS)
-    return opener
 
 
 def _refuse_preprocessing(preprocessing: Preprocessing | None, text: str) -> None:

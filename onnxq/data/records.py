@@ -9,9 +9,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from onnxq.data.ahead import map_ahead
-from onnxq.data.checks import check_finite
+from onnxq.data.batching import BatchAxes, Sample
 from onnxq.data.fingerprint import combine
-from onnxq.data.source import Batch, Labels, Sample, collect, spans
+from onnxq.data.layouts import sample_of
+from onnxq.data.source import Batch, Labels, collect, spans
 
 if TYPE_CHECKING:
     from onnxq.data.geometry import Geometry
@@ -47,11 +48,11 @@ class RecordSource:
 
     spec: str
     inputs: tuple[TensorSpec, ...]
+    axes: BatchAxes
     count: int
     labels: Labels | None
     reader: Reader
     preprocessing: Preprocessing | None
-    allow_nonfinite: bool = False
     note: str = ""
 
     @property
@@ -88,12 +89,10 @@ class RecordSource:
         first: int = 0,
         step: int = 1,
     ) -> Iterator[Batch]:
-        ranges = spans(self.count, self.inputs, batch_size, start, stop, first, step)
+        ranges = spans(self.count, self.axes, batch_size, start, stop, first, step)
         indices = (index for begin, end in ranges for index in range(begin, end))
         samples = map_ahead(self._decode, self.reader.read(indices))
-        for batch in collect(samples, ranges, self.labels):
-            check_finite(batch, self, allow=self.allow_nonfinite)
-            yield batch
+        yield from collect(samples, ranges, self.axes, self.labels)
 
     def _decode(self, record: Record) -> Sample:
         # Pillow is imported only where there are images.
@@ -105,7 +104,8 @@ class RecordSource:
             if kind == "image" and self.preprocessing is not None:
                 sample[spec.name] = decode_image(content, self.preprocessing, spec, record.name)
             else:
-                sample[spec.name] = decode_array(content, spec, record.name)
+                values = decode_array(content, record.name)
+                sample[spec.name] = sample_of(values, spec, self.axes, record.name)
         return sample
 
 

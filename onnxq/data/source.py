@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.errors import DataError, ModelError, UsageError
+from onnxq.data.batching import BatchAxes, Feeds, Sample, alike, stack
+from onnxq.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from onnxq.data.preprocess import Preprocessing
-    from onnxq.model.model import TensorSpec
 
-Array = NDArray[Any]
 Labels = NDArray[np.int64]
-Sample = Mapping[str, Array]
-"""One sample: for each model input its array, without the batch axis."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,21 +24,16 @@ class Batch:
 
     Attributes:
         start: index of the first sample in its source.
-        feeds: for each model input an array of its element type; axis 0 counts the samples.
+        feeds: for each model input an array of its element type, and which axis counts samples.
         labels: class indices, int64, one for each sample; None where the data have none.
     """
 
     start: int
-    feeds: Mapping[str, Array]
+    feeds: Feeds
     labels: Labels | None = None
 
     def __len__(self) -> int:
-        return samples_in(self.feeds)
-
-
-def samples_in(feeds: Mapping[str, Array]) -> int:
-    """How many samples a batch of inputs holds."""
-    return len(next(iter(feeds.values())))
+        return self.feeds.samples
 
 
 class DataSource(Protocol):
@@ -55,6 +47,11 @@ class DataSource(Protocol):
     @property
     def count(self) -> int | None:
         """Number of samples, None where only reading them all would tell."""
+        ...
+
+    @property
+    def axes(self) -> BatchAxes:
+        """Which axis of each input counts samples."""
         ...
 
     @property
@@ -104,36 +101,14 @@ class DataSource(Protocol):
         ...
 
 
-def fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
-    """The batch size the model was exported with; None where it takes any.
-
-    Raises `ModelError` where the inputs have no common batch axis.
-    """
-    sizes: dict[int, str] = {}
-    for spec in inputs:
-        if spec.shape is None:
-            continue
-        if not spec.shape:
-            raise ModelError(
-                f"input {spec.name!r} is a scalar: it has no batch axis",
-                hint="make it a constant of the model",
-            )
-        if isinstance(spec.shape[0], int):
-            sizes.setdefault(spec.shape[0], spec.name)
-    if len(sizes) > 1:
-        found = ", ".join(f"{name!r} has {size}" for size, name in sizes.items())
-        raise ModelError(f"the inputs disagree on the batch size, their first axis: {found}")
-    return next(iter(sizes), None)
-
-
-def span_of(batch: Batch, inputs: Sequence[TensorSpec], batch_size: int) -> int:
+def span_of(batch: Batch, batch_size: int) -> int:
     """The number of the span that a batch of `DataSource.batches` lies in, counted from 0."""
-    return batch.start // (fixed_batch(inputs) or batch_size)
+    return batch.start // (batch.feeds.axes.fixed or batch_size)
 
 
 def spans(
     count: int,
-    inputs: Sequence[TensorSpec],
+    axes: BatchAxes,
     batch_size: int,
     start: int = 0,
     stop: int | None = None,
@@ -146,7 +121,7 @@ def spans(
     """
     if batch_size < 1:
         raise UsageError(f"the batch size must be at least 1, not {batch_size}")
-    fixed = fixed_batch(inputs)
+    fixed = axes.fixed
     size = fixed or batch_size
     begin, end, _ = slice(start, stop).indices(count)
     if fixed and (end - begin) % fixed:
@@ -158,9 +133,12 @@ def spans(
 
 
 def collect(
-    samples: Iterable[Sample], ranges: Sequence[tuple[int, int]], labels: Labels | None = None
+    samples: Iterable[Sample],
+    ranges: Sequence[tuple[int, int]],
+    axes: BatchAxes,
+    labels: Labels | None = None,
 ) -> Iterator[Batch]:
-    """Stack samples, those of `ranges` one after the other, into batches of one shape each.
+    """Stack samples, those of `ranges` one after the other, into batches of samples alike.
 
     `labels` are those of the whole source.
     """
@@ -169,17 +147,13 @@ def collect(
         pending: list[Sample] = []
         for index in range(begin, end):
             sample = next(stream)
-            if pending and _shapes(sample) != _shapes(pending[0]):
-                yield _stack(pending, index - len(pending), labels)
+            if pending and not alike(pending[0], sample, axes):
+                yield _batch(pending, index - len(pending), axes, labels)
                 pending = []
             pending.append(sample)
-        yield _stack(pending, end - len(pending), labels)
+        yield _batch(pending, end - len(pending), axes, labels)
 
 
-def _shapes(sample: Sample) -> list[tuple[int, ...]]:
-    return [array.shape for array in sample.values()]
-
-
-def _stack(samples: Sequence[Sample], start: int, labels: Labels | None) -> Batch:
-    feeds = {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
-    return Batch(start, feeds, None if labels is None else labels[start : start + len(samples)])
+def _batch(samples: Sequence[Sample], start: int, axes: BatchAxes, labels: Labels | None) -> Batch:
+    chosen = None if labels is None else labels[start : start + len(samples)]
+    return Batch(start, stack(samples, axes), chosen)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from onnxq.data.source import Array
+    from onnxq.data.batching import Array
 
 _UNREADABLE = (
     OSError,
@@ -41,7 +41,7 @@ _UNREADABLE = (
 
 
 class Column(Protocol):
-    """An array whose axis 0 counts samples, wherever it lies."""
+    """An array, wherever it lies, that can be read a few rows at a time."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -51,6 +51,10 @@ class Column(Protocol):
 
     def rows(self, ranges: Iterable[tuple[int, int]]) -> Iterator[Array]:
         """Yield the rows of each half-open range; the ranges ascend."""
+        ...
+
+    def whole(self) -> Array:
+        """All of it."""
         ...
 
 
@@ -72,6 +76,9 @@ class MemoryColumn:
         for begin, end in ranges:
             yield self.array[begin:end]
 
+    def whole(self) -> Array:
+        return self.array
+
 
 @dataclass(frozen=True)
 class StoredColumn:
@@ -92,21 +99,24 @@ class StoredColumn:
     def rows(self, ranges: Iterable[tuple[int, int]]) -> Iterator[Array]:
         with _open(self.path, self.member) as stream:
             if self.fortran:
-                values = self._read(stream, 0, self.shape[0], "F")
-                yield from MemoryColumn(values).rows(ranges)
+                yield from MemoryColumn(self._read(stream, 0, self.shape)).rows(ranges)
                 return
             for begin, end in ranges:
-                yield self._read(stream, begin, end, "C")
+                yield self._read(stream, begin, (end - begin, *self.shape[1:]))
 
-    def _read(self, stream: IO[bytes], begin: int, end: int, order: str) -> Array:
-        shape = (end - begin, *self.shape[1:])
+    def whole(self) -> Array:
+        with _open(self.path, self.member) as stream:
+            return self._read(stream, 0, self.shape)
+
+    def _read(self, stream: IO[bytes], begin: int, shape: tuple[int, ...]) -> Array:
+        """So many rows, in an array of this shape, from row `begin` on."""
         row = math.prod(self.shape[1:]) * self.dtype.itemsize
         with _refusing(self.path, self.member):
             stream.seek(self.offset + begin * row)
             # A buffer of another size than the shape, from a truncated file, fails to reshape.
-            content = stream.read((end - begin) * row)
+            content = stream.read(math.prod(shape) * self.dtype.itemsize)
             values = np.frombuffer(content, self.dtype)
-            return values.reshape(shape, order="F" if order == "F" else "C")
+            return values.reshape(shape, order="F" if self.fortran else "C")
 
 
 def npy_column(path: Path) -> StoredColumn:

@@ -25,6 +25,7 @@ from onnxq.errors import DataError
 from onnxq.suggest import suggest
 
 if TYPE_CHECKING:
+    from onnxq.data.batching import BatchAxes
     from onnxq.data.preprocess import Preprocessing
     from onnxq.model.model import TensorSpec
 
@@ -80,10 +81,10 @@ def open_table(
     path: Path,
     spec: str,
     inputs: Sequence[TensorSpec],
+    axes: BatchAxes,
     *,
     preprocessing: Preprocessing | None = None,
     samples: int | None = None,
-    allow_nonfinite: bool = False,
 ) -> RecordSource:
     """The rows of a parquet file or of a dataset folder, the first `samples` of them.
 
@@ -98,16 +99,17 @@ def open_table(
     schema = _schema(files[0])
     columns = _match(schema, inputs, spec)
     if any(kind == "image" for _, kind in columns.values()):
-        from onnxq.data.image_input import for_input, require_one_input
+        from onnxq.data.image_input import for_input, picture_axes, require_one_input
 
         require_one_input(inputs, spec)
         preprocessing = for_input(preprocessing, inputs[0], spec)
+        axes = picture_axes(preprocessing, inputs[0], axes)
     else:
         preprocessing = None
     places = tuple((file, number) for file, number, _ in chunks)
     reader = TableReader(spec, starts, places, columns)
     labels = _labels(places, schema, count)
-    return RecordSource(spec, tuple(inputs), count, labels, reader, preprocessing, allow_nonfinite)
+    return RecordSource(spec, tuple(inputs), axes, count, labels, reader, preprocessing)
 
 
 def _dataset_files(folder: Path) -> list[Path]:
@@ -211,8 +213,8 @@ def _content(value: Any, kind: str, name: str) -> bytes:
         array = np.asarray(value)
     except ValueError as error:
         raise DataError(f"{name} is no array: {error}") from error
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{name} holds {array.dtype} values, numbers expected")
+    if array.dtype.kind not in "biufU":
+        raise DataError(f"{name} holds {array.dtype} values, numbers or text expected")
     stream = io.BytesIO()
     np.lib.format.write_array(stream, array, allow_pickle=False)
     return stream.getvalue()

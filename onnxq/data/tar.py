@@ -17,6 +17,7 @@ from onnxq.data.records import Record, RecordSource, as_labels
 from onnxq.errors import DataError
 
 if TYPE_CHECKING:
+    from onnxq.data.batching import BatchAxes
     from onnxq.data.preprocess import Preprocessing
     from onnxq.model.model import TensorSpec
 
@@ -64,10 +65,10 @@ def open_tar(
     path: Path,
     spec: str,
     inputs: Sequence[TensorSpec],
+    axes: BatchAxes,
     *,
     preprocessing: Preprocessing | None = None,
     samples: int | None = None,
-    allow_nonfinite: bool = False,
 ) -> RecordSource:
     """The samples of a WebDataset tar file, the first `samples` of them.
 
@@ -79,16 +80,17 @@ def open_tar(
         raise DataError(f"{spec} holds no samples", hint="expected members such as 0001.jpg")
     members = tuple(_inputs_of(key, found[key], inputs, path) for key in keys)
     if any(kind == "image" for each in members for kind, _ in each.values()):
-        from onnxq.data.image_input import for_input, require_one_input
+        from onnxq.data.image_input import for_input, picture_axes, require_one_input
 
         require_one_input(inputs, spec)
         preprocessing = for_input(preprocessing, inputs[0], spec)
+        axes = picture_axes(preprocessing, inputs[0], axes)
     else:
         preprocessing = None
     reader = TarReader(path, tuple(keys), members)
     return RecordSource(
-        spec, tuple(inputs), len(keys), as_labels([labels.get(key) for key in keys]), reader,
-        preprocessing, allow_nonfinite,
+        spec, tuple(inputs), axes, len(keys), as_labels([labels.get(key) for key in keys]),
+        reader, preprocessing,
     )  # fmt: skip
 
 

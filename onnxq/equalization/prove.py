@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.data.batching import samples_in
 from onnxq.data.gather import BATCH_SIZE, gather, run_batches
+from onnxq.data.random import random_feeds
+from onnxq.data.sizes import Shapes
 from onnxq.data.source import DataSource
 from onnxq.model.model import Model
 from onnxq.model.session import exact_equal
@@ -69,7 +72,7 @@ def _outputs(model: Model, feeds: Sequence[Feeds], level: bool) -> list[list[Out
 
 def compare_outputs(reference: Reference, after: Model) -> Proof:
     """Run another model as the reference was run and compare their outputs."""
-    samples = sum(map(_count, reference.feeds))
+    samples = sum(map(samples_in, reference.feeds))
     identical, worst, signal, noise = True, 0.0, 0.0, 0.0
     for level, wanted in reference.outputs.items():
         for first, second in zip(wanted, _outputs(after, reference.feeds, level), strict=True):
@@ -85,12 +88,6 @@ def compare_outputs(reference: Reference, after: Model) -> Proof:
                 noise += _power(a - b)
     sqnr = float("inf") if noise == 0 else 10 * float(np.log10(max(signal, 1e-300) / noise))
     return Proof(samples, identical, worst, sqnr)
-
-
-def _count(feeds: Feeds) -> int:
-    """Number of samples; 1 for inputs that have no batch axis."""
-    first = next(iter(feeds.values()), None)
-    return 1 if first is None or not first.ndim else len(first)
 
 
 def _tensors(first: Output, second: Output) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
@@ -117,26 +114,14 @@ def _power(values: NDArray[Any]) -> float:
     return float(np.square(values, dtype=np.float64).sum()) if values.dtype.kind == "f" else 0.0
 
 
-def proof_feeds(model: Model, source: DataSource | None, size: int = BATCH_SIZE) -> list[Feeds]:
-    """Inputs for the proof, from data where there are any, in batches of `size`."""
+def proof_feeds(
+    model: Model, source: DataSource | None, size: int = BATCH_SIZE, shapes: Shapes | None = None
+) -> list[Feeds]:
+    """Inputs for the proof, from data where there are any, in batches of `size`.
+
+    Args:
+        shapes: input → sizes for random samples where the model leaves them open.
+    """
     if source is None:
-        return random_feeds(model)
-    return gather(source, model.inputs, PROOF_SAMPLES, size=size)
-
-
-def random_feeds(model: Model, *, batches: int = 2, seed: int = 0) -> list[Feeds]:
-    """Normal inputs for a model without data; axes of unknown size get size 2."""
-    generator = np.random.default_rng(seed)
-    feeds: list[Feeds] = []
-    for _ in range(batches):
-        feed = {}
-        for spec in model.inputs:
-            shape = [size if isinstance(size, int) else 2 for size in spec.shape or ()]
-            if spec.dtype.kind == "O":
-                feed[spec.name] = np.full(shape, "", object)
-            elif spec.dtype.kind == "f":
-                feed[spec.name] = generator.standard_normal(shape).astype(spec.dtype)
-            else:
-                feed[spec.name] = generator.integers(0, 2, shape).astype(spec.dtype)
-        feeds.append(feed)
-    return feeds
+        return random_feeds(model, shapes=shapes or {})
+    return gather(source, PROOF_SAMPLES, size=size)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import DTypeLike
-from onnx import ModelProto, ValueInfoProto
+from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from onnxq.model import external
 
@@ -20,7 +20,10 @@ Dimension = int | str | None
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, element type and shape of a graph input or output."""
+    """Name, element type and shape of a graph input or output.
+
+    Text has NumPy's text for its type; what is no tensor, a sequence for example, has objects.
+    """
 
     name: str
     dtype: np.dtype[np.generic]
@@ -30,7 +33,9 @@ class TensorSpec:
     def of(cls, info: ValueInfoProto) -> TensorSpec:
         tensor = info.type.tensor_type
         dtype: DTypeLike = np.dtype(object)
-        if tensor.elem_type:
+        if tensor.elem_type == TensorProto.STRING:
+            dtype = np.dtype(str)
+        elif tensor.elem_type:
             dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
         return cls(info.name, np.dtype(dtype), shape_of(info))
 

@@ -145,6 +145,7 @@ class Operator:
         reshapes: its second input is the shape of its output.
         contracts: multiplies two activation matrices where no operand is a constant weight.
         divides, subtracts: its second operand is a divisor, or is subtracted.
+        looks_up: its second input holds indices along an axis of its first.
         rearranges: see `Rearrangement`.
         copies: the output is its data input.
         power: see `degree`.
@@ -178,6 +179,7 @@ class Operator:
     contracts: bool = False
     divides: bool = False
     subtracts: bool = False
+    looks_up: bool = False
     rearranges: Rearrangement = Rearrangement.NONE
     copies: bool = False
     surrounded: bool = False
@@ -454,7 +456,7 @@ _ROWS = (
     Operator("Concat", _S.MOVE, _I.SHARED, data_inputs=None, float32_kernel="QLinearConcat"),
     Operator("Split", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
     Operator("Slice", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
-    Operator("Gather", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
+    Operator("Gather", _S.MOVE, _I.SHARED, offset=_O.KEEPS, looks_up=True),
     Operator("Flatten", _S.MOVE, _I.SHARED, offset=_O.KEEPS, rearranges=_R.ELEMENTS),
     Operator("Reshape", _S.MOVE, _I.SHARED, offset=_O.KEEPS, reshapes=True,
              rearranges=_R.ELEMENTS),

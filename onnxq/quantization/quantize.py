@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.closeness import OutputCloseness, Sums, closeness, sums_of, worst_sqnr
+from onnxq.data.batching import samples_in
 from onnxq.data.gather import run_batches
-from onnxq.data.source import samples_in
+from onnxq.data.random import random_feeds
 from onnxq.equalization.centering import Centering
 from onnxq.equalization.choose import KERNEL_WORTH, Choice, EqualizationOptions, choose
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.equalize import Equalization
 from onnxq.equalization.prepare import Prepared, centered, scaled, unchanged
-from onnxq.equalization.prove import Reference, random_feeds, run_reference
+from onnxq.equalization.prove import Reference, run_reference
 from onnxq.equalization.solve import decibels
 from onnxq.formats.scheme import Scheme
 from onnxq.model.graph import Graph

@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 
 from onnxq.closeness import decibels
 from onnxq.data.ahead import map_ahead
-from onnxq.data.gather import BATCH_SIZE, gather, regroup
-from onnxq.data.source import DataSource, fixed_batch, samples_in
+from onnxq.data.batching import regroup, samples_in
+from onnxq.data.gather import BATCH_SIZE, gather
+from onnxq.data.source import DataSource
 from onnxq.errors import DataError, ModelError
 from onnxq.model.model import Model
 from onnxq.progress import SILENT, Progress
@@ -145,13 +146,13 @@ def measure_layers(
         ModelError: a model cannot be normalized or run.
         UsageError: no such output.
     """
-    chosen = gather(source, float_model.inputs, probes)
+    chosen = gather(source, probes)
     if not chosen:
         raise DataError(f"{source.spec}: no samples")
     try:
         bench = open_bench(float_model, quantized, _some(chosen), outputs)
     except ModelError:
-        if fixed_batch(float_model.inputs) or samples_in(chosen[0]) == 1:
+        if source.axes.fixed or samples_in(chosen[0]) == 1:
             raise
         # It may take one sample at a time.
         batch_size, chosen = 1, regroup(chosen, 1)
@@ -160,7 +161,7 @@ def measure_layers(
     count = sum(map(samples_in, chosen))
     if first_look is None:
         first_look = _affordable(len(bench.layers), source.count or count)
-    looks = _looks(chosen, first_look, None if fixed_batch(float_model.inputs) else size)
+    looks = _looks(chosen, first_look, None if source.axes.fixed else size)
     effects, errors = measure_effects(bench, looks, progress)
     causes = _causes(bench, [*looks.first, *looks.rest])
     if whole and (source.count is None or source.count > count):

@@ -129,3 +129,30 @@ def test_folders_of_some_classes_are_no_labels(case: Case):
     numbered = validate(case)
     assert numbered.code == 0, numbered.err
     assert named.json["rows"] == numbered.json["rows"]
+
+
+@pytest.mark.parametrize(("shape", "axes"), [([3, 8, 8], None), ([8, 8, 3], [2, 0, 1])])
+def test_a_model_that_takes_one_picture(case: Case, shape: list[int], axes: list[int] | None):
+    """3×H×W or H×W×3: no axis counts pictures, each is run by itself."""
+    weights = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], "transpose", perm=axes or [0, 1, 2]),
+        helper.make_node("Unsqueeze", ["t", "first"], ["u"], "unsqueeze"),
+        helper.make_node("Conv", ["u", "w"], ["y"], "conv", pads=[1, 1, 1, 1]),
+    ]
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "one",
+        [info("x", TensorProto.FLOAT, shape)],
+        [info("y", TensorProto.FLOAT, [1, 4, 8, 8])],
+        [numpy_helper.from_array(np.array([0]), "first"), numpy_helper.from_array(weights, "w")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=OPSET, ir_version=8), case.model)
+    options = ("--data", case.images, "--preprocess", "unit,letterbox=8")
+    made = run("quantize", case.model, *options, "--target", "cpu", "-o", case.out)
+    assert made.code == 0, made.err
+    checked = run("validate", case.model, case.out, *options, "--json")
+    assert checked.code == 0, checked.err
+    assert checked.json["samples"] == 6
+    assert checked.json["rows"][1]["metrics"]["sqnr"]["value"] > 30

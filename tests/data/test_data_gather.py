@@ -17,7 +17,7 @@ def source(batch, count=96):
 @pytest.mark.parametrize("batch", ["N", 1, 4])
 def test_samples_are_spread_evenly(batch):
     data, inputs = source(batch)
-    batches = [each["x"].ravel() for each in gather(data, inputs, 16)]
+    batches = [each["x"].ravel() for each in gather(data, 16)]
     taken = np.concatenate(batches)
     assert len(taken) == 16
     assert taken[0] == 0
@@ -31,7 +31,7 @@ def test_held_out_samples_and_the_others_are_disjoint(batch):
     data, inputs = source(batch)
     others, held = (
         np.concatenate([each["x"].ravel() for each in part])
-        for part in gather_both(data, inputs, 96, 96, hold_out=3)
+        for part in gather_both(data, 96, 96, hold_out=3)
     )
     assert set(held) | set(others) == set(range(96))
     assert not set(held) & set(others)
@@ -41,7 +41,7 @@ def test_held_out_samples_and_the_others_are_disjoint(batch):
 
 def test_of_those_held_out_the_first_are_taken():
     data, inputs = source("N")
-    others, held = gather_both(data, inputs, 8, 10, hold_out=3)
+    others, held = gather_both(data, 8, 10, hold_out=3)
     assert np.concatenate([each["x"].ravel() for each in held]).tolist() == [*range(16, 24), 40, 41]
     assert sum(len(each["x"]) for each in others) <= 8
-    assert gather_both(data, inputs, 8, 0, hold_out=3)[1] == []
+    assert gather_both(data, 8, 0, hold_out=3)[1] == []

@@ -1,0 +1,60 @@
+"""NaN and infinity: where they do no harm, and where a model or its data are at fault.
+
+A mask of −inf that is added to attention scores is gone behind the Softmax; operators without a row
+in the operator table (Where, IsNaN, …) may take what they like. A layer with weights that reads
+such a value, or an output that is NaN, is a fault.
+"""
+
+from __future__ import annotations
+
+from onnxq.calibration.statistics import Calibration
+from onnxq.model.graph import Graph
+from onnxq.model.operators import Int8Rule, ScaleRule, operator_of
+from onnxq.refusal import Refusal
+
+NAN, INF = "NaN", "Inf"
+
+
+def harm(graph: Graph, tensor: str, kind: str) -> Refusal | None:
+    """What a NaN or an infinity in the tensor spoils; None where float operators alone read it.
+
+    Args:
+        kind: "NaN", or "Inf", which functions of bounded value take back.
+    """
+    seen, pending = set[str](), [tensor]
+    while pending:
+        name = pending.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if kind == NAN and graph.is_exposed(name):
+            return Refusal(f"the output {name!r} would be NaN")
+        for use in graph.consumers(name):
+            row = operator_of(use.node)
+            if row is None or use.node.input(use.position) not in row.data_of(use.node):
+                continue
+            if row.int8 is Int8Rule.WEIGHTED:
+                return Refusal(f"the layer {use.node.name!r} reads it")
+            bounded = row.bounds is not None or row.scale is ScaleRule.CLIP
+            if kind == NAN or not bounded:
+                pending += use.node.outputs
+    return None
+
+
+def harmless_inputs(graph: Graph) -> frozenset[str]:
+    """Inputs that may hold both NaN and infinities, or infinities alone, without harm.
+
+    What of them does harm after all is found where the model is observed.
+    """
+    return frozenset(name for name in graph.inputs if harm(graph, name, INF) is None)
+
+
+def non_finite(calibration: Calibration, tensor: str) -> Refusal | None:
+    """Why the tensor is to stay in float: the data gave it NaN or infinities; else None."""
+    statistics = calibration.tensors.get(tensor)
+    if statistics is None or not statistics.not_finite:
+        return None
+    first = statistics.first_not_finite
+    if first is None:
+        return Refusal(f"{tensor!r} holds NaN or Inf")
+    return Refusal(f"{tensor!r} holds {first.kind}, first in sample {first.name}")

@@ -1,0 +1,169 @@
+"""Streaming models: states that come out of one step and go into the next.
+
+A *sequence* is a run of samples in order: a file of a folder of `.npz` files, a list that a
+function yields, else all samples of the data. Its first step has the states that the data give, or
+zeros; open axes of a state have size 0 then, as those of an empty cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+
+from onnxq.data.batching import Array, BatchAxes, Feeds, Sample, stack
+from onnxq.data.source import Batch, DataSource, collect, spans
+from onnxq.errors import DataError, UsageError
+from onnxq.model.portable import PortableModel
+from onnxq.model.session import open_session, run
+from onnxq.suggest import suggest
+
+if TYPE_CHECKING:
+    from onnxq.data.preprocess import Preprocessing
+    from onnxq.model.model import Model, TensorSpec
+
+States = Mapping[str, str]
+"""Input that holds a state → the output that gives it for the next step."""
+
+
+@runtime_checkable
+class Sequences(Protocol):
+    """A source that knows where its sequences begin."""
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The index of the first sample of each, ascending from 0."""
+        ...
+
+
+def parse_states(texts: Sequence[str], model: Model) -> dict[str, str]:
+    """States as users write them, "OUT=IN". Raises `UsageError` for names the model lacks."""
+    inputs = {spec.name: spec for spec in model.inputs}
+    outputs = {spec.name: spec for spec in model.outputs}
+    found: dict[str, str] = {}
+    for text in texts:
+        output, equals, name = text.partition("=")
+        if not equals:
+            raise UsageError(f"{text!r} is no state", hint="write OUT=IN, an output and an input")
+        for kind, given, known in (("output", output, outputs), ("input", name, inputs)):
+            if given not in known:
+                raise UsageError(
+                    f"--state {text}: the model has no {kind} {given!r}",
+                    hint=suggest(given, known, of=f"its {kind}s"),
+                )
+        if name in found:
+            raise UsageError(f"--state: input {name!r} is given twice")
+        if outputs[output].dtype != inputs[name].dtype:
+            raise UsageError(
+                f"--state {text}: {output!r} is {outputs[output].dtype.name}, "
+                f"{name!r} takes {inputs[name].dtype.name}"
+            )
+        found[name] = output
+    if found and len(found) == len(inputs):
+        raise UsageError("--state: every input is a state, none is left to feed")
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedSource:
+    """Steps of sequences, each with the states that the model gave in the step before.
+
+    Attributes:
+        source: the steps, without states or with those of first steps.
+        model: runs step by step.
+    """
+
+    source: DataSource
+    model: PortableModel
+    inputs: tuple[TensorSpec, ...]
+    states: States
+    has_labels: bool = False
+    preprocessing: Preprocessing | None = None
+
+    @property
+    def spec(self) -> str:
+        return self.source.spec
+
+    @property
+    def count(self) -> int | None:
+        return self.source.count
+
+    @property
+    def axes(self) -> BatchAxes:
+        return self.source.axes
+
+    @property
+    def note(self) -> str:
+        return self.source.note
+
+    @cached_property
+    def fingerprint(self) -> str:
+        content = f"{self.source.fingerprint}\0{sorted(self.states.items())}"
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def sample_name(self, index: int) -> str:
+        return self.source.sample_name(index)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        first: int = 0,
+        step: int = 1,
+    ) -> Iterator[Batch]:
+        count = self.source.count or 0
+        ranges = spans(count, self.axes, batch_size, start, stop, first, step)
+        yield from collect(self._chosen(ranges), ranges, self.axes)
+
+    def _chosen(self, ranges: Sequence[tuple[int, int]]) -> Iterator[Sample]:
+        """The samples of the ranges; sequences without any of them are not run."""
+        wanted = [index for begin, end in ranges for index in range(begin, end)]
+        starts = self.source.starts if isinstance(self.source, Sequences) else (0,)
+        session = open_session(self.model.unpack())
+        given = list(self.states.values())
+        for begin, end in zip(starts, (*starts[1:], self.source.count or 0), strict=True):
+            here = {index for index in wanted if begin <= index < end}
+            if not here:
+                continue
+            states: dict[str, Array] | None = None
+            # What comes behind the last one wanted need not run.
+            for batch in self.source.batches(1, start=begin, stop=max(here) + 1):
+                sample = self._with_states(batch.feeds, states)
+                feeds = stack([sample], self.axes)
+                if batch.start in here:
+                    yield sample
+                states = dict(zip(self.states, run(session, given, feeds), strict=True))
+
+    def _with_states(self, feeds: Feeds, states: Mapping[str, Array] | None) -> Sample:
+        """One step with the states of the step before, None for the first of a sequence."""
+        if states is not None:
+            return Feeds({**feeds.arrays, **states}, self.axes).sample(0)
+        specs = [spec for spec in self.inputs if spec.name in self.states]
+        sizes = {
+            size: feeds[spec.name].shape[axis]
+            for spec in self.inputs if spec.name in feeds
+            for axis, size in enumerate(spec.shape or ()) if isinstance(size, str)
+        }  # fmt: skip
+        arrays = {s.name: _empty(s, self.axes, sizes) for s in specs if s.name not in feeds}
+        return Feeds({**feeds.arrays, **arrays}, self.axes).sample(0)
+
+
+def _empty(spec: TensorSpec, axes: BatchAxes, sizes: Mapping[str, int]) -> Array:
+    """The state before the first step, for one sample."""
+    if spec.shape is None:
+        raise DataError(
+            f"the model does not say the shape of the state {spec.name!r}",
+            hint="give it with the first step of each sequence",
+        )
+    counted = axes.inputs[spec.name]
+    shape = [
+        1 if axis == counted else size if isinstance(size, int) else sizes.get(size or "", 0)
+        for axis, size in enumerate(spec.shape)
+    ]
+    return np.zeros(shape, spec.dtype)
