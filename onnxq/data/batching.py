@@ -49,6 +49,10 @@ class BatchAxes:
             return replace(self, inputs=inputs, open={})
         return BatchAxes(inputs, dict.fromkeys(self.outputs), 1)
 
+    def output(self, name: str) -> int | None:
+        """The axis of an output; the first where nothing is known of it."""
+        return self.outputs.get(name, 0)
+
     def singly(self) -> BatchAxes:
         """For a model that is given one sample at a time."""
         return replace(self, fixed=1)

@@ -131,7 +131,7 @@ def run_singly(source: DataSource, model: Model) -> Refusal | None:
     except ModelError:
         return REFUSES_BATCHES
     for number, spec in enumerate(model.outputs):
-        axis = source.axes.outputs.get(spec.name)
+        axis = source.axes.output(spec.name)
         difference = _difference(together[number], [each[number] for each in alone], axis)
         if difference > TOUCHING:
             return Refusal(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.cluster import connected
+from onnxq.data.batching import join
 from onnxq.data.checks import sizes
 from onnxq.data.gather import run_batch
 from onnxq.data.source import DataSource
@@ -144,9 +145,8 @@ def _measured(
         sums: list[dict[str, Array]] = []
         for index, run_model in enumerate(runners):
             parts = [outputs[0] for _, outputs in run_batch(run_model, batch.feeds)]
-            output = (
-                np.concatenate([np.atleast_1d(part) for part in parts]) if parts[1:] else parts[0]
-            )
+            axis = batch.feeds.axes.output(models[0].outputs[0].name)
+            output = join(parts, axis) if parts[1:] else parts[0]
             reference = output if reference is None else reference
             if output.shape != reference.shape:
                 raise ModelError(

@@ -8,12 +8,12 @@ from onnxq.api import calibrate, tensors_to_observe
 from onnxq.calibration import bins
 from onnxq.calibration.stream import observe
 from onnxq.data import open_data
+from onnxq.data.random import random_feeds
 from onnxq.equalization.apply import apply_scales
 from onnxq.equalization.choose import EqualizationOptions
 from onnxq.equalization.classes import find_classes, scales_of
 from onnxq.equalization.derive import derive_calibration
 from onnxq.equalization.equalize import equalize, weight_ranges
-from onnxq.data.random import random_feeds
 from onnxq.errors import UsageError
 from onnxq.model.graph import Graph
 

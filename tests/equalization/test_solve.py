@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnxq.api import calibrate
+from onnxq.data.random import random_feeds
 from onnxq.equalization import noise as noise_module
 from onnxq.equalization.apply import apply_scales
 from onnxq.equalization.choose import EqualizationOptions
@@ -15,7 +16,6 @@ from onnxq.equalization.equalize import equalize
 from onnxq.equalization.intervals import intervals
 from onnxq.equalization.noise import build_noise_model
 from onnxq.equalization.objective import SHARPNESS, Objective
-from onnxq.data.random import random_feeds
 from onnxq.equalization.solve import solve
 from onnxq.equalization.starting_scales import starting_exponents
 from onnxq.model.graph import Graph
