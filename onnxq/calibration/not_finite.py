@@ -2,7 +2,7 @@
 
 A mask of −inf that is added to attention scores is gone behind the Softmax; operators without a row
 in the operator table (Where, IsNaN, …) may take what they like. A layer with weights that reads
-such a value, or an output that is NaN, is a fault.
+such a value or computes it, or an output that is NaN, is a fault.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ def harm(graph: Graph, tensor: str, kind: str) -> Refusal | None:
     Args:
         kind: "NaN", or "Inf", which functions of bounded value take back.
     """
+    layer = _computed_by(graph, tensor)
+    if layer:
+        return Refusal(f"the layer {layer!r} computes it")
     seen, pending = set[str](), [tensor]
     while pending:
         name = pending.pop()
@@ -39,6 +42,16 @@ def harm(graph: Graph, tensor: str, kind: str) -> Refusal | None:
             if kind == NAN or not bounded:
                 pending += use.node.outputs
     return None
+
+
+def _computed_by(graph: Graph, tensor: str) -> str:
+    """The layer with weights, the activation fused to it included, that gives it; "" for none."""
+    producer = graph.producers.get(tensor)
+    while producer is not None and (row := operator_of(producer)) is not None:
+        if row.int8 is Int8Rule.WEIGHTED:
+            return producer.name
+        producer = graph.producers.get(producer.input(0)) if row.fuses else None
+    return ""
 
 
 def harmless_inputs(graph: Graph) -> frozenset[str]:

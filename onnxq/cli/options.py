@@ -107,8 +107,9 @@ def state_option() -> Decorator:
 
 def input_shape_option() -> Decorator:
     return click.option(
-        "--input-shape", "input_shapes", multiple=True, metavar="[NAME:]1x3x320x320",
-        help="Shape of an input for random samples, where the model leaves it open; repeatable.",
+        "--input-shape", "input_shapes", multiple=True, metavar="SHAPE",
+        help="Shape of an input for random samples, where the model leaves it open: 1x3x320x320, "
+        "or NAME:1x3x320x320; repeatable.",
     )  # fmt: skip
 
 

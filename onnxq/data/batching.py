@@ -293,4 +293,7 @@ def _output_axis(
     if fixed is not None:
         return shape.index(1) if fixed == 1 and 1 in shape else None
     free = [axis for axis, size in enumerate(shape) if not isinstance(size, int)]
+    if not free and shape[0] == 1:
+        # Of a model that takes one sample, whatever its inputs say.
+        return 0
     return free[0] if len(free) == 1 and shape[free[0]] not in known else None
