@@ -329,8 +329,8 @@ def test_a_tar_header_with_an_offset_that_no_file_has_is_refused(tmp_path):
     header[148:156] = b" " * 8
     header[148:156] = f"{sum(header):06o}\0 ".encode()
     (tmp_path / "x.tar").write_bytes(bytes(header) + bytes(1024))
+    inputs = Model(small()).inputs
     with pytest.raises(DataError, match=r"cannot read .*x\.tar"):
-        inputs = Model(small()).inputs
         open_tar(tmp_path / "x.tar", "x.tar", inputs, find_axes(inputs))
 
 
