@@ -502,7 +502,7 @@ def _samples(
         (t.seen * 4 / max(calibration.samples, 1) for t in calibration.tensors.values()),
         default=1.0,
     )
-    count = int(np.clip(MEMORY_FOR_SAMPLES / per_sample, 8, CORRECTION_SAMPLES))
+    count = int(np.clip(MEMORY_FOR_SAMPLES / max(per_sample, 1), 8, CORRECTION_SAMPLES))
     size = calibration_stream.batch_of(calibration)
     held = MEASURED_SAMPLES if hold_out else 0
     chosen, held_out = gather_both(source, count, held, size=size, hold_out=hold_out)

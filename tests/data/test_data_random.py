@@ -56,7 +56,7 @@ def test_fixed_batch():
     [
         ([spec(), spec(shape=("N", "length"), name="ids")], r"leaves open length .*--input-shape"),
         ([spec(shape=None)], "input 'x': the model does not say its shape"),
-        ([spec(object)], "input 'x': it is object"),
+        ([spec(object)], "input 'x' takes a sequence"),
     ],
 )
 def test_inputs_that_leave_open_what_to_draw(inputs, message):
