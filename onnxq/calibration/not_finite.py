@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.model.graph import Graph
-from onnxq.model.operators import Int8Rule, ScaleRule, operator_of
+from onnxq.model.operators import Int8Rule, ScaleRule, is_quantize, operator_of
 from onnxq.refusal import Refusal
 
 NAN, INF = "NaN", "Inf"
@@ -34,6 +34,8 @@ def harm(graph: Graph, tensor: str, kind: str) -> Refusal | None:
             return Refusal(f"the output {name!r} would be NaN")
         for use in graph.consumers(name):
             row = operator_of(use.node)
+            if is_quantize(use.node):
+                return Refusal(f"{use.node.name!r} quantizes it")
             if row is None or use.node.input(use.position) not in row.data_of(use.node):
                 continue
             if row.int8 is Int8Rule.WEIGHTED:

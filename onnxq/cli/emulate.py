@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 @options.preprocess_option()
 @options.samples_option()
 @options.batch_size_option()
+@options.state_option()
+@options.input_shape_option()
 @options.libraries_option()
 @click.option("--compare", type=click.Choice(("cpu", "cuda")),
               help="Compare each layer, on the same inputs, with what ONNX Runtime computes "
@@ -34,6 +36,8 @@ def emulate(
     preprocess: str | None,
     samples: int | None,
     batch_size: int,
+    states: tuple[str, ...],
+    input_shapes: tuple[str, ...],
     compare: str | None,
     terminal: Terminal,
 ) -> None:
@@ -49,15 +53,17 @@ def emulate(
 
     options.check_output(output, model, data)
     loaded = api.load(model)
+    source = api.as_source(
+        data, loaded, preprocess=preprocess, samples=samples, states=states,
+        input_shapes=input_shapes,
+    )  # fmt: skip
     record = api.emulate(
-        loaded, data, preprocess=preprocess, samples=samples, batch_size=batch_size,
-        progress=terminal.progress,
+        loaded, source, batch_size=batch_size, progress=terminal.progress,
     )  # fmt: skip
     layers = None
     if compare is not None:
         layers = api.compare_layers(
-            loaded, data, provider=compare, preprocess=preprocess, samples=samples,
-            progress=terminal.progress,
+            loaded, source, provider=compare, samples=samples, progress=terminal.progress,
         )  # fmt: skip
     if output is not None:
         write_arrays(output, record.outputs)

@@ -125,9 +125,9 @@ def quantize(
         source, checked = (
             None if each is None else api.as_source(
                 each, loaded, preprocess=preprocess, samples=count, states=states,
-                allow_nonfinite=allow_nonfinite, input_shapes=input_shapes,
+                allow_nonfinite=allow_nonfinite, input_shapes=shapes,
             )
-            for each, count in ((data, samples), (validate_data, None))
+            for each, count, shapes in ((data, samples, input_shapes), (validate_data, None, ()))
         )  # fmt: skip
         quantized, result = api.quantize(
             loaded, source, calibration=calibration, preprocess=preprocess, samples=samples,

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 @options.data_option(extra=" Measures accuracy, SQNR and each layer's error.")
 @options.preprocess_option()
 @options.samples_option()
+@options.state_option()
+@options.input_shape_option()
 @options.max_drop_option()
 @options.min_accuracy_option()
 @options.common
@@ -35,6 +37,8 @@ def report(
     data: str | None,
     preprocess: str | None,
     samples: int | None,
+    states: tuple[str, ...],
+    input_shapes: tuple[str, ...],
     max_drop: float | None,
     min_accuracy: float | None,
     terminal: Terminal,
@@ -44,13 +48,19 @@ def report(
     MODEL is the float model, QUANTIZED are models made from it. One file that needs no network.
     Exit code 1 says that a gate failed; the page is written all the same.
     """
+    from onnxq import api
     from onnxq.records import write_bytes
     from onnxq.report.html import collect, render
     from onnxq.report.validation import verdict
 
     options.check_output(output, model, data, calibration, *quantized)
+    loaded = api.load(model)
+    source = None if data is None else api.as_source(
+        data, loaded, preprocess=preprocess, samples=samples, states=states,
+        input_shapes=input_shapes,
+    )  # fmt: skip
     found = collect(
-        model, quantized, calibration=calibration, data=data, preprocess=preprocess,
+        loaded, quantized, calibration=calibration, data=source, preprocess=preprocess,
         samples=samples, max_drop=max_drop, min_accuracy=min_accuracy, progress=terminal.progress,
     )  # fmt: skip
     page = render(found).encode()

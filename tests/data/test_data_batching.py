@@ -33,6 +33,11 @@ IMAGE = spec("image", 3, "height", "width")
         ([spec("x", None, 8), spec("anchors", 2, 8)], [], {"x": 0, "anchors": None}, None),
         # A name that is not the one of samples counts none.
         ([X, spec("cache", 2, "past", 16)], [], {"x": 0, "cache": None}, None),
+        ([spec("ids", "batch", "seq"), spec("positions", "seq")], [],
+         {"ids": 0, "positions": None}, None),
+        ([spec("ids", "N", "L"), spec("positions", "L"), spec("lengths", "N")], [],
+         {"ids": 0, "positions": None, "lengths": 0}, None),
+        ([X, spec("z", "M", 4)], [], {"x": 0, "z": 0}, None),
         # No axis is free, or none counts samples.
         ([spec("x", 4, 8), spec("z", 4)], [], {"x": 0, "z": 0}, 4),
         ([spec("x", 1, 32), spec("h", 2, 1, 16), RATE], [], {"x": 0, "h": 1, "rate": None}, 1),
