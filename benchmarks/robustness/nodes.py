@@ -196,7 +196,10 @@ def _data(model: Any, case: Case, folder: Path) -> Any:
     if not sets.is_dir():
         sets.mkdir(parents=True)
         for number, name in enumerate(names):
-            tensor = numpy_helper.from_array(case.inputs[name], name)
+            values = case.inputs[name]
+            # NumPy's own text is no type of ONNX's.
+            text = values.astype(object) if values.dtype.kind == "U" else values
+            tensor = numpy_helper.from_array(text, name)
             (sets / f"input_{number}.pb").write_bytes(tensor.SerializeToString())
     return str(sets.parent)
 

@@ -2,14 +2,16 @@
 
 A mask of −inf that is added to attention scores is gone behind the Softmax; operators without a row
 in the operator table (Where, IsNaN, …) may take what they like. A layer with weights that reads
-such a value, or an output that is NaN, is a fault.
+such a value or computes it, or an output that is NaN, is a fault.
 """
 
 from __future__ import annotations
 
-from onnxq.calibration.statistics import Calibration
+from collections.abc import Mapping
+
+from onnxq.calibration.statistics import TensorStatistics
 from onnxq.model.graph import Graph
-from onnxq.model.operators import Int8Rule, ScaleRule, operator_of
+from onnxq.model.operators import QuantizedRule, ScaleRule, is_quantize, operator_of
 from onnxq.refusal import Refusal
 
 NAN, INF = "NaN", "Inf"
@@ -21,6 +23,9 @@ def harm(graph: Graph, tensor: str, kind: str) -> Refusal | None:
     Args:
         kind: "NaN", or "Inf", which functions of bounded value take back.
     """
+    layer = _computed_by(graph, tensor)
+    if layer:
+        return Refusal(f"the layer {layer!r} computes it")
     seen, pending = set[str](), [tensor]
     while pending:
         name = pending.pop()
@@ -31,14 +36,26 @@ def harm(graph: Graph, tensor: str, kind: str) -> Refusal | None:
             return Refusal(f"the output {name!r} would be NaN")
         for use in graph.consumers(name):
             row = operator_of(use.node)
+            if is_quantize(use.node):
+                return Refusal(f"{use.node.name!r} quantizes it")
             if row is None or use.node.input(use.position) not in row.data_of(use.node):
                 continue
-            if row.int8 is Int8Rule.WEIGHTED:
+            if row.quantized is QuantizedRule.WEIGHTED:
                 return Refusal(f"the layer {use.node.name!r} reads it")
             bounded = row.bounds is not None or row.scale is ScaleRule.CLIP
             if kind == NAN or not bounded:
                 pending += use.node.outputs
     return None
+
+
+def _computed_by(graph: Graph, tensor: str) -> str:
+    """The layer with weights, the activation fused to it included, that gives it; "" for none."""
+    producer = graph.producers.get(tensor)
+    while producer is not None and (row := operator_of(producer)) is not None:
+        if row.quantized is QuantizedRule.WEIGHTED:
+            return producer.name
+        producer = graph.producers.get(producer.input(0)) if row.fuses else None
+    return ""
 
 
 def harmless_inputs(graph: Graph) -> frozenset[str]:
@@ -49,9 +66,9 @@ def harmless_inputs(graph: Graph) -> frozenset[str]:
     return frozenset(name for name in graph.inputs if harm(graph, name, INF) is None)
 
 
-def non_finite(calibration: Calibration, tensor: str) -> Refusal | None:
+def non_finite(tensors: Mapping[str, TensorStatistics], tensor: str) -> Refusal | None:
     """Why the tensor is to stay in float: the data gave it NaN or infinities; else None."""
-    statistics = calibration.tensors.get(tensor)
+    statistics = tensors.get(tensor)
     if statistics is None or not statistics.not_finite:
         return None
     first = statistics.first_not_finite

@@ -21,6 +21,7 @@ from onnxq.calibration.statistics import Calibration, Provenance, TensorStatisti
 from onnxq.calibration.thinning import step_of
 from onnxq.data.ahead import map_ahead
 from onnxq.data.batching import Array, samples_in
+from onnxq.data.fitted import REFUSES_BATCHES
 from onnxq.data.gather import BATCH_SIZE, is_held_out, run_batch
 from onnxq.data.source import Batch, DataSource, span_of
 from onnxq.errors import DataError
@@ -30,7 +31,7 @@ from onnxq.model.model import Model
 from onnxq.model.session import Runtime
 from onnxq.progress import SILENT, Progress
 
-SINGLY = "the model does not run in batches: one sample at a time"
+SINGLY = REFUSES_BATCHES.reason
 """The note of a calibration where that was so."""
 
 

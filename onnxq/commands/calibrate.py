@@ -29,6 +29,8 @@ def calibrate(model: Model, options: CalibrateOptions, progress: Progress) -> Ca
         preprocess=options.preprocess,
         samples=options.samples,
         allow_nonfinite=options.allow_nonfinite,
+        states=options.states,
+        input_shapes=options.input_shapes,
     )
     normalized, _ = normalize(model)
     request = stream.Request(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import batch_of, observe
 from onnxq.commands.inputs import as_calibration, as_source, require_same_preprocessing
+from onnxq.data.sizes import parse_shapes
 from onnxq.data.source import DataSource
 from onnxq.equalization.centering import Centering
 from onnxq.equalization.choose import Choice, EqualizationOptions, choose
@@ -51,9 +52,17 @@ def equalize(
     normalized, normalization = normalize(model)
     source = None
     if options.data is not None:
-        source = as_source(options.data, model, preprocess=options.preprocess)
+        source = as_source(
+            options.data,
+            model,
+            preprocess=options.preprocess,
+            allow_nonfinite=options.allow_nonfinite,
+            states=options.states,
+            input_shapes=options.input_shapes,
+        )
     calibration = _calibration(model, normalized, options, source, progress)
-    feeds = proof_feeds(normalized, source, batch_of(calibration))
+    shapes = parse_shapes(options.input_shapes, model.inputs)
+    feeds = proof_feeds(normalized, source, batch_of(calibration), shapes)
     real = options.scales is ChannelScales.REAL
     choice = choose(
         normalized, calibration, EqualizationOptions(real_scales=real, relu6=options.relu6.value)
@@ -84,7 +93,14 @@ def _calibration(
     if source is None:
         return None
     tensors = tensors_to_observe(Graph(normalized))
-    return observe(normalized, source, tensors, fingerprint=model.fingerprint, progress=progress)
+    return observe(
+        normalized,
+        source,
+        tensors,
+        fingerprint=model.fingerprint,
+        allow_nonfinite=options.allow_nonfinite,
+        progress=progress,
+    )
 
 
 def _carried_out(

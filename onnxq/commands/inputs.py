@@ -11,11 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration import files as calibration_files
+from onnxq.calibration.not_finite import harmless_inputs
 from onnxq.calibration.statistics import Calibration
 from onnxq.data import DataSource, Preprocessing, open_data
 from onnxq.data.classes import Classes
+from onnxq.data.sizes import parse_shapes
+from onnxq.data.states import parse_states
 from onnxq.errors import DataError
 from onnxq.model import files as model_files
+from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.quantization.details import recorded_preprocessing
 
@@ -45,10 +49,15 @@ def as_source(
     samples: int | None = None,
     allow_nonfinite: bool = False,
     classes: Sequence[str] | PathLike | None = None,
+    states: Sequence[str] = (),
+    input_shapes: Sequence[str] = (),
 ) -> DataSource:
     """Open data for a model; a `DataSource` passes through.
 
     Args:
+        allow_nonfinite: pass NaN and Inf on; without it only where float operators alone read them.
+        states: "OUT=IN" for each state of a streaming model, see `onnxq.data.states`.
+        input_shapes: "NAME:1x3x320x320", sizes for random samples where the model has none.
         classes: names of the model's classes in its order, or a file of them: what class folders
             are called.
     """
@@ -59,9 +68,12 @@ def as_source(
     return open_data(
         spec,
         model.inputs,
+        model=model,
         preprocessing=parsed,
         samples=samples,
-        allow_nonfinite=allow_nonfinite,
+        nonfinite=None if allow_nonfinite else harmless_inputs(Graph(model)),
+        states=parse_states(states, model),
+        shapes=parse_shapes(input_shapes, model.inputs),
         classes=Classes.of(model.outputs, classes),
     )
 
@@ -91,9 +103,22 @@ def require_same_preprocessing(expected: str, source: DataSource | None, what: s
 
 
 def source_for(
-    quantized: Model, data: Data, *, preprocess: str | Preprocessing | None, samples: int | None
+    quantized: Model,
+    data: Data,
+    *,
+    preprocess: str | Preprocessing | None,
+    samples: int | None,
+    states: Sequence[str] = (),
+    input_shapes: Sequence[str] = (),
 ) -> DataSource:
     """Data preprocessed as those that the model was quantized with."""
-    source = as_source(data, quantized, preprocess=preprocess, samples=samples)
+    source = as_source(
+        data,
+        quantized,
+        preprocess=preprocess,
+        samples=samples,
+        states=states,
+        input_shapes=input_shapes,
+    )
     require_same_preprocessing(recorded_preprocessing(quantized), source, quantized.name)
     return source

@@ -46,14 +46,20 @@ def quantize(
     source = None
     if options.data is not None:
         source = as_source(
-            options.data, model, preprocess=options.preprocess, samples=options.samples
+            options.data,
+            model,
+            preprocess=options.preprocess,
+            samples=options.samples,
+            allow_nonfinite=options.allow_nonfinite,
+            states=options.states,
+            input_shapes=options.input_shapes,
         )
     hold_out = hold_out_of(source)
     calibration = _calibration(model, normalized, options, source, hold_out, progress)
     samples = None
     if source is not None and calibration is not None:
         unseen = options.calibration is None or calibration.data != source.fingerprint
-        samples = take_samples(source, normalized, calibration, hold_out=hold_out, unseen=unseen)
+        samples = take_samples(source, calibration, hold_out=hold_out, unseen=unseen)
     request = Request(
         normalized,
         normalization,
@@ -70,7 +76,13 @@ def quantize(
     )
     made = stage.quantize(request)
     if options.max_drop is not None:
-        checked = as_source(options.validate_data, model, preprocess=options.preprocess)
+        checked = as_source(
+            options.validate_data,
+            model,
+            preprocess=options.preprocess,
+            allow_nonfinite=options.allow_nonfinite,
+            states=options.states,
+        )
         preprocessing = "" if calibration is None else calibration.provenance.preprocessing
         require_same_preprocessing(preprocessing, checked, "the calibration")
         bounds = Bounds(options.max_trials, options.max_minutes)
@@ -112,6 +124,7 @@ def _calibration(
             tensors,
             fingerprint=model.fingerprint,
             hold_out=hold_out,
+            allow_nonfinite=options.allow_nonfinite,
             progress=progress,
         )
     calibration = as_calibration(options.calibration, model)

@@ -63,6 +63,8 @@ def validate(
         preprocess=options.preprocess,
         samples=options.samples,
         classes=None if reads_texts else options.classes,
+        states=options.states,
+        input_shapes=options.input_shapes,
     )
     classes = _names(options, characters=reads_texts)
     for model in models:

@@ -7,7 +7,7 @@ axis that counts samples, and the whole array where there is no such axis.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,10 @@ class BatchAxes:
         if any(axis is not None for axis in inputs.values()):
             return replace(self, inputs=inputs, open={})
         return BatchAxes(inputs, dict.fromkeys(self.outputs), 1)
+
+    def output(self, name: str) -> int | None:
+        """The axis of an output; the first where nothing is known of it."""
+        return self.outputs.get(name, 0)
 
     def singly(self) -> BatchAxes:
         """For a model that is given one sample at a time."""
@@ -178,8 +182,13 @@ def find_axes(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec] = ()) 
     axes: dict[str, int | None]
     undecided: dict[str, tuple[int, ...]] = {}
     fixed: int | None = None
+    # A dimension beside the one that counts samples does not count them elsewhere.
+    named = [
+        spec.shape for spec in inputs if spec.shape and name is not None and name in spec.shape
+    ]
+    beside = {size for shape in named for size in shape if isinstance(size, str)} - {name}
     if free:
-        axes = {spec.name: _free_axis(spec, name) for spec in inputs}
+        axes = {spec.name: _free_axis(spec, name, beside) for spec in inputs}
         likely = [spec for spec in inputs if spec.shape and not _is_named(spec, name)]
         undecided = {spec.name: _possible(spec, name) for spec in likely}
         if name is None and likely:
@@ -207,30 +216,38 @@ def _is_free(spec: TensorSpec, axis: int) -> bool:
 def _shared_name(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> str | None:
     """The name of the dimension that counts samples: it comes once in most inputs.
 
-    It comes first in an input or an output, or its name says so. Those of equal number are told
-    apart by their name, and by how many outputs, and then inputs, they come first in.
+    It comes first in an input or an output, or its name says so, which counts most. Those of equal
+    number are told apart by how many outputs, and then inputs, they come first in. A vector has
+    but one dimension, so it says little.
     """
     shapes = [spec.shape for spec in inputs if spec.shape]
     ends = [spec.shape for spec in outputs if spec.shape]
 
-    def rank(name: str) -> tuple[int, bool, int, int]:
-        once = sum(shape.count(name) == 1 for shape in shapes)
+    def rank(name: str) -> tuple[bool, int, int, int]:
+        once = sum(shape.count(name) == 1 for shape in shapes if len(shape) > 1)
         first_out = sum(shape[0] == name for shape in ends)
         first_in = sum(shape[0] == name for shape in shapes)
-        return once, "batch" in name.lower(), first_out, first_in
+        return "batch" in name.lower(), once, first_out, first_in
 
     names = [size for shape in shapes for size in shape if isinstance(size, str)]
-    likely = [name for name in dict.fromkeys(names) if rank(name)[0] and any(rank(name)[1:])]
+    alone = {name for name in names if any(shape.count(name) == 1 for shape in shapes)}
+    likely = [
+        name
+        for name in dict.fromkeys(names)
+        if name in alone and (rank(name)[0] or any(rank(name)[2:]))
+    ]
     return max(likely, key=rank, default=None)
 
 
-def _free_axis(spec: TensorSpec, name: str | None) -> int | None:
+def _free_axis(spec: TensorSpec, name: str | None, beside: Collection[str]) -> int | None:
     """The axis of an input, where some input's is free."""
     shape = spec.shape
     if shape is None:
         return 0
     if name is not None and _is_named(spec, name):
         return shape.index(name)
+    if not shape or shape[0] in beside:
+        return None
     if _is_free(spec, 0):
         return 0
     possible = _possible(spec, name)
@@ -289,4 +306,7 @@ def _output_axis(
     if fixed is not None:
         return shape.index(1) if fixed == 1 and 1 in shape else None
     free = [axis for axis, size in enumerate(shape) if not isinstance(size, int)]
+    if not free and shape[0] == 1:
+        # Of a model that takes one sample, whatever its inputs say.
+        return 0
     return free[0] if len(free) == 1 and shape[free[0]] not in known else None

@@ -6,6 +6,7 @@ An `.npz` file may hold several feeds one after the other, along a first axis: a
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -88,7 +89,7 @@ class FeedFolder:
 
     def _locate(self, index: int) -> tuple[int, int]:
         """The file or set a sample is in, and its place there."""
-        position = next(i for i, end in enumerate(self.ends) if index < end)
+        position = bisect.bisect_right(self.ends, index)
         return position, index - (self.ends[position - 1] if position else 0)
 
     def _samples(self, ranges: Sequence[tuple[int, int]]) -> Iterator[Sample]:

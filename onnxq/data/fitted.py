@@ -130,9 +130,10 @@ def run_singly(source: DataSource, model: Model) -> Refusal | None:
     """
     if source.axes.fixed is not None or source.count == 1:
         return None
-    pair = next(source.batches(2, stop=2)).feeds
-    if pair.samples != 2:
+    first = next(source.batches(2, stop=2), None)
+    if first is None or len(first) != 2:
         return None
+    pair = first.feeds
     try:
         session = open_session(model)
         alone = [run(session, None, feeds) for feeds in pair.singles()]
@@ -143,7 +144,7 @@ def run_singly(source: DataSource, model: Model) -> Refusal | None:
     except ModelError:
         return REFUSES_BATCHES
     for number, spec in enumerate(model.outputs):
-        axis = source.axes.outputs.get(spec.name)
+        axis = source.axes.output(spec.name)
         difference = _difference(together[number], [each[number] for each in alone], axis)
         if difference > TOUCHING:
             return Refusal(

@@ -119,8 +119,10 @@ def arrange(
             _refuse(shapes[spec.name], spec, axes, where, holds)
     count = _agreed(options, labels)
     if count is None and holds is not Holds.ROWS:
-        options, count = {name: _as_one(name, each, axes) for name, each in options.items()}, 1
-    if count is None or not all(options.values()):
+        single = {name: _as_one(name, each, axes) for name, each in options.items()}
+        if all(single.values()):
+            options, count = single, 1
+    if count is None:
         raise _disagreement(options, where, labels)
     if not count:
         raise DataError(f"{where} holds no samples")

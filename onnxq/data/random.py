@@ -108,6 +108,10 @@ def open_random(
             f"{spec!r}: {number!r} is no number of samples", hint="write for example random:16"
         )
     for item in inputs:
+        if item.dtype.kind == "O":
+            raise DataError(
+                f"input {item.name!r} takes a sequence or a map, which onnxq cannot feed"
+            )
         if item.dtype.kind not in "biufU" and item.dtype.name != "bfloat16":
             raise DataError(
                 f"cannot draw random samples for input {item.name!r}: it is {item.dtype.name}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnxq.data.batching import BatchAxes, Feeds
@@ -27,8 +27,14 @@ SIDES = (224, 320, 640, 256, 416, 512, 384, 128, 96, 64, 32, 160, 192, 768, 1024
 LENGTHS = (32, 16, 64, 128, 8, 256, 512, 1024, 1, 4, 16000, 48000)
 """Lengths of other axes: tokens, frames, samples of sound."""
 
-MOST_RUNS = 240
-"""Runs of the model before the search gives up."""
+MOST_PAIRS = 48
+"""Sides and lengths that are tried for all dimensions alike."""
+
+ROUNDS = 3
+"""How often each dimension alone is gone over before the search gives up."""
+
+CHANNELS = 3
+"""Channels of an image to begin with."""
 
 
 def parse_shapes(texts: Sequence[str], inputs: Sequence[TensorSpec]) -> dict[str, Shape]:
@@ -100,15 +106,19 @@ def find_shapes(
     hint = f"say it with --input-shape {specs[0].name}:1x3x320x320, or give real samples"
     if model is None:
         raise DataError(f"cannot draw random samples: the model leaves open {names}", hint=hint)
-    probe = _Probe(model, draw)
-    for assignment in itertools.islice(_assignments(specs, axes, unknown, probe), MOST_RUNS):
-        shapes = _shapes(specs, axes, {**known, **assignment}, given)
-        if probe.runs(shapes):
-            return shapes
-    raise DataError(
-        f"found no size of {names} with which the model runs on random samples: {probe.first}",
-        hint=hint,
-    )
+    probe = _probe(model)
+
+    def attempt(assignment: Mapping[Key, int]) -> _Failure | None:
+        return probe(draw(_shapes(specs, axes, {**known, **assignment}, given)))
+
+    found = _search(specs, axes, unknown, attempt)
+    if isinstance(found, _Failure):
+        raise DataError(
+            f"found no size of {names} with which the model runs on random samples: "
+            f"{found.message}",
+            hint=hint,
+        )
+    return _shapes(specs, axes, {**known, **found}, given)
 
 
 def _known(specs: Sequence[TensorSpec], given: Shapes) -> dict[Key, int]:
@@ -155,79 +165,94 @@ def _shapes(
     }
 
 
-@dataclass
-class _Probe:
-    """Runs the model to see how far it comes.
+@dataclass(frozen=True)
+class _Failure:
+    """How far the model came.
 
     Attributes:
-        first: the first complaint.
-        said: numbers in the latest one: what a layer expected, as a rule.
-        reached: the place of the node that failed last.
+        reached: the place of the node that failed.
+        said: numbers in its complaint: what a layer expected, as a rule.
     """
 
-    model: Model
-    draw: Callable[[Shapes], Feeds]
-    first: str = ""
-    said: tuple[int, ...] = ()
-    reached: int = 0
+    reached: int
+    said: tuple[int, ...]
+    message: str
 
-    def __post_init__(self) -> None:
-        proto = with_outputs(self.model, [output.name for output in self.model.outputs])
-        for number, node in enumerate(proto.graph.node):
-            node.name = f"onnxq.{number}."
-        # As it is written: the names of nodes tell how far it came.
-        self._session = open_session(proto, optimize=False)
+    def is_behind(self, before: _Failure, size: int) -> bool:
+        """Whether the model came farther than before, with a dimension of this size.
 
-    def runs(self, shapes: Shapes) -> bool:
+        A layer that takes the size it asked for may complain of another one.
+        """
+        another = size in before.said and bool(set(self.said) - set(before.said))
+        return self.reached > before.reached or (self.reached == before.reached and another)
+
+
+def _probe(model: Model) -> Callable[[Feeds], _Failure | None]:
+    """Runs the model to see how far it comes; None where it comes to its end."""
+    proto = with_outputs(model, [output.name for output in model.outputs])
+    for number, node in enumerate(proto.graph.node):
+        node.name = f"onnxq.{number}."
+    # As it is written: the names of nodes tell how far it came.
+    session = open_session(proto, optimize=False)
+
+    def attempt(feeds: Feeds) -> _Failure | None:
         try:
-            run(self._session, None, self.draw(shapes))
+            run(session, None, feeds)
         except ModelError as error:
-            message = error.message
-            place = re.search(r"onnxq\.(\d+)\.", message)
-            self.reached = int(place[1]) if place else -1
-            self.said = tuple(int(n) for n in re.findall(r"(?<![\d.])\d{1,6}(?![\d.])", message))
-            self.first = self.first or re.sub(r"\s*Name:'onnxq\.\d+\.'", "", message)
-            return False
-        return True
+            message = re.sub(r"\s*Name:'onnxq\.\d+\.'", "", error.message)
+            place = re.search(r"onnxq\.(\d+)\.", error.message)
+            numbers = (int(each) for each in re.findall(r"(?<![\d.])\d{1,6}(?!\d|\.\d)", message))
+            said = tuple(number for number in numbers if number > 1)
+            return _Failure(int(place[1]) if place else -1, said, message)
+        return None
+
+    return attempt
 
 
-def _assignments(
-    specs: Sequence[TensorSpec], axes: BatchAxes, unknown: Sequence[Key], probe: _Probe
-) -> Iterator[dict[Key, int]]:
-    """Sizes to try: the usual ones for all alike, then one dimension after the other.
+def _search(
+    specs: Sequence[TensorSpec],
+    axes: BatchAxes,
+    unknown: Sequence[Key],
+    attempt: Callable[[Mapping[Key, int]], _Failure | None],
+) -> Mapping[Key, int] | _Failure:
+    """Sizes with which the model runs, or its first complaint.
 
-    After each the caller has the probe run it; what came farthest is gone on from.
+    The usual sizes are tried for all dimensions alike, then one dimension after the other, going
+    on from where the model came farthest.
     """
-    images = {key for spec in specs if _is_image(spec, axes) for key in _keys(spec, axes)[-2:]}
-    channels = {
-        key for spec in specs if _is_image(spec, axes) for key in _keys(spec, axes)[:-2]
-    } - images
-    sides = SIDES if images & set(unknown) else SIDES[:1]
-    lengths = LENGTHS if set(unknown) - images - channels else LENGTHS[:1]
-    best: dict[Key, int] = {}
-    farthest = -2
-    pairs = sorted(itertools.product(enumerate(sides), enumerate(lengths)),
-                   key=lambda pair: pair[0][0] + pair[1][0])  # fmt: skip
-    for (_, side), (_, length) in pairs[:48]:
+    pictures = [_keys(spec, axes) for spec in specs if _is_image(spec, axes)]
+    sides = {key for keys in pictures for key in keys[-2:]}
+    channels = {key for keys in pictures for key in keys[:-2]} - sides
+    tried: list[tuple[dict[Key, int], _Failure]] = []
+    for side, length in _pairs(unknown, sides, channels):
         current = {
-            key: side if key in images else 3 if key in channels else length for key in unknown
+            key: side if key in sides else CHANNELS if key in channels else length
+            for key in unknown
         }
-        yield current
-        if probe.reached > farthest:
-            best, farthest, said = current, probe.reached, probe.said
-    while True:
-        before = farthest
-        for key in unknown:
-            usual = SIDES if key in images else LENGTHS
-            for size in dict.fromkeys([*(n for n in said if n), *usual]):
-                if size == best[key]:
-                    continue
-                current = {**best, key: size}
-                yield current
-                if probe.reached > farthest:
-                    best, farthest, said = current, probe.reached, probe.said
-        if farthest == before:
-            return
+        failure = attempt(current)
+        if failure is None:
+            return current
+        tried.append((current, failure))
+    best, before = max(tried, key=lambda each: each[1].reached)
+    for _, key in itertools.product(range(ROUNDS), unknown):
+        for size in dict.fromkeys([*before.said, *(SIDES if key in sides else LENGTHS)]):
+            current = {**best, key: size}
+            failure = attempt(current) if current != best else before
+            if failure is None:
+                return current
+            if failure.is_behind(before, size):
+                best, before = current, failure
+                break
+    return tried[0][1]
+
+
+def _pairs(unknown: Sequence[Key], sides: set[Key], channels: set[Key]) -> list[tuple[int, int]]:
+    """Sides and lengths to try for all dimensions alike, the likeliest first."""
+    first = SIDES if sides & set(unknown) else SIDES[:1]
+    second = LENGTHS if set(unknown) - sides - channels else LENGTHS[:1]
+    pairs = itertools.product(range(len(first)), range(len(second)))
+    order = sorted(pairs, key=lambda pair: (sum(pair), pair))
+    return [(first[i], second[j]) for i, j in order[:MOST_PAIRS]]
 
 
 def _is_image(spec: TensorSpec, axes: BatchAxes) -> bool:

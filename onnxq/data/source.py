@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.data.batching import BatchAxes, Feeds, Sample, alike, stack
+from onnxq.data.batching import BatchAxes, Feeds, Sample, alike, as_feeds, stack
 from onnxq.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ class Batch:
     start: int
     feeds: Feeds
     labels: Labels | None = None
+
+    def __post_init__(self) -> None:
+        # Plain arrays, from a source of the user's, are counted along axis 0.
+        object.__setattr__(self, "feeds", as_feeds(self.feeds))
 
     def __len__(self) -> int:
         return self.feeds.samples

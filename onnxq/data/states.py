@@ -7,6 +7,7 @@ zeros; open axes of a state have size 0 then, as those of an empty cache.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -122,23 +123,24 @@ class StreamedSource:
         yield from collect(self._chosen(ranges), ranges, self.axes)
 
     def _chosen(self, ranges: Sequence[tuple[int, int]]) -> Iterator[Sample]:
-        """The samples of the ranges; sequences without any of them are not run."""
-        wanted = [index for begin, end in ranges for index in range(begin, end)]
+        """The samples of the ranges; sequences without any of them are read but not run."""
+        wanted = {index for begin, end in ranges for index in range(begin, end)}
+        if not wanted:
+            return
         starts = self.source.starts if isinstance(self.source, Sequences) else (0,)
+        of = [bisect.bisect_right(starts, index) - 1 for index in sorted(wanted)]
+        running, firsts = set(of), set(starts)
         session = open_session(self.model.unpack())
         given = list(self.states.values())
-        for begin, end in zip(starts, (*starts[1:], self.source.count or 0), strict=True):
-            here = {index for index in wanted if begin <= index < end}
-            if not here:
+        states: dict[str, Array] | None = None
+        for batch in self.source.batches(1, start=starts[of[0]], stop=max(wanted) + 1):
+            if bisect.bisect_right(starts, batch.start) - 1 not in running:
                 continue
-            states: dict[str, Array] | None = None
-            # What comes behind the last one wanted need not run.
-            for batch in self.source.batches(1, start=begin, stop=max(here) + 1):
-                sample = self._with_states(batch.feeds, states)
-                feeds = stack([sample], self.axes)
-                if batch.start in here:
-                    yield sample
-                states = dict(zip(self.states, run(session, given, feeds), strict=True))
+            sample = self._with_states(batch.feeds, None if batch.start in firsts else states)
+            if batch.start in wanted:
+                yield sample
+            feeds = stack([sample], self.axes)
+            states = dict(zip(self.states, run(session, given, feeds), strict=True))
 
     def _with_states(self, feeds: Feeds, states: Mapping[str, Array] | None) -> Sample:
         """One step with the states of the step before, None for the first of a sequence."""

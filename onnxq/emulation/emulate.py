@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.data.batching import join
 from onnxq.data.gather import run_batch
 from onnxq.data.source import DataSource
 from onnxq.emulation.layers import Status
@@ -129,7 +129,7 @@ def emulate(
     if not samples:
         raise DataError(f"{source.spec}: no samples")
     joined = {
-        spec.name: _join(spec.name, [part[index] for part in parts])
+        spec.name: _join(spec.name, [part[index] for part in parts], source.axes.output(spec.name))
         for index, spec in enumerate(model.outputs)
     }
     operators = {node.name: node.op_type for node in machine.source.proto.graph.node}
@@ -137,9 +137,9 @@ def emulate(
     return Emulation(joined, known, machine.plan, overflows, samples, source.note)
 
 
-def _join(name: str, parts: list[Array]) -> Array:
+def _join(name: str, parts: list[Array], axis: int | None) -> Array:
     try:
-        return np.concatenate([np.atleast_1d(part) for part in parts])
+        return join(parts, axis)
     except ValueError:
         raise DataError(
             f"output {name!r} has another shape for some samples", hint="emulate them apart"

@@ -41,9 +41,9 @@ class TensorSpec:
 
     def __str__(self) -> str:
         if self.shape is None:
-            return f"{self.name} {self.dtype}"
+            return f"{self.name} {self.dtype.name}"
         sizes = "×".join("?" if size is None else str(size) for size in self.shape)
-        return f"{self.name} {self.dtype} {sizes}"
+        return f"{self.name} {self.dtype.name} {sizes}"
 
 
 def shape_of(info: ValueInfoProto) -> tuple[Dimension, ...] | None:

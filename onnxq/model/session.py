@@ -208,7 +208,8 @@ def _source(model: Model | ModelProto | Path) -> Iterator[bytes | str]:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    # Where in its sources it was says nothing to a user, and takes the room of what was wrong.
+    text = re.sub(r"/onnxruntime_src/\S+ ", "", " ".join(str(error).split()))
     return text.removeprefix("[ONNXRuntimeError] : ")[:300]
 
 

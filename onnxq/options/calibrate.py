@@ -40,6 +40,8 @@ class CalibrateOptions(Options):
     data: Any = shared.data(required=True)
     preprocess: Any = shared.preprocess()
     samples: int | None = shared.samples()
+    states: tuple[str, ...] = shared.states()
+    input_shapes: tuple[str, ...] = shared.input_shapes()
     batch_size: int = shared.batch_size()
     shard: tuple[int, int] = option(
         Part(), "Run only the I-th of N parts; onnxq merge joins them.", (1, 1), metavar="I/N"
@@ -58,7 +60,7 @@ class CalibrateOptions(Options):
     provider: Provider = option(
         Choice(Provider), "Where the model runs; auto: CUDA if usable.", Provider.CPU
     )
-    allow_nonfinite: bool = flag("Count NaN and Inf instead of refusing them.")
+    allow_nonfinite: bool = shared.allow_nonfinite()
 
     def check(self) -> None:
         if self.dask is not None and (self.jobs > 1 or self.resume or self.state is not None):
@@ -71,6 +73,8 @@ class CalibrateOptions(Options):
 class CalibrateKeywords(TypedDict, total=False):
     """The options of `onnxq.calibrate` for editors; a test holds them to `CalibrateOptions`."""
 
+    states: Sequence[str]
+    input_shapes: Sequence[str]
     samples: int | None
     batch_size: int
     shard: tuple[int, int] | str

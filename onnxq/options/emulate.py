@@ -32,6 +32,8 @@ class EmulateOptions(Options):
     data: Any = shared.data(required=True)
     preprocess: Any = shared.preprocess()
     samples: int | None = shared.samples()
+    states: tuple[str, ...] = shared.states()
+    input_shapes: tuple[str, ...] = shared.input_shapes()
     batch_size: int = shared.batch_size()
     libraries: tuple[Path, ...] = shared.libraries()
 
@@ -39,6 +41,8 @@ class EmulateOptions(Options):
 class EmulateKeywords(TypedDict, total=False):
     """The options of `onnxq.emulate` for editors; a test holds them to `EmulateOptions`."""
 
+    states: Sequence[str]
+    input_shapes: Sequence[str]
     samples: int | None
     batch_size: int
     libraries: Sequence[str | os.PathLike[str]]
@@ -53,6 +57,8 @@ class CompareLayersOptions(Options):
     data: Any = shared.data(required=True)
     preprocess: Any = shared.preprocess()
     samples: int | None = shared.samples()
+    states: tuple[str, ...] = shared.states()
+    input_shapes: tuple[str, ...] = shared.input_shapes()
     provider: Device = option(Choice(Device), "Where ONNX Runtime computes the layers.", Device.CPU)
     libraries: tuple[Path, ...] = shared.libraries()
 
@@ -60,6 +66,8 @@ class CompareLayersOptions(Options):
 class CompareLayersKeywords(TypedDict, total=False):
     """The same for editors; a test holds them to `CompareLayersOptions`."""
 
+    states: Sequence[str]
+    input_shapes: Sequence[str]
     samples: int | None
     provider: Device | Literal["cpu", "cuda"]
     libraries: Sequence[str | os.PathLike[str]]

@@ -43,6 +43,9 @@ class EqualizeOptions(Options):
     calibration: Any = shared.calibration()
     data: Any = shared.data(extra=" Calibrates, and proves on these samples.")
     preprocess: Any = shared.preprocess()
+    states: tuple[str, ...] = shared.states()
+    input_shapes: tuple[str, ...] = shared.input_shapes()
+    allow_nonfinite: bool = shared.allow_nonfinite()
     scales: ChannelScales = option(
         Choice(ChannelScales),
         "Powers of two keep the float output bit-identical.",
@@ -66,6 +69,9 @@ class EqualizeOptions(Options):
 class EqualizeKeywords(TypedDict, total=False):
     """The options of `onnxq.equalize` for editors; a test holds them to `EqualizeOptions`."""
 
+    states: Sequence[str]
+    input_shapes: Sequence[str]
+    allow_nonfinite: bool
     scales: ChannelScales | Literal["power-of-two", "real"]
     relu6: Relu6 | Literal["auto", "tie", "per-channel", "relu", "skip"]
     absorb_bias: bool

@@ -80,6 +80,9 @@ class QuantizeOptions(Options):
     calibration: Any = shared.calibration()
     preprocess: Any = shared.preprocess()
     samples: int | None = shared.samples()
+    states: tuple[str, ...] = shared.states()
+    input_shapes: tuple[str, ...] = shared.input_shapes()
+    allow_nonfinite: bool = shared.allow_nonfinite()
     target: str = shared.target(
         "The machine: gpu for TensorRT and CUDA, cpu for ONNX Runtime's CPU kernels, or your own."
     )
@@ -157,6 +160,9 @@ class QuantizeOptions(Options):
 class QuantizeKeywords(TypedDict, total=False):
     """The options of `onnxq.quantize` for editors; a test holds them to `QuantizeOptions`."""
 
+    states: Sequence[str]
+    input_shapes: Sequence[str]
+    allow_nonfinite: bool
     samples: int | None
     target: shared.TargetName | str | os.PathLike[str]
     scheme: SchemeName | Literal["w8a8", "w8a16", "w8"]

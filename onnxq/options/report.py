@@ -23,6 +23,8 @@ class ReportOptions(Options):
     data: Any = shared.data(extra=" Measures accuracy, SQNR and each layer's error.")
     preprocess: Any = shared.preprocess()
     samples: int | None = shared.samples()
+    states: tuple[str, ...] = shared.states()
+    input_shapes: tuple[str, ...] = shared.input_shapes()
     outputs: tuple[str, ...] = shared.outputs()
     layers: bool = switch(
         "Measure each layer's error, which takes some four times as long as the rest.",
@@ -40,6 +42,8 @@ class ReportOptions(Options):
 class ReportKeywords(TypedDict, total=False):
     """The options of `onnxq.report` for editors; a test holds them to `ReportOptions`."""
 
+    states: Sequence[str]
+    input_shapes: Sequence[str]
     samples: int | None
     outputs: Sequence[str]
     layers: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from onnxq.options.fields import REQUIRED, option, switch
+from onnxq.options.fields import REQUIRED, flag, option, switch
 from onnxq.options.kinds import Number, Several, Text, Whole
 from onnxq.options.values import File, NameOrFile, Pairs, TextOr
 
@@ -27,7 +27,7 @@ def data(*, required: bool = False, extra: str = "") -> Any:
     return option(
         TextOr("a path, an array, arrays by input name or a data source", _is_data),
         "Samples: an .npz, .npy, .h5, .parquet or .tar file, a folder of images, of class "
-        f"folders or of test_data_set_*, file.py:function, or random:N.{extra}",
+        f"folders, of .npz files or of test_data_set_*, file.py:function, or random:N.{extra}",
         REQUIRED if required else None,
         metavar="DATA",
         recorded=False,
@@ -58,6 +58,31 @@ def preprocess() -> Any:
 
 def samples() -> Any:
     return option(Whole(), "Use at most N samples.", metavar="N")
+
+
+def states() -> Any:
+    return option(
+        Several(Text("OUT=IN, an output and the input that takes it")),
+        "A state of a streaming model: output OUT of a step is input IN of the next; repeatable.",
+        (),
+        flag="--state",
+        metavar="OUT=IN",
+    )
+
+
+def input_shapes() -> Any:
+    return option(
+        Several(Text("a shape such as 1x3x320x320 or NAME:1x3x320x320")),
+        "Shape of an input for random samples, where the model leaves it open: 1x3x320x320, or "
+        "NAME:1x3x320x320; repeatable.",
+        (),
+        flag="--input-shape",
+        metavar="SHAPE",
+    )
+
+
+def allow_nonfinite() -> Any:
+    return flag("Leave NaN and Inf out of the ranges instead of refusing them.")
 
 
 def batch_size(*, flag: str | None = "") -> Any:

@@ -34,6 +34,8 @@ class ValidateOptions(Options):
     data: Any = shared.data(required=True)
     preprocess: Any = shared.preprocess()
     samples: int | None = shared.samples()
+    states: tuple[str, ...] = shared.states()
+    input_shapes: tuple[str, ...] = shared.input_shapes()
     classes: Any = option(
         TextOr("a file or a list of names", lambda value: isinstance(value, (list, tuple))),
         "Names of MODEL's classes in its order, one a line or as JSON: what class folders are "
@@ -74,6 +76,8 @@ class ValidateOptions(Options):
 class ValidateKeywords(TypedDict, total=False):
     """The options of `onnxq.validate` for editors; a test holds them to `ValidateOptions`."""
 
+    states: Sequence[str]
+    input_shapes: Sequence[str]
     samples: int | None
     classes: Sequence[str] | str | os.PathLike[str] | None
     labels: str | os.PathLike[str] | None

@@ -138,6 +138,8 @@ class Moments:
         return max(float((self.power - linear + quadratic).mean()), 0.0)
 
 
+# Values that are not finite show in the result, `Moments.is_finite`.
+@np.errstate(over="ignore", invalid="ignore")
 def collect_moments(
     layout: WeightLayout,
     columns: Columns,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.calibration.not_finite import non_finite
 from onnxq.calibration.ranges import Range
 from onnxq.calibration.statistics import Calibration, TensorStatistics
 from onnxq.formats.scheme import Scheme
@@ -120,7 +121,8 @@ def _refusal(
     missing = [name for name in (*data, *node.outputs[:1]) if not graph.is_float(name)]
     if missing:
         return Refusal(graph.why_not_float(missing[0]))
-    refusal = target.refusal(scheme.name, node.op_type)
+    spoiled = (non_finite(tensors, name) for name in (*data, *node.outputs[:1]))
+    refusal = next(filter(None, spoiled), None) or target.refusal(scheme.name, node.op_type)
     if refusal is not None or row.quantized is not QuantizedRule.WEIGHTED:
         return refusal
     if node.op_type not in target.weighted:

@@ -8,10 +8,10 @@ import numpy as np
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import batch_of
+from onnxq.data.batching import samples_in
 from onnxq.data.gather import BATCH_SIZE, gather_both
-from onnxq.data.source import DataSource, samples_in
+from onnxq.data.source import DataSource
 from onnxq.equalization.prove import PROOF_SAMPLES, Feeds
-from onnxq.model.model import Model
 
 CORRECTION_SAMPLES = 128
 """Samples on which biases are corrected; more bring little and cost memory."""
@@ -58,7 +58,7 @@ def hold_out_of(source: DataSource | None) -> int:
 
 
 def take_samples(
-    source: DataSource, model: Model, calibration: Calibration, *, hold_out: int, unseen: bool
+    source: DataSource, calibration: Calibration, *, hold_out: int, unseen: bool
 ) -> Samples:
     """As many samples as fit the memory set aside for the largest activation.
 
@@ -70,8 +70,8 @@ def take_samples(
         (each.seen * 4 / max(calibration.samples, 1) for each in calibration.tensors.values()),
         default=1.0,
     )
-    count = int(np.clip(MEMORY_FOR_SAMPLES / per_sample, LEAST_SAMPLES, CORRECTION_SAMPLES))
+    count = int(np.clip(MEMORY_FOR_SAMPLES / max(per_sample, 1), LEAST_SAMPLES, CORRECTION_SAMPLES))
     held = MEASURED_SAMPLES if hold_out else 0
     size = batch_of(calibration)
-    settle, held_out = gather_both(source, model.inputs, count, held, size=size, hold_out=hold_out)
+    settle, held_out = gather_both(source, count, held, size=size, hold_out=hold_out)
     return Samples(settle, held_out, unseen)

@@ -13,7 +13,7 @@ from onnx import ModelProto
 
 from onnxq.closeness import Sums, as_array, closeness, is_float, sums_of
 from onnxq.data.ahead import WORKERS
-from onnxq.data.source import samples_in
+from onnxq.data.batching import samples_in
 from onnxq.errors import ModelError
 from onnxq.model.model import Model
 from onnxq.model.session import open_session, run, with_outputs

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from onnxq.closeness import decibels
 from onnxq.data.ahead import map_ahead
-from onnxq.data.source import samples_in
+from onnxq.data.batching import samples_in
 from onnxq.progress import SILENT, Advance, Progress
 from onnxq.validation.bench import Bench
 from onnxq.validation.powers import difference, power

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from onnxq.closeness import Sums, as_array, sums_of
 from onnxq.cluster import connected
+from onnxq.data.batching import samples_in
 from onnxq.data.gather import run_batch
 from onnxq.data.labels import SampleLabels
-from onnxq.data.source import DataSource, samples_in
+from onnxq.data.source import DataSource
 from onnxq.errors import ModelError
 from onnxq.model.model import Model
 from onnxq.model.portable import PortableModel

@@ -7,7 +7,8 @@ import zipfile
 
 import numpy as np
 import pytest
-from onnxq.data import Preprocessing, fixed_batch, open_data
+from onnxq.data import Preprocessing, open_data
+from onnxq.data.batching import find_axes
 from onnxq.errors import DataError, ModelError, UsageError
 from onnxq.model.model import TensorSpec
 
@@ -116,9 +117,9 @@ def test_labels_may_be_a_column():
 
 def test_fixed_batch_is_forced():
     fixed = spec(shape=(2, 3, 4))
-    assert fixed_batch([X]) is None
-    assert fixed_batch([X, fixed]) == 2
-    assert fixed_batch([spec(shape=None)]) is None
+    assert find_axes([X]).fixed is None
+    assert find_axes([fixed]).fixed == 2
+    assert find_axes([spec(shape=None)]).fixed is None
     assert [len(b) for b in open_data(ROWS[:4], [fixed]).batches(64)] == [2, 2]
 
 
@@ -127,17 +128,9 @@ def test_samples_that_do_not_fill_a_fixed_batch_are_refused():
         list(open_data(ROWS[:5], [spec(shape=(2, 3, 4))]).batches(64))
 
 
-@pytest.mark.parametrize(
-    ("inputs", "message"),
-    [
-        ([spec(shape=(2, 3)), spec("y", (4, 3))], "'x' has 2, 'y' has 4"),
-        ([spec("sigma", ())], "'sigma' is a scalar"),
-        ([], "no inputs"),
-    ],
-)
-def test_models_without_a_common_batch_axis(inputs, message):
-    with pytest.raises(ModelError, match=message):
-        open_data(ROWS, inputs)
+def test_a_model_without_inputs():
+    with pytest.raises(ModelError, match="no inputs"):
+        open_data(ROWS, [])
 
 
 @pytest.mark.parametrize(
@@ -188,7 +181,6 @@ def test_conversions_that_would_change_values(values, dtype, message):
         ((2, 3, 5), ("N", 3, 4), "input 'x' has shape 2×3×5, the model expects N×3×4"),
         ((2, 8, 9, 3), ("N", 3, 8, 9), "looks like NHWC.*2×3×8×9"),
         ((2, 3, 8, 9), (1, 8, 9, 3), "looks like NCHW.*2×8×9×3"),
-        ((), None, "shape of a scalar"),
         ((0, 3, 4), ("N", 3, 4), "holds no samples"),
     ],
 )
@@ -229,7 +221,7 @@ def test_not_finite(tmp_path, value, message):
     path = save(tmp_path, x=rows)
     with pytest.raises(DataError, match=rf"d.npz\[6\]: input 'x' {message}"):
         list(open_data(path, [X]).batches(4))
-    np.testing.assert_array_equal(joined(open_data(path, [X], allow_nonfinite=True)), rows)
+    np.testing.assert_array_equal(joined(open_data(path, [X], nonfinite=None)), rows)
 
 
 def pickled(path):

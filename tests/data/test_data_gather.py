@@ -11,12 +11,12 @@ from equalization.graphs import Builder
 def source(batch, count=96):
     b = Builder(batch=batch)
     model = b.model(b.op("Relu", b.input(1)))
-    return as_source({"x": np.arange(count, dtype=np.float32)[:, None]}, model), model.inputs
+    return as_source({"x": np.arange(count, dtype=np.float32)[:, None]}, model)
 
 
 @pytest.mark.parametrize("batch", ["N", 1, 4])
 def test_samples_are_spread_evenly(batch):
-    data, inputs = source(batch)
+    data = source(batch)
     batches = [each["x"].ravel() for each in gather(data, 16)]
     taken = np.concatenate(batches)
     assert len(taken) == 16
@@ -28,7 +28,7 @@ def test_samples_are_spread_evenly(batch):
 
 @pytest.mark.parametrize("batch", ["N", 4])
 def test_held_out_samples_and_the_others_are_disjoint(batch):
-    data, inputs = source(batch)
+    data = source(batch)
     others, held = (
         np.concatenate([each["x"].ravel() for each in part])
         for part in gather_both(data, 96, 96, hold_out=3)
@@ -40,7 +40,7 @@ def test_held_out_samples_and_the_others_are_disjoint(batch):
 
 
 def test_of_those_held_out_the_first_are_taken():
-    data, inputs = source("N")
+    data = source("N")
     others, held = gather_both(data, 8, 10, hold_out=3)
     assert np.concatenate([each["x"].ravel() for each in held]).tolist() == [*range(16, 24), 40, 41]
     assert sum(len(each["x"]) for each in others) <= 8

@@ -94,7 +94,8 @@ def test_damaged_tensors_are_named(sets, damage, message):
     damage(sets / "test_data_set_2" / "input_0.pb")
     with pytest.raises(DataError, match=message) as caught:
         open_data(sets, [X])
-    assert "test_data_set_2/input_0.pb" in str(caught.value)
+    assert "test_data_set_2" in str(caught.value)
+    assert "input_0.pb" in str(caught.value) or "input 'x'" in str(caught.value)
 
 
 def test_refusals(tmp_path):
@@ -104,8 +105,9 @@ def test_refusals(tmp_path):
     with pytest.raises(DataError, match="'x' is float32, the model expects int64"):
         open_data(tmp_path, [TensorSpec("x", np.dtype("int64"), (None, 3))])
     write(tmp_path / "test_data_set_0", rows(1, 2), np.array([7]))
+    named = TensorSpec("x", np.dtype("float32"), ("N", 3))
     with pytest.raises(DataError, match="'x' has 2, 'ids' has 1"):
-        open_data(tmp_path, [X, IDS])
+        open_data(tmp_path, [named, IDS])
     write(tmp_path / "test_data_set_0", np.zeros((0, 3), np.float32), np.zeros(0, np.int64))
     with pytest.raises(DataError, match="holds no samples"):
         open_data(tmp_path, [X, IDS])

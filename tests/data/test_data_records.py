@@ -227,7 +227,7 @@ def wrong():
     raise KeyError("gone")
 
 def shape():
-    return [{{"x": rows[:2]}}]
+    return [{{"x": rows[:2, :2]}}]
 
 def nothing():
     return []

@@ -33,7 +33,7 @@ def machine(request):
         equalize=False, samples=64,
     )  # fmt: skip
     source = as_source(IMAGES / "test", int8, preprocess=GRAY)
-    return emulator(int8), gather(source, int8.inputs, 8)
+    return emulator(int8), gather(source, 8)
 
 
 def test_every_layer_is_proved_to_fit(machine):

@@ -63,7 +63,12 @@ def collect(
         calibration = as_calibration(options.calibration, model)
     if options.data is not None:
         source = as_source(
-            options.data, model, preprocess=options.preprocess, samples=options.samples
+            options.data,
+            model,
+            preprocess=options.preprocess,
+            samples=options.samples,
+            states=options.states,
+            input_shapes=options.input_shapes,
         )
         gates = ValidateOptions(
             data=source,
