@@ -124,7 +124,7 @@ def test_a_streaming_model_goes_through_all_stages(data):
     model = running_sum()
     source = api.as_source(data, model, states=["next=state"])
     quantized, result = api.quantize(api.equalize(model, data=source)[0], source)
-    assert set(result.plan.weights) == {"matmul"}
+    assert set(result.plan.weighted) == {"matmul"}
     assert api.validate(model, quantized, source).rows[1].values["sqnr"] > 30
 
 
