@@ -19,6 +19,7 @@ from onnxq.calibration.jobs import calibrate_in_processes
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import observe
 from onnxq.data import DataSource, Preprocessing, open_data
+from onnxq.data.batching import Limits, plan_batching
 from onnxq.data.gather import BATCH_SIZE, gather, gather_both
 from onnxq.emulation import emulate as emulation_stage
 from onnxq.emulation.agreement import LayerAgreement, agreement
@@ -86,7 +87,7 @@ RANGES = "mse"
 """The default estimator of ranges."""
 
 HOLD_OUT = 8
-"""Every so many-th batch of calibration data is held out to measure on."""
+"""Every so many-th group of calibration data is held out to measure on."""
 
 RANKING_SAMPLES = 32
 """Samples on which the search for layers to keep in float ranks them."""
@@ -168,12 +169,14 @@ def calibrate(
     """Run the model over the data once and collect what every tensor's values look like.
 
     Args:
-        shard: (i, n), the i-th of n equal parts of the batches, counted from 1.
+        batch_size: samples to run at once, at most; the result does not depend on it.
+        shard: (i, n), the i-th of n equal parts of the data, counted from 1.
         jobs: processes; the result does not depend on their number.
         dask: address of a Dask scheduler whose workers do the work; they read the model and the
             data under the same paths.
-        memory: bytes that collected activations may take at a time, 0 for no limit; beyond them
-            there are several passes over the data.
+        memory: bytes that activations may take at a time; by default (0) a quarter of what is
+            free, 1.5 GiB at most. Where they need more, fewer samples run at once, then there are
+            several passes over the data. The result is the same.
         state: file for the state of the run, to go on from with `resume` after it was killed. The
             caller removes it once the result is safe, with `calibration.checkpoint.remove_states`.
         libraries: shared libraries of custom operators; the block `custom_operators` gives them to
@@ -193,8 +196,8 @@ def calibrate(
     with custom_operators(map(Path, libraries)):
         normalized, _ = normalize(model)
     request = calibration_stream.Request(
-        tensors_to_observe(Graph(normalized)), model.fingerprint, batch_size, shard,
-        allow_nonfinite=allow_nonfinite, memory=memory,
+        tensors_to_observe(Graph(normalized)), model.fingerprint, Limits(batch_size, memory), shard,
+        allow_nonfinite=allow_nonfinite,
         runtime=Runtime(provider, libraries=(*map(Path, libraries), *libraries_in_use())),
     )  # fmt: skip
     checkpoint = Checkpoint(Path(state), resume) if state is not None else None
@@ -257,6 +260,8 @@ def equalize(
     scales: str = "power-of-two",
     relu6: str = "auto",
     absorb_bias: bool = False,
+    batch_size: int = BATCH_SIZE,
+    memory: int = 0,
     progress: Progress = SILENT,
 ) -> tuple[Model, EqualizationResult]:
     """Scale weights across layers without changing what the model computes.
@@ -264,6 +269,7 @@ def equalize(
     Args:
         absorb_bias: center activations too, which is exact up to float rounding; needs a
             calibration or data.
+        batch_size, memory: as for `calibrate`.
 
     Returns:
         The equalized float model and the record, with the proof that its outputs are the same.
@@ -273,13 +279,14 @@ def equalize(
     if data is None and preprocess is not None:
         raise UsageError("preprocessing needs data", hint="give --data")
     source = as_source(data, model, preprocess=preprocess) if data is not None else None
+    limits = Limits(batch_size, memory)
     if calibration is not None:
         calibration = as_calibration(calibration, model)
         _check_preprocessing(calibration.provenance.preprocessing, source, "the calibration")
     elif source is not None:
         calibration = observe(
             normalized, source, tensors_to_observe(Graph(normalized)),
-            batch_size=BATCH_SIZE, fingerprint=model.fingerprint, progress=progress,
+            limits=limits, fingerprint=model.fingerprint, progress=progress,
         )  # fmt: skip
     if absorb_bias and calibration is None:
         raise UsageError(
@@ -287,8 +294,11 @@ def equalize(
         )
     options = EqualizationOptions(real_scales=scales == "real", relu6=relu6)
     feeds = _proof_feeds(normalized, source, calibration_stream.batch_of(calibration))
+    batching = plan_batching(normalized, lambda: feeds[0], limits.halved())
     try:
-        result, record = equalization_stage.equalize(normalized, calibration, feeds, options)
+        result, record = equalization_stage.equalize(
+            normalized, calibration, feeds, options, batching
+        )
     except ModelError as error:
         if source is not None or error.hint:
             raise
@@ -299,7 +309,7 @@ def equalize(
     if absorb_bias and calibration is not None:
         scaled = derive_calibration(calibration, record.exponents)[0]
         centered, centering = center(result, scaled, RANGES)
-        change = compare_outputs(run_reference(normalized, feeds), centered)
+        change = compare_outputs(run_reference(normalized, feeds, batching=batching), centered)
         if -change.sqnr > LARGEST_CHANGE:
             reason = f"the float outputs would change by {-change.sqnr:.1f} dB"
             centering, change = rolled_back(centering, reason), record.proof
@@ -339,6 +349,8 @@ def quantize(
     validate_data: Data | None = None,
     max_trials: int = MAX_TRIALS,
     max_minutes: float = MAX_MINUTES,
+    batch_size: int = BATCH_SIZE,
+    memory: int = 0,
     progress: Progress = SILENT,
 ) -> tuple[Model, QuantizationResult]:
     """Turn a float model into an int8 QDQ model.
@@ -352,6 +364,7 @@ def quantize(
             `validate_data` (top1 where they have labels, else sqnr) falls no further than this;
             `QuantizationResult.search.passed` says whether it does.
         max_trials, max_minutes: where that search gives up; it then returns its best model.
+        batch_size, memory: as for `calibrate`; the model's bytes do not depend on them.
 
     Raises:
         UsageError: neither data nor calibration, an unknown option value, a regular expression
@@ -377,6 +390,7 @@ def quantize(
         source = as_source(data, model, preprocess=preprocess, samples=samples)
     elif preprocess is not None or samples is not None:
         raise UsageError("preprocessing and a number of samples need data", hint="give --data")
+    limits = Limits(batch_size, memory)
     hold_out = HOLD_OUT if source and (source.count or 0) >= HOLD_OUT * BATCH_SIZE else 0
     if calibration is not None:
         calibration = as_calibration(calibration, model)
@@ -386,15 +400,17 @@ def quantize(
         assert source is not None  # noqa: S101 - one of the two was given
         calibration = observe(
             normalized, source, tensors_to_observe(Graph(normalized)), hold_out=hold_out,
-            batch_size=BATCH_SIZE, fingerprint=model.fingerprint, progress=progress,
+            limits=limits, fingerprint=model.fingerprint, progress=progress,
         )  # fmt: skip
         unseen = True
     in_memory = (
         _samples(source, normalized, calibration, hold_out, unseen=unseen) if source else None
     )
+    feeds = in_memory.correction if in_memory else random_feeds(normalized)
     request = Request(
         normalized, normalization, calibration, in_memory, chosen, options, equalize, absorb_bias,
         bias_correction, rounding == "adaptive", progress,
+        plan_batching(normalized, lambda: feeds[0], limits.halved()),
     )  # fmt: skip
     quantized, result = quantization_stage.quantize(request)
     if max_drop is not None and validate_data is not None:

@@ -56,3 +56,9 @@ class ProviderError(OnnxqError):
     """The execution provider asked for is not there or failed to start."""
 
     exit_code = 2
+
+
+class ResourceError(OnnxqError):
+    """The machine has not enough memory for what was asked."""
+
+    exit_code = 2

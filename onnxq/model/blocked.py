@@ -25,7 +25,7 @@ from onnx import ModelProto
 
 from onnxq.errors import ModelError
 from onnxq.model import external
-from onnxq.model.session import Runtime, run, with_graph
+from onnxq.model.session import Runtime, run, run_in_place, with_graph
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -72,11 +72,13 @@ class Observer:
 
     Attributes:
         fetched: tensor → the output that holds it.
+        in_place: hand out ONNX Runtime's own memory, see `run_in_place`.
         blocked: tensor → number of its channels, where it comes in blocks.
     """
 
     session: ort.InferenceSession
     fetched: Mapping[str, str]
+    in_place: bool
     blocked: Mapping[str, int] = field(default_factory=dict)
     block: int = 0
 
@@ -85,7 +87,8 @@ class Observer:
         if not self.fetched:
             # ONNX Runtime refuses to compute nothing.
             return {}
-        found = run(self.session, list(self.fetched.values()), feeds)
+        run_names = run_in_place if self.in_place else run
+        found = run_names(self.session, list(self.fetched.values()), feeds)
         return {
             name: Observed(values, self.block, self.blocked[name])
             if name in self.blocked
@@ -104,7 +107,12 @@ def open_observer(proto: ModelProto, names: Sequence[str], runtime: Runtime) -> 
             return _without_reordering(proto, names, runtime, size)
         except ModelError:
             pass
-    return Observer(runtime.open(proto), usual)
+    return Observer(runtime.open(proto), usual, _in_place(runtime))
+
+
+def _in_place(runtime: Runtime) -> bool:
+    """Small tensors are copied faster than looked at."""
+    return runtime.lean and runtime.provider == "cpu"
 
 
 def _without_reordering(
@@ -134,7 +142,8 @@ def _without_reordering(
     del optimized.graph.output[:]
     optimized.graph.output.extend(kept)
     session = runtime.open(optimized, optimize=False)
-    return Observer(session, fetched, {n: channels[n] for n in names if n in channels}, block)
+    blocked = {name: channels[name] for name in names if name in channels}
+    return Observer(session, fetched, _in_place(runtime), blocked, block)
 
 
 @lru_cache(maxsize=1)

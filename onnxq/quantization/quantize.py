@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
+from onnxq.data.batching import WHOLE, Batching
 from onnxq.data.source import samples_in
 from onnxq.equalization.centering import Centering, center_by, derive_shifted, plan_centering
 from onnxq.equalization.choose import KERNEL_WORTH, Choice, EqualizationOptions, choose
@@ -127,6 +128,7 @@ class Request:
     """What to quantize, how, and with what.
 
     Attributes:
+        batching: how samples run; the result does not depend on it.
         again: an earlier result for the same request; its equalization is used as it is.
         keep: node → why it stays in float.
     """
@@ -142,6 +144,7 @@ class Request:
     correct: bool
     adaptive: bool
     progress: Progress
+    batching: Batching = WHOLE
     again: QuantizationResult | None = None
     keep: Mapping[str, str] = field(default_factory=dict)
 
@@ -189,7 +192,7 @@ def _prepare(request: Request, choice: Choice | None) -> Prepared:
     record = centering = None
     if choice is not None:
         feeds = random_feeds(model) if request.samples is None else request.samples.proof
-        model, record = carry_out(choice, feeds)
+        model, record = carry_out(choice, feeds, request.batching)
         model = infer_shapes(model)
         calibration, _ = derive_calibration(calibration, record.exponents)
     graph = Graph(model)
@@ -212,15 +215,19 @@ def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, Q
     if samples is not None and (request.correct or request.adaptive):
         settled = settle_layers(
             model, plan, samples.correction, adaptive=request.adaptive, correct=request.correct,
-            progress=request.progress,
+            batching=request.batching, progress=request.progress,
         )  # fmt: skip
     quantized = insert(model, plan, weights=settled.weights, biases=settled.biases)
     narrowing = None
     if request.options.half and samples is not None:
-        quantized, narrowing = narrow_rest(quantized, prepared.calibration, samples.correction)
+        quantized, narrowing = narrow_rest(
+            quantized, prepared.calibration, samples.correction, request.batching
+        )
     float_sqnr = int8_sqnr = math.nan
     if samples is not None and samples.held_out:
-        optimized, plain = run_reference(request.model, samples.held_out).levels
+        optimized, plain = run_reference(
+            request.model, samples.held_out, batching=request.batching
+        ).levels
         float_sqnr = compare_outputs(optimized, model).sqnr
         int8_sqnr = compare_outputs(plain, quantized).sqnr
     return quantized, QuantizationResult(

@@ -1,0 +1,183 @@
+"""How samples run within a memory budget: how many at once, how many runs at a time.
+
+What is counted or held out counts groups of `GROUP` samples, whatever runs at once. Where a run
+takes fewer, a group goes through the model in parts, and their results are put together again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TypeVar
+
+from onnxq.data.ahead import AHEAD, MOST, WORKERS, map_ahead
+from onnxq.data.source import Array, fixed_batch, samples_in
+from onnxq.errors import ModelError
+from onnxq.model.footprint import Footprint, known_footprint, measure_axes, measure_footprint
+from onnxq.model.graph import Graph
+from onnxq.model.memory import default_budget
+from onnxq.model.model import Model
+from onnxq.model.operators import depends_on_batch
+from onnxq.model.session import Runtime
+
+Feeds = Mapping[str, Array]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+GROUP = 8
+"""Samples of a group; where the model fixes its batch, that is a group."""
+
+LARGE = 1 << 29
+"""Bytes of one run of a model whose bits depend on how many samples run at once. It is no part of
+any budget: else the bits would depend on the machine."""
+
+SMALL = 1 << 26
+"""Bytes of one run below which saving memory is not worth any time."""
+
+AT_A_TIME = 4
+"""Tensors of the largest size that exist at a time where single layers run."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the caller allows.
+
+    Attributes:
+        batch_size: samples to run at once, at most.
+        memory: bytes that activations may take at a time; 0 for `default_budget`.
+    """
+
+    batch_size: int = GROUP
+    memory: int = 0
+
+    @property
+    def budget(self) -> int:
+        return self.memory or default_budget()
+
+    def halved(self) -> Limits:
+        """For work where results wait in memory beside what runs."""
+        return replace(self, memory=max(1, self.budget // 2))
+
+
+USUAL = Limits()
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How one model runs.
+
+    Attributes:
+        size: samples at once, at most; `GROUP` stands for whole groups.
+        steady: the same where the bits of a model depend on it; it is the same on every machine.
+        runs: at a time.
+        large: whether memory matters: sessions save it, and no results pile up.
+        room: bytes of results that may wait in memory, see `Shelf`.
+        footprint: what one sample takes; of no tensor where that could not be learned.
+        axes: tensor → the axis along which it grows with the samples; see `Footprint`.
+        singly: whether the model takes one sample at a time, whatever its inputs say.
+    """
+
+    size: int = GROUP
+    steady: int = GROUP
+    runs: int = WORKERS
+    large: bool = False
+    room: int = 1 << 30
+    footprint: Footprint = field(default_factory=lambda: Footprint({}))
+    axes: Mapping[str, int | None] = field(default_factory=lambda: MappingProxyType({}))
+    singly: bool = False
+
+    @property
+    def splits(self) -> bool:
+        """Whether groups run in parts."""
+        return self.size < GROUP
+
+    def of(self, graph: Graph) -> Batching:
+        """For another model of the same tensors, such as a quantized one."""
+        dependent = any(depends_on_batch(graph, node) for node in graph.nodes)
+        return replace(self, size=self.steady) if dependent else self
+
+    def parts(self, feeds: Feeds) -> list[Feeds]:
+        """A group of samples, in the parts that run at once."""
+        if not self.splits:
+            return [feeds]
+        return [
+            {name: values[first : first + self.size] for name, values in feeds.items()}
+            for first in range(0, samples_in(feeds), self.size)
+        ]
+
+    def runtime(self, workers: int, base: Runtime | None = None) -> Runtime:
+        """For one of so many runs side by side.
+
+        Kernels that share one sample among threads sum in another order; of several samples each
+        thread takes its own. So parts of a group have one thread each.
+        """
+        shared = (base or Runtime()).share(workers)
+        return replace(shared, threads=1 if self.splits else shared.threads, lean=self.large)
+
+    def map(
+        self, work: Callable[[Item], Result], items: Iterable[Item], workers: int
+    ) -> Iterator[Result]:
+        """`map_ahead`; where results are large, few are there before they are asked for."""
+        return map_ahead(work, items, workers=workers, ahead=1 if self.large else AHEAD)
+
+
+WHOLE = Batching()
+"""Groups run whole, as many at a time as there are cores: for what is small."""
+
+
+def plan_batching(
+    model: Model,
+    first: Callable[[], Feeds],
+    limits: Limits,
+    *,
+    kept: Collection[str] = (),
+    runtime: Runtime | None = None,
+) -> Batching:
+    """How a model runs with the `kept` tensors handed out: smaller batches first, then fewer runs.
+
+    Args:
+        first: gives some samples; the first is run where shapes do not tell what tensors take.
+    """
+    runtime = runtime or Runtime()
+    graph, fixed = Graph(model), fixed_batch(model.inputs)
+    workers, budget = max(1, min(MOST, runtime.cores)), limits.budget
+    found = known_footprint(graph)
+    if found is None:
+        try:
+            found = measure_footprint(model, first(), runtime)
+        except ModelError:
+            # It runs in whole groups only, or not at all: whoever runs it will say so.
+            return Batching(room=budget)
+    need = need_of(found, graph, kept)
+    steady = _halved_until(GROUP, lambda size: size * need <= LARGE)
+    asked = min(limits.batch_size, GROUP)
+    size = _halved_until(asked, lambda size: size * workers * need <= budget)
+    if fixed:
+        size = steady = GROUP
+    elif any(depends_on_batch(graph, node) for node in graph.nodes):
+        size = steady
+    axes: Mapping[str, int | None] = {}
+    singly = False
+    if min(size, steady) < GROUP:
+        try:
+            axes = measure_axes(model, first(), runtime)
+        except ModelError:
+            size, steady, singly = 1, 1, True
+    taken = max(1, (fixed or size) * need)
+    runs = max(1, min(workers, budget // taken))
+    return Batching(
+        size, steady, runs, taken > SMALL, budget, found, MappingProxyType(axes), singly
+    )
+
+
+def need_of(found: Footprint, graph: Graph, kept: Collection[str]) -> int:
+    """Bytes of one sample, whether the model runs whole or layer by layer."""
+    largest = max((size for size in found.sizes.values()), default=0)
+    return max(found.peak(graph, kept), AT_A_TIME * largest)
+
+
+def _halved_until(size: int, fits: Callable[[int], bool]) -> int:
+    while size > 1 and not fits(size):
+        size //= 2
+    return size
