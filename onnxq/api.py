@@ -19,7 +19,7 @@ from onnxq.calibration.jobs import calibrate_in_processes
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import observe
 from onnxq.data import DataSource, Preprocessing, open_data
-from onnxq.data.batching import Limits, plan_batching
+from onnxq.data.batching import Limits, OneSample, plan_batching
 from onnxq.data.gather import BATCH_SIZE, gather, gather_both
 from onnxq.emulation import emulate as emulation_stage
 from onnxq.emulation.agreement import LayerAgreement, agreement
@@ -175,7 +175,7 @@ def calibrate(
         dask: address of a Dask scheduler whose workers do the work; they read the model and the
             data under the same paths.
         memory: bytes that activations may take at a time; by default (0) a quarter of what is
-            free, 1.5 GiB at most. Where they need more, fewer samples run at once, then there are
+            free, 1 GiB at most. Where they need more, fewer samples run at once, then there are
             several passes over the data. The result is the same.
         state: file for the state of the run, to go on from with `resume` after it was killed. The
             caller removes it once the result is safe, with `calibration.checkpoint.remove_states`.
@@ -280,13 +280,14 @@ def equalize(
         raise UsageError("preprocessing needs data", hint="give --data")
     source = as_source(data, model, preprocess=preprocess) if data is not None else None
     limits = Limits(batch_size, memory)
+    sample = _one_sample(normalized, source)
     if calibration is not None:
         calibration = as_calibration(calibration, model)
         _check_preprocessing(calibration.provenance.preprocessing, source, "the calibration")
     elif source is not None:
         calibration = observe(
             normalized, source, tensors_to_observe(Graph(normalized)),
-            limits=limits, fingerprint=model.fingerprint, progress=progress,
+            limits=limits, fingerprint=model.fingerprint, sample=sample, progress=progress,
         )  # fmt: skip
     if absorb_bias and calibration is None:
         raise UsageError(
@@ -294,7 +295,7 @@ def equalize(
         )
     options = EqualizationOptions(real_scales=scales == "real", relu6=relu6)
     feeds = _proof_feeds(normalized, source, calibration_stream.batch_of(calibration))
-    batching = plan_batching(normalized, lambda: feeds[0], limits.halved())
+    batching = plan_batching(sample, limits.halved())
     try:
         result, record = equalization_stage.equalize(
             normalized, calibration, feeds, options, batching
@@ -316,6 +317,12 @@ def equalize(
         else:
             result = with_offsets(centered, centering.broadcastable(Graph(centered)))
     return result, EqualizationResult(normalization, record, centering, change, calibration)
+
+
+def _one_sample(model: Model, source: DataSource | None) -> OneSample:
+    if source is None:
+        return OneSample(model, lambda: random_feeds(model)[0])
+    return calibration_stream.one_sample(model, source)
 
 
 def _proof_feeds(model: Model, source: DataSource | None, size: int) -> list[Feeds]:
@@ -390,7 +397,7 @@ def quantize(
         source = as_source(data, model, preprocess=preprocess, samples=samples)
     elif preprocess is not None or samples is not None:
         raise UsageError("preprocessing and a number of samples need data", hint="give --data")
-    limits = Limits(batch_size, memory)
+    limits, sample = Limits(batch_size, memory), _one_sample(normalized, source)
     hold_out = HOLD_OUT if source and (source.count or 0) >= HOLD_OUT * BATCH_SIZE else 0
     if calibration is not None:
         calibration = as_calibration(calibration, model)
@@ -400,17 +407,16 @@ def quantize(
         assert source is not None  # noqa: S101 - one of the two was given
         calibration = observe(
             normalized, source, tensors_to_observe(Graph(normalized)), hold_out=hold_out,
-            limits=limits, fingerprint=model.fingerprint, progress=progress,
+            limits=limits, fingerprint=model.fingerprint, sample=sample, progress=progress,
         )  # fmt: skip
         unseen = True
     in_memory = (
         _samples(source, normalized, calibration, hold_out, unseen=unseen) if source else None
     )
-    feeds = in_memory.correction if in_memory else random_feeds(normalized)
     request = Request(
         normalized, normalization, calibration, in_memory, chosen, options, equalize, absorb_bias,
         bias_correction, rounding == "adaptive", progress,
-        plan_batching(normalized, lambda: feeds[0], limits.halved()),
+        plan_batching(sample, limits.halved()),
     )  # fmt: skip
     quantized, result = quantization_stage.quantize(request)
     if max_drop is not None and validate_data is not None:

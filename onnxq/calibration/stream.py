@@ -18,7 +18,7 @@ from onnxq.calibration.passes import groups_within, with_group
 from onnxq.calibration.statistics import Calibration, Provenance, TensorStatistics, join_notes
 from onnxq.calibration.thinning import step_of
 from onnxq.data.ahead import map_ahead
-from onnxq.data.batching import GROUP, USUAL, Batching, Limits, plan_batching
+from onnxq.data.batching import GROUP, USUAL, Batching, Limits, OneSample, plan_batching
 from onnxq.data.gather import is_held_out, run_batch
 from onnxq.data.source import Array, Batch, DataSource, fixed_batch, samples_in, span_of
 from onnxq.errors import DataError
@@ -70,13 +70,14 @@ def observe(
     limits: Limits = USUAL,
     hold_out: int = 0,
     allow_nonfinite: bool = False,
+    sample: OneSample | None = None,
     progress: Progress = SILENT,
 ) -> Calibration:
-    """`calibrate` with the usual settings; the arguments are those of `Request`."""
+    """`calibrate` with the usual settings; the arguments are those of it and of `Request`."""
     request = Request(
         tensors, fingerprint, limits, hold_out=hold_out, allow_nonfinite=allow_nonfinite
     )
-    return calibrate(model, source, request, progress=progress)
+    return calibrate(model, source, request, sample=sample, progress=progress)
 
 
 def calibrate(
@@ -85,12 +86,14 @@ def calibrate(
     request: Request,
     *,
     checkpoint: Checkpoint | None = None,
+    sample: OneSample | None = None,
     progress: Progress = SILENT,
 ) -> Calibration:
     """Run the model over the data and collect statistics of the tensors named.
 
     Args:
         model: the normalized model.
+        sample: one of that model, for the caller to go on with.
         checkpoint: where to keep the state of the run, to go on from after it was killed.
 
     Raises:
@@ -98,7 +101,7 @@ def calibrate(
         ModelError: the model does not run.
     """
     calibration = _empty(source, request)
-    batching, groups = _plan(model, source, request)
+    batching, groups = _plan(sample or one_sample(model, source, request.runtime), request)
     key = _key(calibration, request, groups)
     cursor, before = checkpoint.load(key) if checkpoint else (Cursor(), None)
     calibration = calibration if before is None else before
@@ -252,16 +255,20 @@ def _inputs(model: Model) -> set[str]:
     return {spec.name for spec in model.inputs}
 
 
-def _plan(model: Model, source: DataSource, request: Request) -> tuple[Batching, list[list[str]]]:
+def one_sample(model: Model, source: DataSource, runtime: Runtime | None = None) -> OneSample:
+    """The first sample of the data."""
+    return OneSample(model, lambda: _first(source), runtime or Runtime())
+
+
+def _plan(sample: OneSample, request: Request) -> tuple[Batching, list[list[str]]]:
     """How the model runs, and the tensors of each pass.
 
     The inputs, which are there anyway, belong to the first.
     """
+    model = sample.model
     inputs = [name for name in request.tensors if name in _inputs(model)]
     computed = [name for name in request.tensors if name not in inputs]
-    batching = plan_batching(
-        model, lambda: _first(source), request.limits, kept=computed, runtime=request.runtime
-    )
+    batching = plan_batching(sample, request.limits, kept=computed)
     if batching.runs > 1 or not computed:
         return batching, [inputs + computed]
     samples = fixed_batch(model.inputs) or batching.size

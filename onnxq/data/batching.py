@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from functools import cached_property
 from typing import TypeVar
 
 from onnxq.data.ahead import AHEAD, MOST, WORKERS, map_ahead
@@ -84,7 +84,7 @@ class Batching:
     large: bool = False
     room: int = 1 << 30
     footprint: Footprint = field(default_factory=lambda: Footprint({}))
-    axes: Mapping[str, int | None] = field(default_factory=lambda: MappingProxyType({}))
+    axes: Mapping[str, int | None] = field(default_factory=dict)
     singly: bool = False
 
     @property
@@ -126,29 +126,49 @@ WHOLE = Batching()
 """Groups run whole, as many at a time as there are cores: for what is small."""
 
 
-def plan_batching(
-    model: Model,
-    first: Callable[[], Feeds],
-    limits: Limits,
-    *,
-    kept: Collection[str] = (),
-    runtime: Runtime | None = None,
-) -> Batching:
-    """How a model runs with the `kept` tensors handed out: smaller batches first, then fewer runs.
+@dataclass(frozen=True)
+class OneSample:
+    """What running one sample of a model tells; it is run when first asked for.
 
-    Args:
-        first: gives some samples; the first is run where shapes do not tell what tensors take.
+    Attributes:
+        first: gives some samples.
     """
-    runtime = runtime or Runtime()
-    graph, fixed = Graph(model), fixed_batch(model.inputs)
-    workers, budget = max(1, min(MOST, runtime.cores)), limits.budget
-    found = known_footprint(graph)
-    if found is None:
+
+    model: Model
+    first: Callable[[], Feeds]
+    runtime: Runtime = field(default_factory=Runtime)
+
+    @cached_property
+    def footprint(self) -> Footprint | None:
+        """What it takes; None where it does not run."""
+        found = known_footprint(Graph(self.model))
+        if found is not None:
+            return found
         try:
-            found = measure_footprint(model, first(), runtime)
+            return measure_footprint(self.model, self.first(), self.runtime)
         except ModelError:
-            # It runs in whole groups only, or not at all: whoever runs it will say so.
-            return Batching(room=budget)
+            return None
+
+    @cached_property
+    def axes(self) -> Mapping[str, int | None] | None:
+        """See `Batching`; None where the model takes one sample at a time."""
+        try:
+            return measure_axes(self.model, self.first(), self.runtime)
+        except ModelError:
+            return None
+
+
+def plan_batching(sample: OneSample, limits: Limits, *, kept: Collection[str] = ()) -> Batching:
+    """How a model runs with the `kept` tensors handed out.
+
+    Where memory is short fewer samples run at once, then fewer batches at a time.
+    """
+    graph, fixed = Graph(sample.model), fixed_batch(sample.model.inputs)
+    workers, budget = max(1, min(MOST, sample.runtime.cores)), limits.budget
+    found = sample.footprint
+    if found is None:
+        # It runs in whole groups only, or not at all: whoever runs it will say so.
+        return Batching(room=budget)
     need = need_of(found, graph, kept)
     steady = _halved_until(GROUP, lambda size: size * need <= LARGE)
     asked = min(limits.batch_size, GROUP)
@@ -157,18 +177,13 @@ def plan_batching(
         size = steady = GROUP
     elif any(depends_on_batch(graph, node) for node in graph.nodes):
         size = steady
-    axes: Mapping[str, int | None] = {}
-    singly = False
-    if min(size, steady) < GROUP:
-        try:
-            axes = measure_axes(model, first(), runtime)
-        except ModelError:
-            size, steady, singly = 1, 1, True
+    axes = sample.axes if min(size, steady) < GROUP else {}
+    if axes is None:
+        size = steady = 1
     taken = max(1, (fixed or size) * need)
     runs = max(1, min(workers, budget // taken))
-    return Batching(
-        size, steady, runs, taken > SMALL, budget, found, MappingProxyType(axes), singly
-    )
+    large = taken > SMALL
+    return Batching(size, steady, runs, large, budget, found, axes or {}, singly=axes is None)
 
 
 def need_of(found: Footprint, graph: Graph, kept: Collection[str]) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
-from onnxq.model.session import Runtime, run, with_outputs
+from onnxq.model.session import Runtime, open_session, run, with_outputs
 from onnxq.model.subgraph import names_read
 
 Array = NDArray[Any]
@@ -101,8 +101,15 @@ def _shapes(
         proto.graph.node.append(onnx.helper.make_node("Shape", [name], [output]))
         info = onnx.helper.make_tensor_value_info(output, onnx.TensorProto.INT64, None)
         proto.graph.output.append(info)
-    # Shapes that ONNX Runtime believes to know would be folded, and what they are of not run.
-    session = runtime.open(proto, optimize=len(copies) == 1) if outputs else None
+    # Optimized, shapes that ONNX Runtime believes to know would be folded, and all tensors kept.
+    session = (
+        open_session(
+            proto, optimize=False, threads=runtime.threads, libraries=runtime.libraries,
+            lean=True, shapes_first=True,
+        )
+        if outputs
+        else None
+    )  # fmt: skip
     found = []
     for count in copies:
         given = {name: np.repeat(values[:1], count, axis=0) for name, values in feeds.items()}

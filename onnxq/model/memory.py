@@ -8,8 +8,8 @@ from pathlib import Path
 SHARE = 4
 """Activations take one part in so many of what is free, where the caller does not say."""
 
-MOST = 3 << 29
-"""Bytes, 1.5 GiB, that activations take at most then; the process itself comes on top."""
+MOST = 1 << 30
+"""Bytes that activations take at most then; the process itself comes on top."""
 
 PROC = Path("/proc")
 CGROUPS = (

@@ -40,6 +40,7 @@ def open_session(
     libraries: Sequence[Path] = (),
     yields: bool = False,
     lean: bool = False,
+    shapes_first: bool = False,
 ) -> ort.InferenceSession:
     """Open a session.
 
@@ -57,6 +58,7 @@ def open_session(
         lean: its tensors are allocated one by one, not as one block that is planned at the first
             run and stands beside what the outputs take: half the memory for large tensors, a
             little slower for small ones.
+        shapes_first: the shape of a tensor is taken as soon as it is there, not at the end.
 
     Raises:
         ResourceError: there is not enough memory.
@@ -77,6 +79,8 @@ def open_session(
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.add_session_config_entry("session.disable_double_qdq_remover", "1")
     options.enable_mem_pattern = not lean
+    if shapes_first:
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     if yields:
         options.add_session_config_entry("session.force_spinning_stop", "1")
     for library in dict.fromkeys((*libraries, *_libraries.get())):

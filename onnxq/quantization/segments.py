@@ -19,11 +19,9 @@ from onnxq.data.ahead import WORKERS
 from onnxq.data.batching import Batching
 from onnxq.data.shelf import Shelf, Values
 from onnxq.data.source import samples_in
-from onnxq.model.files import infer_shapes
-from onnxq.model.footprint import measure_axes
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
-from onnxq.model.operators import depends_on_batch
+from onnxq.model.operators import depends_on_batch, is_dequantize, is_quantize
 from onnxq.model.session import Runtime, run
 from onnxq.model.subgraph import names_read, subgraph_model
 
@@ -49,11 +47,8 @@ class SegmentRunner:
     ) -> None:
         self._batching, self._shelf = batching, shelf
         self._samples = [samples_in(batch) for batch in batches]
-        self._axes: Mapping[str, int | None] = {}
-        if batching.splits and not batching.singly and batches:
-            model = infer_shapes(model)
-            self._axes = measure_axes(model, batches[0], Runtime())
         self._graph = Graph(model)
+        self._axes = _axes(self._graph, batching.axes)
         self._live: dict[str, Values] = {
             name: Values.of([batch[name] for batch in batches])
             for name in (batches[0] if batches else {})
@@ -85,7 +80,7 @@ class SegmentRunner:
     def set_constant(self, name: str, value: Array) -> None:
         """Give an initializer another value for everything that runs later."""
         self._live[name] = Values.of([value] * len(self._samples))
-        self._axes = {**self._axes, name: None}
+        self._axes[name] = None
 
     def _needed(self, tensor: str) -> list[Node]:
         """Pending nodes that the tensor depends on, in topological order."""
@@ -180,3 +175,12 @@ class SegmentRunner:
         for name in list(self._live):
             if not any(index in self._pending for index in self._readers.get(name, ())):
                 del self._live[name]
+
+
+def _axes(graph: Graph, known: Mapping[str, int | None]) -> dict[str, int | None]:
+    """Those known of the float model, for its quantized values too."""
+    axes = dict(known)
+    for node in graph.nodes:
+        if (is_quantize(node) or is_dequantize(node)) and node.input(0) in axes:
+            axes[node.output] = axes[node.input(0)]
+    return axes
