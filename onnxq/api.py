@@ -602,6 +602,7 @@ def validate(
     min_accuracy: float | None = None,
     layers: bool = False,
     batch_size: int = BATCH_SIZE,
+    memory: int = 0,
     dask: str | None = None,
     progress: Progress = SILENT,
 ) -> Validation:
@@ -612,6 +613,7 @@ def validate(
             sqnr and cosine. Gates look at the first.
         max_drop, min_accuracy: see `onnxq.validation.gates`.
         layers: measure each layer of each quantized model, too; on this machine.
+        batch_size, memory: as for `calibrate`.
         dask: address of a Dask scheduler whose workers run the models.
     """
     float_model = as_model(float_model)
@@ -630,7 +632,11 @@ def validate(
         raise UsageError("the gates have nothing to check", hint="name a quantized model")
     comparison = Comparison(
         tuple(PortableModel.of(model) for model in (float_model, *models)) if dask else (),
-        tuple(metrics), tuple(executions), batch_size, libraries_in_use(),
+        tuple(metrics), tuple(executions),
+        plan_batching(
+            _one_sample(model_files.infer_shapes(float_model), source), Limits(batch_size, memory)
+        ),
+        libraries_in_use(),
     )  # fmt: skip
     rows, count = compare((float_model, *models), source, comparison, dask=dask, progress=progress)
     gates = check_gates(rows, chosen[0], max_drop=max_drop, min_accuracy=min_accuracy)

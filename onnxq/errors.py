@@ -59,6 +59,10 @@ class ProviderError(OnnxqError):
 
 
 class ResourceError(OnnxqError):
-    """The machine has not enough memory for what was asked."""
+    """There is not enough memory for what was asked, or no room for temporary files.
+
+    Less of `memory` or a smaller `batch_size`, where the function has them, or smaller inputs need
+    less; the command line names those of its options that do.
+    """
 
     exit_code = 2

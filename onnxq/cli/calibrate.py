@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import click
@@ -29,18 +28,6 @@ def parse_shard(_ctx: click.Context, _param: click.Parameter, text: str) -> tupl
 MOST = 3
 """Dead and constant channels that are named without `--verbose`; NaN and Inf always are."""
 
-UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-
-
-def parse_memory(_ctx: click.Context, _param: click.Parameter, text: str | None) -> int:
-    """A number of bytes, 0 where none is given."""
-    if text is None:
-        return 0
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
-    if found is None or found[2] not in UNITS or float(found[1]) <= 0:
-        raise click.BadParameter(f"{text!r} is no size, such as 2GB or 500MB")
-    return int(float(found[1]) * UNITS[found[2]])
-
 
 @click.command()
 @options.model_argument()
@@ -54,9 +41,7 @@ def parse_memory(_ctx: click.Context, _param: click.Parameter, text: str | None)
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
               help="Run in N processes; the result is the same.")  # fmt: skip
 @options.dask_option()
-@click.option("--memory", callback=parse_memory, metavar="SIZE",
-              help="Memory for collected activations, such as 2GB; in several passes where they "
-              "need more.")  # fmt: skip
+@options.memory_option()
 @click.option("--resume", is_flag=True,
               help="Go on where a killed run with the same output stopped.")  # fmt: skip
 @options.libraries_option()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 @options.calibration_option()
 @options.data_option(extra=" Calibrates, and proves on these samples.")
 @options.preprocess_option()
+@options.batch_size_option()
+@options.memory_option()
 @options.choice("--scales", ("power-of-two", "real"),
                 "Powers of two keep the float output bit-identical.",
                 default="power-of-two")  # fmt: skip
@@ -37,6 +39,8 @@ def equalize(
     calibration: Path | None,
     data: str | None,
     preprocess: str | None,
+    batch_size: int,
+    memory: int,
     scales: str,
     relu6: str,
     absorb_bias: bool,
@@ -58,7 +62,8 @@ def equalize(
     with terminal.progress.track("equalize", None):
         equalized, result = api.equalize(
             loaded, calibration=calibration, data=data, preprocess=preprocess, scales=scales,
-            relu6=relu6, absorb_bias=absorb_bias, progress=terminal.progress,
+            relu6=relu6, absorb_bias=absorb_bias, batch_size=batch_size, memory=memory,
+            progress=terminal.progress,
         )  # fmt: skip
     api.save(recipe.carried(equalized, click.get_current_context()), output)
     record = result.equalization

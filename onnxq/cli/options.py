@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -11,7 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from onnxq.cli.terminal import Terminal
-from onnxq.errors import OnnxqError
+from onnxq.errors import OnnxqError, ResourceError
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -39,12 +40,29 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
         click.get_current_context().find_root().obj.verbose = verbose
         try:
             return function(terminal=Terminal(as_json, verbose, quiet), **options)
-        except (click.ClickException, OnnxqError, OSError, MemoryError):
+        except (MemoryError, ResourceError) as error:
+            raise _short_of_memory(error) from None
+        except (click.ClickException, OnnxqError, OSError):
             raise
         except Exception as error:
             raise _at_fault(options.values()) or error from error
 
     return wrapper
+
+
+def _short_of_memory(error: MemoryError | ResourceError) -> ResourceError:
+    """The error, with those options of the command that help."""
+    if isinstance(error, ResourceError) and error.hint:
+        return error
+    options = {option.name for option in click.get_current_context().command.params}
+    lower = [f"--{name.replace('_', '-')}" for name in SAVING if name in options]
+    ways = [f"lower {' or '.join(lower)}"] * bool(lower) + ["give smaller inputs"]
+    what = error.message if isinstance(error, ResourceError) else "there is not enough memory"
+    return ResourceError(what, hint=", or ".join(ways))
+
+
+SAVING = ("memory", "batch_size", "jobs")
+"""Options a lower value of which needs less memory."""
 
 
 def _at_fault(values: Iterable[object]) -> OnnxqError | None:
@@ -93,7 +111,28 @@ def samples_option() -> Decorator:
 def batch_size_option() -> Decorator:
     return click.option(
         "--batch-size", type=click.IntRange(min=1), default=8, show_default=True, metavar="B",
-        help="Samples to run at once; a size the model fixes wins.",
+        help="Samples to run at once, at most; a size the model fixes wins.",
+    )  # fmt: skip
+
+
+UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def parse_memory(_ctx: click.Context, _param: click.Parameter, text: str | None) -> int:
+    """A number of bytes, 0 where none is given."""
+    if text is None:
+        return 0
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+    if found is None or found[2] not in UNITS or float(found[1]) <= 0:
+        raise click.BadParameter(f"{text!r} is no size, such as 2GB or 500MB")
+    return int(float(found[1]) * UNITS[found[2]])
+
+
+def memory_option() -> Decorator:
+    return click.option(
+        "--memory", callback=parse_memory, metavar="SIZE",
+        help="Memory for activations, such as 500MB; the result is the same.  [default: a quarter "
+        "of what is free, at most 1GiB]",
     )  # fmt: skip
 
 

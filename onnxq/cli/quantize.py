@@ -36,6 +36,8 @@ def check_patterns(
 @options.calibration_option()
 @options.preprocess_option()
 @options.samples_option()
+@options.batch_size_option()
+@options.memory_option()
 @options.target_option("The machine: gpu for TensorRT and CUDA, cpu for ONNX Runtime's CPU "
                        "kernels, or your own.")  # fmt: skip
 @options.choice("--weights", ("per-channel", "per-tensor"), "Scales of the int8 weights.",
@@ -79,6 +81,8 @@ def quantize(
     calibration: Path | None,
     preprocess: str | None,
     samples: int | None,
+    batch_size: int,
+    memory: int,
     target: str,
     weights: str,
     equalize: bool,
@@ -122,7 +126,7 @@ def quantize(
             ranges=ranges, scale=scale, bias_correction=bias_correction, rounding=rounding,
             rest=rest, include=include, exclude=exclude, max_drop=max_drop,
             validate_data=validate_data, max_trials=max_trials, max_minutes=max_minutes,
-            progress=terminal.progress,
+            batch_size=batch_size, memory=memory, progress=terminal.progress,
         )  # fmt: skip
     failed = result.search is not None and not result.search.passed
     written = None if dry_run or failed else output

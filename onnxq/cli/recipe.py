@@ -23,7 +23,18 @@ KEY = "onnxq.recipe."
 """Prefix of the metadata key; the command's name follows."""
 
 ELSEWHERE = frozenset(
-    {"output", "as_json", "verbose", "quiet", "dry_run", "explain", "recipe", "help"}
+    {
+        "output",
+        "as_json",
+        "verbose",
+        "quiet",
+        "dry_run",
+        "explain",
+        "recipe",
+        "help",
+        "batch_size",
+        "memory",
+    }
 )
 """Options that have no say in the result."""
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 @options.data_option(extra=" Measures accuracy, SQNR and each layer's error.")
 @options.preprocess_option()
 @options.samples_option()
+@options.batch_size_option()
+@options.memory_option()
 @options.max_drop_option()
 @options.min_accuracy_option()
 @options.common
@@ -35,6 +37,8 @@ def report(
     data: str | None,
     preprocess: str | None,
     samples: int | None,
+    batch_size: int,
+    memory: int,
     max_drop: float | None,
     min_accuracy: float | None,
     terminal: Terminal,
@@ -51,7 +55,8 @@ def report(
     options.check_output(output, model, data, calibration, *quantized)
     found = collect(
         model, quantized, calibration=calibration, data=data, preprocess=preprocess,
-        samples=samples, max_drop=max_drop, min_accuracy=min_accuracy, progress=terminal.progress,
+        samples=samples, max_drop=max_drop, min_accuracy=min_accuracy, batch_size=batch_size,
+        memory=memory, progress=terminal.progress,
     )  # fmt: skip
     page = render(found).encode()
     write_bytes(output, page)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 @options.data_option(required=True)
 @options.preprocess_option()
 @options.samples_option()
+@options.batch_size_option()
+@options.memory_option()
 @click.option("--metric", "metrics", multiple=True, metavar="METRIC",
               help="top1, top5, sqnr, cosine or FILE.py:function; repeatable; gates look at the "
               "first.  [default: top1 if the data have labels, sqnr, cosine]")  # fmt: skip
@@ -47,6 +49,8 @@ def validate(
     data: str,
     preprocess: str | None,
     samples: int | None,
+    batch_size: int,
+    memory: int,
     metrics: tuple[str, ...],
     executions: tuple[str, ...],
     max_drop: float | None,
@@ -73,7 +77,7 @@ def validate(
     result = api.validate(
         reference, quantized, source, metrics=metrics or None, executions=executions,
         max_drop=max_drop, min_accuracy=min_accuracy, layers=layers, dask=dask,
-        progress=terminal.progress,
+        batch_size=batch_size, memory=memory, progress=terminal.progress,
     )  # fmt: skip
     paths = [float_model, *(path for path in quantized for _ in executions)]
     terminal.table(report.metric_table(result, paths))

@@ -157,6 +157,25 @@ def join(parts: Sequence[Any], axis: int | None) -> Any:
     return np.concatenate(arrays, axis)
 
 
+def in_parts(
+    run_one: Callable[[Mapping[str, Array]], list[Any]], names: Sequence[str], batching: Batching
+) -> Callable[[Mapping[str, Array]], list[Any]]:
+    """What gives the outputs `names` of a group, as one that gives them part by part."""
+    if not batching.splits:
+        return run_one
+
+    def run_parts(feeds: Mapping[str, Array]) -> list[Any]:
+        found = [run_one(part) for part in batching.parts(feeds)]
+        joined = [
+            join(values, batching.axes.get(name))
+            for name, values in zip(names, zip(*found, strict=True), strict=True)
+        ]
+        # Where the parts do not tell what the whole is, only the whole does.
+        return run_one(feeds) if any(isinstance(value, list) for value in joined) else joined
+
+    return run_parts
+
+
 def run_batch(
     run_one: Callable[[Mapping[str, Array]], Result], feeds: Mapping[str, Array]
 ) -> Iterator[tuple[Mapping[str, Array], Result]]:

@@ -50,6 +50,8 @@ def known_footprint(graph: Graph) -> Footprint | None:
 
     Integers, which shape computations are made of, take next to nothing and are left out.
     """
+    if any(not graph.elem_type(name) for node in graph.nodes for name in node.outputs if name):
+        return None
     sizes: dict[str, int] = {}
     samples = {spec.shape[0] for spec in graph.model.inputs if spec.shape}
     for name in graph.activations:

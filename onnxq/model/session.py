@@ -203,7 +203,7 @@ NO_MEMORY = "there is not enough memory to run the model"
 def _refusal(error: Exception) -> OnnxqError:
     reason = _reason(error)
     if _is_exhausted(error):
-        return ResourceError(NO_MEMORY, hint=LESS)
+        return ResourceError(NO_MEMORY)
     foreign = re.search(r"(\S+?)(?:\(-?\d+\))? is not a registered function/op", reason)
     if foreign:
         return ModelError(
@@ -224,9 +224,6 @@ def _source(model: Model | ModelProto | Path) -> Iterator[bytes | str]:
             yield str(path)
     else:
         yield proto.SerializeToString()
-
-
-LESS = "lower memory or batch_size, or give smaller inputs"
 
 
 def _is_exhausted(error: Exception) -> bool:
@@ -294,7 +291,7 @@ def _view(value: ort.OrtValue) -> Array:
 
 def _failure(error: Exception) -> OnnxqError:
     if _is_exhausted(error):
-        return ResourceError(NO_MEMORY, hint=LESS)
+        return ResourceError(NO_MEMORY)
     return ModelError(f"the model failed to run: {_reason(error)}")
 
 

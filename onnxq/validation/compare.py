@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.cluster import connected
+from onnxq.data.batching import GROUP, WHOLE, Batching
 from onnxq.data.checks import sizes
-from onnxq.data.gather import run_batch
+from onnxq.data.gather import in_parts, run_batch
 from onnxq.data.source import DataSource
 from onnxq.errors import DataError, ModelError
 from onnxq.model.model import Model
@@ -46,12 +47,13 @@ class Comparison:
     Attributes:
         models: the models for the workers, the float one first; empty where there is no cluster.
         metrics: names, see `metric_named`.
+        batching: how samples run.
     """
 
     models: tuple[PortableModel, ...]
     metrics: tuple[str, ...]
     executions: tuple[str, ...]
-    batch_size: int = 8
+    batching: Batching = WHOLE
     libraries: tuple[Path, ...] = ()
 
 
@@ -137,9 +139,13 @@ def _measured(
     """The terms of every `step`-th batch from number `first` on."""
     metrics = [metric_named(name) for name in comparison.metrics]
     plan = _plan(models, comparison.executions)
-    runners: list[Runner] = [runner(model, execution) for model, execution in plan]
+    outputs = [spec.name for spec in models[0].outputs]
+    runners: list[Runner] = [
+        in_parts(runner(model, execution), outputs, comparison.batching)
+        for model, execution in plan
+    ]
     result = []
-    for batch in source.batches(comparison.batch_size, first=first, step=step):
+    for batch in source.batches(GROUP, first=first, step=step):
         reference: Array | None = None
         sums: list[dict[str, Array]] = []
         for index, run_model in enumerate(runners):
@@ -179,7 +185,7 @@ def _measured_on_cluster(
     """The terms of all batches, in order, so that their sums have the bits of one process."""
     found: list[Terms] = []
     with connected(address) as cluster:
-        batches = None if source.count is None else -(-source.count // comparison.batch_size)
+        batches = None if source.count is None else -(-source.count // GROUP)
         count = max(1, min(cluster.pieces, batches or cluster.pieces))
         pieces = [_Piece(source, comparison, first, count) for first in range(count)]
         for _, terms in cluster.map(_measure_piece, pieces):

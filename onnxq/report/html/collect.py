@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from onnxq import api
 from onnxq.api import Validation
 from onnxq.calibration.statistics import Calibration
+from onnxq.data.gather import BATCH_SIZE
 from onnxq.errors import UsageError
 from onnxq.model.model import Model
 from onnxq.progress import SILENT, Progress
@@ -51,6 +52,8 @@ def collect(
     samples: int | None = None,
     max_drop: float | None = None,
     min_accuracy: float | None = None,
+    batch_size: int = BATCH_SIZE,
+    memory: int = 0,
     progress: Progress = SILENT,
 ) -> Report:
     """Validate the models, measure their layers, and collect the facts.
@@ -61,6 +64,7 @@ def collect(
         calibration: of `model`, for the histograms; without one the data are looked at.
         data: samples to compare the models on; without them nothing is measured.
         max_drop, min_accuracy: gates, as in `onnxq.validate`.
+        batch_size, memory: as for `onnxq.calibrate`.
 
     Raises:
         UsageError: gates or preprocessing without data.
@@ -84,10 +88,12 @@ def collect(
         source = api.as_source(data, model, preprocess=preprocess, samples=samples)
         validation = api.validate(
             model, models, source, max_drop=max_drop, min_accuracy=min_accuracy,
-            layers=bool(models), progress=progress,
+            layers=bool(models), batch_size=batch_size, memory=memory, progress=progress,
         )  # fmt: skip
         if calibration is None and reference.quantized is None:
-            calibration = api.calibrate(model, source, progress=progress)
+            calibration = api.calibrate(
+                model, source, batch_size=batch_size, memory=memory, progress=progress
+            )
     reports = validation.layers if validation and validation.layers else (None,) * len(models)
     views = [
         view(f"m{number}", look_at(each), reference, calibration, report)
