@@ -24,6 +24,7 @@ from onnxq.data.source import Array, Batch, DataSource, fixed_batch, samples_in,
 from onnxq.errors import DataError
 from onnxq.model.blocked import Observed, open_observer
 from onnxq.model.graph import Graph
+from onnxq.model.memory import hand_back
 from onnxq.model.model import Model
 from onnxq.model.session import Runtime
 from onnxq.progress import SILENT, Progress
@@ -140,6 +141,8 @@ def calibrate(
             cursor = Cursor(number + 1, 0, cursor.samples)
     if cursor.samples == 0:
         raise DataError(f"{source.spec}: no samples in shard {request.shard[0]}/{request.shard[1]}")
+    if batching.large:
+        hand_back()
     return found(counter.finish())
 
 

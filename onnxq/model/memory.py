@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+from contextlib import suppress
 from pathlib import Path
 
 SHARE = 4
@@ -35,6 +37,12 @@ def free_memory() -> int | None:
     found = [_available(), _left_in_container(), _left_of_address_space()]
     known = [each for each in found if each is not None]
     return max(0, min(known)) if known else None
+
+
+def hand_back() -> None:
+    """Give the system what was freed: glibc keeps large blocks, in case threads ask for others."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _available() -> int | None:
