@@ -56,3 +56,13 @@ class ProviderError(OnnxqError):
     """The execution provider asked for is not there or failed to start."""
 
     exit_code = 2
+
+
+class ResourceError(OnnxqError):
+    """There is not enough memory for what was asked, or no room for temporary files.
+
+    Less of `memory` or a smaller `batch_size`, where the function has them, or smaller inputs need
+    less; the command line names those of its options that do.
+    """
+
+    exit_code = 2

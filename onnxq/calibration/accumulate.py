@@ -18,6 +18,10 @@ ROW = 2048
 """Codes of each channel to collect before they are counted: counting has a cost for each occupied
 bin, which many values should share."""
 
+PASSING = 1 << 20
+"""Codes of one batch that are counted at once and let go: room for all tensors' would be half as
+large as their values."""
+
 LARGEST = (1 << 32) - 1
 """Values a channel can have while its counts are 32 bits wide."""
 
@@ -102,9 +106,11 @@ class Accumulator:
             values.reshape(sides[0], -1), sides[1:], self._halves[half]
         )
         self._filled += positions
-        if not self._counted:
+        if not self._counted or self._codes.size > PASSING:
             # Rows for the counts exist from the first batch on, not only when codes fill up.
             self._flush()
+        if self._codes.size > PASSING:
+            self._codes = np.zeros((0, 0, 0), np.uint16)
         return finite
 
     @property
@@ -124,7 +130,9 @@ class Accumulator:
             self._flush()
         if (outer, inner) != (blocks, lanes) or positions > room:
             # Written to, not just reserved: memory is the same from the first batch on.
-            self._codes = np.full((outer, max(positions, ROW), inner), 0, np.uint16)
+            self._codes = np.zeros((outer, max(positions, ROW), inner), np.uint16)
+            if self._codes.size <= PASSING:
+                self._codes |= np.uint16(0)
 
     def note(self, found: NotFinite) -> None:
         """Keep the first of the places where a value is not finite."""

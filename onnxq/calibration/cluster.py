@@ -12,9 +12,11 @@ from onnxq.calibration.jobs import has_batches, join, split
 from onnxq.calibration.merge import merge
 from onnxq.calibration.stream import Request, calibrate
 from onnxq.cluster import connected, threads_of_task
+from onnxq.data.budget import GROUP
 from onnxq.errors import DataError
 from onnxq.model.normalize import normalize
 from onnxq.model.portable import PortableModel
+from onnxq.model.session import Runtime
 from onnxq.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def calibrate_on_cluster(
     _ = source.fingerprint
     found: Calibration | None = None
     with connected(address) as cluster, progress.track("calibrate", source.count) as advance:
-        batches = None if source.count is None else -(-source.count // request.batch_size)
+        batches = None if source.count is None else -(-source.count // GROUP)
         count = max(1, min(cluster.pieces, batches or cluster.pieces))
         portable = PortableModel.of(model)
         pieces = [Piece(portable, source, each) for each in split(request, count)]
@@ -78,7 +80,10 @@ def _calibrate_piece(piece: Piece) -> bytes | None:
     if not has_batches(piece.source, piece.request):
         return None
     runtime = replace(piece.request.runtime, threads=threads_of_task())
-    request = replace(piece.request, runtime=runtime)
+    # Tasks that run side by side share the machine's memory as they share its cores.
+    share = Runtime().cores // runtime.cores
+    limits = replace(piece.request.limits, memory=piece.request.limits.budget // max(1, share))
+    request = replace(piece.request, runtime=runtime, limits=limits)
     return files.to_bytes(calibrate(_normalized(piece.model), piece.source, request))
 
 

@@ -18,6 +18,7 @@ from onnxq.calibration.checkpoint import Checkpoint
 from onnxq.calibration.merge import merge
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import Request, calibrate
+from onnxq.data.budget import GROUP
 from onnxq.data.source import DataSource
 from onnxq.errors import DataError, UsageError
 from onnxq.model import external
@@ -155,7 +156,8 @@ def _block_interrupts() -> set[signal.Signals] | None:
 
 
 def _share(request: Request, jobs: int) -> Request:
-    return replace(request, memory=request.memory // jobs, runtime=request.runtime.share(jobs))
+    limits = replace(request.limits, memory=max(1, request.limits.budget // jobs))
+    return replace(request, limits=limits, runtime=request.runtime.share(jobs))
 
 
 def _state(checkpoint: Checkpoint | None, request: Request) -> Checkpoint | None:
@@ -219,5 +221,5 @@ def _run(job: Job) -> Calibration | None:
 def has_batches(source: DataSource, request: Request) -> bool:
     """Whether the shard is not empty: there may be fewer batches than shards."""
     index, count = request.shard
-    first = next(iter(source.batches(request.batch_size, first=index - 1, step=count)), None)
+    first = next(iter(source.batches(GROUP, first=index - 1, step=count)), None)
     return first is not None

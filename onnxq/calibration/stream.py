@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,17 +16,19 @@ from onnxq.calibration.accumulate import Accumulator
 from onnxq.calibration.checkpoint import Checkpoint, Cursor
 from onnxq.calibration.counter import Counter
 from onnxq.calibration.not_finite import harm
-from onnxq.calibration.passes import batches_at_a_time, groups_within, with_group
+from onnxq.calibration.passes import groups_within, with_group
 from onnxq.calibration.statistics import Calibration, Provenance, TensorStatistics, join_notes
 from onnxq.calibration.thinning import step_of
 from onnxq.data.ahead import map_ahead
 from onnxq.data.batching import Array, samples_in
+from onnxq.data.budget import GROUP, USUAL, Batching, Limits, OneSample, plan_batching
 from onnxq.data.fitted import REFUSES_BATCHES
-from onnxq.data.gather import BATCH_SIZE, is_held_out, run_batch
+from onnxq.data.gather import is_held_out, run_batch
 from onnxq.data.source import Batch, DataSource, span_of
 from onnxq.errors import DataError
 from onnxq.model.blocked import Observed, open_observer
 from onnxq.model.graph import Graph
+from onnxq.model.memory import hand_back
 from onnxq.model.model import Model
 from onnxq.model.session import Runtime
 from onnxq.progress import SILENT, Progress
@@ -37,10 +39,7 @@ SINGLY = REFUSES_BATCHES.reason
 
 def batch_of(calibration: Calibration | None) -> int:
     """How many samples the calibrated model may be given at once."""
-    if calibration is None:
-        return BATCH_SIZE
-    counted = calibration.provenance.batch_size
-    return 1 if SINGLY in calibration.note else max(1, min(BATCH_SIZE, counted))
+    return 1 if calibration is not None and SINGLY in calibration.note else GROUP
 
 
 @dataclass(frozen=True)
@@ -50,21 +49,20 @@ class Request:
     Attributes:
         tensors: tensor name → channel axis (None: one histogram for the whole tensor).
         fingerprint: of the model the user named, which the calibration is then tied to.
-        shard: (i, n), the i-th of n equal parts of the batches, counted from 1.
-        hold_out: leave out every so many-th batch, for the caller to measure on; 0 for none.
+        limits: where activations take more, fewer samples run at once, then fewer batches, then
+            there are several passes, each over some of the tensors. The result is the same.
+        shard: (i, n), the i-th of n equal parts of the groups of samples, counted from 1.
+        hold_out: leave out every so many-th group, for the caller to measure on; 0 for none.
         allow_nonfinite: count NaN and infinite activations also where they do harm.
-        memory: bytes that the activations collected from one pass may take at a time; where they
-            take more there are several passes, each over some of the tensors. 0 for no limit.
         runtime: where the model runs.
     """
 
     tensors: Mapping[str, int | None]
     fingerprint: str
-    batch_size: int = 8
+    limits: Limits = USUAL
     shard: tuple[int, int] = (1, 1)
     hold_out: int = 0
     allow_nonfinite: bool = False
-    memory: int = 0
     runtime: Runtime = field(default_factory=Runtime)
 
 
@@ -74,16 +72,17 @@ def observe(
     tensors: Mapping[str, int | None],
     *,
     fingerprint: str,
-    batch_size: int = 8,
+    limits: Limits = USUAL,
     hold_out: int = 0,
     allow_nonfinite: bool = False,
+    sample: OneSample | None = None,
     progress: Progress = SILENT,
 ) -> Calibration:
-    """`calibrate` with the usual settings; the arguments are those of `Request`."""
+    """`calibrate` with the usual settings; the arguments are those of it and of `Request`."""
     request = Request(
-        tensors, fingerprint, batch_size, hold_out=hold_out, allow_nonfinite=allow_nonfinite
+        tensors, fingerprint, limits, hold_out=hold_out, allow_nonfinite=allow_nonfinite
     )
-    return calibrate(model, source, request, progress=progress)
+    return calibrate(model, source, request, sample=sample, progress=progress)
 
 
 def calibrate(
@@ -92,12 +91,14 @@ def calibrate(
     request: Request,
     *,
     checkpoint: Checkpoint | None = None,
+    sample: OneSample | None = None,
     progress: Progress = SILENT,
 ) -> Calibration:
     """Run the model over the data and collect statistics of the tensors named.
 
     Args:
         model: the normalized model.
+        sample: one of that model, for the caller to go on with.
         checkpoint: where to keep the state of the run, to go on from after it was killed.
 
     Raises:
@@ -106,7 +107,8 @@ def calibrate(
         ModelError: the model does not run.
     """
     calibration = _empty(source, request)
-    key = _key(calibration, request)
+    batching, groups = _plan(sample or one_sample(model, source, request.runtime), request)
+    key = _key(calibration, request, groups)
     cursor, before = checkpoint.load(key) if checkpoint else (Cursor(), None)
     calibration = calibration if before is None else before
     graph = Graph(model)
@@ -117,32 +119,35 @@ def calibrate(
         _no_harm if request.allow_nonfinite else partial(harm, graph),
     )  # fmt: skip
     calibration = replace(calibration, tensors={})
-    singly = SINGLY in calibration.note
+    singly = batching.singly or SINGLY in calibration.note
 
     def found(tensors: Mapping[str, TensorStatistics]) -> Calibration:
         notes = (calibration.note, SINGLY) if singly else (calibration.note,)
         return replace(calibration, note=join_notes(notes), samples=cursor.samples, tensors=tensors)
 
-    groups, workers = _groups(model, source, request), _workers(model, source, request)
+    workers = _workers(source, request, batching)
     total = None if source.count is None else math.ceil(source.count / request.shard[1])
     with progress.track("calibrate", total and total * len(groups)) as advance:
-        advance(cursor.passes * (total or 0) + cursor.spans * request.batch_size)
+        advance(cursor.passes * (total or 0) + cursor.spans * GROUP)
         for number in range(cursor.passes, len(groups)):
             spans = _spans(source, request, cursor.spans)
-            count = _count(model, request, groups[number], counter, workers)
+            count = _count(model, request, batching, groups[number], counter, workers)
             for first in spans:
-                part = _before_due(first, spans, checkpoint)
-                for read, counted, alone in map_ahead(count, part, workers=workers, ahead=1):
+                some = _before_due(first, spans, checkpoint)
+                parts = _parts(some, request, batching)
+                for part, alone in map_ahead(count, parts, workers=workers, ahead=1):
                     singly |= alone
-                    seen = counted if number == 0 else 0
-                    cursor = Cursor(number, cursor.spans + 1, cursor.samples + seen)
-                    advance(read)
+                    seen = len(part) if number == 0 and not part.held_out else 0
+                    cursor = Cursor(number, cursor.spans + part.is_last, cursor.samples + seen)
+                    advance(len(part))
                 # All spans begun are done: none is half counted.
                 if checkpoint and checkpoint.is_due:
                     checkpoint.save(key, cursor, found(counter.so_far()))
             cursor = Cursor(number + 1, 0, cursor.samples)
     if cursor.samples == 0:
         raise DataError(f"{source.spec}: no samples in shard {request.shard[0]}/{request.shard[1]}")
+    if batching.large:
+        hand_back()
     return found(counter.finish())
 
 
@@ -150,30 +155,76 @@ def _no_harm(_tensor: str, _kind: str) -> None:
     """What NaN and Inf spoil where they are allowed."""
 
 
-def _workers(model: Model, source: DataSource, request: Request) -> int:
+@dataclass(frozen=True)
+class _Part:
+    """Samples that run at once.
+
+    Attributes:
+        samples: how many.
+        feeds: let go of once they were counted.
+        held_out: whether they are left out.
+        start: index of the first one.
+        half: 0 or 1, whichever half of the data they belong to.
+        is_first: whether they begin a batch.
+        is_last: whether they end a span.
+    """
+
+    samples: int
+    feeds: Mapping[str, Array]
+    start: int
+    half: int
+    held_out: bool
+    is_first: bool
+    is_last: bool
+
+    def __len__(self) -> int:
+        return self.samples
+
+
+def _parts(
+    spans: Iterable[Sequence[Batch]], request: Request, batching: Batching
+) -> Iterator[_Part]:
+    for span in spans:
+        for batch in span:
+            number = span_of(batch, GROUP)
+            held_out = is_held_out(number, request.hold_out)
+            start, ends = batch.start, batch is span[-1]
+            parts = [batch.feeds] if held_out else batching.parts(batch.feeds)
+            for index, feeds in enumerate(parts):
+                yield _Part(
+                    samples_in(feeds), feeds, start, number % 2, held_out, index == 0,
+                    ends and index == len(parts) - 1,
+                )  # fmt: skip
+                start += samples_in(feeds)
+
+
+def _workers(source: DataSource, request: Request, batching: Batching) -> int:
     """How many batches run at a time."""
-    computed = [name for name in request.tensors if name not in _inputs(model)]
-    size, memory = request.batch_size, request.memory
-    workers = batches_at_a_time(
-        model, computed, size, lambda: _first(source, request), request.runtime, memory
-    )
     if source.count is None:
-        return workers
-    return max(1, min(workers, math.ceil(source.count / request.shard[1] / size)))
+        return batching.runs
+    parts = math.ceil(source.count / request.shard[1] / batching.size)
+    return max(1, min(batching.runs, parts))
 
 
 def _count(
-    model: Model, request: Request, group: Sequence[str], counter: Counter, workers: int
-) -> Callable[[Sequence[Batch]], tuple[int, int, bool]]:
-    """How to run and count the batches of one span, in one pass; several threads may do so.
+    model: Model,
+    request: Request,
+    batching: Batching,
+    group: Sequence[str],
+    counter: Counter,
+    workers: int,
+) -> Callable[[_Part], tuple[_Part, bool]]:
+    """How to run and count samples in one pass; several threads may do so.
 
-    The function returns the samples read and those counted, and whether they ran one by one.
+    The function returns what it was given, and whether the samples had to run one by one.
     """
     computed = [name for name in request.tensors if name not in _inputs(model)]
     names = [name for name in computed if name in group]
     others = [name for name in computed if name not in group]
-    runtime = request.runtime.share(workers)
+    runtime = batching.runtime(workers, request.runtime)
     observer = open_observer(with_group(model, names, others), names, runtime)
+    # What is the same for every part of a batch counts once, as if the batch had run whole.
+    once = {name for name in names if batching.axes.get(name, 0) is None}
     # A GPU has use for one batch at a time; while it runs the ones before are counted.
     turn = nullcontext() if runtime.provider == "cpu" else Lock()
 
@@ -181,19 +232,16 @@ def _count(
         with turn:
             return observer.run(feeds)
 
-    def count(span: Sequence[Batch]) -> tuple[int, int, bool]:
-        kept = [batch for batch in span if not _is_held_out(batch, request)]
-        singly = False
-        for batch in kept:
-            first = 0
-            half = span_of(batch, request.batch_size) % 2
-            for feeds, values in run_batch(run, batch.feeds):
-                singly |= feeds is not batch.feeds
-                inputs = {name: Observed(feeds[name]) for name in group if name in feeds}
-                held = samples_in(feeds)
-                counter.add(inputs | values, batch.start + first, held, half)
-                first += held
-        return sum(map(len, span)), sum(map(len, kept)), singly
+    def count(part: _Part) -> tuple[_Part, bool]:
+        singly, start = False, part.start
+        for feeds, values in () if part.held_out else run_batch(run, part.feeds):
+            singly |= feeds is not part.feeds
+            seen = {name: Observed(feeds[name]) for name in group if name in feeds}
+            seen |= {n: v for n, v in values.items() if part.is_first or n not in once}
+            held = samples_in(feeds)
+            counter.add(seen, start, held, part.half)
+            start += held
+        return replace(part, feeds={}), singly
 
     return count
 
@@ -201,17 +249,17 @@ def _count(
 def _empty(source: DataSource, request: Request) -> Calibration:
     preprocessing = str(source.preprocessing) if source.preprocessing else ""
     return Calibration(
-        Provenance(request.fingerprint, preprocessing, request.batch_size), source.fingerprint,
+        Provenance(request.fingerprint, preprocessing, GROUP), source.fingerprint,
         source.note, 0, (request.shard,), {},
     )  # fmt: skip
 
 
-def _key(empty: Calibration, request: Request) -> dict[str, Any]:
+def _key(empty: Calibration, request: Request, groups: Sequence[Sequence[str]]) -> dict[str, Any]:
     """What a run must have in common with the one whose state it goes on from."""
     return {
         "model": request.fingerprint, "preprocessing": empty.provenance.preprocessing,
-        "batch size": request.batch_size, "bins": empty.provenance.schema, "data": empty.data,
-        "shard": list(request.shard), "hold out": request.hold_out, "memory": request.memory,
+        "bins": empty.provenance.schema, "data": empty.data, "shard": list(request.shard),
+        "hold out": request.hold_out, "memory": [len(group) for group in groups],
         "tensors": sorted(request.tensors),
     }  # fmt: skip
 
@@ -220,25 +268,30 @@ def _inputs(model: Model) -> set[str]:
     return {spec.name for spec in model.inputs}
 
 
-def _is_held_out(batch: Batch, request: Request) -> bool:
-    return is_held_out(span_of(batch, request.batch_size), request.hold_out)
+def one_sample(model: Model, source: DataSource, runtime: Runtime | None = None) -> OneSample:
+    """The first sample of the data."""
+    return OneSample(model, lambda: _first(source), runtime or Runtime())
 
 
-def _groups(model: Model, source: DataSource, request: Request) -> list[list[str]]:
-    """The tensors of each pass; the inputs, which are there anyway, belong to the first."""
-    names = list(request.tensors)
-    if not request.memory:
-        return [names]
-    inputs = [name for name in names if name in _inputs(model)]
-    computed = [name for name in names if name not in inputs]
-    feeds = _first(source, request)
-    groups = groups_within(model, computed, feeds, request.memory, request.runtime)
-    return [inputs + groups[0], *groups[1:]] if groups else [inputs]
+def _plan(sample: OneSample, request: Request) -> tuple[Batching, list[list[str]]]:
+    """How the model runs, and the tensors of each pass.
+
+    The inputs, which are there anyway, belong to the first.
+    """
+    model = sample.model
+    inputs = [name for name in request.tensors if name in _inputs(model)]
+    computed = [name for name in request.tensors if name not in inputs]
+    batching = plan_batching(sample, request.limits, kept=computed)
+    if batching.runs > 1 or not computed:
+        return batching, [inputs + computed]
+    samples = sample.fixed or batching.size
+    groups = groups_within(Graph(model), computed, batching.footprint, batching.room, samples)
+    return batching, [inputs + groups[0], *groups[1:]]
 
 
-def _first(source: DataSource, request: Request) -> Mapping[str, Array]:
+def _first(source: DataSource) -> Mapping[str, Array]:
     """The feeds of the first batch. Raises `DataError` where there is none."""
-    for batch in source.batches(request.batch_size):
+    for batch in source.batches(GROUP):
         return batch.feeds
     raise DataError(f"{source.spec}: no samples")
 
@@ -246,8 +299,8 @@ def _first(source: DataSource, request: Request) -> Mapping[str, Array]:
 def _spans(source: DataSource, request: Request, done: int) -> Iterator[Sequence[Batch]]:
     """The batches of each span of the shard, after the `done` first ones."""
     index, count = request.shard
-    batches = source.batches(request.batch_size, first=index - 1 + done * count, step=count)
-    for _, span in itertools.groupby(batches, lambda batch: span_of(batch, request.batch_size)):
+    batches = source.batches(GROUP, first=index - 1 + done * count, step=count)
+    for _, span in itertools.groupby(batches, lambda batch: span_of(batch, GROUP)):
         yield list(span)
 
 

@@ -11,7 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from onnxq.cli.terminal import Terminal
-from onnxq.errors import OnnxqError
+from onnxq.errors import OnnxqError, ResourceError
 from onnxq.options.fields import REQUIRED, Option, Options, options_of
 from onnxq.options.kinds import Choice, Flag, Kind, Several
 from onnxq.options.values import File, NameOrFile, TextOr
@@ -42,12 +42,29 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
         click.get_current_context().find_root().obj.verbose = verbose
         try:
             return function(terminal=Terminal(as_json, verbose, quiet), **options)
-        except (click.ClickException, OnnxqError, OSError, MemoryError):
+        except (MemoryError, ResourceError) as error:
+            raise _short_of_memory(error) from None
+        except (click.ClickException, OnnxqError, OSError):
             raise
         except Exception as error:
             raise _at_fault(options.values()) or error from error
 
     return wrapper
+
+
+def _short_of_memory(error: MemoryError | ResourceError) -> ResourceError:
+    """The error, with those options of the command that help."""
+    if isinstance(error, ResourceError) and error.hint:
+        return error
+    options = {option.name for option in click.get_current_context().command.params}
+    lower = [f"--{name.replace('_', '-')}" for name in SAVING if name in options]
+    ways = [f"lower {' or '.join(lower)}"] * bool(lower) + ["give smaller inputs"]
+    what = error.message if isinstance(error, ResourceError) else "there is not enough memory"
+    return ResourceError(what, hint=", or ".join(ways))
+
+
+SAVING = ("memory", "batch_size", "jobs")
+"""Options a lower value of which needs less memory."""
 
 
 def _at_fault(values: Iterable[object]) -> OnnxqError | None:

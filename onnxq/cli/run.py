@@ -18,7 +18,7 @@ import click
 
 from onnxq.cli.signals import STOPS, Stop
 from onnxq.cli.text import printable
-from onnxq.errors import OnnxqError
+from onnxq.errors import OnnxqError, ResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,9 +73,7 @@ def _refuse(error: Exception, state: State) -> int:
         where = f"for {error.filename}" if error.filename else "for the output"
         return _say(f"error: no space left {where} (the disk is full: make room)", USAGE)
     if isinstance(error, MemoryError):
-        return _say(
-            "error: not enough memory (use smaller inputs or a smaller --batch-size)", USAGE
-        )
+        return _say("error: there is not enough memory", ResourceError.exit_code)
     if state.verbose:
         sys.stderr.write("".join(traceback.format_exception(error)))
     what = "the traceback above" if state.verbose else "what --verbose shows"

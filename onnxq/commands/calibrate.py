@@ -8,6 +8,7 @@ from onnxq.calibration.cluster import calibrate_on_cluster
 from onnxq.calibration.jobs import calibrate_in_processes
 from onnxq.calibration.statistics import Calibration
 from onnxq.commands.inputs import as_source
+from onnxq.data.budget import Limits
 from onnxq.equalization.observed import tensors_to_observe
 from onnxq.errors import UsageError
 from onnxq.model.cuda import refusal_of_cuda
@@ -36,10 +37,9 @@ def calibrate(model: Model, options: CalibrateOptions, progress: Progress) -> Ca
     request = stream.Request(
         tensors_to_observe(Graph(normalized)),
         model.fingerprint,
-        options.batch_size,
+        Limits(options.batch_size, options.memory),
         options.shard,
         allow_nonfinite=options.allow_nonfinite,
-        memory=options.memory,
         runtime=Runtime(_provider(options.provider), libraries=libraries_in_use()),
     )
     checkpoint = Checkpoint(options.state, options.resume) if options.state is not None else None

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import batch_of, observe
+from onnxq.commands.budget import one_sample
 from onnxq.commands.inputs import as_calibration, as_source, require_same_preprocessing
+from onnxq.data.budget import Batching, Limits, OneSample, plan_batching
 from onnxq.data.sizes import parse_shapes
 from onnxq.data.source import DataSource
 from onnxq.equalization.centering import Centering
@@ -60,15 +62,19 @@ def equalize(
             states=options.states,
             input_shapes=options.input_shapes,
         )
-    calibration = _calibration(model, normalized, options, source, progress)
     shapes = parse_shapes(options.input_shapes, model.inputs)
+    sample = one_sample(normalized, source, shapes)
+    calibration = _calibration(model, options, source, sample, progress)
     feeds = proof_feeds(normalized, source, batch_of(calibration), shapes)
     real = options.scales is ChannelScales.REAL
     choice = choose(
         normalized, calibration, EqualizationOptions(real_scales=real, relu6=options.relu6.value)
     )
+    batching = plan_batching(sample, _limits(options).halved())
     try:
-        result, record, centering, change = _carried_out(choice, calibration, feeds, options)
+        result, record, centering, change = _carried_out(
+            choice, calibration, feeds, options, batching
+        )
     except ModelError as error:
         if source is not None or error.hint:
             raise
@@ -79,9 +85,9 @@ def equalize(
 
 def _calibration(
     model: Model,
-    normalized: Model,
     options: EqualizeOptions,
     source: DataSource | None,
+    sample: OneSample,
     progress: Progress,
 ) -> Calibration | None:
     """The one given, or one of the data; None for weights only."""
@@ -92,24 +98,36 @@ def _calibration(
         return calibration
     if source is None:
         return None
-    tensors = tensors_to_observe(Graph(normalized))
+    tensors = tensors_to_observe(Graph(sample.model))
     return observe(
-        normalized,
+        sample.model,
         source,
         tensors,
         fingerprint=model.fingerprint,
+        limits=_limits(options),
+        sample=sample,
         allow_nonfinite=options.allow_nonfinite,
         progress=progress,
     )
 
 
+def _limits(options: EqualizeOptions) -> Limits:
+    return Limits(options.batch_size, options.memory)
+
+
 def _carried_out(
-    choice: Choice, calibration: Calibration | None, feeds: list[Feeds], options: EqualizeOptions
+    choice: Choice,
+    calibration: Calibration | None,
+    feeds: list[Feeds],
+    options: EqualizeOptions,
+    batching: Batching,
 ) -> tuple[Model, Equalization, Centering | None, Proof]:
     """The equalized model with its scales on record, and what was done and proved."""
-    prepared, record, change = *scaled(choice, calibration, feeds), None
+    prepared, record, change = *scaled(choice, calibration, feeds, batching), None
     if options.absorb_bias:
         ranges = QuantizeOptions.ranges.value
-        prepared, change = centered_and_proved(prepared, ranges, choice.graph.model, feeds)
+        prepared, change = centered_and_proved(
+            prepared, ranges, choice.graph.model, feeds, batching
+        )
     result = prepared.recorded_in(prepared.model)
     return result, record, prepared.centering, change or record.proof

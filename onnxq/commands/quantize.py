@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import observe
+from onnxq.commands.budget import one_sample
 from onnxq.commands.inputs import as_calibration, as_source, require_same_preprocessing
 from onnxq.commands.keep_in_float import keep_in_float
+from onnxq.data.budget import Limits, OneSample, plan_batching
+from onnxq.data.sizes import parse_shapes
 from onnxq.data.source import DataSource
 from onnxq.equalization.observed import tensors_to_observe
 from onnxq.model.graph import Graph
@@ -55,7 +58,9 @@ def quantize(
             input_shapes=options.input_shapes,
         )
     hold_out = hold_out_of(source)
-    calibration = _calibration(model, normalized, options, source, hold_out, progress)
+    limits = Limits(options.batch_size, options.memory)
+    sample = one_sample(normalized, source, parse_shapes(options.input_shapes, model.inputs))
+    calibration = _calibration(model, options, source, sample, hold_out, progress)
     samples = None
     if source is not None and calibration is not None:
         unseen = options.calibration is None or calibration.data != source.fingerprint
@@ -73,6 +78,7 @@ def quantize(
         adaptive=options.rounding is WeightRounding.ADAPTIVE,
         progress=progress,
         outputs=choose_outputs(model, options.outputs),
+        batching=plan_batching(sample, limits.halved()),
     )
     made = stage.quantize(request)
     if options.max_drop is not None:
@@ -107,9 +113,9 @@ def stage_options(options: QuantizeOptions) -> QuantizationOptions:
 
 def _calibration(
     model: Model,
-    normalized: Model,
     options: QuantizeOptions,
     source: DataSource | None,
+    sample: OneSample,
     hold_out: int,
     progress: Progress,
 ) -> Calibration | None:
@@ -117,13 +123,15 @@ def _calibration(
     if options.calibration is None and source is None:
         return None
     if options.calibration is None and source is not None:
-        tensors = tensors_to_observe(Graph(normalized))
+        tensors = tensors_to_observe(Graph(sample.model))
         return observe(
-            normalized,
+            sample.model,
             source,
             tensors,
             fingerprint=model.fingerprint,
+            limits=Limits(options.batch_size, options.memory),
             hold_out=hold_out,
+            sample=sample,
             allow_nonfinite=options.allow_nonfinite,
             progress=progress,
         )

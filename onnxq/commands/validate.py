@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from onnxq.commands.budget import one_sample
 from onnxq.commands.inputs import as_source, require_same_preprocessing
+from onnxq.data.budget import Limits, plan_batching
 from onnxq.data.classes import as_class_names
 from onnxq.data.labels import SampleLabels, open_labels, read_characters
 from onnxq.data.source import DataSource
 from onnxq.errors import UsageError
+from onnxq.model.files import infer_shapes
 from onnxq.model.model import Model
 from onnxq.model.portable import PortableModel
 from onnxq.model.session import libraries_in_use
@@ -82,7 +85,10 @@ def validate(
         tuple(map(PortableModel.of, every)) if options.dask else (),
         names,
         tuple(execution.value for execution in options.executions),
-        options.batch_size,
+        plan_batching(
+            one_sample(infer_shapes(float_model), source),
+            Limits(options.batch_size, options.memory),
+        ),
         libraries_in_use(),
         options.outputs,
         _truth(options, source, classes),

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from onnx import ModelProto
+import numpy as np
 
-from onnxq.data.ahead import WORKERS, map_ahead
 from onnxq.data.batching import Array, Feeds, as_feeds, regroup
+from onnxq.data.budget import GROUP, WHOLE, Batching
 from onnxq.data.source import Batch, DataSource, span_of
 from onnxq.errors import ModelError
+from onnxq.model.graph import Graph
 from onnxq.model.model import Model
-from onnxq.model.session import Runtime, run
-from onnxq.options import shared
+from onnxq.model.session import run
 
 Result = TypeVar("Result")
 
-BATCH_SIZE = shared.BATCH_SIZE
-"""Samples run at once, where the caller does not say and the model does not fix it."""
+BATCH_SIZE = GROUP
+"""Samples run at once, where neither the caller nor the model nor memory says otherwise."""
 
 
 def is_held_out(batch_number: int, hold_out: int) -> bool:
@@ -95,19 +96,64 @@ class _Basket:
 
 
 def run_batches(
-    model: Model | ModelProto,
+    model: Model,
     names: Sequence[str] | None,
     batches: Sequence[Mapping[str, Array]],
     *,
     optimize: bool,
-) -> list[list[Array]]:
+    batching: Batching = WHOLE,
+) -> Iterator[list[Any]]:
     """The outputs named, None for all, for each of the batches, which run side by side.
 
     Threads that run batches of their own do not wait for each other. Raises `ModelError`.
     """
-    workers = max(1, min(WORKERS, len(batches)))
-    session = Runtime().share(workers).open(model, optimize=optimize)
-    return list(map_ahead(lambda feeds: run(session, names, feeds), batches, workers=workers))
+    batching = batching.of(Graph(model)) if batching.splits else batching
+    parts = [part for batch in batches for part in batching.parts(batch)]
+    workers = max(1, min(batching.runs, len(parts)))
+    session = batching.runtime(workers).open(model, optimize=optimize)
+    names = names if names is not None else [output.name for output in session.get_outputs()]
+    results = batching.map(lambda feeds: run(session, names, feeds), parts, workers)
+    for batch in batches:
+        found = list(itertools.islice(results, len(batching.parts(batch))))
+        yield [
+            join_parts(values, batching.axes.get(name, 0))
+            for name, values in zip(names, zip(*found, strict=True), strict=True)
+        ]
+
+
+def join_parts(parts: Sequence[Any], axis: int | None) -> Any:
+    """What a model gave for the parts of a group, as if for the whole; a list where that is not
+    known.
+
+    Args:
+        axis: along which it grows with the samples; None where it does not.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    around = {part.shape[: axis or 0] + part.shape[(axis or 0) + 1 :] for part in arrays}
+    if axis is None or len(arrays) < len(parts) or len(around) > 1 or not arrays[0].ndim:
+        return list(parts)
+    return np.concatenate(arrays, axis)
+
+
+def in_parts(
+    run_one: Callable[[Mapping[str, Array]], list[Any]], names: Sequence[str], batching: Batching
+) -> Callable[[Mapping[str, Array]], list[Any]]:
+    """What gives the outputs `names` of a group, as one that gives them part by part."""
+    if not batching.splits:
+        return run_one
+
+    def run_parts(feeds: Mapping[str, Array]) -> list[Any]:
+        found = [run_one(part) for part in batching.parts(feeds)]
+        joined = [
+            join_parts(values, batching.axes.get(name))
+            for name, values in zip(names, zip(*found, strict=True), strict=True)
+        ]
+        # Where the parts do not tell what the whole is, only the whole does.
+        return run_one(feeds) if any(isinstance(value, list) for value in joined) else joined
+
+    return run_parts
 
 
 def run_batch(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
+from onnxq.data.budget import WHOLE, Batching
 from onnxq.equalization.apply import apply_scales
 from onnxq.equalization.choose import Choice, EqualizationOptions, Group, choose
 from onnxq.equalization.classes import Barrier, scales_of
@@ -92,6 +93,7 @@ def equalize(
     calibration: Calibration | None,
     feeds: Sequence[Feeds],
     options: EqualizationOptions | None = None,
+    batching: Batching = WHOLE,
 ) -> tuple[Model, Equalization]:
     """Equalize a normalized model across its layers.
 
@@ -100,6 +102,7 @@ def equalize(
         calibration: of this model; without one only the weights guide the scales.
         feeds: inputs for the proof.
         options: see `EqualizationOptions`.
+        batching: how the proof runs.
 
     Returns:
         The scaled model, whose float outputs equal the original's (bit for bit with powers of
@@ -108,15 +111,18 @@ def equalize(
     Raises:
         UsageError: a Clip mode needs a calibration and there is none.
     """
-    return carry_out(choose(model, calibration, options or EqualizationOptions()), feeds)
+    choice = choose(model, calibration, options or EqualizationOptions())
+    return carry_out(choice, feeds, batching)
 
 
-def carry_out(choice: Choice, feeds: Sequence[Feeds]) -> tuple[Model, Equalization]:
+def carry_out(
+    choice: Choice, feeds: Sequence[Feeds], batching: Batching = WHOLE
+) -> tuple[Model, Equalization]:
     """Scale as chosen, prove it, and leave out what fails; see `equalize`."""
     options, graph, classes = choice.options, choice.graph, choice.classes
     exponents = exponents_of(choice.variables.of, choice.solution.change)
     scaled, added = apply_scales(graph, classes, exponents)
-    reference = run_reference(graph.model, feeds)
+    reference = run_reference(graph.model, feeds, batching=batching)
     proof = compare_outputs(reference, scaled)
     rolled_back: tuple[str, ...] = ()
     if not accepted(proof, options):

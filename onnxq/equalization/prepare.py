@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
+from onnxq.data.budget import WHOLE, Batching
 from onnxq.equalization.centering import (
     LARGEST_CHANGE,
     REFERENCE_LEVELS,
@@ -62,15 +63,19 @@ def unchanged(model: Model, calibration: Calibration | None) -> Prepared:
 
 
 def scaled(
-    choice: Choice, calibration: Calibration | None, feeds: Sequence[Feeds]
+    choice: Choice,
+    calibration: Calibration | None,
+    feeds: Sequence[Feeds],
+    batching: Batching = WHOLE,
 ) -> tuple[Prepared, Equalization]:
     """Scale as chosen, less what fails the proof.
 
     Args:
         calibration: of the model that the scales were chosen for.
         feeds: inputs for the proof.
+        batching: how they run.
     """
-    model, record = carry_out(choice, feeds)
+    model, record = carry_out(choice, feeds, batching)
     model = infer_shapes(model)
     if calibration is not None:
         calibration, _ = derive_calibration(calibration, record.exponents)
@@ -94,7 +99,11 @@ def centered(prepared: Prepared, ranges: str, levels: int) -> Prepared:
 
 
 def centered_and_proved(
-    prepared: Prepared, ranges: str, original: Model, feeds: Sequence[Feeds]
+    prepared: Prepared,
+    ranges: str,
+    original: Model,
+    feeds: Sequence[Feeds],
+    batching: Batching = WHOLE,
 ) -> tuple[Prepared, Proof | None]:
     """`centered`, unless the float outputs would change by more than `LARGEST_CHANGE`.
 
@@ -108,7 +117,7 @@ def centered_and_proved(
     done = centered(prepared, ranges, REFERENCE_LEVELS)
     if done.centering is None:
         return prepared, None
-    change = compare_outputs(run_reference(original, feeds), done.model)
+    change = compare_outputs(run_reference(original, feeds, batching=batching), done.model)
     if -change.sqnr <= LARGEST_CHANGE:
         return done, change
     reason = f"the float outputs would change by {-change.sqnr:.1f} dB"

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.data.batching import samples_in
+from onnxq.data.budget import WHOLE, Batching
 from onnxq.data.gather import BATCH_SIZE, gather, run_batches
 from onnxq.data.random import random_feeds
+from onnxq.data.shelf import Shelf, Values
 from onnxq.data.sizes import Shapes
 from onnxq.data.source import DataSource
 from onnxq.model.model import Model
@@ -45,12 +47,45 @@ class Proof:
     sqnr: float
 
 
+class Outputs:
+    """What a model gave for each group of samples, its outputs in order."""
+
+    def __init__(self, groups: Iterable[Sequence[Output]], shelf: Shelf) -> None:
+        self._tensors: dict[int, Values] = {}
+        self._groups: list[list[Output | _Place]] = []
+        for group in groups:
+            self._groups.append([self._keep(*each, shelf) for each in enumerate(group)])
+
+    def __iter__(self) -> Iterator[list[Output]]:
+        for group in self._groups:
+            yield [self._tensors[v.output][v.group] if isinstance(v, _Place) else v for v in group]
+
+    def _keep(self, output: int, value: Output, shelf: Shelf) -> Output | _Place:
+        if not isinstance(value, np.ndarray):
+            return value
+        values = self._tensors.setdefault(output, shelf.values())
+        values.append(value)
+        return _Place(output, len(values) - 1)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an output is: its number, and that of the group among those that have it."""
+
+    output: int
+    group: int
+
+
 @dataclass(frozen=True)
 class Reference:
-    """What a model computes: for each optimization level its outputs for each of the feeds."""
+    """What a model computes: for each optimization level its outputs for each of the feeds.
+
+    What exceeds the room for results waits in temporary files.
+    """
 
     feeds: tuple[Feeds, ...]
-    outputs: Mapping[bool, list[list[Output]]]
+    outputs: Mapping[bool, Outputs]
+    batching: Batching
 
     @property
     def levels(self) -> tuple[Reference, ...]:
@@ -59,15 +94,19 @@ class Reference:
 
 
 def run_reference(
-    model: Model, feeds: Iterable[Feeds], *, levels: Sequence[bool] = (True, False)
+    model: Model,
+    feeds: Iterable[Feeds],
+    *,
+    levels: Sequence[bool] = (True, False),
+    batching: Batching = WHOLE,
 ) -> Reference:
     """Run a model on every set of inputs, at each optimization level (True: optimized)."""
-    kept = tuple(feeds)
-    return Reference(kept, {level: _outputs(model, kept, level) for level in levels})
-
-
-def _outputs(model: Model, feeds: Sequence[Feeds], level: bool) -> list[list[Output]]:
-    return [list[Output](found) for found in run_batches(model, None, feeds, optimize=level)]
+    kept, shelf = tuple(feeds), Shelf(batching.room)
+    outputs = {
+        level: Outputs(run_batches(model, None, kept, optimize=level, batching=batching), shelf)
+        for level in levels
+    }
+    return Reference(kept, outputs, batching)
 
 
 def compare_outputs(reference: Reference, after: Model) -> Proof:
@@ -75,7 +114,10 @@ def compare_outputs(reference: Reference, after: Model) -> Proof:
     samples = sum(map(samples_in, reference.feeds))
     identical, worst, signal, noise = True, 0.0, 0.0, 0.0
     for level, wanted in reference.outputs.items():
-        for first, second in zip(wanted, _outputs(after, reference.feeds, level), strict=True):
+        found = run_batches(
+            after, None, reference.feeds, optimize=level, batching=reference.batching
+        )
+        for first, second in zip(wanted, found, strict=True):
             for a, b in _tensors(first, second):
                 signal += _power(a)
                 if exact_equal(a, b):

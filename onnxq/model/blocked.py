@@ -13,7 +13,7 @@ Where that fails, or a graph cannot be saved, the caller gets the usual outputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto
 
 from onnxq.errors import ModelError
 from onnxq.model import external
-from onnxq.model.session import Runtime, run, with_graph
+from onnxq.model.graph import names_in_subgraphs
+from onnxq.model.session import Runtime, run, run_in_place, with_graph
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -72,11 +73,13 @@ class Observer:
 
     Attributes:
         fetched: tensor → the output that holds it.
+        in_place: hand out ONNX Runtime's own memory, see `run_in_place`.
         blocked: tensor → number of its channels, where it comes in blocks.
     """
 
     session: ort.InferenceSession
     fetched: Mapping[str, str]
+    in_place: bool
     blocked: Mapping[str, int] = field(default_factory=dict)
     block: int = 0
 
@@ -85,7 +88,8 @@ class Observer:
         if not self.fetched:
             # ONNX Runtime refuses to compute nothing.
             return {}
-        found = run(self.session, list(self.fetched.values()), feeds)
+        run_names = run_in_place if self.in_place else run
+        found = run_names(self.session, list(self.fetched.values()), feeds)
         return {
             name: Observed(values, self.block, self.blocked[name])
             if name in self.blocked
@@ -98,13 +102,21 @@ def open_observer(proto: ModelProto, names: Sequence[str], runtime: Runtime) -> 
     """Open a model to hand out some of its outputs, in blocks where that saves work."""
     usual = {name: name for name in names}
     convolves = any(node.op_type == "Conv" for node in proto.graph.node)
+    block = block_size() if convolves else 0
+    # Outputs that are there for no one go too, as what is optimized is no longer to be held up.
+    worth = block > 0 if convolves else len(proto.graph.output) > len(names)
     weights = sum(external.byte_size(tensor) or 0 for tensor in proto.graph.initializer)
-    if runtime.provider == "cpu" and convolves and weights <= LARGEST and (size := block_size()):
+    if runtime.provider == "cpu" and worth and names and weights <= LARGEST:
         try:
-            return _without_reordering(proto, names, runtime, size)
+            return _without_reordering(proto, names, runtime, block)
         except ModelError:
             pass
-    return Observer(runtime.open(proto), usual)
+    return Observer(runtime.open(proto), usual, _in_place(runtime))
+
+
+def _in_place(runtime: Runtime) -> bool:
+    """Small tensors are copied faster than looked at."""
+    return runtime.lean and runtime.provider == "cpu"
 
 
 def _without_reordering(
@@ -127,14 +139,25 @@ def _without_reordering(
         nodes.append(node)
     fetched = {name: inner.get(name, name) for name in names}
     infos = {output.name: output for output in optimized.graph.output}
-    kept = [infos[name] for name in infos if name not in inner]
-    kept += [onnx.ValueInfoProto(name=name) for name in sorted(set(inner.values()))]
+    wanted = sorted(set(fetched.values()))
+    kept = [infos.get(name) or onnx.ValueInfoProto(name=name) for name in wanted]
     del optimized.graph.node[:]
-    optimized.graph.node.extend(nodes)
+    optimized.graph.node.extend(_needed(nodes, wanted))
     del optimized.graph.output[:]
     optimized.graph.output.extend(kept)
     session = runtime.open(optimized, optimize=False)
-    return Observer(session, fetched, {n: channels[n] for n in names if n in channels}, block)
+    blocked = {name: channels[name] for name in names if name in channels}
+    return Observer(session, fetched, _in_place(runtime), blocked, block)
+
+
+def _needed(nodes: Sequence[NodeProto], names: Iterable[str]) -> list[NodeProto]:
+    """Those that some tensors depend on. What only other outputs need would keep tensors alive."""
+    needed, found = set(names), []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            needed |= {*node.input, *names_in_subgraphs(node)}
+            found.append(node)
+    return found[::-1]
 
 
 @lru_cache(maxsize=1)

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from onnxq.model.graph import Graph, Node
@@ -164,6 +165,8 @@ class Operator:
         keeps_rule: whether a node's attributes leave it its rule; without it the node stays
             in float.
         form: what an integer machine computes; see `integer_form`.
+        batch_dependent: ONNX Runtime's CPU kernels may round a sample otherwise in a batch of
+            another size: the order of a sum follows the alignment of the data or the threads.
     """
 
     op_type: str
@@ -191,6 +194,7 @@ class Operator:
     offset: OffsetRule = OffsetRule.STOPS
     keeps_rule: Callable[[Node], bool] = _always
     form: IntegerForm = IntegerForm.NONE
+    batch_dependent: bool = False
 
     @property
     def integer_form(self) -> IntegerForm:
@@ -384,15 +388,15 @@ _ROWS = (
     Operator("Conv", _S.LINEAR, _I.WEIGHTED, layout=_conv,
              mixed_axes=_spatial_axes, offset=_O.ABSORBS),
     Operator("ConvTranspose", _S.LINEAR, _I.WEIGHTED, layout=_conv_transpose,
-             mixed_axes=_spatial_axes),
+             mixed_axes=_spatial_axes, batch_dependent=True),
     Operator("Gemm", _S.LINEAR, _I.WEIGHTED, layout=_gemm, offset=_O.ABSORBS),
     Operator("MatMul", _S.LINEAR, _I.WEIGHTED, layout=_matmul, contracts=True, with_bias="Gemm"),
     # normalization
     Operator("BatchNormalization", _S.BATCH_NORM, _I.FLOAT),
     Operator("InstanceNormalization", _S.AFFINE, _I.FLOAT),
-    Operator("GroupNormalization", _S.AFFINE, _I.FLOAT),
+    Operator("GroupNormalization", _S.AFFINE, _I.FLOAT, batch_dependent=True),
     Operator("LayerNormalization", _S.AFFINE, _I.FLOAT, trailing=True),
-    Operator("RMSNormalization", _S.AFFINE, _I.FLOAT, trailing=True),
+    Operator("RMSNormalization", _S.AFFINE, _I.FLOAT, trailing=True, batch_dependent=True),
     # activations
     Operator("Relu", _S.HOMOGENEOUS, _I.OWN, form=_F.VALUE, fuses=True, averages=True,
              offset=_O.LIMITS),
@@ -405,13 +409,13 @@ _ROWS = (
     Operator("Softmax", _S.BARRIER, _I.FLOAT, bounds=(0.0, 1.0)),
     Operator("Tanh", _S.BARRIER, _I.FLOAT, form=_F.VALUE, bounds=(-1.0, 1.0), surrounded=True),
     Operator("Gelu", _S.BARRIER, _I.FLOAT, form=_F.VALUE),
-    Operator("Elu", _S.BARRIER, _I.FLOAT, form=_F.VALUE),
+    Operator("Elu", _S.BARRIER, _I.FLOAT, form=_F.VALUE, batch_dependent=True),
     Operator("Erf", _S.BARRIER, _I.FLOAT, form=_F.VALUE, surrounded=True),
     Operator("Abs", _S.HOMOGENEOUS, _I.FLOAT, form=_F.VALUE),
     Operator("Neg", _S.HOMOGENEOUS, _I.FLOAT, form=_F.VALUE),
-    Operator("Pow", _S.BARRIER, _I.FLOAT, power=_exponent),
+    Operator("Pow", _S.BARRIER, _I.FLOAT, power=_exponent, batch_dependent=True),
     Operator("Sqrt", _S.BARRIER, _I.FLOAT, power=_always_power(0.5)),
-    Operator("Log", _S.BARRIER, _I.FLOAT, power=_always_power(0.0)),
+    Operator("Log", _S.BARRIER, _I.FLOAT, power=_always_power(0.0), batch_dependent=True),
     # elementwise with several operands
     Operator("Add", _S.TIE, _I.OWN, form=_F.VALUE, data_inputs=None, offset=_O.ADDS),
     Operator("Sub", _S.TIE, _I.FLOAT, form=_F.VALUE, data_inputs=None, subtracts=True),
@@ -430,21 +434,23 @@ _ROWS = (
              mixed_axes=_spatial_axes, averages=True, offset=_O.KEEPS),
     Operator("AveragePool", _S.HOMOGENEOUS, _I.OWN, form=_F.AVERAGE,
              mixed_axes=_spatial_axes, averages=True, offset=_O.KEEPS),
-    Operator("LpPool", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_lp_pooled_axes),
+    Operator("LpPool", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_lp_pooled_axes, batch_dependent=True),
     Operator("GlobalAveragePool", _S.HOMOGENEOUS, _I.OWN, form=_F.AVERAGE, mixed_axes=_spatial_axes,
              averages=True, offset=_O.KEEPS),
     Operator("GlobalMaxPool", _S.HOMOGENEOUS, _I.FLOAT, form=_F.MOVE, mixed_axes=_spatial_axes,
              averages=True, offset=_O.KEEPS),
-    Operator("ReduceMean", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes, offset=_O.KEEPS),
-    Operator("ReduceSum", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
+    Operator("ReduceMean", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes, offset=_O.KEEPS,
+             batch_dependent=True),
+    Operator("ReduceSum", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes, batch_dependent=True),
     Operator("ReduceMax", _S.HOMOGENEOUS, _I.FLOAT, form=_F.MOVE,
              mixed_axes=_reduced_axes, offset=_O.KEEPS),
     Operator("ReduceMin", _S.HOMOGENEOUS, _I.FLOAT, form=_F.MOVE,
              mixed_axes=_reduced_axes, offset=_O.KEEPS),
-    Operator("ReduceL1", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes),
+    Operator("ReduceL1", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes, batch_dependent=True),
     Operator("ReduceL2", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes,
-             power=_always_power(1.0)),
-    Operator("ReduceSumSquare", _S.BARRIER, _I.FLOAT, power=_always_power(2.0)),
+             power=_always_power(1.0), batch_dependent=True),
+    Operator("ReduceSumSquare", _S.BARRIER, _I.FLOAT, power=_always_power(2.0),
+             batch_dependent=True),
     # padding and resizing
     Operator("Pad", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_padded_axes, averages=True),
     Operator("Resize", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_resized_axes,
@@ -647,3 +653,27 @@ def fused_bounds(graph: Graph, node: Node) -> tuple[float, float]:
         if bounds is not None:
             low, high = max(low, bounds[0]), min(high, bounds[1])
     return low, high
+
+
+def depends_on_batch(graph: Graph, node: Node) -> bool:
+    """Whether a sample's bits may depend on how many samples ONNX Runtime computes at once.
+
+    True of operators without a row, of which nothing is known, where they compute with floats.
+    """
+    if not _has_float(graph, node.outputs) or not _has_float(graph, node.inputs):
+        return False
+    row = operator_of(node)
+    if row is None:
+        return not (is_quantize(node) or is_dequantize(node))
+    # A constant matrix is packed in advance, and a stack of matrices has one for each sample. By
+    # any other one few rows are multiplied by kernels of their own.
+    rank = graph.rank(node.input(1)) or 0
+    matrix = row.layout in {_gemm, _matmul} and not graph.is_constant(node.input(1)) and rank < 3
+    return row.batch_dependent or matrix
+
+
+def _has_float(graph: Graph, names: Iterable[str]) -> bool:
+    kinds = (graph.elem_type(name) for name in names if name)
+    return any(
+        not kind or onnx.helper.tensor_dtype_to_np_dtype(kind).kind not in "iub" for kind in kinds
+    )

@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxq.errors import ModelError, OnnxqError
+from onnxq.errors import ModelError, OnnxqError, ResourceError
 from onnxq.model import external
 from onnxq.model.cuda import open_on_cuda, require_cuda
 from onnxq.model.model import Model
@@ -39,6 +39,8 @@ def open_session(
     layout: bool = True,
     libraries: Sequence[Path] = (),
     yields: bool = False,
+    lean: bool = False,
+    shapes_first: bool = False,
 ) -> ort.InferenceSession:
     """Open a session.
 
@@ -53,8 +55,13 @@ def open_session(
         libraries: shared libraries of custom operators.
         yields: its threads sleep as soon as a run ends, instead of waiting for the next one in a
             loop that keeps the cores from other threads.
+        lean: its tensors are allocated one by one, not as one block that is planned at the first
+            run and stands beside what the outputs take: half the memory for large tensors, a
+            little slower for small ones.
+        shapes_first: the shape of a tensor is taken as soon as it is there, not at the end.
 
     Raises:
+        ResourceError: there is not enough memory.
         ModelError: ONNX Runtime refuses the model, or a library; CUDA would leave nodes to the CPU.
         ProviderError: the provider is not available.
     """
@@ -71,6 +78,9 @@ def open_session(
     if keep_qdq:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.add_session_config_entry("session.disable_double_qdq_remover", "1")
+    options.enable_mem_pattern = not lean
+    if shapes_first:
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     if yields:
         options.add_session_config_entry("session.force_spinning_stop", "1")
     for library in dict.fromkeys((*libraries, *_libraries.get())):
@@ -146,6 +156,7 @@ class Runtime:
     provider: str = "cpu"
     threads: int = 0
     libraries: tuple[Path, ...] = ()
+    lean: bool = False
 
     @property
     def cores(self) -> int:
@@ -167,7 +178,7 @@ class Runtime:
     ) -> ort.InferenceSession:
         return open_session(
             model, provider=self.provider, threads=self.threads, libraries=self.libraries,
-            optimize=optimize, optimized=optimized, yields=True,
+            optimize=optimize, optimized=optimized, yields=True, lean=self.lean,
         )  # fmt: skip
 
 
@@ -183,8 +194,16 @@ def _register(options: ort.SessionOptions, library: Path) -> None:
         ) from None
 
 
-def _refusal(error: Exception) -> ModelError:
+EXHAUSTED = ("Failed to allocate memory", "bad_alloc", "bad allocation", "smaller than requested")
+"""What ONNX Runtime says of memory that it did not get, as part of messages about other things."""
+
+NO_MEMORY = "there is not enough memory to run the model"
+
+
+def _refusal(error: Exception) -> OnnxqError:
     reason = _reason(error)
+    if _is_exhausted(error):
+        return ResourceError(NO_MEMORY)
     foreign = re.search(r"(\S+?)(?:\(-?\d+\))? is not a registered function/op", reason)
     if foreign:
         return ModelError(
@@ -207,6 +226,10 @@ def _source(model: Model | ModelProto | Path) -> Iterator[bytes | str]:
         yield proto.SerializeToString()
 
 
+def _is_exhausted(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(text in str(error) for text in EXHAUSTED)
+
+
 def _reason(error: Exception) -> str:
     # Where in its sources it was says nothing to a user, and takes the room of what was wrong.
     text = re.sub(r"/onnxruntime_src/\S+ ", "", " ".join(str(error).split()))
@@ -216,7 +239,7 @@ def _reason(error: Exception) -> str:
 def run(
     session: ort.InferenceSession, names: Sequence[str] | None, feeds: Mapping[str, Array]
 ) -> list[Array]:
-    """Run once; errors of ONNX Runtime become `ModelError`."""
+    """Run once; errors of ONNX Runtime become `ModelError`, those of memory `ResourceError`."""
     try:
         # numpy turns what is computed from 0-d arrays into scalars, which are no inputs.
         arrays = {name: np.asarray(values) for name, values in feeds.items()}
@@ -224,8 +247,53 @@ def run(
             return _run_as_ort_values(session, names, arrays)
         result: list[Array] = session.run(names, arrays)
     except Exception as error:  # noqa: BLE001
-        raise ModelError(f"the model failed to run: {_reason(error)}") from None
+        raise _failure(error) from None
     return result
+
+
+def run_in_place(
+    session: ort.InferenceSession, names: Sequence[str], feeds: Mapping[str, Array]
+) -> list[Array]:
+    """`run`, but float32 results are the memory that ONNX Runtime wrote them to, not copies.
+
+    For large results this is a third faster and takes half the memory. CPU only.
+    """
+    import onnxruntime as ort
+
+    if any(np.asarray(values).dtype.kind not in "fiub" for values in feeds.values()):
+        return run(session, names, feeds)
+    try:
+        given = {
+            name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values))
+            for name, values in feeds.items()
+        }
+        found = session.run_with_ort_values(names, given)
+        return [_view(value) for value in found]
+    except Exception as error:  # noqa: BLE001
+        raise _failure(error) from None
+
+
+class _Memory:
+    """Lends the memory of an OrtValue to numpy, and keeps it as long as an array looks at it."""
+
+    def __init__(self, value: ort.OrtValue) -> None:
+        self._value = value
+        self.__array_interface__ = {
+            "version": 3, "typestr": np.dtype(np.float32).str, "shape": tuple(value.shape()),
+            "data": (value.data_ptr(), False),
+        }  # fmt: skip
+
+
+def _view(value: ort.OrtValue) -> Array:
+    if value.data_type() != "tensor(float)" or 0 in value.shape():
+        return np.asarray(value.numpy())
+    return np.asarray(_Memory(value))
+
+
+def _failure(error: Exception) -> OnnxqError:
+    if _is_exhausted(error):
+        return ResourceError(NO_MEMORY)
+    return ModelError(f"the model failed to run: {_reason(error)}")
 
 
 def _run_as_ort_values(

@@ -11,7 +11,7 @@ from onnxq.errors import UsageError
 from onnxq.options import shared
 from onnxq.options.fields import Options, flag, option
 from onnxq.options.kinds import Choice, Whole
-from onnxq.options.values import File, Part, Size
+from onnxq.options.values import File, Part
 
 if TYPE_CHECKING:
     import os
@@ -31,7 +31,7 @@ class Provider(enum.Enum):
 class CalibrateOptions(Options):
     """How to look at the values of a model's tensors.
 
-    `memory` is in bytes, 0 for no limit; `state` is the file for the state of the run, to go on
+    `memory` is in bytes, 0 for the default; `state` is the file for the state of the run, to go on
     from with `resume`.
     """
 
@@ -48,12 +48,7 @@ class CalibrateOptions(Options):
     )
     jobs: int = option(Whole(), "Run in N processes; the result is the same.", 1, metavar="N")
     dask: str | None = shared.dask()
-    memory: int = option(
-        Size(),
-        "Memory for collected activations, such as 2GB; in several passes where they need more.",
-        0,
-        metavar="SIZE",
-    )
+    memory: int = shared.memory()
     state: Path | None = option(File(), "File for the state of the run.", flag=None)
     resume: bool = flag("Go on where a killed run with the same output stopped.")
     libraries: tuple[Path, ...] = shared.libraries()

@@ -45,6 +45,8 @@ class EqualizeOptions(Options):
     preprocess: Any = shared.preprocess()
     states: tuple[str, ...] = shared.states()
     input_shapes: tuple[str, ...] = shared.input_shapes()
+    batch_size: int = shared.batch_size()
+    memory: int = shared.memory()
     allow_nonfinite: bool = shared.allow_nonfinite()
     scales: ChannelScales = option(
         Choice(ChannelScales),
@@ -71,6 +73,8 @@ class EqualizeKeywords(TypedDict, total=False):
 
     states: Sequence[str]
     input_shapes: Sequence[str]
+    batch_size: int
+    memory: int | str
     allow_nonfinite: bool
     scales: ChannelScales | Literal["power-of-two", "real"]
     relu6: Relu6 | Literal["auto", "tie", "per-channel", "relu", "skip"]

@@ -82,6 +82,8 @@ class QuantizeOptions(Options):
     samples: int | None = shared.samples()
     states: tuple[str, ...] = shared.states()
     input_shapes: tuple[str, ...] = shared.input_shapes()
+    batch_size: int = shared.batch_size()
+    memory: int = shared.memory()
     allow_nonfinite: bool = shared.allow_nonfinite()
     target: str = shared.target(
         "The machine: gpu for TensorRT and CUDA, cpu for ONNX Runtime's CPU kernels, or your own."
@@ -162,6 +164,8 @@ class QuantizeKeywords(TypedDict, total=False):
 
     states: Sequence[str]
     input_shapes: Sequence[str]
+    batch_size: int
+    memory: int | str
     allow_nonfinite: bool
     samples: int | None
     target: shared.TargetName | str | os.PathLike[str]

@@ -25,6 +25,8 @@ class ReportOptions(Options):
     samples: int | None = shared.samples()
     states: tuple[str, ...] = shared.states()
     input_shapes: tuple[str, ...] = shared.input_shapes()
+    batch_size: int = shared.batch_size()
+    memory: int = shared.memory()
     outputs: tuple[str, ...] = shared.outputs()
     layers: bool = switch(
         "Measure each layer's error, which takes some four times as long as the rest.",
@@ -45,6 +47,8 @@ class ReportKeywords(TypedDict, total=False):
     states: Sequence[str]
     input_shapes: Sequence[str]
     samples: int | None
+    batch_size: int
+    memory: int | str
     outputs: Sequence[str]
     layers: bool
     max_drop: float | None

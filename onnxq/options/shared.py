@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from onnxq.options.fields import REQUIRED, flag, option, switch
 from onnxq.options.kinds import Number, Several, Text, Whole
-from onnxq.options.values import File, NameOrFile, Pairs, TextOr
+from onnxq.options.values import File, NameOrFile, Pairs, Size, TextOr
 
 BATCH_SIZE = 8
 """Samples run at once, where nobody says and the model does not fix it."""
@@ -85,13 +85,24 @@ def allow_nonfinite() -> Any:
     return flag("Leave NaN and Inf out of the ranges instead of refusing them.")
 
 
-def batch_size(*, flag: str | None = "") -> Any:
+def batch_size() -> Any:
     return option(
         Whole(),
-        "Samples to run at once; a size the model fixes wins.",
+        "Samples to run at once, at most; a size the model fixes wins.",
         BATCH_SIZE,
-        flag=flag,
         metavar="B",
+        recorded=False,
+    )
+
+
+def memory() -> Any:
+    return option(
+        Size(),
+        "Memory for activations, such as 500MB; the result is the same.  [default: a quarter of "
+        "what is free, at most 1GiB]",
+        0,
+        metavar="SIZE",
+        recorded=False,
     )
 
 

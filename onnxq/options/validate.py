@@ -68,7 +68,8 @@ class ValidateOptions(Options):
     max_drop: float | None = shared.max_drop()
     min_accuracy: float | None = shared.min_accuracy()
     layers: bool = flag("Rank each quantized model's layers by their share of its output error.")
-    batch_size: int = shared.batch_size(flag=None)
+    batch_size: int = shared.batch_size()
+    memory: int = shared.memory()
     dask: str | None = shared.dask()
     libraries: tuple[Path, ...] = shared.libraries()
 
@@ -88,5 +89,6 @@ class ValidateKeywords(TypedDict, total=False):
     min_accuracy: float | None
     layers: bool
     batch_size: int
+    memory: int | str
     dask: str | None
     libraries: Sequence[str | os.PathLike[str]]

@@ -9,7 +9,7 @@ takes what lowers its error most, behind the activation, on samples that δ was 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration.thinning import step_of
+from onnxq.data.shelf import Values
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
-Pairs = list[tuple[Array, Array]]
+Pairs = Iterator[tuple[Array, Array]]
 
 CACHED = 1 << 16
 """Values to look at together: so few stay in the processor's cache."""
@@ -51,14 +52,20 @@ def measure_shift(
         axis: of the channels.
         bounds: of the fused activation, ±∞ for none.
     """
-    axis %= wanted[0].ndim
-    measuring, deciding = _every_other_sample(wanted, got, axis)
-    if not (measuring and deciding):
-        return np.zeros(wanted[0].shape[axis]), BiasCorrection(node, False, math.nan, math.nan)
+    exact, other = Values.of(wanted), Values.of(got)
+    shapes = exact.shapes
+    axis %= len(shapes[0])
+    channels = shapes[0][axis]
+    if sum(shape[0] for shape in shapes) < 2:
+        return np.zeros(channels), BiasCorrection(node, False, math.nan, math.nan)
     with np.errstate(over="ignore", invalid="ignore"):
-        measured, rest = (_mean_errors(pairs, axis, bounds) for pairs in (measuring, deciding))
+        measured, rest = (
+            _mean_errors(_every_other_sample(exact, other, axis, half), channels, axis, bounds)
+            for half in (0, 1)
+        )
         # Where nothing clips, the third shift is the second one.
         shifts = measured.shifts()[: 3 if _clips(bounds) else 2]
+        deciding = _every_other_sample(exact, other, axis, 1)
         errors = _squared_errors(deciding, shifts, axis, bounds)
     # What float32 cannot square is not known to help.
     errors[~np.isfinite(errors)] = np.inf
@@ -98,24 +105,20 @@ class _MeanErrors:
         return np.zeros_like(mean), mean, inside
 
 
-def _every_other_sample(
-    wanted: Sequence[Array], got: Sequence[Array], axis: int
-) -> tuple[Pairs, Pairs]:
-    """The two halves. Of large maps they hold the positions that a histogram counts."""
-    halves: tuple[Pairs, Pairs] = ([], [])
-    samples, seen = sum(map(len, wanted)), 0
-    for exact, other in zip(wanted, got, strict=True):
-        apart = step_of(exact.shape, axis, samples)
+def _every_other_sample(wanted: Values, got: Values, axis: int, half: int) -> Pairs:
+    """One of two halves, some samples at a time. Of large maps it holds the positions that a
+    histogram counts.
+    """
+    samples, seen = sum(shape[0] for shape in wanted.shapes), 0
+    for index, shape in enumerate(wanted.shapes):
+        apart = step_of(shape, axis, samples)
         # Two are the stride between samples of one half.
-        step = 2 * max(1, CACHED * apart * len(exact) // max(exact.size, 1))
-        for half, pairs in enumerate(halves):
-            for start in range((half + seen) % 2, len(exact), step):
-                chosen = slice(start, start + step, 2)
-                pairs.append(
-                    (_thinned(exact[chosen], axis, apart), _thinned(other[chosen], axis, apart))
-                )
-        seen += len(exact)
-    return halves
+        step = 2 * max(1, CACHED * apart * shape[0] // max(math.prod(shape), 1))
+        for start in range((half + seen) % 2, shape[0], step):
+            chosen = slice(start, start + step, 2)
+            pair = (wanted.rows(index, chosen), got.rows(index, chosen))
+            yield _thinned(pair[0], axis, apart), _thinned(pair[1], axis, apart)
+        seen += shape[0]
 
 
 def _thinned(values: Array, axis: int, step: int) -> Array:
@@ -125,8 +128,10 @@ def _thinned(values: Array, axis: int, step: int) -> Array:
     return values.reshape(*values.shape[: axis + 1], -1)[..., ::step]
 
 
-def _mean_errors(pairs: Pairs, axis: int, bounds: tuple[float, float]) -> _MeanErrors:
-    total = _MeanErrors(*(np.zeros(pairs[0][0].shape[axis]) for _ in range(4)))
+def _mean_errors(
+    pairs: Pairs, channels: int, axis: int, bounds: tuple[float, float]
+) -> _MeanErrors:
+    total = _MeanErrors(*(np.zeros(channels) for _ in range(4)))
     low, high = bounds
     for exact, other in pairs:
         error = exact - other

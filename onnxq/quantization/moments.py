@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.data.ahead import map_ahead
+from onnxq.data.shelf import Values
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.columns import Columns, pick
 
@@ -147,26 +148,36 @@ def collect_moments(
     targets: Sequence[Array],
     *,
     centered: bool,
+    bias: Array | None = None,
 ) -> tuple[Moments, Moments] | None:
     """Moments of every other sample, and of those between; None for fewer than two samples.
 
     Args:
-        inputs, targets: activations and outputs of the layer, batch by batch.
+        inputs, targets: activations and outputs of the layer, group by group.
+        bias: (outputs,) to take from the targets first.
     """
+    activations, outputs = Values.of(inputs), Values.of(targets)
     halves = (_Collector(centered), _Collector(centered))
     origins: list[Array] = []
     samples = 0
+    sizes = [shape[0] if len(shape) > 1 else 1 for shape in outputs.shapes]
 
-    def look(batch: tuple[int, Array, Array]) -> tuple[int, Array, Array]:
-        first, x, t = batch
-        rows = np.moveaxis(np.atleast_2d(t), layout.output_axis, 1)
-        rows = rows.reshape(len(rows), layout.outputs, -1)
-        index = _positions(first, len(rows), rows.shape[2])
-        return len(rows), columns.of(x, index), pick(rows, index[:, None], layout.groups)
+    def look(group: int) -> tuple[int, Array, Array]:
+        first = sum(sizes[:group])
+        parts = []
+        for chosen in max(outputs.pieces(group), activations.pieces(group), key=len):
+            x, t = activations.rows(group, chosen), outputs.rows(group, chosen)
+            rows = np.moveaxis(np.atleast_2d(t), layout.output_axis, 1)
+            rows = rows.reshape(len(rows), layout.outputs, -1)
+            index = _positions(first + chosen.start, len(rows), rows.shape[2])
+            picked = pick(rows, index[:, None], layout.groups)
+            if bias is not None:
+                picked -= bias.astype(np.float32).reshape(layout.groups, -1, 1, 1)
+            parts.append((columns.of(x, index), picked))
+        found, wanted = (np.concatenate(p, 2) if p[1:] else p[0] for p in zip(*parts, strict=True))
+        return sizes[group], found, wanted
 
-    sizes = [len(np.atleast_2d(t)) for t in targets]
-    batches = zip(np.cumsum(sizes) - sizes, inputs, targets, strict=True)
-    for size, found, wanted in map_ahead(look, batches, ahead=1):
+    for size, found, wanted in map_ahead(look, range(len(sizes)), ahead=1):
         if not origins:
             # Far from 0 float32 sums of squares would swallow what the covariance is made of.
             origins = [v.mean(axis=(2, 3), keepdims=True) * centered for v in (found, wanted)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from onnxq.calibration.statistics import Calibration
 from onnxq.closeness import OutputCloseness, Sums, closeness, sums_of, worst_sqnr
 from onnxq.data.batching import samples_in
+from onnxq.data.budget import WHOLE, Batching
 from onnxq.data.gather import run_batches
 from onnxq.data.random import random_feeds
 from onnxq.equalization.centering import Centering
@@ -89,6 +90,7 @@ class Request:
     Attributes:
         calibration: of `model`; None for a scheme that leaves activations in float.
         outputs: names of those that are measured, () for all.
+        batching: how samples run; the result does not depend on it.
         again: an earlier result for the same request; its equalization is used as it is.
         keep: node → why it stays in float.
     """
@@ -105,6 +107,7 @@ class Request:
     adaptive: bool
     progress: Progress
     outputs: tuple[str, ...] = ()
+    batching: Batching = WHOLE
     again: QuantizationResult | None = None
     keep: Mapping[str, str] = field(default_factory=dict)
 
@@ -159,7 +162,7 @@ def _prepare(request: Request, choice: Choice | None) -> Prepared:
         return unchanged(request.model, request.calibration)
     samples, spec = request.samples, request.scheme.activation
     feeds = random_feeds(request.model) if samples is None else samples.proof
-    prepared, _ = scaled(choice, request.calibration, feeds)
+    prepared, _ = scaled(choice, request.calibration, feeds, request.batching)
     if not request.center or spec is None or not spec.symmetric:
         return prepared
     return centered(prepared, request.options.ranges, spec.levels)
@@ -185,16 +188,21 @@ def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, Q
             samples.correction,
             adaptive=request.adaptive,
             correct=request.correct,
+            batching=request.batching,
             progress=request.progress,
         )
     quantized = insert(model, plan, weights=settled.weights, biases=settled.biases)
     narrowing = None
     if request.options.half and samples is not None and prepared.calibration is not None:
-        quantized, narrowing = narrow_rest(quantized, prepared.calibration, samples.correction)
+        quantized, narrowing = narrow_rest(
+            quantized, prepared.calibration, samples.correction, request.batching
+        )
     float_sqnr = quantized_sqnr = math.nan
     measured: tuple[OutputCloseness, ...] = ()
     if samples is not None and samples.held_out:
-        optimized, plain = run_reference(request.model, samples.held_out).levels
+        optimized, plain = run_reference(
+            request.model, samples.held_out, batching=request.batching
+        ).levels
         float_sqnr = worst_sqnr(_closeness(request, optimized, model))
         measured = _closeness(request, plain, quantized)
         quantized_sqnr = worst_sqnr(measured)
@@ -217,7 +225,9 @@ def _closeness(request: Request, reference: Reference, model: Model) -> tuple[Ou
     names = [spec.name for spec in request.model.outputs]
     sums: dict[str, Sums] = {}
     for level, wanted in reference.outputs.items():
-        found = run_batches(model, None, reference.feeds, optimize=level)
+        found = run_batches(
+            model, None, reference.feeds, optimize=level, batching=reference.batching
+        )
         for feeds, exact, got in zip(reference.feeds, wanted, found, strict=True):
             one, other = dict(zip(names, exact, strict=True)), dict(zip(names, got, strict=True))
             kept = {name: one[name] for name in request.outputs or names}

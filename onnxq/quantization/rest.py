@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
+from onnxq.data.budget import WHOLE, Batching
 from onnxq.errors import UsageError
 from onnxq.formats.scheme import Scheme
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.narrow import Narrowing, narrow
-from onnxq.model.session import open_session, run, with_outputs
+from onnxq.model.session import open_session, run_in_place, with_outputs
 from onnxq.targets import Target
 
 Feeds = Mapping[str, NDArray[Any]]
@@ -31,7 +32,7 @@ def require_float_biases(target: Target, scheme: Scheme) -> None:
 
 
 def narrow_rest(
-    quantized: Model, calibration: Calibration, batches: Sequence[Feeds]
+    quantized: Model, calibration: Calibration, batches: Sequence[Feeds], batching: Batching = WHOLE
 ) -> tuple[Model, Narrowing]:
     """The quantized model with its float remainder in float16; see `onnxq.model.narrow`.
 
@@ -39,22 +40,26 @@ def narrow_rest(
         calibration: of the float model; tensors of its names hold the same values, but for
             quantization errors.
         batches: samples on which all other tensors are measured.
+        batching: how they run.
     """
     model = infer_shapes(quantized)
-    largest = _largest_magnitudes(model, batches)
+    largest = _largest_magnitudes(model, batches, batching)
     for name, tensor in calibration.tensors.items():
         if name in largest:
             largest[name] = max(largest[name], abs(tensor.low), abs(tensor.high))
     return narrow(model, largest)
 
 
-def _largest_magnitudes(model: Model, batches: Sequence[Feeds]) -> dict[str, float]:
+def _largest_magnitudes(
+    model: Model, batches: Sequence[Feeds], batching: Batching
+) -> dict[str, float]:
     """Float activation → the largest magnitude it takes."""
-    names = Graph(model).activations
-    session = open_session(with_outputs(model, names), optimize=False)
+    graph = Graph(model)
+    names = graph.activations
+    session = open_session(with_outputs(model, names), optimize=False, lean=batching.large)
     largest = dict.fromkeys(names, 0.0)
-    for batch in batches:
-        for name, values in zip(names, run(session, names, batch), strict=True):
+    for part in (part for batch in batches for part in batching.of(graph).parts(batch)):
+        for name, values in zip(names, run_in_place(session, names, part), strict=True):
             # NaN is no reason to keep float32, but Inf is: fmax passes over the one only.
             seen = float(np.fmax.reduce(np.abs(values), axis=None, initial=0.0))
             largest[name] = max(largest[name], seen)

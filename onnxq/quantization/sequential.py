@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.data.budget import WHOLE, Batching
+from onnxq.data.shelf import Shelf, Values
 from onnxq.formats.parameters import Integers
 from onnxq.model.biases import BiasSite, bias_site
 from onnxq.model.graph import Graph, Node, Place
@@ -60,15 +62,17 @@ def settle_layers(
     *,
     adaptive: bool,
     correct: bool,
+    batching: Batching = WHOLE,
     progress: Progress = SILENT,
 ) -> SettledLayers:
     """Round weights adaptively, correct biases, or both.
 
     Args:
         model: the float model the plan was made for.
-        batches: samples, all in memory; half of them measure, the other half decide.
+        batches: samples in groups; half of them measure, the other half decide.
+        batching: how they run; the result does not depend on it.
     """
-    layers = _Layers(model, plan, batches)
+    layers = _Layers(model, plan, batches, batching)
     weights: dict[Place, Integers] = {}
     biases: dict[str, NDArray[np.float32]] = {}
     roundings: list[Rounding] = []
@@ -95,17 +99,22 @@ class _Layers:
     """The float and the quantized model, run side by side as far as the layer that is settled."""
 
     def __init__(
-        self, model: Model, plan: QuantizationPlan, batches: Sequence[Mapping[str, Array]]
+        self,
+        model: Model,
+        plan: QuantizationPlan,
+        batches: Sequence[Mapping[str, Array]],
+        batching: Batching,
     ) -> None:
         self._graph, self._plan = Graph(model), plan
         quantized = insert(model, plan, float_biases=True)
         self._quantized = Graph(quantized)
-        self.exact = SegmentRunner(model, batches)
-        self._rounded = SegmentRunner(quantized, batches)
+        shelf = Shelf(batching.room)
+        self.exact = SegmentRunner(model, batches, batching, shelf)
+        self._rounded = SegmentRunner(quantized, batches, batching, shelf)
         self.nodes = [(self._graph.by_name[place.node], place) for place in plan.weights]
 
     def round(
-        self, node: Node, place: Place, wanted: list[Array], *, corrected: bool
+        self, node: Node, place: Place, wanted: Values, *, corrected: bool
     ) -> tuple[Integers, Rounding]:
         """Round the node's weight; `corrected` says that its bias makes up for means afterwards."""
         layout, quantized = self._layout(node), self._quantized.by_name[node.name]
@@ -118,13 +127,12 @@ class _Layers:
         if refusal is not None:
             return keep_nearest(node.name, weight, parameters, refusal)
         inputs = self._rounded.compute(quantized.inputs[layout.data])
-        targets = wanted
         centered = corrected and isinstance(bias_site(self._graph, node, layout), BiasSite)
-        if not centered:
-            targets = [y - along(bias, y.ndim, layout.output_axis) for y in wanted]
         columns = Columns(self._graph, node, layout)
         with blas_threads_for(layout.columns):
-            moments = collect_moments(layout, columns, inputs, targets, centered=centered)
+            moments = collect_moments(
+                layout, columns, inputs, wanted, centered=centered, bias=None if centered else bias
+            )
             if moments is None:
                 return keep_nearest(node.name, weight, parameters, ONE_SAMPLE)
             if not all(half.is_finite for half in moments):
@@ -135,7 +143,7 @@ class _Layers:
         return integers, record
 
     def correct(
-        self, node: Node, wanted: list[Array]
+        self, node: Node, wanted: Values
     ) -> tuple[NDArray[np.float32], BiasCorrection] | None:
         """Correct the node's bias; None where it can have none."""
         layout = self._layout(node)
@@ -150,7 +158,7 @@ class _Layers:
             fused_bounds(self._graph, self._graph.by_name[site.node]),
         )  # fmt: skip
         if record.accepted:
-            self._rounded.add(site.output, along(shift, got[0].ndim, layout.output_axis))
+            self._rounded.add(site.output, along(shift, len(got.shapes[0]), layout.output_axis))
         return (site.value + shift).astype(np.float32), record
 
     def _layout(self, node: Node) -> WeightLayout:

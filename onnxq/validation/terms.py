@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from onnxq.closeness import Sums, as_array, sums_of
 from onnxq.cluster import connected
 from onnxq.data.batching import samples_in
-from onnxq.data.gather import run_batch
+from onnxq.data.budget import GROUP, WHOLE, Batching
+from onnxq.data.gather import in_parts, run_batch
 from onnxq.data.labels import SampleLabels
 from onnxq.data.source import DataSource
 from onnxq.errors import ModelError
@@ -37,6 +38,7 @@ class Comparison:
     Attributes:
         models: the models for the workers, the float one first; empty where there is no cluster.
         metrics: see `metric_named`.
+        batching: how samples run.
         outputs: names of those that are compared, () for all.
         labels: the truth from a file of its own; else the data's.
         classes: names of the model's classes, for metrics that want them.
@@ -46,7 +48,7 @@ class Comparison:
     models: tuple[PortableModel, ...]
     metrics: tuple[MetricLike, ...]
     executions: tuple[str, ...]
-    batch_size: int = 8
+    batching: Batching = WHOLE
     libraries: tuple[Path, ...] = ()
     outputs: tuple[str, ...] = ()
     labels: SampleLabels | None = None
@@ -130,11 +132,14 @@ def measured(
     """
     plan = plan_of(models, comparison.executions)
     names = choose_outputs(models[0], comparison.outputs)
-    runners = [runner(model, execution) for model, execution in plan]
+    given = [spec.name for spec in models[0].outputs]
+    runners = [
+        in_parts(runner(model, execution), given, comparison.batching) for model, execution in plan
+    ]
     merging = merging_tasks(comparison) if remote else []
     keep = not remote or comparison.returns_outputs
     seen: set[tuple[int, str]] = set()
-    for batch in source.batches(comparison.batch_size, first=first, step=step):
+    for batch in source.batches(GROUP, first=first, step=step):
         done = 0
         truth: Any | None = batch.labels
         if comparison.labels is not None:
@@ -220,7 +225,7 @@ def measured_on_cluster(
     """The terms of all batches, in order, so that their sums have the bits of one process."""
     found: list[Terms] = []
     with connected(address) as cluster:
-        batches = None if source.count is None else -(-source.count // comparison.batch_size)
+        batches = None if source.count is None else -(-source.count // GROUP)
         count = max(1, min(cluster.pieces, batches or cluster.pieces))
         sent = comparison.for_workers()
         pieces = [_Piece(source, sent, first, count) for first in range(count)]

@@ -14,10 +14,12 @@ import pytest
 from onnxq import api
 from onnxq.calibration import files, jobs, stream
 from onnxq.calibration.checkpoint import Checkpoint, remove_states, state_path
-from onnxq.calibration.passes import IN_FLIGHT, batches_at_a_time, groups_within
+from onnxq.calibration.passes import groups_within
 from onnxq.calibration.stream import Request
+from onnxq.data.budget import Limits
 from onnxq.data.gather import run_batch
 from onnxq.errors import DataError, ModelError, UsageError
+from onnxq.model.footprint import known_footprint
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
@@ -74,20 +76,20 @@ if __name__ == "__main__":
 def resumed(state, *, memory=0):
     normalized, _ = normalize(model())
     tensors = api.tensors_to_observe(Graph(normalized))
-    request = Request(tensors, model().fingerprint, memory=memory)
+    request = Request(tensors, model().fingerprint, Limits(memory=memory))
     source = api.as_source(data(), model())
     return stream.calibrate(normalized, source, request, checkpoint=Checkpoint(state, True, 0))
 
 
-@pytest.mark.parametrize("memory", [0, 40_000])
-def test_killed_again_and_again_a_run_ends_with_the_same_bytes(tmp_path, expected, memory):
+@pytest.mark.parametrize(("memory", "batches"), [(0, 3), (4_000, 20)])
+def test_killed_again_and_again_a_run_ends_with_the_same_bytes(tmp_path, expected, memory, batches):
     script, state = tmp_path / "run.py", tmp_path / "state"
     script.write_text(KILLED.format(tests=str(TESTS)))
     done = Path(f"{state}.done")
     kills = 0
     while not done.exists():
-        # Seven batches a pass: several kills within each.
-        command = [sys.executable, str(script), "3", str(state), str(memory)]
+        # Several kills within each pass, of seven batches or of fifty samples.
+        command = [sys.executable, str(script), str(batches), str(state), str(memory)]
         code = subprocess.run(command, check=False, capture_output=True).returncode
         assert code in {0, -signal.SIGKILL}
         kills += code != 0
@@ -101,7 +103,7 @@ def test_the_state_of_another_run_is_refused(tmp_path):
     resumed(state)
     source = api.as_source(data(), model())
     for change, message in (
-        ({"batch_size": 4}, "different batch size"),
+        ({"hold_out": 4}, "different hold out"),
         ({"shard": (1, 2)}, "different shard"),
         ({"fingerprint": "other"}, "different model"),
     ):
@@ -248,15 +250,34 @@ def test_groups_fit_the_budget():
     normalized, _ = normalize(model())
     graph = Graph(normalized)
     tensors = [t for t in api.tensors_to_observe(graph) if t not in graph.inputs]
-    feeds = {"x": data(8)}
-    sizes = {t: 4 * 8 * int(np.prod(graph.shape(t)[1:])) for t in tensors}
-    budget = 4 * max(sizes.values())
-    groups = groups_within(normalized, tensors, feeds, budget, Runtime())
+    footprint = known_footprint(graph)
+    running = footprint.peak(graph, ())
+    budget = 2 * running
+    groups = groups_within(graph, tensors, footprint, budget, 1)
     assert [tensor for group in groups for tensor in group] == tensors
     assert len(groups) > 1
-    assert all(2 * sum(sizes[t] for t in group) <= budget for group in groups)
-    alone = groups_within(normalized, tensors, feeds, 1, Runtime())
-    assert alone == [[t] for t in tensors]
+    assert all(footprint.peak(graph, group) <= budget for group in groups)
+    assert len(groups_within(graph, tensors, footprint, budget, 2)) > len(groups)
+    assert groups_within(graph, tensors, footprint, 1, 1) == [[t] for t in tensors]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8, 100])
+def test_the_size_of_a_run_changes_no_bytes(expected, batch_size):
+    assert files.to_bytes(api.calibrate(model(), data(), batch_size=batch_size)) == expected
+
+
+def test_what_does_not_grow_with_the_samples_counts_once_a_group():
+    b = Builder(1)
+    x = b.input(4)
+    row = b.op("Slice", x, b.const(np.array([0])), b.const(np.array([1])))
+    table = b.op("Abs", b.op("Sub", row, row))
+    free = b.model(b.op("Relu", b.op("Add", x, table)))
+    values = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
+    whole = api.calibrate(free, values)
+    assert whole.tensors[table].count == 3 * 4
+    for batch_size in (1, 2):
+        parts = api.calibrate(free, values, batch_size=batch_size)
+        assert files.to_bytes(parts) == files.to_bytes(whole)
 
 
 # --- batches side by side ------------------------------------------------------------------------
@@ -279,51 +300,13 @@ def test_however_many_run_side_by_side_the_bytes_are_the_same(expected, threads)
 
 @pytest.mark.parametrize("threads", [1, 8])
 def test_the_first_of_several_bad_samples_is_named(threads):
-    normalized, request = request_of(threads, batch_size=1)
+    normalized, request = request_of(threads, limits=Limits(1))
     values = data()
     values[[7, 8, 9, 31]] = 3e38
     source = api.as_source(values, model())
     for _ in range(5):
         with pytest.raises(DataError, match=r"for sample <memory>\[7\]"):
             stream.calibrate(normalized, source, request)
-
-
-def test_as_many_run_side_by_side_as_there_are_threads_and_memory():
-    normalized, request = request_of(8)
-    computed = [name for name in request.tensors if name != "x"]
-
-    def fed():
-        raise AssertionError("the shapes tell the sizes")
-
-    def number(batch_size, *, threads=8, memory=0):
-        return batches_at_a_time(
-            normalized, computed, batch_size, fed, Runtime(threads=threads), memory
-        )
-
-    assert [number(8, threads=threads) for threads in (1, 2, 5, 30)] == [1, 2, 5, 8]
-    assert number(8, memory=1) == 2
-    sample = sum(
-        4 * np.prod(Graph(normalized).shape(name)[1:], dtype=np.int64) for name in computed
-    )
-    fits = IN_FLIGHT // int(sample)
-    assert number(fits // 3) == 3
-    # Never fewer than two: so many there are while one is counted and the next computed.
-    assert number(fits * 2) == 2
-
-
-def test_where_shapes_do_not_tell_the_sizes_a_batch_does():
-    b = Builder(1)
-    x = b.op("Relu", b.input("height", "width"))
-    free, _ = normalize(b.model(b.op("Relu", x)))
-    feeds = {"x": np.zeros((2, 64, 64), np.float32)}
-    fed = []
-
-    def give():
-        fed.append(1)
-        return feeds
-
-    assert batches_at_a_time(free, [x], 2, give, Runtime(threads=8), 0) == 8
-    assert fed == [1]
 
 
 # --- models that take one sample -----------------------------------------------------------------
@@ -365,13 +348,6 @@ def test_its_sizes_are_those_of_one_sample():
     whole = api.calibrate(only_singly(), x)
     in_passes = api.calibrate(only_singly(), x, memory=100)
     assert files.to_bytes(in_passes) == files.to_bytes(whole)
-    # Nothing of the shapes is known where the input has no sizes.
-    model = only_singly()
-    for value in model.proto.graph.input[0].type.tensor_type.shape.dim:
-        value.ClearField("dim_value")
-    normalized, _ = normalize(Model(model.proto))
-    feeds = {"x": x[:8]}
-    assert batches_at_a_time(normalized, ["r", "f"], 8, lambda: feeds, Runtime(threads=8), 0) == 8
 
 
 def test_no_samples_are_no_batch_to_learn_sizes_from(tmp_path):

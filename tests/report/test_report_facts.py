@@ -29,7 +29,7 @@ def seen(values: np.ndarray) -> TensorStatistics:
     model = b.model(b.op("Relu", b.input(values.size // len(values))))
     data = onnxq.api.as_source({"x": values.reshape(len(values), -1)}, model)
     tensors = {"x": None, model.outputs[0].name: None}
-    found = observe(model, data, tensors, fingerprint="", batch_size=8)
+    found = observe(model, data, tensors, fingerprint="")
     return found.tensors["x"]
 
 

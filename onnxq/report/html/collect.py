@@ -72,6 +72,8 @@ def collect(
         )
         gates = ValidateOptions(
             data=source,
+            batch_size=options.batch_size,
+            memory=options.memory,
             outputs=options.outputs,
             max_drop=options.max_drop,
             min_accuracy=options.min_accuracy,
@@ -79,7 +81,11 @@ def collect(
         )
         validation = validate(model, models, gates, progress)
         if calibration is None and reference.quantized is None:
-            calibration = calibrate(model, CalibrateOptions(data=source), progress)
+            calibration = calibrate(
+                model,
+                CalibrateOptions(data=source, batch_size=options.batch_size, memory=options.memory),
+                progress,
+            )
     reports = validation.layers if validation and validation.layers else (None,) * len(models)
     views = [
         view(f"m{number}", look_at(each), reference, calibration, report)

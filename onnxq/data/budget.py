@@ -1,0 +1,214 @@
+"""How samples run within a memory budget: how many at once, how many runs at a time.
+
+What is counted or held out counts groups of `GROUP` samples, whatever runs at once. Where a run
+takes fewer, a group goes through the model in parts, and their results are put together again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TypeVar
+
+from onnxq.data.ahead import AHEAD, MOST, WORKERS, map_ahead
+from onnxq.data.batching import Array, as_feeds, find_axes, samples_in
+from onnxq.errors import ModelError
+from onnxq.model.footprint import Footprint, known_footprint, measure_axes, measure_footprint
+from onnxq.model.graph import Graph
+from onnxq.model.memory import default_budget
+from onnxq.model.model import Model
+from onnxq.model.operators import depends_on_batch
+from onnxq.model.session import Runtime
+from onnxq.options import shared
+
+Feeds = Mapping[str, Array]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+GROUP = shared.BATCH_SIZE
+"""Samples of a group; where the model fixes its batch, that is a group."""
+
+LARGE = 1 << 29
+"""Bytes of one run of a model whose bits depend on how many samples run at once. It is no part of
+any budget: else the bits would depend on the machine."""
+
+SMALL = 1 << 26
+"""Bytes of one run below which saving memory is not worth any time."""
+
+TENSORS = 0.8
+"""Share of a budget for tensors; ONNX Runtime's allocator holds about a quarter more than them."""
+
+AT_A_TIME = 4
+"""Tensors of the largest size that exist at a time where single layers run."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the caller allows.
+
+    Attributes:
+        batch_size: samples to run at once, at most.
+        memory: bytes that activations may take at a time; 0 for `default_budget`.
+    """
+
+    batch_size: int = GROUP
+    memory: int = 0
+
+    @property
+    def budget(self) -> int:
+        return self.memory or default_budget()
+
+    def halved(self) -> Limits:
+        """For work where results wait in memory beside what runs."""
+        return replace(self, memory=max(1, self.budget // 2))
+
+
+USUAL = Limits()
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How one model runs.
+
+    Attributes:
+        size: samples at once, at most; `GROUP` stands for whole groups.
+        steady: the same where the bits of a model depend on it; it is the same on every machine.
+        runs: at a time.
+        large: whether memory matters: sessions save it, and no results pile up.
+        room: bytes of results that may wait in memory, see `Shelf`.
+        footprint: what one sample takes; of no tensor where that could not be learned.
+        axes: tensor → the axis along which it grows with the samples; see `Footprint`.
+        singly: whether the model takes one sample at a time, whatever its inputs say.
+    """
+
+    size: int = GROUP
+    steady: int = GROUP
+    runs: int = WORKERS
+    large: bool = False
+    room: int = 1 << 30
+    footprint: Footprint = field(default_factory=lambda: Footprint({}))
+    axes: Mapping[str, int | None] = field(default_factory=dict)
+    singly: bool = False
+
+    @property
+    def splits(self) -> bool:
+        """Whether groups run in parts."""
+        return self.size < GROUP
+
+    def of(self, graph: Graph) -> Batching:
+        """For another model of the same tensors, such as a quantized one."""
+        dependent = any(depends_on_batch(graph, node) for node in graph.nodes)
+        return replace(self, size=self.steady) if dependent else self
+
+    def parts(self, feeds: Feeds) -> list[Feeds]:
+        """A group of samples, in the parts that run at once."""
+        if not self.splits:
+            return [feeds]
+        whole, samples = as_feeds(feeds), samples_in(feeds)
+        return [
+            whole.take(range(first, min(first + self.size, samples)))
+            for first in range(0, samples, self.size)
+        ]
+
+    def runtime(self, workers: int, base: Runtime | None = None) -> Runtime:
+        """For one of so many runs side by side.
+
+        Kernels that share one sample among threads sum in another order; of several samples each
+        thread takes its own. So parts of a group have one thread each.
+        """
+        shared = (base or Runtime()).share(workers)
+        return replace(shared, threads=1 if self.splits else shared.threads, lean=self.large)
+
+    def map(
+        self, work: Callable[[Item], Result], items: Iterable[Item], workers: int
+    ) -> Iterator[Result]:
+        """`map_ahead`; where results are large, few are there before they are asked for."""
+        return map_ahead(work, items, workers=workers, ahead=1 if self.large else AHEAD)
+
+
+WHOLE = Batching()
+"""Groups run whole, as many at a time as there are cores: for what is small."""
+
+
+@dataclass(frozen=True)
+class OneSample:
+    """What running one sample of a model tells; it is run when first asked for.
+
+    Attributes:
+        first: gives some samples.
+    """
+
+    model: Model
+    first: Callable[[], Feeds]
+    runtime: Runtime = field(default_factory=Runtime)
+
+    @cached_property
+    def fixed(self) -> int | None:
+        """The number of samples that the model was exported for; None where it takes any."""
+        return find_axes(self.model.inputs, self.model.outputs).fixed
+
+    @cached_property
+    def footprint(self) -> Footprint | None:
+        """What it takes; None where it does not run."""
+        axes = find_axes(self.model.inputs, self.model.outputs).inputs
+        first = all(axis == 0 for axis in axes.values())
+        found = known_footprint(Graph(self.model)) if first else None
+        if found is not None:
+            return found
+        try:
+            return measure_footprint(self.model, self._copies(1), self.runtime)
+        except ModelError:
+            return None
+
+    @cached_property
+    def axes(self) -> Mapping[str, int | None] | None:
+        """See `Batching`; None where the model takes one sample at a time."""
+        try:
+            return measure_axes(self.model, self._copies(1), self._copies(2), self.runtime)
+        except ModelError:
+            return None
+
+    def _copies(self, count: int) -> Feeds:
+        """The first sample, so many times."""
+        return as_feeds(self.first()).take([0] * count)
+
+
+def plan_batching(sample: OneSample, limits: Limits, *, kept: Collection[str] = ()) -> Batching:
+    """How a model runs with the `kept` tensors handed out.
+
+    Where memory is short fewer samples run at once, then fewer batches at a time.
+    """
+    graph, fixed = Graph(sample.model), sample.fixed
+    workers, budget = max(1, min(MOST, sample.runtime.cores)), int(TENSORS * limits.budget)
+    found = sample.footprint
+    if found is None:
+        # It runs in whole groups only, or not at all: whoever runs it will say so.
+        return Batching(room=budget)
+    need = need_of(found, graph, kept)
+    steady = _halved_until(GROUP, lambda size: size * need <= LARGE)
+    asked = min(limits.batch_size, GROUP)
+    size = _halved_until(asked, lambda size: size * workers * need <= budget)
+    if fixed:
+        size = steady = GROUP
+    elif any(depends_on_batch(graph, node) for node in graph.nodes):
+        size = steady
+    axes = sample.axes if min(size, steady) < GROUP else {}
+    if axes is None:
+        size = steady = 1
+    taken = max(1, (fixed or size) * need)
+    runs = max(1, min(workers, budget // taken))
+    large = taken > SMALL
+    return Batching(size, steady, runs, large, budget, found, axes or {}, singly=axes is None)
+
+
+def need_of(found: Footprint, graph: Graph, kept: Collection[str]) -> int:
+    """Bytes of one sample, whether the model runs whole or layer by layer."""
+    largest = max((size for size in found.sizes.values()), default=0)
+    return max(found.peak(graph, kept), AT_A_TIME * largest)
+
+
+def _halved_until(size: int, fits: Callable[[int], bool]) -> int:
+    while size > 1 and not fits(size):
+        size //= 2
+    return size
