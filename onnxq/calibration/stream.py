@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from threading import Lock
@@ -14,13 +13,14 @@ from onnxq.calibration import compiled
 from onnxq.calibration.accumulate import Accumulator
 from onnxq.calibration.checkpoint import Checkpoint, Cursor
 from onnxq.calibration.counter import Counter
+from onnxq.calibration.parts import Part, parts_of, spans_of
 from onnxq.calibration.passes import groups_within, with_group
 from onnxq.calibration.statistics import Calibration, Provenance, TensorStatistics, join_notes
 from onnxq.calibration.thinning import step_of
 from onnxq.data.ahead import map_ahead
 from onnxq.data.batching import GROUP, USUAL, Batching, Limits, OneSample, plan_batching
-from onnxq.data.gather import is_held_out, run_batch
-from onnxq.data.source import Array, Batch, DataSource, fixed_batch, samples_in, span_of
+from onnxq.data.gather import run_batch
+from onnxq.data.source import Array, Batch, DataSource, fixed_batch, samples_in
 from onnxq.errors import DataError
 from onnxq.model.blocked import Observed, open_observer
 from onnxq.model.graph import Graph
@@ -125,11 +125,11 @@ def calibrate(
     with progress.track("calibrate", total and total * len(groups)) as advance:
         advance(cursor.passes * (total or 0) + cursor.spans * GROUP)
         for number in range(cursor.passes, len(groups)):
-            spans = _spans(model, source, request, cursor.spans)
+            spans = spans_of(model, source, request.shard, cursor.spans)
             count = _count(model, request, batching, groups[number], counter, workers)
             for first in spans:
                 some = _before_due(first, spans, checkpoint)
-                parts = _parts(some, model, request, batching)
+                parts = parts_of(some, model, request.hold_out, batching)
                 for part, alone in map_ahead(count, parts, workers=workers, ahead=1):
                     singly |= alone
                     seen = len(part) if number == 0 and not part.held_out else 0
@@ -144,49 +144,6 @@ def calibrate(
     if batching.large:
         hand_back()
     return found(counter.finish())
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Samples that run at once.
-
-    Attributes:
-        samples: how many.
-        feeds: let go of once they were counted.
-        held_out: whether they are left out.
-        start: index of the first one.
-        half: 0 or 1, whichever half of the data they belong to.
-        is_first: whether they begin a batch.
-        is_last: whether they end a span.
-    """
-
-    samples: int
-    feeds: Mapping[str, Array]
-    start: int
-    half: int
-    held_out: bool
-    is_first: bool
-    is_last: bool
-
-    def __len__(self) -> int:
-        return self.samples
-
-
-def _parts(
-    spans: Iterable[Sequence[Batch]], model: Model, request: Request, batching: Batching
-) -> Iterator[_Part]:
-    for span in spans:
-        for batch in span:
-            number = span_of(batch, model.inputs, GROUP)
-            held_out = is_held_out(number, request.hold_out)
-            start, ends = batch.start, batch is span[-1]
-            parts = [batch.feeds] if held_out else batching.parts(batch.feeds)
-            for index, feeds in enumerate(parts):
-                yield _Part(
-                    samples_in(feeds), feeds, start, number % 2, held_out, index == 0,
-                    ends and index == len(parts) - 1,
-                )  # fmt: skip
-                start += samples_in(feeds)
 
 
 def _workers(source: DataSource, request: Request, batching: Batching) -> int:
@@ -204,7 +161,7 @@ def _count(
     group: Sequence[str],
     counter: Counter,
     workers: int,
-) -> Callable[[_Part], tuple[_Part, bool]]:
+) -> Callable[[Part], tuple[Part, bool]]:
     """How to run and count samples in one pass; several threads may do so.
 
     The function returns what it was given, and whether the samples had to run one by one.
@@ -223,7 +180,7 @@ def _count(
         with turn:
             return observer.run(feeds)
 
-    def count(part: _Part) -> tuple[_Part, bool]:
+    def count(part: Part) -> tuple[Part, bool]:
         singly, start = False, part.start
         for feeds, values in () if part.held_out else run_batch(run, part.feeds):
             singly |= feeds is not part.feeds
@@ -284,16 +241,6 @@ def _first(source: DataSource) -> Mapping[str, Array]:
     for batch in source.batches(GROUP):
         return batch.feeds
     raise DataError(f"{source.spec}: no samples")
-
-
-def _spans(
-    model: Model, source: DataSource, request: Request, done: int
-) -> Iterator[Sequence[Batch]]:
-    """The batches of each span of the shard, after the `done` first ones."""
-    index, count = request.shard
-    batches = source.batches(GROUP, first=index - 1 + done * count, step=count)
-    for _, span in itertools.groupby(batches, lambda batch: span_of(batch, model.inputs, GROUP)):
-        yield list(span)
 
 
 def _before_due(
