@@ -19,8 +19,8 @@ ROW = 2048
 bin, which many values should share."""
 
 PASSING = 1 << 20
-"""Codes of one batch that are counted at once and let go: room for all tensors' would be half as
-large as their values."""
+"""Elements of a sample, or codes of a batch, beyond which nothing as large is kept for each tensor:
+codes are counted at once and extremes brought down to the channels."""
 
 LARGEST = (1 << 32) - 1
 """Values a channel can have while its counts are 32 bits wide."""
@@ -173,6 +173,9 @@ class Accumulator:
             np.minimum(self._low[here], low, out=self._low[here])
             np.maximum(self._high[here], high, out=self._high[here])
             half[0], half[1] = min(half[0], least), max(half[1], most)
+        if rows.shape[1] > PASSING:
+            self._settle()
+            self._sides, self._low, self._high = (), self._low[:0].copy(), self._high[:0].copy()
         return all_finite
 
     def _settle(self) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,6 +15,7 @@ from onnxq.calibration.accumulate import Accumulator
 from onnxq.calibration.checkpoint import Checkpoint, Cursor
 from onnxq.calibration.counter import Counter
 from onnxq.calibration.not_finite import harm
+from onnxq.calibration.parts import Part, parts_of, spans_of
 from onnxq.calibration.passes import groups_within, with_group
 from onnxq.calibration.statistics import Calibration, Provenance, TensorStatistics, join_notes
 from onnxq.calibration.thinning import step_of
@@ -23,8 +23,8 @@ from onnxq.data.ahead import map_ahead
 from onnxq.data.batching import Array, samples_in
 from onnxq.data.budget import GROUP, USUAL, Batching, Limits, OneSample, plan_batching
 from onnxq.data.fitted import REFUSES_BATCHES
-from onnxq.data.gather import is_held_out, run_batch
-from onnxq.data.source import Batch, DataSource, span_of
+from onnxq.data.gather import run_batch
+from onnxq.data.source import Batch, DataSource
 from onnxq.errors import DataError
 from onnxq.model.blocked import Observed, open_observer
 from onnxq.model.graph import Graph
@@ -130,11 +130,11 @@ def calibrate(
     with progress.track("calibrate", total and total * len(groups)) as advance:
         advance(cursor.passes * (total or 0) + cursor.spans * GROUP)
         for number in range(cursor.passes, len(groups)):
-            spans = _spans(source, request, cursor.spans)
+            spans = spans_of(source, request.shard, cursor.spans)
             count = _count(model, request, batching, groups[number], counter, workers)
             for first in spans:
                 some = _before_due(first, spans, checkpoint)
-                parts = _parts(some, request, batching)
+                parts = parts_of(some, request.hold_out, batching)
                 for part, alone in map_ahead(count, parts, workers=workers, ahead=1):
                     singly |= alone
                     seen = len(part) if number == 0 and not part.held_out else 0
@@ -155,49 +155,6 @@ def _no_harm(_tensor: str, _kind: str) -> None:
     """What NaN and Inf spoil where they are allowed."""
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Samples that run at once.
-
-    Attributes:
-        samples: how many.
-        feeds: let go of once they were counted.
-        held_out: whether they are left out.
-        start: index of the first one.
-        half: 0 or 1, whichever half of the data they belong to.
-        is_first: whether they begin a batch.
-        is_last: whether they end a span.
-    """
-
-    samples: int
-    feeds: Mapping[str, Array]
-    start: int
-    half: int
-    held_out: bool
-    is_first: bool
-    is_last: bool
-
-    def __len__(self) -> int:
-        return self.samples
-
-
-def _parts(
-    spans: Iterable[Sequence[Batch]], request: Request, batching: Batching
-) -> Iterator[_Part]:
-    for span in spans:
-        for batch in span:
-            number = span_of(batch, GROUP)
-            held_out = is_held_out(number, request.hold_out)
-            start, ends = batch.start, batch is span[-1]
-            parts = [batch.feeds] if held_out else batching.parts(batch.feeds)
-            for index, feeds in enumerate(parts):
-                yield _Part(
-                    samples_in(feeds), feeds, start, number % 2, held_out, index == 0,
-                    ends and index == len(parts) - 1,
-                )  # fmt: skip
-                start += samples_in(feeds)
-
-
 def _workers(source: DataSource, request: Request, batching: Batching) -> int:
     """How many batches run at a time."""
     if source.count is None:
@@ -213,7 +170,7 @@ def _count(
     group: Sequence[str],
     counter: Counter,
     workers: int,
-) -> Callable[[_Part], tuple[_Part, bool]]:
+) -> Callable[[Part], tuple[Part, bool]]:
     """How to run and count samples in one pass; several threads may do so.
 
     The function returns what it was given, and whether the samples had to run one by one.
@@ -232,7 +189,7 @@ def _count(
         with turn:
             return observer.run(feeds)
 
-    def count(part: _Part) -> tuple[_Part, bool]:
+    def count(part: Part) -> tuple[Part, bool]:
         singly, start = False, part.start
         for feeds, values in () if part.held_out else run_batch(run, part.feeds):
             singly |= feeds is not part.feeds
@@ -294,14 +251,6 @@ def _first(source: DataSource) -> Mapping[str, Array]:
     for batch in source.batches(GROUP):
         return batch.feeds
     raise DataError(f"{source.spec}: no samples")
-
-
-def _spans(source: DataSource, request: Request, done: int) -> Iterator[Sequence[Batch]]:
-    """The batches of each span of the shard, after the `done` first ones."""
-    index, count = request.shard
-    batches = source.batches(GROUP, first=index - 1 + done * count, step=count)
-    for _, span in itertools.groupby(batches, lambda batch: span_of(batch, GROUP)):
-        yield list(span)
 
 
 def _before_due(

@@ -26,7 +26,8 @@ from onnx import ModelProto, NodeProto
 from onnxq.errors import ModelError
 from onnxq.model import external
 from onnxq.model.graph import names_in_subgraphs
-from onnxq.model.session import Runtime, run, run_in_place, with_graph
+from onnxq.model.in_place import run_in_place
+from onnxq.model.session import Runtime, run, with_graph
 
 if TYPE_CHECKING:
     import onnxruntime as ort

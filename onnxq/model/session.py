@@ -247,50 +247,12 @@ def run(
             return _run_as_ort_values(session, names, arrays)
         result: list[Array] = session.run(names, arrays)
     except Exception as error:  # noqa: BLE001
-        raise _failure(error) from None
+        raise failure_of(error) from None
     return result
 
 
-def run_in_place(
-    session: ort.InferenceSession, names: Sequence[str], feeds: Mapping[str, Array]
-) -> list[Array]:
-    """`run`, but float32 results are the memory that ONNX Runtime wrote them to, not copies.
-
-    For large results this is a third faster and takes half the memory. CPU only.
-    """
-    import onnxruntime as ort
-
-    if any(np.asarray(values).dtype.kind not in "fiub" for values in feeds.values()):
-        return run(session, names, feeds)
-    try:
-        given = {
-            name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values))
-            for name, values in feeds.items()
-        }
-        found = session.run_with_ort_values(names, given)
-        return [_view(value) for value in found]
-    except Exception as error:  # noqa: BLE001
-        raise _failure(error) from None
-
-
-class _Memory:
-    """Lends the memory of an OrtValue to numpy, and keeps it as long as an array looks at it."""
-
-    def __init__(self, value: ort.OrtValue) -> None:
-        self._value = value
-        self.__array_interface__ = {
-            "version": 3, "typestr": np.dtype(np.float32).str, "shape": tuple(value.shape()),
-            "data": (value.data_ptr(), False),
-        }  # fmt: skip
-
-
-def _view(value: ort.OrtValue) -> Array:
-    if value.data_type() != "tensor(float)" or 0 in value.shape():
-        return np.asarray(value.numpy())
-    return np.asarray(_Memory(value))
-
-
-def _failure(error: Exception) -> OnnxqError:
+def failure_of(error: Exception) -> OnnxqError:
+    """What ONNX Runtime's exception at a run means."""
     if _is_exhausted(error):
         return ResourceError(NO_MEMORY)
     return ModelError(f"the model failed to run: {_reason(error)}")

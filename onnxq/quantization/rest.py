@@ -14,9 +14,10 @@ from onnxq.errors import UsageError
 from onnxq.formats.scheme import Scheme
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
+from onnxq.model.in_place import run_in_place
 from onnxq.model.model import Model
 from onnxq.model.narrow import Narrowing, narrow
-from onnxq.model.session import open_session, run_in_place, with_outputs
+from onnxq.model.session import open_session, with_outputs
 from onnxq.targets import Target
 
 Feeds = Mapping[str, NDArray[Any]]

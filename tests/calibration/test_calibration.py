@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 from onnxq.api import calibrate
-from onnxq.calibration import files
+from onnxq.calibration import compiled, files
+from onnxq.calibration.accumulate import Accumulator
 from onnxq.calibration.merge import merge
 from onnxq.errors import DataError
 
@@ -197,3 +199,27 @@ def test_another_version_is_refused(calibration, tmp_path, field, value):
             archive.writestr(name, content)
     with pytest.raises(DataError, match="written by another onnxq"):
         files.load(path)
+
+
+# --- memory ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loops", [None, compiled.loops()])
+def test_large_maps_leave_nothing_as_large_behind(loops):
+    maps = [
+        np.random.default_rng(seed).standard_normal((2, 3, 700, 800)).astype(np.float32)
+        for seed in (0, 1)
+    ]
+    found = Accumulator(1, loops=loops)
+    found.add(maps[0], half=0)
+    tracemalloc.start()
+    found.add(maps[1], half=1)
+    left, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert left < maps[0].nbytes / 50
+    statistics = found.finish()
+    both = np.concatenate(maps)
+    assert statistics.count == both.size
+    assert np.array_equal(statistics.minimum, both.min((0, 2, 3)))
+    assert np.array_equal(statistics.maximum, both.max((0, 2, 3)))
+    assert statistics.halves.tolist() == [[part.min(), part.max()] for part in maps]

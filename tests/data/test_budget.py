@@ -74,7 +74,7 @@ def test_where_bits_depend_on_the_batch_the_model_alone_decides():
     side = int(np.sqrt(LARGE / 2.5 / (4 * 3 * 4)))
     x = b.input(3, side, side)
     large = b.model(b.op("ReduceMean", x, axes=[2, 3], keepdims=0, shape=(3,)))
-    sizes = {planned(large, memory, fed=(3, 2, 2)).size for memory in (1, PLENTY)}
+    sizes = {planned(large, memory).size for memory in (1, PLENTY)}
     assert sizes == {2}
 
 

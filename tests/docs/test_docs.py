@@ -206,7 +206,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where examples run: model.onnx, images/ of four classes, data.npz with labels."""
     generator = np.random.default_rng(0)
     onnx.save(tiny_model(), tmp_path / "model.onnx")
-    for number in range(16):
+    for number in range(24):
         target = tmp_path / "images" / f"{number % 4}_class"
         target.mkdir(parents=True, exist_ok=True)
         pixels = generator.integers(0, 256, (8, 8, 3)).astype(np.uint8)
@@ -262,8 +262,7 @@ def workplace(folder: Path) -> Path:
     shutil.copytree("images", "test")
     data = ("model.onnx", "--data", "images/", *STAND_INS["--preprocess imagenet"].split())
     for number in (1, 2, 3):
-        invoke("calibrate", *data, "--batch-size", "2", "--shard", f"{number}/3", "-o",
-               f"part-{number}.calib")  # fmt: skip
+        invoke("calibrate", *data, "--shard", f"{number}/3", "-o", f"part-{number}.calib")
     invoke("calibrate", *data, "-o", "model.calib")
     for target, name in (("gpu", "model.int8.onnx"), ("cpu", "model.cpu.onnx")):
         invoke("quantize", *data, "--target", target, "-o", name)
