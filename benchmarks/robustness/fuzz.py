@@ -273,8 +273,8 @@ def write_inputs(folder: Path) -> None:
     )  # fmt: skip
     opsets = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), folder / "m.onnx")
-    np.savez(folder / "x.npz", x=generator.standard_normal((4, 3, 4, 4)).astype(np.float32),
-             labels=np.arange(4) % 2)  # fmt: skip
+    np.savez(folder / "x.npz", x=generator.standard_normal((12, 3, 4, 4)).astype(np.float32),
+             labels=np.arange(12) % 2)  # fmt: skip
     (folder / "images").mkdir()
     pixels = generator.integers(0, 256, (4, 4, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(folder / "images" / "a.png")

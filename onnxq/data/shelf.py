@@ -180,7 +180,7 @@ class Values(Sequence[Array]):
             self._held += array.nbytes
 
     def _write(self, offset: int, array: Array) -> None:
-        content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        content = np.ascontiguousarray(array).reshape(-1).view(np.ubyte).data
         try:
             with self._lock:
                 if self._file is None:
@@ -198,7 +198,7 @@ class Values(Sequence[Array]):
 
     def _read(self, item: _Filed, first: int, stop: int) -> Array:
         array = np.empty((stop - first, *item.shape[1:]), item.dtype)
-        left = array.reshape(-1).view(np.uint8).data
+        left = array.reshape(-1).view(np.ubyte).data
         with self._lock:
             if self._file is not None:
                 self._file.seek(item.offset + first * item.row)
