@@ -8,6 +8,7 @@ from onnxq.commands.inputs import as_calibration, as_source, require_same_prepro
 from onnxq.commands.keep_in_float import keep_in_float
 from onnxq.data.source import DataSource
 from onnxq.equalization.observed import tensors_to_observe
+from onnxq.model.already import require_float
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model, with_metadata
 from onnxq.model.narrow import OPSET as HALF_OPSET
@@ -36,6 +37,7 @@ def quantize(
     model: Model, options: QuantizeOptions, progress: Progress
 ) -> tuple[Model, QuantizationResult]:
     """Turn a float model into a QDQ model; see `onnxq.api.quantize`."""
+    require_float(model)
     target, chosen = target_named(options.target), stage_options(options)
     scheme = target.scheme(chosen.scheme)
     if chosen.half:

@@ -104,6 +104,36 @@ def test_quantized_model_of_another_interface(case: Case):
     refused(result, MODEL, "other.onnx", "tiny.onnx")
 
 
+# --- models that are quantized already ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["quantize", "equalize", "calibrate"])
+def test_a_quantized_model_is_not_quantized_again(quantized: Case, command: str):
+    before = quantized.files()
+    result = run(command, quantized.out, "--data", quantized.data, "-o", quantized.folder / "again")
+    graph = onnx.load(quantized.out).graph
+    for name in ("QuantizeLinear", "DequantizeLinear"):
+        number = sum(node.op_type == name for node in graph.node)
+        refused(result, MODEL, "out.onnx", "quantized already", f"{number} {name}")
+    assert quantized.files() == before
+
+
+def test_so_is_one_with_integer_operators(case: Case):
+    node = onnx.helper.make_node
+    model = network()
+    model.graph.node.append(node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"], "dynamic"))
+    onnx.save(model, case.model)
+    refused(quantize(case), MODEL, "tiny.onnx", "quantized already, it has 1 DynamicQuantizeLinear")
+
+
+def test_float_and_quantized_swapped(quantized: Case):
+    swapped = run("validate", quantized.out, quantized.model, "--data", quantized.data)
+    refused(swapped, MODEL, "out.onnx", "is quantized", "tiny.onnx", "is float", "swapped")
+    both = run("validate", quantized.out, quantized.out, "--data", quantized.data)
+    refused(both, MODEL, "out.onnx", "is quantized", "name the float model first")
+    assert run("validate", quantized.model, quantized.model, "--data", quantized.data).code == 0
+
+
 # --- data ------------------------------------------------------------------------------------
 
 
