@@ -134,6 +134,38 @@ def test_float_and_quantized_swapped(quantized: Case):
     assert run("validate", quantized.model, quantized.model, "--data", quantized.data).code == 0
 
 
+def forest() -> onnx.ModelProto:
+    """One tree of one node, which reads what a Relu computes."""
+    node, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    tree = node(
+        "TreeEnsembleRegressor", ["r"], ["y"], name="trees", domain="ai.onnx.ml", n_targets=1,
+        nodes_treeids=[0, 0, 0], nodes_nodeids=[0, 1, 2], nodes_featureids=[0, 0, 0],
+        nodes_values=[0.5, 0.0, 0.0], nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"],
+        nodes_truenodeids=[1, 0, 0], nodes_falsenodeids=[2, 0, 0], target_treeids=[0, 0],
+        target_nodeids=[1, 2], target_ids=[0, 0], target_weights=[1.0, 2.0],
+    )  # fmt: skip
+    kind = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [node("Relu", ["x"], ["r"], "relu"), tree], "forest",
+        [info("x", kind, [None, 8])], [info("y", kind, [None, 1])],
+    )  # fmt: skip
+    opsets = [onnx.helper.make_opsetid("ai.onnx.ml", 1), onnx.helper.make_opsetid("", 17)]
+    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+@pytest.mark.parametrize("target", ["gpu", "cpu"])
+def test_a_model_with_nothing_to_quantize(case: Case, target: str):
+    onnx.save(forest(), case.model)
+    np.savez(case.data, x=np.random.default_rng(0).standard_normal((80, 8)).astype(np.float32))
+    words = ("tiny.onnx", "no node becomes quantized", "TreeEnsembleRegressor", "--allow-none")
+    refused(quantize(case, "--target", target), MODEL, *words)
+    dry = quantize(case, "--target", target, "--dry-run")
+    assert (dry.code, "trees" in dry.out) == (0, True)
+    options = ("--data", case.data, "-o", case.out, "--target", target, "--allow-none")
+    assert run("quantize", case.model, *options).code == 0
+    assert case.out.exists()
+
+
 # --- data ------------------------------------------------------------------------------------
 
 
