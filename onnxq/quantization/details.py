@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 METADATA_KEY = "onnxq.quantization"
 
 SQNR = "quantized_sqnr_db"
-"""Key of the SQNR on samples held out when the model was made."""
+"""Key of the SQNR when the model was made, on the samples that `MEASURED_ON` tells of."""
+
+MEASURED_ON = "measured_on"
 
 _RENAMED: Mapping[str, str] = MappingProxyType({"int8_sqnr_db": SQNR})
 """Keys of records of version 1 → what they are called today."""
@@ -132,6 +134,7 @@ def details_json(
         "centered_activations": len(result.centering.shifts) if result.centering else 0,
         "not_centered": result.centering.refused if result.centering else {},
         SQNR: result.quantized_sqnr,
+        MEASURED_ON: result.measured_on,
         "weights_rounded_adaptively": sum(record.adaptive for record in result.roundings),
         "biases_corrected": sum(record.accepted for record in result.corrections),
         "search": result.search,

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from onnxq.quantization.search import Criterion, Search, Step
 
 
+FEW = "uncertain, with too few samples to hold any out: others may do worse"
+"""Said of an estimate on samples that the model was made with."""
+
+
 def summary(result: QuantizationResult) -> Iterator[str]:
     """The lines every reader needs."""
     plan = result.plan
@@ -43,7 +47,7 @@ def summary(result: QuantizationResult) -> Iterator[str]:
     if result.centering is not None:
         yield equalization_report.centering_summary(result.centering)
     if math.isfinite(result.float_sqnr):
-        yield f"float model: changed by {-result.float_sqnr:.1f} dB on held-out samples"
+        yield f"float model: changed by {-result.float_sqnr:.1f} dB on {_samples(result)}"
     if result.roundings:
         adaptive = sum(record.adaptive for record in result.roundings)
         layers = count(len(result.roundings), "layer")
@@ -62,9 +66,20 @@ def summary(result: QuantizationResult) -> Iterator[str]:
         several = part is not None and sum(len(each.parts) for each in result.closeness) > 1
         where = f" in {part.label}" if part is not None and several else ""
         sqnr = f"{result.quantized_sqnr:.1f} dB SQNR"
-        yield f"quantized against float: {sqnr} on held-out samples{where}"
+        few = result.measured_on is not None and not result.measured_on.held_out
+        doubt = f"; {FEW}" if few else ""
+        yield f"quantized against float: {sqnr} on {_samples(result)}{where}{doubt}"
     if result.search is not None:
         yield search_text(result.search)
+
+
+def _samples(result: QuantizationResult) -> str:
+    """What the estimates rest on."""
+    measured = result.measured_on
+    if measured is None or measured.held_out:
+        return "held-out samples"
+    number = count(measured.samples, "sample")
+    return f"the {number} it was made with"
 
 
 def search_text(search: Search) -> str:
@@ -174,6 +189,7 @@ def document(
         "relu6_reason": result.relu6_reason,
         "float_sqnr_db": result.float_sqnr,
         "quantized_sqnr_db": result.quantized_sqnr,
+        "measured_on": result.measured_on,
         "outputs": [output_document(each) for each in result.closeness],
         "roundings": result.roundings,
         "bias_corrections": result.corrections,

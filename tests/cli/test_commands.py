@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +198,20 @@ def test_quantize_from_a_calibration_file(calibrated: Case):
     assert document["quantized_sqnr_db"] == "nan"
     assert document["bias_corrections"] == []
     assert calibrated.out.is_file()
+
+
+@pytest.mark.parametrize(("samples", "held_out"), [(30, False), (1, False), (64, True)])
+def test_few_samples_give_an_uncertain_estimate(case: Case, samples: int, held_out: bool):
+    x = np.random.default_rng(0).standard_normal((samples, 3, 8, 8)).astype(np.float32)
+    np.savez(case.data, x=x)
+    arguments = ("quantize", case.model, "--data", case.data, "-o", case.out)
+    said = run(*arguments).out
+    assert re.search(r"quantized against float: \d+\.\d dB SQNR on ", said)
+    assert ("uncertain" not in said) == held_out
+    document = run(*arguments, "--json").json
+    assert document["measured_on"] == {"samples": 8 if held_out else samples, "held_out": held_out}
+    assert 10 < document["quantized_sqnr_db"] < 60
+    assert run("inspect", case.out, "--json").json["record"]["measured_on"]
 
 
 @pytest.mark.parametrize(
@@ -460,7 +475,7 @@ KEYS = {
     "equalize": "model output normalization calibration_samples options classes clips barriers "
     "expected_gain_db proof kernels_added rolled_back absorption change",
     "quantize": "model output target scheme formats options normalization equalization absorption relu6_reason "
-    "float_sqnr_db quantized_sqnr_db outputs roundings bias_corrections search float16 nodes",
+    "float_sqnr_db quantized_sqnr_db measured_on outputs roundings bias_corrections search float16 nodes",
     "emulate": "model output samples note outputs layers on_quantized_values float_nodes agreement",
     "validate": "passed samples note rows gates layers",
     "inspect": "model opset size_bytes inputs outputs is_quantized target quantized_layers "
