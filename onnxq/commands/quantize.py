@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import observe
+from onnxq.commands.costliest import costliest
 from onnxq.commands.inputs import as_calibration, as_source, require_same_preprocessing
 from onnxq.commands.keep_in_float import keep_in_float
 from onnxq.data.source import DataSource
@@ -99,6 +101,7 @@ def quantize(
         if made[1].search is not None and made[1].search.passed and not options.allow_none:
             _require_quantized(model, made[1])
     quantized, result = made
+    result = replace(result, costliest=costliest(request, quantized, result, source))
     entry = details_json(result, calibration, options.settings())
     return with_metadata(result.prepared.recorded_in(quantized), {METADATA_KEY: entry}), result
 

@@ -31,13 +31,17 @@ from onnxq.quantization.planning import plan_quantization
 from onnxq.quantization.rest import narrow_rest
 from onnxq.quantization.rounding import Rounding
 from onnxq.quantization.samples import MeasuredOn, Samples
-from onnxq.quantization.search import Search
+from onnxq.quantization.search import Candidate, Search
 from onnxq.quantization.sequential import SettledLayers, settle_layers
 from onnxq.shown import Shown
 from onnxq.targets import Target
 
 TIE_MARGIN = 15.0
 """A tied Clip is used only if the float change is this many dB below the quantization noise."""
+
+
+LOW_SQNR = 20.0
+"""dB below which a quantized model is hardly of use: the error is a tenth of the outputs."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,6 +58,8 @@ class QuantizationResult(Shown):
         closeness: the same, each output; () where not measured.
         measured_on: the samples of both: held out, or where they are few those that the model was
             made with; None where not measured.
+        costliest: the layers with the largest shares of the error, where `quantized_sqnr` is below
+            `LOW_SQNR`; () where it is not, or they are not known.
         plan: every node and tensor.
         corrections: what bias correction did to each layer.
         roundings: what adaptive rounding did to each layer.
@@ -72,6 +78,7 @@ class QuantizationResult(Shown):
     search: Search | None = None
     narrowing: Narrowing | None = None
     measured_on: MeasuredOn | None = None
+    costliest: tuple[Candidate, ...] = ()
     closeness: tuple[OutputCloseness, ...] = ()
 
     @property

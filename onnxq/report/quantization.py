@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from onnxq.closeness import worst
 from onnxq.model.status import Float, Quantized
 from onnxq.quantization.plan import QuantizationPlan
+from onnxq.quantization.quantize import LOW_SQNR
 from onnxq.report import equalization as equalization_report
 from onnxq.report import normalization as normalization_report
 from onnxq.report.outputs import output_document
@@ -61,16 +62,33 @@ def summary(result: QuantizationResult) -> Iterator[str]:
             f"float remainder: {count(result.narrowing.nodes, 'node')} in float16, "
             f"{kept:,} kept in float32"
         )
-    if not math.isnan(result.quantized_sqnr):
-        part = worst(result.closeness, lambda each: each.sqnr)
-        several = part is not None and sum(len(each.parts) for each in result.closeness) > 1
-        where = f" in {part.label}" if part is not None and several else ""
-        sqnr = f"{result.quantized_sqnr:.1f} dB SQNR"
-        few = result.measured_on is not None and not result.measured_on.held_out
-        doubt = f"; {FEW}" if few else ""
-        yield f"quantized against float: {sqnr} on {_samples(result)}{where}{doubt}"
+    yield from verdict(result)
     if result.search is not None:
         yield search_text(result.search)
+
+
+def verdict(result: QuantizationResult) -> Iterator[str]:
+    """How close the model came out, and where the error is if it did not."""
+    if math.isnan(result.quantized_sqnr):
+        return
+    part = worst(result.closeness, lambda each: each.sqnr)
+    several = part is not None and sum(len(each.parts) for each in result.closeness) > 1
+    where = f" in {part.label}" if part is not None and several else ""
+    sqnr = f"{result.quantized_sqnr:.1f} dB SQNR"
+    few = result.measured_on is not None and not result.measured_on.held_out
+    doubt = f"; {FEW}" if few else ""
+    yield f"quantized against float: {sqnr} on {_samples(result)}{where}{doubt}"
+    if result.quantized_sqnr < LOW_SQNR:
+        yield low_text(result)
+
+
+def low_text(result: QuantizationResult) -> str:
+    """Says of a result that is hardly of use that it is, and where that comes from."""
+    says = f"this is less than {LOW_SQNR:.0f} dB"
+    if not result.costliest:
+        return f"{says}; onnxq validate --layers ranks the layers by what they cost"
+    named = ", ".join(f"{each.node} ({each.share:.0f} %)" for each in result.costliest)
+    return f"{says}; these cost most of all layers: {named}; --exclude keeps layers in float"
 
 
 def _samples(result: QuantizationResult) -> str:
@@ -190,6 +208,7 @@ def document(
         "float_sqnr_db": result.float_sqnr,
         "quantized_sqnr_db": result.quantized_sqnr,
         "measured_on": result.measured_on,
+        "costliest": result.costliest,
         "outputs": [output_document(each) for each in result.closeness],
         "roundings": result.roundings,
         "bias_corrections": result.corrections,

@@ -5,6 +5,7 @@ import io
 import itertools
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ import pytest
 from cli_case import Case, Run, network, run
 from onnx import numpy_helper
 from onnxq.cli import machine
+from onnxq.errors import ModelError
 from onnxq.model.cuda import libraries
 from onnxq.records import VERSIONS
 from onnxq.validation.execute import runner
@@ -198,6 +200,33 @@ def test_quantize_from_a_calibration_file(calibrated: Case):
     assert document["quantized_sqnr_db"] == "nan"
     assert document["bias_corrections"] == []
     assert calibrated.out.is_file()
+
+
+@pytest.mark.parametrize("finds", [True, False])
+def test_a_result_that_is_hardly_of_use_is_said_to_be(case: Case, monkeypatch, finds: bool):
+    generator = np.random.default_rng(0)
+    x, w, v = (generator.standard_normal(n).astype(np.float32) for n in ((80, 4), (4, 3), (3, 3)))
+    x[:, 0] *= 1000  # one step is more than all there is in the other channels, which alone matter
+    w[0] = 0
+    np.savez(case.data, x=x)
+    node, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    kind = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [node("MatMul", ["x", "w"], ["a"], "coarse"), node("MatMul", ["a", "v"], ["y"], "fine")],
+        "g", [info("x", kind, ["N", 4])], [info("y", kind, ["N", 3])],
+        [numpy_helper.from_array(w, "w"), numpy_helper.from_array(v, "v")],
+    )  # fmt: skip
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), case.model)
+    if not finds:
+        refuse = Mock(side_effect=ModelError("no layer can be measured"))
+        monkeypatch.setattr("onnxq.commands.costliest.measure_layers", refuse)
+    options = ("--ranges", "minmax", "--no-equalize")
+    result = run("quantize", case.model, "--data", case.data, "-o", case.out, *options)
+    (line,) = [line for line in result.out.splitlines() if "less than 20 dB" in line]
+    assert ("layers: coarse (" in line) == finds
+    assert ("validate --layers" in line) != finds
+    assert case.out.exists()
 
 
 @pytest.mark.parametrize(("samples", "held_out"), [(30, False), (1, False), (64, True)])
@@ -475,7 +504,7 @@ KEYS = {
     "equalize": "model output normalization calibration_samples options classes clips barriers "
     "expected_gain_db proof kernels_added rolled_back absorption change",
     "quantize": "model output target scheme formats options normalization equalization absorption relu6_reason "
-    "float_sqnr_db quantized_sqnr_db measured_on outputs roundings bias_corrections search float16 nodes",
+    "float_sqnr_db quantized_sqnr_db measured_on costliest outputs roundings bias_corrections search float16 nodes",
     "emulate": "model output samples note outputs layers on_quantized_values float_nodes agreement",
     "validate": "passed samples note rows gates layers",
     "inspect": "model opset size_bytes inputs outputs is_quantized target quantized_layers "
