@@ -569,9 +569,32 @@ def test_inspect_a_float_model(case: Case):
     document = run("inspect", case.model, "--json").json
     assert document["is_quantized"] is False
     assert document["learnables"] == []
-    assert {node["node"] for node in document["float_nodes"]} == {
-        "conv1", "depthwise", "project", "classifier",
-    }  # fmt: skip
+    reasons = {node["node"]: node["reason"] for node in document["float_nodes"]}
+    assert list(reasons) == [node.name for node in network().graph.node]
+    assert reasons["conv1"] == "its weight is float"
+    assert reasons["add"] == "Add has no weight"
+
+
+def test_inspect_names_nodes_as_quantize_does(case: Case):
+    model = network()
+    for node in model.graph.node:
+        node.name = "twice" if node.op_type == "Clip" else ""
+    onnx.save(model, case.model)
+    shown = [row["node"] for row in run("inspect", case.model, "--json").json["float_nodes"]]
+    assert len(set(shown)) == len(model.graph.node)
+    assert {"Conv_c1", "twice", "Clip_r2"} < set(shown)
+    options = ("--data", case.data, "--no-equalize", "--dry-run", "--json")
+    plan = run("quantize", case.model, *options).json["nodes"]
+    assert {row["node"] for row in plan} < set(shown)
+    assert "Conv_c1  " in run("inspect", case.model).out
+
+
+def test_a_model_of_dynamic_operators_is_quantized(case: Case):
+    node = onnx.helper.make_node
+    model = network()
+    model.graph.node.append(node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"], "dynamic"))
+    onnx.save(model, case.model)
+    assert run("inspect", case.model, "--json").json["is_quantized"] is True
 
 
 def test_doctor_names_what_matters():

@@ -349,7 +349,7 @@ def _tables(subject: Subject) -> dict[str, Table]:
              for each in subject.classes.barriers],
         ),
     }  # fmt: skip
-    for each in details_report.tables(subject.model, subject.details):
+    for each in details_report.tables(subject.details):
         if each.title != "Quantized layers":
             found[each.title] = replace(each, title="")
     return found
