@@ -153,6 +153,7 @@ def quantize(
 
     Raises:
         DataError: the data do not fit, or the calibration is of another model.
+        ModelError: the model is refused, or no node became quantized without `allow_none`.
         UsageError: a wrong option, neither data nor calibration, or a regular expression that
             matches no node.
     """

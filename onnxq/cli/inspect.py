@@ -58,7 +58,7 @@ def inspect(*, model: Path, show_recipe: bool, chosen: InspectOptions, terminal:
     if not (chosen.lint or chosen.kernels):
         for text in report.summary(loaded, found.details):
             terminal.line(text)
-        for content in report.tables(loaded, found.details):
+        for content in report.tables(found.details):
             terminal.table(content)
     told = {"recipe": found.recipe, "findings": found.findings, "kernels": found.kernels}
     terminal.document("inspect", report.document(loaded, found.details) | told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -46,6 +47,8 @@ def quantize(
     if output is None and not dry_run:
         raise click.UsageError("missing -o OUT.onnx, where the quantized model goes, or --dry-run")
     options.check_output(output, model, chosen.data, chosen.calibration, chosen.validate_data)
+    if dry_run:
+        chosen = replace(chosen, allow_none=True)
     loaded = load(model)
     with terminal.progress.track("quantize", None):
         quantized, result = run(loaded, chosen, terminal.progress)

@@ -11,6 +11,7 @@ from onnxq.commands.inputs import as_source
 from onnxq.data.budget import Limits
 from onnxq.equalization.observed import tensors_to_observe
 from onnxq.errors import UsageError
+from onnxq.model.already import require_float
 from onnxq.model.cuda import refusal_of_cuda
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
@@ -24,6 +25,7 @@ def calibrate(model: Model, options: CalibrateOptions, progress: Progress) -> Ca
     """Collect what every tensor's values look like; see `onnxq.api.calibrate`."""
     if options.resume and options.state is None:
         raise UsageError("resume needs the state of a run", hint="name its file with state")
+    require_float(model)
     source = as_source(
         options.data,
         model,

@@ -18,6 +18,7 @@ from onnxq.equalization.observed import tensors_to_observe
 from onnxq.equalization.prepare import centered_and_proved, scaled
 from onnxq.equalization.prove import Feeds, Proof, proof_feeds
 from onnxq.errors import ModelError
+from onnxq.model.already import require_float
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.normalize import Normalization, normalize
@@ -51,6 +52,7 @@ def equalize(
     model: Model, options: EqualizeOptions, progress: Progress
 ) -> tuple[Model, EqualizationResult]:
     """Scale weights across layers; see `onnxq.api.equalize`."""
+    require_float(model)
     normalized, normalization = normalize(model)
     source = None
     if options.data is not None:

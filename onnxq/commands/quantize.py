@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import observe
 from onnxq.commands.budget import one_sample
+from onnxq.commands.costliest import costliest
 from onnxq.commands.inputs import as_calibration, as_source, require_same_preprocessing
 from onnxq.commands.keep_in_float import keep_in_float
 from onnxq.data.budget import Limits, OneSample, plan_batching
 from onnxq.data.sizes import parse_shapes
 from onnxq.data.source import DataSource
 from onnxq.equalization.observed import tensors_to_observe
+from onnxq.errors import ModelError
+from onnxq.model.already import require_float
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model, with_metadata
 from onnxq.model.narrow import OPSET as HALF_OPSET
 from onnxq.model.normalize import normalize
+from onnxq.model.operators import is_weighted, operator_of
+from onnxq.model.status import Float, Quantized
 from onnxq.options.quantize import (
     FloatRest,
     QuantizeOptions,
@@ -39,6 +47,7 @@ def quantize(
     model: Model, options: QuantizeOptions, progress: Progress
 ) -> tuple[Model, QuantizationResult]:
     """Turn a float model into a QDQ model; see `onnxq.api.quantize`."""
+    require_float(model)
     target, chosen = target_named(options.target), stage_options(options)
     scheme = target.scheme(chosen.scheme)
     if chosen.half:
@@ -81,6 +90,8 @@ def quantize(
         batching=plan_batching(sample, limits.halved()),
     )
     made = stage.quantize(request)
+    if not options.allow_none:
+        _require_quantized(model, made[1])
     if options.max_drop is not None:
         checked = as_source(
             options.validate_data,
@@ -93,9 +104,37 @@ def quantize(
         require_same_preprocessing(preprocessing, checked, "the calibration")
         bounds = Bounds(options.max_trials, options.max_minutes)
         made = keep_in_float(model, request, made, checked, options.max_drop, bounds)
+        if made[1].search is not None and made[1].search.passed and not options.allow_none:
+            _require_quantized(model, made[1])
     quantized, result = made
+    result = replace(result, costliest=costliest(request, quantized, result, source))
     entry = details_json(result, calibration, options.settings())
     return with_metadata(result.prepared.recorded_in(quantized), {METADATA_KEY: entry}), result
+
+
+def _require_quantized(model: Model, result: QuantizationResult) -> None:
+    """Raise `ModelError` where the plan leaves every node in float.
+
+    The reason that most nodes share is named: of those with a weight if there are any, else of
+    those that are more than an activation in another's kernel.
+    """
+    plan = result.plan
+    if any(isinstance(each, Quantized) for each in plan.nodes.values()):
+        return
+    nodes = Graph(result.prepared.model).nodes
+    weighted = [node for node in nodes if is_weighted(node)]
+    others = [node for node in nodes if (row := operator_of(node)) is None or not row.fuses]
+    refused = [
+        status.reason
+        for node in weighted or others or nodes
+        if isinstance(status := plan.nodes[node.name], Float)
+    ]
+    (reason, _), *rest = Counter(refused).most_common() or [("it has no nodes", 0)]
+    more = f", and {len(rest):,} other reason{'s' * (len(rest) > 1)}" if rest else ""
+    raise ModelError(
+        f"{model.name}: no node becomes quantized for target {plan.target.name}: {reason}{more}",
+        hint="--dry-run shows the reason of each node, --allow-none writes the model all the same",
+    )
 
 
 def stage_options(options: QuantizeOptions) -> QuantizationOptions:

@@ -12,7 +12,8 @@ from onnxq.data.budget import Limits, plan_batching
 from onnxq.data.classes import as_class_names
 from onnxq.data.labels import SampleLabels, open_labels, read_characters
 from onnxq.data.source import DataSource
-from onnxq.errors import UsageError
+from onnxq.errors import ModelError, UsageError
+from onnxq.model.already import counted, quantized_operators
 from onnxq.model.files import infer_shapes
 from onnxq.model.model import Model
 from onnxq.model.portable import PortableModel
@@ -59,6 +60,7 @@ def validate(
     float_model: Model, models: Sequence[Model], options: ValidateOptions, progress: Progress
 ) -> Validation:
     """Measure all models on the same samples; see `onnxq.api.validate`."""
+    _require_order(float_model, models)
     reads_texts = any(map(takes_classes, options.metrics or ()))
     source = as_source(
         options.data,
@@ -108,6 +110,21 @@ def validate(
         for model in (models if options.layers else ())
     ]
     return Validation(rows, gates, count, source.note, tuple(reports))
+
+
+def _require_order(float_model: Model, models: Sequence[Model]) -> None:
+    """Raise `ModelError` where the model that the others are compared with is quantized itself."""
+    found = quantized_operators(float_model)
+    if not found or not models:
+        return
+    floats = [model.name for model in models if not quantized_operators(model)]
+    says = f"{float_model.name}, named as the float model, is quantized ({counted(found)})"
+    if floats:
+        raise ModelError(
+            f"{says}, and {floats[0]}, named as a quantized one, is float: they are swapped",
+            hint="name the float model first",
+        )
+    raise ModelError(f"{says}, as all others are", hint="name the float model first")
 
 
 def _names(options: ValidateOptions, *, characters: bool) -> tuple[str, ...]:

@@ -110,7 +110,7 @@ def normalize(model: Model, *, opset: int = 0) -> tuple[Model, Normalization]:
     model, inlined = inline_functions(model)
     model, raised_from = raise_opset(correct_outputs(model), max(opset, LOWEST_OPSET))
     model, widened = widen(model)
-    model, renamed = _name_nodes(model)
+    model, renamed = name_nodes(model)
     model, unused = _drop_unused(model)
     model, constants = fold_constants(model)
     model = fix_reshapes(model)
@@ -129,8 +129,11 @@ def normalize(model: Model, *, opset: int = 0) -> tuple[Model, Normalization]:
     )  # fmt: skip
 
 
-def _name_nodes(model: Model) -> tuple[Model, int]:
+def name_nodes(model: Model) -> tuple[Model, int]:
     """Give every node a name that no other has; names that are unique stay."""
+    names = [node.name for node in model.proto.graph.node]
+    if all(names) and len(set(names)) == len(names):
+        return model, 0
     proto = ModelProto()
     proto.CopyFrom(model.proto)
     taken: set[str] = set()
@@ -148,7 +151,7 @@ def _name_nodes(model: Model) -> tuple[Model, int]:
             name = f"{node.op_type}_{stem}_{number}"
         node.name = name
         taken.add(name)
-    return (Model(proto, model.source), len(pending)) if pending else (model, 0)
+    return Model(proto, model.source), len(pending)
 
 
 def _drop_unused(model: Model) -> tuple[Model, int]:

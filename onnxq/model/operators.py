@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -530,6 +531,17 @@ def is_quantize(node: Node) -> bool:
 
 def is_dequantize(node: Node) -> bool:
     return node.op_type == DEQUANTIZE and node.domain in _DOMAINS
+
+
+QUANTIZED_NAMES = re.compile(
+    r"[Qq]uantize|^QLinear|Integer|^Q(Attention|Gemm|MoE|Ordered)|NBits|Bnb4"
+)
+"""Names of the operators that only quantized models have, ONNX's and ONNX Runtime's."""
+
+
+def is_of_quantized_models(op_type: str) -> bool:
+    """Whether an operator reads, writes or makes quantized numbers."""
+    return QUANTIZED_NAMES.search(op_type) is not None
 
 
 def weight_layout(graph: Graph, node: Node) -> WeightLayout | Refusal:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 from onnxq.errors import UsageError
 from onnxq.formats.scheme import DEFAULT, PRESETS
 from onnxq.options import shared
-from onnxq.options.fields import Options, option, switch
+from onnxq.options.fields import Options, flag, option, switch
 from onnxq.options.kinds import Choice, Number, Pattern, Several, Whole
 
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ class QuantizeOptions(Options):
         (),
         metavar="REGEX",
     )
+    allow_none: bool = flag("Write the model even if no node becomes quantized.")
     outputs: tuple[str, ...] = shared.outputs()
     max_drop: float | None = option(
         Number(),
@@ -180,6 +181,7 @@ class QuantizeKeywords(TypedDict, total=False):
     rest: FloatRest | Literal["fp32", "fp16"]
     include: Sequence[str]
     exclude: Sequence[str]
+    allow_none: bool
     outputs: Sequence[str]
     max_drop: float | None
     max_trials: int

@@ -7,6 +7,7 @@ fused activations and the reason for every node left in float.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -16,9 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import onnxq
 from onnxq.calibration.statistics import Calibration
+from onnxq.errors import ModelError
+from onnxq.model.already import quantized_operators
 from onnxq.model.graph import Node
 from onnxq.model.model import Model
-from onnxq.model.normalize import FOLDS
+from onnxq.model.modernize import inline_functions
+from onnxq.model.normalize import FOLDS, name_nodes
 from onnxq.model.operators import is_weighted, weight_layout
 from onnxq.model.qdq import QdqGraph, Quantization, quantized_activations, stored_weight
 from onnxq.model.status import Float, Quantized
@@ -32,7 +36,9 @@ if TYPE_CHECKING:
 METADATA_KEY = "onnxq.quantization"
 
 SQNR = "quantized_sqnr_db"
-"""Key of the SQNR on samples held out when the model was made."""
+"""Key of the SQNR when the model was made, on the samples that `MEASURED_ON` tells of."""
+
+MEASURED_ON = "measured_on"
 
 _RENAMED: Mapping[str, str] = MappingProxyType({"int8_sqnr_db": SQNR})
 """Keys of records of version 1 → what they are called today."""
@@ -75,12 +81,14 @@ class Details:
     """The details.
 
     Attributes:
-        is_quantized: whether any weight is stored in a quantized format.
+        is_quantized: whether any weight is stored in a quantized format, or any operator computes
+            on such numbers.
         target: as recorded; "" where another tool wrote the model.
         layers: names of the quantized layers, with folded batch norms and fused activations.
         learnables: weights and biases of the quantized layers.
         activations: tensors with Q/DQ, in the order in which they are quantized.
-        float_nodes: node → why it stays in float.
+        float_nodes: node → why it stays in float; all nodes of a float model.
+        operators: node → its operator; nodes without a name have the one that `quantize` gives.
         record: everything onnxq wrote into the model, {} for another tool's.
     """
 
@@ -90,6 +98,7 @@ class Details:
     learnables: tuple[Learnable, ...]
     activations: tuple[Activation, ...]
     float_nodes: dict[str, str]
+    operators: dict[str, str]
     record: dict[str, Any]
 
 
@@ -132,6 +141,7 @@ def details_json(
         "centered_activations": len(result.centering.shifts) if result.centering else 0,
         "not_centered": result.centering.refused if result.centering else {},
         SQNR: result.quantized_sqnr,
+        MEASURED_ON: result.measured_on,
         "weights_rounded_adaptively": sum(record.adaptive for record in result.roundings),
         "biases_corrected": sum(record.accepted for record in result.corrections),
         "search": result.search,
@@ -150,8 +160,8 @@ def details_json(
 
 def details(model: Model) -> Details:
     """Read the details of any model, quantized or not."""
-    graph = QdqGraph(model)
-    record = _record(model)
+    quantized, record = bool(quantized_operators(model)), _record(model)
+    graph = QdqGraph(_named(model, inline=not quantized))
     weights = {node.name: weight for node in graph.nodes if (weight := _weight(graph, node))}
     learnables: list[Learnable] = []
     layers: list[str] = []
@@ -166,14 +176,31 @@ def details(model: Model) -> Details:
     float_nodes = dict(record.get("float", {}))
     if not record:
         float_nodes = {
-            node.name: "its weight is float"
+            node.name: _why_float(graph, node, quantized=quantized)
             for node in graph.nodes
-            if is_weighted(node) and node.name not in weights
+            if not quantized or (is_weighted(node) and node.name not in weights)
         }
+    operators = {node.name: node.op_type for node in graph.nodes}
     return Details(
-        bool(weights), record.get("target", ""), tuple(layers), tuple(learnables),
-        tuple(map(_activation, quantized_activations(graph).values())), float_nodes, record,
+        quantized or bool(weights), record.get("target", ""), tuple(layers), tuple(learnables),
+        tuple(map(_activation, quantized_activations(graph).values())), float_nodes, operators,
+        record,
     )  # fmt: skip
+
+
+def _named(model: Model, *, inline: bool) -> Model:
+    """The model with a name of its own for each node, those of its functions too if `inline`."""
+    with contextlib.suppress(ModelError):  # What cannot be quantized can be looked at.
+        model = inline_functions(model)[0] if inline else model
+    return name_nodes(model)[0]
+
+
+def _why_float(graph: QdqGraph, node: Node, *, quantized: bool) -> str:
+    """Why a node whose weight is not stored in a quantized format is float."""
+    layout = weight_layout(graph, node)
+    if not quantized and isinstance(layout, Refusal):
+        return layout.reason
+    return "its weight is float"
 
 
 def recorded_preprocessing(model: Model) -> str:

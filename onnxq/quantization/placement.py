@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.operators import (
     QuantizedRule,
+    fused_activations,
     is_weighted,
     kernel_output,
     operator_of,
@@ -138,6 +139,8 @@ def _residual(graph: Graph, node: Node, target: Target, nodes: _Nodes) -> int | 
 def _place_all(graph: Graph, target: Target, nodes: _Nodes, calibrated: set[str]) -> Placed:
     """Q/DQ around everything with a quantized kernel."""
     written = _decide_all(graph, target, nodes, calibrated)
+    if target.float_ends:
+        written -= _leave_ends(graph, nodes)
     readers: set[Place] = set()
     for node in graph.nodes:
         status = nodes[node.name]
@@ -146,8 +149,9 @@ def _place_all(graph: Graph, target: Target, nodes: _Nodes, calibrated: set[str]
     tensors = {_tensor(graph, reader) for reader in readers} | {
         name for name in written if not _may_stay_float(graph, name, target, nodes)
     }
-    # Every reader of such a tensor reads its dequantized value, else the kernel keeps two outputs.
-    for name in tensors:
+    # Every reader of what a kernel writes reads its dequantized value, else it keeps two outputs.
+    # What comes in float is there for those that read it in float.
+    for name in tensors & written if target.float_ends else tensors:
         readers |= {Place(use.node.name, use.position) for use in graph.consumers(name)}
     return Placed(nodes, frozenset(readers), frozenset(tensors))
 
@@ -182,6 +186,30 @@ def _decide_all(graph: Graph, target: Target, nodes: _Nodes, calibrated: set[str
             reason = f"target {target.name} runs {node.op_type} in float here"
             nodes[node.name] = Float(Refusal(reason))
     return written
+
+
+def _leave_ends(graph: Graph, nodes: _Nodes) -> set[str]:
+    """Leave in float what only the caller or float operators read; returns what it computes.
+
+    Values of very different sizes meet there, as scores and boxes do in a Concat, and no kernel
+    gains from a scale that serves them all. Weighted operators gain, and stay.
+    """
+    left: set[str] = set()
+    for node in reversed(graph.nodes):
+        status = nodes[node.name]
+        if is_weighted(node) or not isinstance(status, Quantized) or status.fused_into is not None:
+            continue
+        group = [node]
+        for fused in fused_activations(graph, node):
+            inside = nodes[fused.name]
+            if isinstance(inside, Quantized) and inside.fused_into is not None:
+                group.append(fused)
+        uses = (use for name in group[-1].outputs for use in graph.consumers(name))
+        if all(isinstance(nodes[use.node.name], Float) for use in uses):
+            for each in group:
+                nodes[each.name] = Float(Refusal("only the caller or float operators read it"))
+                left.update(each.outputs)
+    return left
 
 
 def _may_stay_float(graph: Graph, name: str, target: Target, nodes: _Nodes) -> bool:

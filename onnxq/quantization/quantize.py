@@ -31,14 +31,18 @@ from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
 from onnxq.quantization.planning import plan_quantization
 from onnxq.quantization.rest import narrow_rest
 from onnxq.quantization.rounding import Rounding
-from onnxq.quantization.samples import Samples
-from onnxq.quantization.search import Search
+from onnxq.quantization.samples import MeasuredOn, Samples
+from onnxq.quantization.search import Candidate, Search
 from onnxq.quantization.sequential import SettledLayers, settle_layers
 from onnxq.shown import Shown
 from onnxq.targets import Target
 
 TIE_MARGIN = 15.0
 """A tied Clip is used only if the float change is this many dB below the quantization noise."""
+
+
+LOW_SQNR = 20.0
+"""dB below which a quantized model is hardly of use: the error is a tenth of the outputs."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,10 +53,14 @@ class QuantizationResult(Shown):
         normalization: batch norms folded, constants computed.
         prepared: the float model that was quantized, and how it came about.
         relu6_reason: why saturating Clips were treated as they were.
-        float_sqnr: float model after against before equalization, dB on held-out samples: of the
-            worst output, or group of slices in one; inf where identical, NaN where not measured.
+        float_sqnr: float model after against before equalization, dB: of the worst output, or
+            group of slices in one; inf where identical, NaN where not measured.
         quantized_sqnr: quantized against float model, dB on the same samples.
         closeness: the same, each output; () where not measured.
+        measured_on: the samples of both: held out, or where they are few those that the model was
+            made with; None where not measured.
+        costliest: the layers with the largest shares of the error, where `quantized_sqnr` is below
+            `LOW_SQNR`; () where it is not, or they are not known.
         plan: every node and tensor.
         corrections: what bias correction did to each layer.
         roundings: what adaptive rounding did to each layer.
@@ -70,6 +78,8 @@ class QuantizationResult(Shown):
     roundings: tuple[Rounding, ...] = ()
     search: Search | None = None
     narrowing: Narrowing | None = None
+    measured_on: MeasuredOn | None = None
+    costliest: tuple[Candidate, ...] = ()
     closeness: tuple[OutputCloseness, ...] = ()
 
     @property
@@ -199,9 +209,9 @@ def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, Q
         )
     float_sqnr = quantized_sqnr = math.nan
     measured: tuple[OutputCloseness, ...] = ()
-    if samples is not None and samples.held_out:
+    if samples is not None and samples.measured:
         optimized, plain = run_reference(
-            request.model, samples.held_out, batching=request.batching
+            request.model, samples.measured, batching=request.batching
         ).levels
         float_sqnr = worst_sqnr(_closeness(request, optimized, model))
         measured = _closeness(request, plain, quantized)
@@ -217,6 +227,7 @@ def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, Q
         settled.roundings,
         narrowing=narrowing,
         closeness=measured,
+        measured_on=samples.measured_on if measured and samples is not None else None,
     )
 
 

@@ -30,6 +30,14 @@ HOLD_OUT = 8
 
 
 @dataclass(frozen=True)
+class MeasuredOn:
+    """How many samples an estimate rests on, and whether none of them had a part in the model."""
+
+    samples: int
+    held_out: bool
+
+
+@dataclass(frozen=True)
 class Samples:
     """Samples in memory: those that settle layers, and those held out to measure on.
 
@@ -43,12 +51,26 @@ class Samples:
     @property
     def proof(self) -> list[Feeds]:
         """The first batches, of `PROOF_SAMPLES` samples or more."""
-        chosen: list[Feeds] = []
-        for feeds in self.correction:
-            if sum(map(samples_in, chosen)) >= PROOF_SAMPLES:
-                break
-            chosen.append(feeds)
-        return chosen
+        return _first(self.correction, PROOF_SAMPLES)
+
+    @property
+    def measured(self) -> list[Feeds]:
+        """What to measure on: the samples held out; the others where there are too few for that."""
+        return self.held_out or _first(self.correction, MEASURED_SAMPLES)
+
+    @property
+    def measured_on(self) -> MeasuredOn:
+        return MeasuredOn(sum(map(samples_in, self.measured)), bool(self.held_out))
+
+
+def _first(batches: list[Feeds], count: int) -> list[Feeds]:
+    """The first batches, of `count` samples or more."""
+    chosen: list[Feeds] = []
+    for feeds in batches:
+        if sum(map(samples_in, chosen)) >= count:
+            break
+        chosen.append(feeds)
+    return chosen
 
 
 def hold_out_of(source: DataSource | None) -> int:

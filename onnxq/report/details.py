@@ -29,12 +29,11 @@ def summary(model: Model, details: Details) -> Iterator[str]:
         yield f"Activations in {name}: {number:,}"
 
 
-def tables(model: Model, details: Details) -> Iterator[Table]:
+def tables(details: Details) -> Iterator[Table]:
     """Layers, folded batch norms and fused activations among them; learnables; float nodes."""
-    operators = {node.name: node.op_type for node in model.proto.graph.node}
     yield table(
         "Layer | Operator",
-        [(name, operators.get(name, "folded batch norm")) for name in details.layers],
+        [(name, details.operators.get(name, "folded batch norm")) for name in details.layers],
         title="Quantized layers",
     )
     yield table(
@@ -44,7 +43,7 @@ def tables(model: Model, details: Details) -> Iterator[Table]:
     )
     yield table(
         "Node | Operator | Reason",
-        [(name, operators.get(name, ""), why) for name, why in details.float_nodes.items()],
+        [(name, details.operators.get(name, ""), why) for name, why in details.float_nodes.items()],
         title="Left in float",
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from onnxq.closeness import worst
 from onnxq.model.status import Float, Quantized
 from onnxq.quantization.plan import QuantizationPlan
+from onnxq.quantization.quantize import LOW_SQNR
 from onnxq.report import equalization as equalization_report
 from onnxq.report import normalization as normalization_report
 from onnxq.report.outputs import output_document
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from onnxq.model.narrow import Narrowing
     from onnxq.quantization.quantize import QuantizationResult
     from onnxq.quantization.search import Criterion, Search, Step
+
+
+FEW = "uncertain, with too few samples to hold any out: others may do worse"
+"""Said of an estimate on samples that the model was made with."""
 
 
 def summary(result: QuantizationResult) -> Iterator[str]:
@@ -43,7 +48,7 @@ def summary(result: QuantizationResult) -> Iterator[str]:
     if result.centering is not None:
         yield equalization_report.centering_summary(result.centering)
     if math.isfinite(result.float_sqnr):
-        yield f"float model: changed by {-result.float_sqnr:.1f} dB on held-out samples"
+        yield f"float model: changed by {-result.float_sqnr:.1f} dB on {_samples(result)}"
     if result.roundings:
         adaptive = sum(record.adaptive for record in result.roundings)
         layers = count(len(result.roundings), "layer")
@@ -57,14 +62,42 @@ def summary(result: QuantizationResult) -> Iterator[str]:
             f"float remainder: {count(result.narrowing.nodes, 'node')} in float16, "
             f"{kept:,} kept in float32"
         )
-    if not math.isnan(result.quantized_sqnr):
-        part = worst(result.closeness, lambda each: each.sqnr)
-        several = part is not None and sum(len(each.parts) for each in result.closeness) > 1
-        where = f" in {part.label}" if part is not None and several else ""
-        sqnr = f"{result.quantized_sqnr:.1f} dB SQNR"
-        yield f"quantized against float: {sqnr} on held-out samples{where}"
+    yield from verdict(result)
     if result.search is not None:
         yield search_text(result.search)
+
+
+def verdict(result: QuantizationResult) -> Iterator[str]:
+    """How close the model came out, and where the error is if it did not."""
+    if math.isnan(result.quantized_sqnr):
+        return
+    part = worst(result.closeness, lambda each: each.sqnr)
+    several = part is not None and sum(len(each.parts) for each in result.closeness) > 1
+    where = f" in {part.label}" if part is not None and several else ""
+    sqnr = f"{result.quantized_sqnr:.1f} dB SQNR"
+    few = result.measured_on is not None and not result.measured_on.held_out
+    doubt = f"; {FEW}" if few else ""
+    yield f"quantized against float: {sqnr} on {_samples(result)}{where}{doubt}"
+    if result.quantized_sqnr < LOW_SQNR:
+        yield low_text(result)
+
+
+def low_text(result: QuantizationResult) -> str:
+    """Says of a result that is hardly of use that it is, and where that comes from."""
+    says = f"this is less than {LOW_SQNR:.0f} dB"
+    if not result.costliest:
+        return f"{says}; onnxq validate --layers ranks the layers by what they cost"
+    named = ", ".join(f"{each.node} ({each.share:.0f} %)" for each in result.costliest)
+    return f"{says}; these cost most of all layers: {named}; --exclude keeps layers in float"
+
+
+def _samples(result: QuantizationResult) -> str:
+    """What the estimates rest on."""
+    measured = result.measured_on
+    if measured is None or measured.held_out:
+        return "held-out samples"
+    number = count(measured.samples, "sample")
+    return f"the {number} it was made with"
 
 
 def search_text(search: Search) -> str:
@@ -174,6 +207,8 @@ def document(
         "relu6_reason": result.relu6_reason,
         "float_sqnr_db": result.float_sqnr,
         "quantized_sqnr_db": result.quantized_sqnr,
+        "measured_on": result.measured_on,
+        "costliest": result.costliest,
         "outputs": [output_document(each) for each in result.closeness],
         "roundings": result.roundings,
         "bias_corrections": result.corrections,

@@ -242,6 +242,7 @@ _READERS: Mapping[str, Callable[[Path, str, object], object]] = MappingProxyType
         "placement": _placement,
         "channel_bounds": _flag,
         "largest_pooling_ratio": _number,
+        "float_ends": _flag,
         "lint": _texts,
         "schemes": _schemes,
     }

@@ -53,6 +53,8 @@ class Target:
         channel_bounds: whether a Clip whose bounds differ by channel leaves its kernel whole: where
             it does not, a Min or Max behind an operator is a kernel of its own, and breaks fusions.
         largest_pooling_ratio: input scale over output scale that pooling kernels still run with.
+        float_ends: whether, under `Placement.ALL`, an operator without a weight is left in float
+            where only the caller or float operators read its result.
         lint: ids of the rules that a model must keep here; see `onnxq.validation.lint`.
     """
 
@@ -67,6 +69,7 @@ class Target:
     one_weight_scale: frozenset[str]
     channel_bounds: bool
     largest_pooling_ratio: float
+    float_ends: bool
     lint: tuple[str, ...]
 
     def scheme(self, name: str) -> Scheme:

@@ -104,6 +104,68 @@ def test_quantized_model_of_another_interface(case: Case):
     refused(result, MODEL, "other.onnx", "tiny.onnx")
 
 
+# --- models that are quantized already ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["quantize", "equalize", "calibrate"])
+def test_a_quantized_model_is_not_quantized_again(quantized: Case, command: str):
+    before = quantized.files()
+    result = run(command, quantized.out, "--data", quantized.data, "-o", quantized.folder / "again")
+    graph = onnx.load(quantized.out).graph
+    for name in ("QuantizeLinear", "DequantizeLinear"):
+        number = sum(node.op_type == name for node in graph.node)
+        refused(result, MODEL, "out.onnx", "quantized already", f"{number} {name}")
+    assert quantized.files() == before
+
+
+def test_so_is_one_with_integer_operators(case: Case):
+    node = onnx.helper.make_node
+    model = network()
+    model.graph.node.append(node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"], "dynamic"))
+    onnx.save(model, case.model)
+    refused(quantize(case), MODEL, "tiny.onnx", "quantized already, it has 1 DynamicQuantizeLinear")
+
+
+def test_float_and_quantized_swapped(quantized: Case):
+    swapped = run("validate", quantized.out, quantized.model, "--data", quantized.data)
+    refused(swapped, MODEL, "out.onnx", "is quantized", "tiny.onnx", "is float", "swapped")
+    both = run("validate", quantized.out, quantized.out, "--data", quantized.data)
+    refused(both, MODEL, "out.onnx", "is quantized", "name the float model first")
+    assert run("validate", quantized.model, quantized.model, "--data", quantized.data).code == 0
+
+
+def forest() -> onnx.ModelProto:
+    """One tree of one node, which reads what a Relu computes."""
+    node, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    tree = node(
+        "TreeEnsembleRegressor", ["r"], ["y"], name="trees", domain="ai.onnx.ml", n_targets=1,
+        nodes_treeids=[0, 0, 0], nodes_nodeids=[0, 1, 2], nodes_featureids=[0, 0, 0],
+        nodes_values=[0.5, 0.0, 0.0], nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"],
+        nodes_truenodeids=[1, 0, 0], nodes_falsenodeids=[2, 0, 0], target_treeids=[0, 0],
+        target_nodeids=[1, 2], target_ids=[0, 0], target_weights=[1.0, 2.0],
+    )  # fmt: skip
+    kind = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [node("Relu", ["x"], ["r"], "relu"), tree], "forest",
+        [info("x", kind, [None, 8])], [info("y", kind, [None, 1])],
+    )  # fmt: skip
+    opsets = [onnx.helper.make_opsetid("ai.onnx.ml", 1), onnx.helper.make_opsetid("", 17)]
+    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+@pytest.mark.parametrize("target", ["gpu", "cpu"])
+def test_a_model_with_nothing_to_quantize(case: Case, target: str):
+    onnx.save(forest(), case.model)
+    np.savez(case.data, x=np.random.default_rng(0).standard_normal((80, 8)).astype(np.float32))
+    words = ("tiny.onnx", "no node becomes quantized", "TreeEnsembleRegressor", "--allow-none")
+    refused(quantize(case, "--target", target), MODEL, *words)
+    dry = quantize(case, "--target", target, "--dry-run")
+    assert (dry.code, "trees" in dry.out) == (0, True)
+    options = ("--data", case.data, "-o", case.out, "--target", target, "--allow-none")
+    assert run("quantize", case.model, *options).code == 0
+    assert case.out.exists()
+
+
 # --- data ------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,9 @@
 import csv
 import io
 import itertools
+import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -12,6 +14,7 @@ import pytest
 from cli_case import Case, Run, network, run
 from onnx import numpy_helper
 from onnxq.cli import machine
+from onnxq.errors import ModelError
 from onnxq.model.cuda import libraries
 from onnxq.records import VERSIONS
 from onnxq.validation.execute import runner
@@ -197,6 +200,47 @@ def test_quantize_from_a_calibration_file(calibrated: Case):
     assert document["quantized_sqnr_db"] == "nan"
     assert document["bias_corrections"] == []
     assert calibrated.out.is_file()
+
+
+@pytest.mark.parametrize("finds", [True, False])
+def test_a_result_that_is_hardly_of_use_is_said_to_be(case: Case, monkeypatch, finds: bool):
+    generator = np.random.default_rng(0)
+    x, w, v = (generator.standard_normal(n).astype(np.float32) for n in ((80, 4), (4, 3), (3, 3)))
+    x[:, 0] *= 1000  # one step is more than all there is in the other channels, which alone matter
+    w[0] = 0
+    np.savez(case.data, x=x)
+    node, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    kind = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [node("MatMul", ["x", "w"], ["a"], "coarse"), node("MatMul", ["a", "v"], ["y"], "fine")],
+        "g", [info("x", kind, ["N", 4])], [info("y", kind, ["N", 3])],
+        [numpy_helper.from_array(w, "w"), numpy_helper.from_array(v, "v")],
+    )  # fmt: skip
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), case.model)
+    if not finds:
+        refuse = Mock(side_effect=ModelError("no layer can be measured"))
+        monkeypatch.setattr("onnxq.commands.costliest.measure_layers", refuse)
+    options = ("--ranges", "minmax", "--no-equalize")
+    result = run("quantize", case.model, "--data", case.data, "-o", case.out, *options)
+    (line,) = [line for line in result.out.splitlines() if "less than 20 dB" in line]
+    assert ("layers: coarse (" in line) == finds
+    assert ("validate --layers" in line) != finds
+    assert case.out.exists()
+
+
+@pytest.mark.parametrize(("samples", "held_out"), [(30, False), (1, False), (64, True)])
+def test_few_samples_give_an_uncertain_estimate(case: Case, samples: int, held_out: bool):
+    x = np.random.default_rng(0).standard_normal((samples, 3, 8, 8)).astype(np.float32)
+    np.savez(case.data, x=x)
+    arguments = ("quantize", case.model, "--data", case.data, "-o", case.out)
+    said = run(*arguments).out
+    assert re.search(r"quantized against float: \d+\.\d dB SQNR on ", said)
+    assert ("uncertain" not in said) == held_out
+    document = run(*arguments, "--json").json
+    assert document["measured_on"] == {"samples": 8 if held_out else samples, "held_out": held_out}
+    assert 10 < document["quantized_sqnr_db"] < 60
+    assert run("inspect", case.out, "--json").json["record"]["measured_on"]
 
 
 @pytest.mark.parametrize(
@@ -460,7 +504,7 @@ KEYS = {
     "equalize": "model output normalization calibration_samples options classes clips barriers "
     "expected_gain_db proof kernels_added rolled_back absorption change",
     "quantize": "model output target scheme formats options normalization equalization absorption relu6_reason "
-    "float_sqnr_db quantized_sqnr_db outputs roundings bias_corrections search float16 nodes",
+    "float_sqnr_db quantized_sqnr_db measured_on costliest outputs roundings bias_corrections search float16 nodes",
     "emulate": "model output samples note outputs layers on_quantized_values float_nodes agreement",
     "validate": "passed samples note rows gates layers",
     "inspect": "model opset size_bytes inputs outputs is_quantized target quantized_layers "
@@ -525,9 +569,32 @@ def test_inspect_a_float_model(case: Case):
     document = run("inspect", case.model, "--json").json
     assert document["is_quantized"] is False
     assert document["learnables"] == []
-    assert {node["node"] for node in document["float_nodes"]} == {
-        "conv1", "depthwise", "project", "classifier",
-    }  # fmt: skip
+    reasons = {node["node"]: node["reason"] for node in document["float_nodes"]}
+    assert list(reasons) == [node.name for node in network().graph.node]
+    assert reasons["conv1"] == "its weight is float"
+    assert reasons["add"] == "Add has no weight"
+
+
+def test_inspect_names_nodes_as_quantize_does(case: Case):
+    model = network()
+    for node in model.graph.node:
+        node.name = "twice" if node.op_type == "Clip" else ""
+    onnx.save(model, case.model)
+    shown = [row["node"] for row in run("inspect", case.model, "--json").json["float_nodes"]]
+    assert len(set(shown)) == len(model.graph.node)
+    assert {"Conv_c1", "twice", "Clip_r2"} < set(shown)
+    options = ("--data", case.data, "--no-equalize", "--dry-run", "--json")
+    plan = run("quantize", case.model, *options).json["nodes"]
+    assert {row["node"] for row in plan} < set(shown)
+    assert "Conv_c1  " in run("inspect", case.model).out
+
+
+def test_a_model_of_dynamic_operators_is_quantized(case: Case):
+    node = onnx.helper.make_node
+    model = network()
+    model.graph.node.append(node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"], "dynamic"))
+    onnx.save(model, case.model)
+    assert run("inspect", case.model, "--json").json["is_quantized"] is True
 
 
 def test_doctor_names_what_matters():

@@ -52,15 +52,15 @@ HASHES = {
     "export": {
         "gpu per-channel": "af8bfa075a07d12632e56237e25058e825e05f53d46d019399407b875e0335b1",
         "gpu per-tensor": "4521b9e7291567d11bb7807f025c94d612534646cb43506e85bd960ce1a63ea2",
-        "cpu per-channel": "c4764f0409588f5e302156637546dc0ffbe464f7a8597c865842717a47cfb930",
-        "cpu per-tensor": "16a2ccae1ce2491f40ecb5547b0cde171ea5ce9f31478b6e20739a9cd4f025c1",
+        "cpu per-channel": "281cc562fb58fbac7218e57b739a00d6a50e6b5472e7530dc8b90a6c88e7ae97",
+        "cpu per-tensor": "3b77351a4e68dcd80401aa3c4800b971feb9f6477352e0924e4919749dc358d1",
         "minmax": "069e4104f627a6d2f3ac4a841ddca78d88a44593edaa9d7b35336d912e662812",
         "percentile": "069e4104f627a6d2f3ac4a841ddca78d88a44593edaa9d7b35336d912e662812",
         "entropy": "f604e0689d9057ce16ce567eea922143c39723cb7c1411b97899671e35eaa8f4",
         "power-of-two": "bbe24c67c25ffdd2086ce57069c7f7a2a22b5727f1d6998e2756e097b0a55143",
         "include": "a514f70cdea5ad9a3226e8255db15b2114fed635d49c9388ac1ba780b5a68887",
         "equalized gpu": "a2e0fc0bc87998a0f6adda2c52c447e1a3b28a94717f432ddd8323f19ef9b622",
-        "equalized cpu": "c1e075fc33fd97452cd88c796f0bbe46b73b8761f2fdbb1172db815b4b3dce92",
+        "equalized cpu": "4228213a2f8e6fd8eb939db3050dcab569c0ffe0d1db13203366c301b9997172",
         "not centered": "a2e0fc0bc87998a0f6adda2c52c447e1a3b28a94717f432ddd8323f19ef9b622",
     },
 }

@@ -95,6 +95,9 @@ def network():
     return b.model(b.gemm(y, 4, name="head"), b.op("Relu", z))
 
 
+ENDS = "only the caller or float operators read it"
+
+
 # --- the plan ----------------------------------------------------------------------------------
 
 
@@ -123,7 +126,7 @@ def test_shared_tensors_share_their_parameters(target):
     _, plan = prepare(model, target)
     graph = Graph(model)
     shared = [entry for entry in plan.activations.values() if isinstance(entry, Shared)]
-    assert shared
+    assert shared or target == "cpu"  # where they are at the ends, which stay in float
     for entry in shared:
         leader = plan.activations[entry.shares_with]
         assert isinstance(leader, Own)
@@ -336,12 +339,42 @@ def test_on_the_cpu_a_kernel_writes_float_where_only_float_reads(tmp_path):
     feeds, plan = prepare(model, "cpu")
     assert {"first", "x", "second", "residual"} & set(plan.activations) == {"x", "residual"}
     assert isinstance(plan.nodes["residual"], Float)
-    # The Relu of `second` is part of its kernel, whose result another kernel reads.
-    assert plan.nodes["read by nobody"] == Quantized(plan.scheme)
+    assert plan.nodes["read by nobody"] == Float(Refusal(ENDS))
     quantized = insert(model, plan)
     assert sorted(integer_nodes(quantized, tmp_path)) == ["first", "second"]
     (a,), (c,) = (outputs(m, feeds, optimize=True) for m in (model, quantized))
     assert sqnr(a, c) > 30
+
+
+def test_on_the_cpu_scores_beside_boxes_keep_their_levels():
+    """One scale for both would leave the scores, which are at most 1, a few levels."""
+    b = Builder(spread=1)
+    x = b.op("Relu", b.conv(b.input(3, 8, 8), 8, 3, name="stem"))
+    scores = b.op("Sigmoid", b.conv(x, 4, name="scores"), name="sigmoid")
+    scale = b.const(np.full((1, 1, 1, 1), 100.0))
+    both = b.op("Concat", scores, b.conv(x, 4, name="boxes"), axis=1, name="both")
+    model = b.model(b.op("Mul", both, scale))
+    _, plan = prepare(model, "cpu")
+    for name in ("sigmoid", "both"):
+        assert plan.nodes[name] == Float(Refusal(ENDS))
+    assert {"stem", "scores", "boxes"} == {
+        name for name, status in plan.nodes.items()
+        if isinstance(status, Quantized) and status.fused_into is None
+    }  # fmt: skip
+    _, other = prepare(model, "qnn")
+    assert isinstance(other.nodes["both"], Quantized)
+
+
+def test_on_the_cpu_float_operators_read_inputs_in_float():
+    """A mask from int8 layers times the input itself, which both read."""
+    b = Builder(spread=1)
+    x = b.input(3, 8, 8)
+    mask = b.op("Sigmoid", b.conv(x, 3, name="conv"))
+    model = b.model(b.op("Mul", mask, x, name="masked"))
+    _, plan = prepare(model, "cpu")
+    assert plan.nodes["masked"] == Float(Refusal(ENDS))
+    assert {place for place in plan.readers if place.node == "conv"}
+    assert ("masked", 1) not in plan.readers
 
 
 @pytest.mark.parametrize("bias", ["vector", "row", "scalar", None])

@@ -240,14 +240,19 @@ def test_the_proof_takes_any_inputs_and_outputs(kind):
 def test_strings_are_fed_as_they_are():
     names = (info(n, "N", kind=TensorProto.STRING) for n in "xy")
     proto = built([helper.make_node("Identity", ["x"], ["y"])], [next(names)], [next(names)])
-    _, result = onnxq.quantize(Model(proto), {"x": np.array(["a", "b"], object)})
+    _, result = onnxq.quantize(Model(proto), {"x": np.array(["a", "b"], object)}, allow_none=True)
     assert not result.plan.weights
 
 
 def test_a_model_without_floats_has_nothing_to_quantize():
     pair = (info(n, "N", 2, kind=TensorProto.INT64) for n in "xy")
     proto = built([helper.make_node("Abs", ["x"], ["y"])], [next(pair)], [next(pair)])
-    _, result = onnxq.quantize(Model(proto), {"x": np.ones((8, 2), np.int64)})
+    data = {"x": np.ones((8, 2), np.int64)}
+    with pytest.raises(
+        ModelError, match="no node becomes quantized for target gpu: Abs has no quantized form"
+    ):
+        onnxq.quantize(Model(proto), data)
+    _, result = onnxq.quantize(Model(proto), data, allow_none=True)
     assert not result.plan.weights
 
 

@@ -16,7 +16,7 @@ from onnxq.formats.parameters import Parameters
 from onnxq.model.channel_scales import relation
 from onnxq.model.graph import Node
 from onnxq.model.model import Model
-from onnxq.quantization.details import SQNR
+from onnxq.quantization.details import MEASURED_ON, SQNR
 from onnxq.report import details as details_report
 from onnxq.report.explain import Explanation, explain_node
 from onnxq.report.html import charts
@@ -300,7 +300,9 @@ def _settings(subject: Subject) -> list[tuple[str, str]]:
     elif record:
         found.append(("equalization", "none"))
     if SQNR in record and record[SQNR] != "nan":
-        found.append(("SQNR when it was made", f"{float(record[SQNR]):.1f} dB"))
+        seen = (record.get(MEASURED_ON) or {}).get("held_out") is False
+        where = " on samples it was made with" if seen else ""
+        found.append(("SQNR when it was made", f"{float(record[SQNR]):.1f} dB{where}"))
     if record.get("centered_activations"):
         found.append(("activations centered", f"{record['centered_activations']:,}"))
     seen = record.get("calibration", {})
@@ -347,7 +349,7 @@ def _tables(subject: Subject) -> dict[str, Table]:
              for each in subject.classes.barriers],
         ),
     }  # fmt: skip
-    for each in details_report.tables(subject.model, subject.details):
+    for each in details_report.tables(subject.details):
         if each.title != "Quantized layers":
             found[each.title] = replace(each, title="")
     return found
