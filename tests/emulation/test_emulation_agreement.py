@@ -1,5 +1,7 @@
 """The emulator beside ONNX Runtime's own kernels, layer by layer, on whole models."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -30,12 +32,13 @@ targets = pytest.mark.parametrize("target", SHIPPED)
 EXACT_CPU = not cpu_flags() or any(flag in cpu_flags() for flag in DOT_PRODUCTS)
 
 
-def quantized(model, target, samples=8):
-    """A QDQ model and the samples it was calibrated on."""
+def quantized(model, target, samples=8, **changes):
+    """A QDQ model and the samples it was calibrated on, for a target with these changes."""
     feeds = random_feeds(model, batch=samples)
     calibration = calibrate(model, feeds, batch_size=samples)
     options = QuantizationOptions(ranges="minmax")
-    plan = plan_quantization(Graph(model), calibration, target_named(target), options)
+    machine = replace(target_named(target), **changes)
+    plan = plan_quantization(Graph(model), calibration, machine, options)
     fixed = next(iter(feeds.values())).shape[0]
     assert fixed in {samples, 2}
     return infer_shapes(insert(model, plan)), feeds
@@ -99,7 +102,7 @@ def test_every_node_is_integer_or_has_a_reason(target, model):
 
 @targets
 def test_a_network_of_everything(target):
-    int8, feeds = quantized(network(), target)
+    int8, feeds = quantized(network(), target, float_ends=False)
     machine = emulator(int8)
     layers = agreement(machine, [feeds])
     assert_agrees(layers)

@@ -53,7 +53,7 @@ def one_at_a_time(request, result, data):
     exact = run(session, None, data)[0]
     names = [n for n, status in result.plan.nodes.items() if isinstance(status, Quantized)]
     truth = {}
-    for layer in result.plan.weights:
+    for layer in sorted(result.plan.weighted):
         keep = {name: "the others" for name in names if name != layer}
         alone, _ = stage.quantize(replace(request, again=result, keep=keep))
         truth[layer] = decibels(exact, run(open_session(alone, keep_qdq=True), None, data)[0])
