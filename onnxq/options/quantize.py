@@ -86,7 +86,8 @@ class QuantizeOptions(Options):
     memory: int = shared.memory()
     allow_nonfinite: bool = shared.allow_nonfinite()
     target: str = shared.target(
-        "The machine: gpu for TensorRT and CUDA, cpu for ONNX Runtime's CPU kernels, or your own."
+        "The machine: gpu for TensorRT and CUDA, cpu for ONNX Runtime's CPU kernels, qnn for "
+        "Qualcomm's NPUs, or your own."
     )
     scheme: SchemeName = option(
         Choice(SchemeName), f"What nodes compute with: {_MEANINGS}.", SchemeName(DEFAULT)
