@@ -8,7 +8,7 @@ on the processor: a stored hash would fail on another machine.
     python scripts/same_bytes.py HEAD --quick     # the cheap ones, from stored calibrations
     python scripts/same_bytes.py HEAD --only 'mobilenetv2 cpu'
 
-Exit code 1: a result differs in more than its metadata.
+Exit code 1: a result differs in more than its metadata, of which `ir_version` is one.
 """
 
 from __future__ import annotations
@@ -261,8 +261,11 @@ def compare(base: Made, tree: Made) -> Verdict:
 def compare_models(base: bytes, tree: bytes) -> Verdict:
     before, after = ModelProto.FromString(base), ModelProto.FromString(tree)
     keys = changed(*({p.key: p.value for p in m.metadata_props} for m in (before, after)))
+    if before.ir_version != after.ir_version:
+        keys.append(f"ir_version {before.ir_version} before, {after.ir_version} now")
     for model in (before, after):
         del model.metadata_props[:]
+        model.ir_version = 0
     if before == after:
         return Verdict("metadata only", ", ".join(keys) or "the order of its entries")
     return Verdict("DIFFERENT", first_difference(before, after))

@@ -32,6 +32,7 @@ class Option:
             option of Python's only.
         metavar: what help shows for the value.
         recorded: whether it says how a model was made; what it was made from does not.
+        decides: whether the result depends on it; what only costs time or memory does not.
     """
 
     kind: Kind
@@ -40,6 +41,7 @@ class Option:
     flag: str | None = ""
     metavar: str = ""
     recorded: bool = True
+    decides: bool = True
 
     def accept(self, value: object, name: str) -> Any:
         """The value in its one form; raises `UsageError`."""
@@ -58,9 +60,10 @@ def option(
     flag: str | None = "",
     metavar: str = "",
     recorded: bool = True,
+    decides: bool = True,
 ) -> Any:
     """A dataclass field that is an option; see `Option`."""
-    known = Option(kind, help_text, default, flag, metavar, recorded)
+    known = Option(kind, help_text, default, flag, metavar, recorded, decides)
     return dataclasses.field(default=default, metadata={_KEY: known})
 
 
@@ -108,12 +111,14 @@ class Options:
     def plain(self) -> dict[str, Plain]:
         """The options by their long names without dashes, as a recipe holds them.
 
-        What was left out, and values that have no text, are not there.
+        What was left out, what has no say in the result and values that have no text are not
+        there.
         """
         found = {}
         for name, each in options_of(type(self)).items():
             value, long_name = getattr(self, name), each.long_name(name)
-            text = None if value is None or not long_name else each.kind.write(value)
+            told = value is not None and long_name and each.decides
+            text = each.kind.write(value) if told else None
             if text is not None:
                 found[long_name.lstrip("-")] = text
         return found

@@ -91,7 +91,7 @@ def batch_size() -> Any:
         "Samples to run at once, at most; a size the model fixes wins.",
         BATCH_SIZE,
         metavar="B",
-        recorded=False,
+        decides=False,
     )
 
 
@@ -102,7 +102,7 @@ def memory() -> Any:
         "what is free, at most 1GiB]",
         0,
         metavar="SIZE",
-        recorded=False,
+        decides=False,
     )
 
 

@@ -437,3 +437,12 @@ def test_one_field_is_an_option_everywhere(tmp_path):
     assert chosen.settings()["effort"] == "best"
     with pytest.raises(UsageError, match="effort must be fast or best, not 'slow'"):
         Extended.of({"effort": "slow"})
+
+
+def test_what_has_no_say_in_the_result_is_in_no_recipe():
+    usual = QuantizeOptions(data="x.npz")
+    lean = QuantizeOptions(data="x.npz", batch_size=2, memory="30MB")
+    assert (lean.batch_size, lean.memory) == (2, 30_000_000)
+    assert recipe.written(lean) == recipe.written(usual)
+    assert "memory" not in recipe.written(lean)
+    assert lean.settings() == usual.settings()
