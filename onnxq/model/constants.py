@@ -186,7 +186,7 @@ def _with_tensors(model: Model, folded: set[int], tensors: dict[str, TensorProto
     proto.graph.initializer.extend(initializers)
     del proto.graph.value_info[:]
     proto.graph.value_info.extend(infos)
-    return Model(proto, model.source)
+    return Model.adopt(proto, model.source)
 
 
 # --- large ones ------------------------------------------------------------------------------

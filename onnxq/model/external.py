@@ -44,11 +44,26 @@ def is_large(proto: ModelProto) -> bool:
 # --- parked weights --------------------------------------------------------------------------
 
 
+def settled(proto: ModelProto) -> ModelProto:
+    """The message itself where `settle` has nothing to do, else a copy of it."""
+    moves = _is_to_park if is_large(proto) else is_parked
+    if not any(map(moves, proto.graph.initializer)):
+        return proto
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    settle(copy)
+    return copy
+
+
+def _is_to_park(tensor: TensorProto) -> bool:
+    return not is_parked(tensor) and (byte_size(tensor) or 0) > SMALL
+
+
 def settle(proto: ModelProto) -> None:
     """Park the weights of a large model, in place; bring those of another one back into it."""
     if is_large(proto):
         for tensor in proto.graph.initializer:
-            if not is_parked(tensor) and (byte_size(tensor) or 0) > SMALL:
+            if _is_to_park(tensor):
                 park(tensor, _raw(tensor))
     else:
         for tensor in filter(is_parked, proto.graph.initializer):

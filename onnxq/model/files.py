@@ -45,7 +45,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     except ModelError as error:
         raise ModelError(f"{path}: {error.message}", hint=error.hint) from None
     _drop_repeated_names(proto)
-    return Model(_with_shapes(proto), path)
+    return Model.adopt(_with_shapes(proto), path)
 
 
 def _parse(path: Path) -> ModelProto:
@@ -132,14 +132,14 @@ def _with_shapes(proto: ModelProto) -> ModelProto:
 
 def infer_shapes(model: Model) -> Model:
     """The model with the shapes of its intermediate tensors inferred anew."""
-    return Model(_with_shapes(model.proto), model.source)
+    return Model.adopt(_with_shapes(model.proto), model.source)
 
 
 def read_written(path: Path) -> Model:
     """A model that `external.write` wrote."""
     proto = _parse(path)
     read_data(proto, path)
-    return Model(proto, path)
+    return Model.adopt(proto, path)
 
 
 def save(model: Model, path: str | os.PathLike[str]) -> None:

@@ -52,7 +52,7 @@ def correct_outputs(model: Model) -> Model:
     for output in proto.graph.output:
         if output.name in doubtful:
             output.type.tensor_type.ClearField("shape")
-    return infer_shapes(Model(proto, model.source))
+    return infer_shapes(Model.adopt(proto, model.source))
 
 
 def _unknown(graph: Graph) -> list[str]:
@@ -125,4 +125,4 @@ def _with(model: Model, infos: list[ValueInfoProto]) -> Model:
         if output.name in told:
             output.type.CopyFrom(told.pop(output.name).type)
     proto.graph.value_info.extend(told.values())
-    return Model(proto, model.source)
+    return Model.adopt(proto, model.source)

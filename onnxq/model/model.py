@@ -66,14 +66,20 @@ class Model:
 
     `proto` is shared, not copied: read it, never write to it. Rewriting goes through
     `onnxq.model.rewrite.edit`, which copies. The weights are in it; those of a large model are
-    parked in files, see `onnxq.model.external`.
+    parked in files, see `onnxq.model.external`: then `proto` is a copy of what was given.
     """
 
     proto: ModelProto
     source: Path | None = None
 
     def __post_init__(self) -> None:
-        external.settle(self.proto)
+        object.__setattr__(self, "proto", external.settled(self.proto))
+
+    @classmethod
+    def adopt(cls, proto: ModelProto, source: Path | None = None) -> Model:
+        """A model of a message that nobody else has, whose weights are parked without a copy."""
+        external.settle(proto)
+        return cls(proto, source)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -126,4 +132,4 @@ def with_metadata(model: Model, entries: dict[str, str]) -> Model:
     proto.CopyFrom(model.proto)
     merged = model.metadata | entries
     onnx.helper.set_model_props(proto, dict(sorted(merged.items())))
-    return Model(proto, model.source)
+    return Model.adopt(proto, model.source)

@@ -44,7 +44,7 @@ def free_weights(model: Model) -> tuple[Model, int]:
     del proto.graph.input[:]
     proto.graph.input.extend(kept)
     proto.ir_version = FREE_WEIGHTS
-    return Model(proto, model.source), count
+    return Model.adopt(proto, model.source), count
 
 
 def lower_ir_version(model: Model) -> Model:
@@ -58,7 +58,7 @@ def lower_ir_version(model: Model) -> Model:
     proto = ModelProto()
     proto.CopyFrom(model.proto)
     proto.ir_version = lowest
-    return Model(proto, model.source)
+    return Model.adopt(proto, model.source)
 
 
 def inline_functions(model: Model) -> tuple[Model, int]:
@@ -76,7 +76,7 @@ def inline_functions(model: Model) -> tuple[Model, int]:
             f"{model.name}: its functions cannot be inlined: {_short(error)}",
             hint="export the model without functions",
         ) from None
-    return infer_shapes(Model(proto, model.source)), count
+    return infer_shapes(Model.adopt(proto, model.source)), count
 
 
 def raise_opset(model: Model, opset: int = LOWEST_OPSET) -> tuple[Model, int]:
@@ -143,7 +143,7 @@ def _converted(model: Model, opset: int) -> Model:
         ) from None
     if model.opset < _RESIZE_WITH_MODES:
         _keep_old_resize(proto)
-    return infer_shapes(Model(proto, model.source))
+    return infer_shapes(Model.adopt(proto, model.source))
 
 
 _RESIZE_WITH_MODES = 11
@@ -155,7 +155,7 @@ def _keep_old_resize(proto: ModelProto) -> None:
     They read position x / scale, rounded down where they enlarge and, in ONNX Runtime, up where
     they shrink; newer defaults differ.
     """
-    graph = Graph(Model(proto))
+    graph = Graph(Model.adopt(proto))
     for index, node in enumerate(proto.graph.node):
         if node.op_type != "Resize" or node.domain:
             continue

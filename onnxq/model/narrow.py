@@ -67,7 +67,7 @@ def narrow(model: Model, largest: Mapping[str, float]) -> tuple[Model, Narrowing
     proto.CopyFrom(model.proto)
     _Writer(graph, half, proto.graph).write()
     kept = tuple(Kept(name, each.reason) for name, each in refusals.items() if each)
-    return Model(proto, model.source), Narrowing(len(half), kept)
+    return Model.adopt(proto, model.source), Narrowing(len(half), kept)
 
 
 def _tensors(node: Node) -> list[str]:

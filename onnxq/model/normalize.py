@@ -151,7 +151,7 @@ def name_nodes(model: Model) -> tuple[Model, int]:
             name = f"{node.op_type}_{stem}_{number}"
         node.name = name
         taken.add(name)
-    return Model(proto, model.source), len(pending)
+    return Model.adopt(proto, model.source), len(pending)
 
 
 def _drop_unused(model: Model) -> tuple[Model, int]:

@@ -50,7 +50,7 @@ def _unpack(portable: PortableModel) -> Model:
     if portable.path is None:
         proto = ModelProto()
         proto.ParseFromString(portable.content)
-        return Model(proto)
+        return Model.adopt(proto)
     model = load(portable.path)
     if model.fingerprint != portable.fingerprint:
         raise ModelError(f"{portable.path}: the worker reads another model under this name")

@@ -83,7 +83,7 @@ def edit(model: Model, change: Change, *, opset: int = 0) -> Model:
             check_validity(proto, model.proto)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(f"the rewritten graph is not valid: {error}") from error
-    return Model(proto, model.source)
+    return Model.adopt(proto, model.source)
 
 
 def _import(model: Model) -> gs.Graph:

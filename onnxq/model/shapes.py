@@ -184,7 +184,7 @@ def _resolve(graph: Graph, found: dict[str, list[int | None]]) -> Model:
     proto.CopyFrom(model.proto)
     for name in found.keys() - shapes.keys():
         _declare(proto, graph, graph.by_name[name], found[name])
-    return Model(proto, model.source)
+    return Model.adopt(proto, model.source)
 
 
 def _declare(proto: ModelProto, graph: Graph, node: Node, targets: Sequence[int | None]) -> None:

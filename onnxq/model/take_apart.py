@@ -137,4 +137,4 @@ def _replace(model: Model, replaced: dict[int, Parts]) -> Model:
             nodes.append(node)
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
-    return infer_shapes(Model(proto, model.source))
+    return infer_shapes(Model.adopt(proto, model.source))

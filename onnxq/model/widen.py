@@ -47,7 +47,7 @@ def widen(model: Model) -> tuple[Model, int]:
     nodes = [*before, *graph.node, *after]
     del graph.node[:]
     graph.node.extend(nodes)
-    return Model(proto, model.source), count
+    return Model.adopt(proto, model.source), count
 
 
 def _has_narrow(graph: GraphProto) -> bool:

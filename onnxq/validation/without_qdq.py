@@ -64,7 +64,7 @@ def without_qdq(model: Model) -> Model:
     proto.graph.initializer.extend(
         numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()
     )
-    return infer_shapes(Model(proto, model.source))
+    return infer_shapes(Model.adopt(proto, model.source))
 
 
 def _pair(graph: Graph, node: Node) -> Node | None:
@@ -104,7 +104,7 @@ def _evaluate(model: Model, indices: set[int]) -> dict[str, Array]:
 
 
 def _drop_unread_quantizers(proto: ModelProto) -> None:
-    graph = Graph(Model(proto))
+    graph = Graph(Model.adopt(proto))
     unread = [
         node.index
         for node in graph.nodes

@@ -70,15 +70,28 @@ def test_where_the_weights_are_does_not_change_the_fingerprint(monkeypatch):
     assert parked.fingerprint == model().fingerprint
 
 
+def test_a_model_leaves_the_message_it_is_made_of_as_it_was(monkeypatch):
+    monkeypatch.setattr(external, "INLINE_LIMIT", 10**9)
+    given = model().proto
+    before = given.SerializeToString(deterministic=True)
+    assert Model(given).proto is given
+    monkeypatch.setattr(external, "INLINE_LIMIT", 4000)
+    assert external.has_parked(Model(given).proto)
+    assert given.SerializeToString(deterministic=True) == before
+    assert Model.adopt(given).proto is given
+    assert external.has_parked(given)
+
+
 def test_a_part_of_a_large_model_has_its_weights_back():
     source = model()
     part = onnx.ModelProto()
     part.CopyFrom(source.proto)
     del part.graph.initializer[2:]
     values = [external.values_of(t) for t in part.graph.initializer]
-    Model(part)
-    assert not external.has_parked(part)
-    for tensor, value in zip(part.graph.initializer, values, strict=True):
+    back = Model(part).proto
+    assert external.has_parked(part), "what was given stays as it was"
+    assert not external.has_parked(back)
+    for tensor, value in zip(back.graph.initializer, values, strict=True):
         assert np.array_equal(onnx.numpy_helper.to_array(tensor), value)
 
 
