@@ -152,7 +152,7 @@ def test_it_fits_and_can_be_read(browser: Browser, file: Path, scheme: str, widt
     for page in opened(browser, file, **view):
         page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        for selector in ("body", ".soft", "td a", ".state-int8", ".card .word", ".beside"):
+        for selector in ("body", ".soft", "td a", ".state-quantized", ".card .word", ".beside"):
             assert contrast(page, selector) >= 4.5, selector
 
 
