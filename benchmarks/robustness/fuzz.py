@@ -273,8 +273,8 @@ def write_inputs(folder: Path) -> None:
     )  # fmt: skip
     opsets = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), folder / "m.onnx")
-    np.savez(folder / "x.npz", x=generator.standard_normal((4, 3, 4, 4)).astype(np.float32),
-             labels=np.arange(4) % 2)  # fmt: skip
+    np.savez(folder / "x.npz", x=generator.standard_normal((10, 3, 4, 4)).astype(np.float32),
+             labels=np.arange(10) % 2)  # fmt: skip
     (folder / "images").mkdir()
     pixels = generator.integers(0, 256, (4, 4, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(folder / "images" / "a.png")
@@ -287,8 +287,8 @@ def write_inputs(folder: Path) -> None:
                 archive.addfile(member, io.BytesIO(content))
     model_and_data = (str(folder / "m.onnx"), "--data", str(folder / "x.npz"))
     for words in (
-        ["calibrate", *model_and_data, "--batch-size", "2", "--shard", "1/2", "-o", "c.calib"],
-        ["calibrate", *model_and_data, "--batch-size", "2", "--shard", "2/2", "-o", "c2.calib"],
+        ["calibrate", *model_and_data, "--shard", "1/2", "-o", "c.calib"],
+        ["calibrate", *model_and_data, "--shard", "2/2", "-o", "c2.calib"],
         ["quantize", *model_and_data, "-o", "q.onnx"],
     ):
         code, text = run_command([*words[:-1], str(folder / words[-1])])

@@ -96,9 +96,11 @@ def test_an_input_of_terabytes(case):
     quantize(case, data="random:1", code=USAGE, words=["memory"])
 
 
-@pytest.mark.parametrize("how", ["ConstantOfShape", "Expand", "Tile"])
-def test_a_constant_of_terabytes(case, how):
-    """It is not computed to be found too large."""
+@pytest.mark.parametrize(
+    ("how", "code"), [("ConstantOfShape", MODEL), ("Expand", USAGE), ("Tile", MODEL)]
+)
+def test_a_constant_of_terabytes(case, how, code):
+    """It is not computed to be found too large; one that no shape gives away lacks memory."""
     sizes = helper.make_tensor("sizes", TensorProto.INT64, [2], [1 << 21, 1 << 21])
     one = helper.make_tensor("one", TensorProto.FLOAT, [1, 1], [1.0])
     inputs = ["sizes"] if how == "ConstantOfShape" else ["one", "sizes"]
@@ -109,7 +111,7 @@ def test_a_constant_of_terabytes(case, how):
         [info("x", "N", 4)], [info("y", "N", 4)], [sizes, one],
     )  # fmt: skip
     np.save(case.folder / "x.npy", np.ones((4, 4), np.float32))
-    quantize(case, data=case.folder / "x.npy", code=MODEL)
+    quantize(case, data=case.folder / "x.npy", code=code)
 
 
 @pytest.mark.parametrize("dims", [[1 << 40, 1 << 40], [-1, 4], [1 << 62, 4]])
