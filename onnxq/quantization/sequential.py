@@ -108,7 +108,7 @@ class _Layers:
         self._graph, self._plan = Graph(model), plan
         quantized = insert(model, plan, integer_bias=False)
         self._quantized = Graph(quantized)
-        shelf = Shelf(batching.room)
+        shelf = Shelf(batching.room, copies=batching.large)
         self.exact = SegmentRunner(model, batches, batching, shelf)
         self._int8 = SegmentRunner(quantized, batches, batching, shelf)
         self.nodes = [node for node in self._graph.nodes if node.name in plan.weights]
