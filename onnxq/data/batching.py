@@ -88,7 +88,7 @@ class Batching:
         large: whether memory matters: sessions save it, and no results pile up.
         room: bytes of results that may wait in memory, see `Shelf`.
         footprint: what one sample takes; of no tensor where that could not be learned.
-        axes: tensor → the axis along which it grows with the samples; see `Footprint`.
+        axes: tensor → the axis along which it grows with the samples; see `measure_axes`.
         singly: whether the model takes one sample at a time, whatever its inputs say.
     """
 
