@@ -19,7 +19,7 @@ from onnxq.calibration.parts import Part, parts_of, spans_of
 from onnxq.calibration.passes import groups_within, with_group
 from onnxq.calibration.statistics import Calibration, Provenance, TensorStatistics, join_notes
 from onnxq.calibration.thinning import step_of
-from onnxq.data.ahead import map_ahead
+from onnxq.data.ahead import MOST, map_ahead
 from onnxq.data.batching import Array, samples_in
 from onnxq.data.budget import GROUP, USUAL, Batching, Limits, OneSample, plan_batching
 from onnxq.data.fitted import REFUSES_BATCHES
@@ -125,13 +125,14 @@ def calibrate(
         notes = (calibration.note, SINGLY) if singly else (calibration.note,)
         return replace(calibration, note=join_notes(notes), samples=cursor.samples, tensors=tensors)
 
-    workers = _workers(source, request, batching)
+    number_of_parts = _number_of_parts(source, request, batching)
+    workers = batching.workers(number_of_parts)
     total = None if source.count is None else math.ceil(source.count / request.shard[1])
     with progress.track("calibrate", total and total * len(groups)) as advance:
         advance(cursor.passes * (total or 0) + cursor.spans * GROUP)
         for number in range(cursor.passes, len(groups)):
             spans = spans_of(source, request.shard, cursor.spans)
-            count = _count(model, request, batching, groups[number], counter, workers)
+            count = _count(model, request, batching, groups[number], counter, number_of_parts)
             for first in spans:
                 some = _before_due(first, spans, checkpoint)
                 parts = parts_of(some, request.hold_out, batching)
@@ -155,12 +156,11 @@ def _no_harm(_tensor: str, _kind: str) -> None:
     """What NaN and Inf spoil where they are allowed."""
 
 
-def _workers(source: DataSource, request: Request, batching: Batching) -> int:
-    """How many batches run at a time."""
+def _number_of_parts(source: DataSource, request: Request, batching: Batching) -> int:
+    """How many parts there are to run; as many as may run at a time where that is not known."""
     if source.count is None:
-        return batching.runs
-    parts = math.ceil(source.count / request.shard[1] / batching.size)
-    return max(1, min(batching.runs, parts))
+        return MOST
+    return max(1, math.ceil(source.count / request.shard[1] / batching.size))
 
 
 def _count(
@@ -169,7 +169,7 @@ def _count(
     batching: Batching,
     group: Sequence[str],
     counter: Counter,
-    workers: int,
+    parts: int,
 ) -> Callable[[Part], tuple[Part, bool]]:
     """How to run and count samples in one pass; several threads may do so.
 
@@ -178,7 +178,7 @@ def _count(
     computed = [name for name in request.tensors if name not in _inputs(model)]
     names = [name for name in computed if name in group]
     others = [name for name in computed if name not in group]
-    runtime = batching.runtime(workers, request.runtime)
+    runtime = batching.runtime(parts, request.runtime)
     observer = open_observer(with_group(model, names, others), names, runtime)
     # What is the same for every part of a batch counts once, as if the batch had run whole.
     once = {name for name in names if batching.axes.get(name, 0) is None}

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from onnxq.data.ahead import AHEAD, MOST, WORKERS, map_ahead
 from onnxq.data.batching import Array, as_feeds, find_axes, samples_in
-from onnxq.errors import ModelError
+from onnxq.errors import ModelError, UsageError
 from onnxq.model.footprint import Footprint, known_footprint, measure_axes, measure_footprint
 from onnxq.model.graph import Graph
 from onnxq.model.memory import default_budget
@@ -50,10 +50,19 @@ class Limits:
     Attributes:
         batch_size: samples to run at once, at most.
         memory: bytes that activations may take at a time; 0 for `default_budget`.
+
+    Raises:
+        UsageError: a batch size below 1, a negative memory.
     """
 
     batch_size: int = GROUP
     memory: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UsageError(f"the batch size must be at least 1, not {self.batch_size}")
+        if self.memory < 0:
+            raise UsageError(f"memory must not be negative, as {self.memory} is")
 
     @property
     def budget(self) -> int:
@@ -75,16 +84,19 @@ class Batching:
         size: samples at once, at most; `GROUP` stands for whole groups.
         steady: the same where the bits of a model depend on it; it is the same on every machine.
         runs: at a time.
+        sharing: runs among which whole groups share the cores, whether or not there is memory for
+            as many: the number of threads may decide how kernels round.
         large: whether memory matters: sessions save it, and no results pile up.
         room: bytes of results that may wait in memory, see `Shelf`.
         footprint: what one sample takes; of no tensor where that could not be learned.
-        axes: tensor → the axis along which it grows with the samples; see `Footprint`.
+        axes: tensor → the axis along which it grows with the samples; see `measure_axes`.
         singly: whether the model takes one sample at a time, whatever its inputs say.
     """
 
     size: int = GROUP
     steady: int = GROUP
     runs: int = WORKERS
+    sharing: int = WORKERS
     large: bool = False
     room: int = 1 << 30
     footprint: Footprint = field(default_factory=lambda: Footprint({}))
@@ -95,6 +107,11 @@ class Batching:
     def splits(self) -> bool:
         """Whether groups run in parts."""
         return self.size < GROUP
+
+    def whole(self) -> Batching:
+        """For what takes whole groups only."""
+        runs = max(1, self.runs * min(self.size, GROUP) // GROUP)
+        return replace(self, size=GROUP, runs=runs)
 
     def of(self, graph: Graph) -> Batching:
         """For another model of the same tensors, such as a quantized one."""
@@ -111,13 +128,18 @@ class Batching:
             for first in range(0, samples, self.size)
         ]
 
-    def runtime(self, workers: int, base: Runtime | None = None) -> Runtime:
-        """For one of so many runs side by side.
+    def workers(self, parts: int) -> int:
+        """How many of so many parts run at a time."""
+        return max(1, min(self.runs, parts))
+
+    def runtime(self, parts: int, base: Runtime | None = None) -> Runtime:
+        """For one of so many parts.
 
         Kernels that share one sample among threads sum in another order; of several samples each
-        thread takes its own. So parts of a group have one thread each.
+        thread takes its own. So what is less than a group has one thread.
         """
-        shared = (base or Runtime()).share(workers)
+        base = base or Runtime()
+        shared = base.share(max(1, min(self.sharing, parts)))
         return replace(shared, threads=1 if self.splits else shared.threads, lean=self.large)
 
     def map(
@@ -179,11 +201,14 @@ def plan_batching(sample: OneSample, limits: Limits, *, kept: Collection[str] = 
 
     Where memory is short fewer samples run at once, then fewer batches at a time.
     """
-    graph, fixed = Graph(sample.model), sample.fixed
+    graph = Graph(sample.model)
     workers, budget = max(1, min(MOST, sample.runtime.cores)), int(TENSORS * limits.budget)
-    found = sample.footprint
+    try:
+        fixed, found = sample.fixed, sample.footprint
+    except ModelError:
+        fixed = found = None
     if found is None:
-        # It runs in whole groups only, or not at all: whoever runs it will say so.
+        # It has no batch axis, runs in whole groups only, or not at all: whoever runs it says so.
         return Batching(room=budget)
     need = need_of(found, graph, kept)
     steady = _halved_until(GROUP, lambda size: size * need <= LARGE)
@@ -196,10 +221,12 @@ def plan_batching(sample: OneSample, limits: Limits, *, kept: Collection[str] = 
     axes = sample.axes if min(size, steady) < GROUP else {}
     if axes is None:
         size = steady = 1
-    taken = max(1, (fixed or size) * need)
-    runs = max(1, min(workers, budget // taken))
-    large = taken > SMALL
-    return Batching(size, steady, runs, large, budget, found, axes or {}, singly=axes is None)
+    taken, whole = (max(1, each * need) for each in (fixed or size, fixed or GROUP))
+    sharing = max(1, min(workers, 2 * LARGE // whole))
+    runs = max(1, min(workers if size < GROUP else sharing, budget // taken))
+    return Batching(
+        size, steady, runs, sharing, taken > SMALL, budget, found, axes or {}, singly=axes is None
+    )
 
 
 def need_of(found: Footprint, graph: Graph, kept: Collection[str]) -> int:

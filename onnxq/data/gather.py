@@ -109,8 +109,8 @@ def run_batches(
     """
     batching = batching.of(Graph(model)) if batching.splits else batching
     parts = [part for batch in batches for part in batching.parts(batch)]
-    workers = max(1, min(batching.runs, len(parts)))
-    session = batching.runtime(workers).open(model, optimize=optimize)
+    workers = batching.workers(len(parts))
+    session = batching.runtime(len(parts)).open(model, optimize=optimize)
     names = names if names is not None else [output.name for output in session.get_outputs()]
     results = batching.map(lambda feeds: run(session, names, feeds), parts, workers)
     for batch in batches:

@@ -27,10 +27,12 @@ class Shelf:
 
     Args:
         room: bytes of arrays to keep in memory.
+        copies: keep copies of arrays that look at other memory: of ONNX Runtime's results each
+            keeps all the memory of its session.
     """
 
-    def __init__(self, room: int) -> None:
-        self.room = room
+    def __init__(self, room: int, *, copies: bool = False) -> None:
+        self.room, self.copies = room, copies
 
     def values(self) -> Values:
         """A place for the arrays of one tensor."""
@@ -113,8 +115,7 @@ class Values(Sequence[Array]):
             self._write(end, array)
             self._items.append(_Filed(end, array.shape, array.dtype))
         else:
-            self._items.append(_Parts([array], axis))
-            self._hold(array)
+            self._items.append(_Parts([self._hold(array)], axis))
 
     def extend(self, array: Array) -> None:
         """Add the next part of the last group."""
@@ -124,8 +125,7 @@ class Values(Sequence[Array]):
             shape = (last.shape[0] + len(array), *last.shape[1:])
             self._items[-1] = replace(last, shape=shape)
         elif last.axis is not None:
-            last.arrays.append(array)
-            self._hold(array)
+            last.arrays.append(self._hold(array))
 
     def __len__(self) -> int:
         return len(self._items)
@@ -174,10 +174,12 @@ class Values(Sequence[Array]):
                 if isinstance(item, _Filed):
                     self._write(item.offset + chosen.start * item.row, array)
 
-    def _hold(self, array: Array) -> None:
-        if self._shelf is not None:
-            self._shelf.room -= array.nbytes
-            self._held += array.nbytes
+    def _hold(self, array: Array) -> Array:
+        if self._shelf is None:
+            return array
+        self._shelf.room -= array.nbytes
+        self._held += array.nbytes
+        return array if array.flags.owndata or not self._shelf.copies else array.copy()
 
     def _write(self, offset: int, array: Array) -> None:
         content = np.ascontiguousarray(array).reshape(-1).view(np.ubyte).data

@@ -101,7 +101,7 @@ def run_reference(
     batching: Batching = WHOLE,
 ) -> Reference:
     """Run a model on every set of inputs, at each optimization level (True: optimized)."""
-    kept, shelf = tuple(feeds), Shelf(batching.room)
+    kept, shelf = tuple(feeds), Shelf(batching.room, copies=batching.large)
     outputs = {
         level: Outputs(run_batches(model, None, kept, optimize=level, batching=batching), shelf)
         for level in levels

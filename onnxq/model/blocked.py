@@ -26,7 +26,6 @@ from onnx import ModelProto, NodeProto
 from onnxq.errors import ModelError
 from onnxq.model import external
 from onnxq.model.graph import names_in_subgraphs
-from onnxq.model.in_place import run_in_place
 from onnxq.model.session import Runtime, run, with_graph
 
 if TYPE_CHECKING:
@@ -74,13 +73,11 @@ class Observer:
 
     Attributes:
         fetched: tensor → the output that holds it.
-        in_place: hand out ONNX Runtime's own memory, see `run_in_place`.
         blocked: tensor → number of its channels, where it comes in blocks.
     """
 
     session: ort.InferenceSession
     fetched: Mapping[str, str]
-    in_place: bool
     blocked: Mapping[str, int] = field(default_factory=dict)
     block: int = 0
 
@@ -89,8 +86,7 @@ class Observer:
         if not self.fetched:
             # ONNX Runtime refuses to compute nothing.
             return {}
-        run_names = run_in_place if self.in_place else run
-        found = run_names(self.session, list(self.fetched.values()), feeds)
+        found = run(self.session, list(self.fetched.values()), feeds)
         return {
             name: Observed(values, self.block, self.blocked[name])
             if name in self.blocked
@@ -112,12 +108,7 @@ def open_observer(proto: ModelProto, names: Sequence[str], runtime: Runtime) -> 
             return _without_reordering(proto, names, runtime, block)
         except ModelError:
             pass
-    return Observer(runtime.open(proto), usual, _in_place(runtime))
-
-
-def _in_place(runtime: Runtime) -> bool:
-    """Small tensors are copied faster than looked at."""
-    return runtime.lean and runtime.provider == "cpu"
+    return Observer(runtime.open(proto), usual)
 
 
 def _without_reordering(
@@ -148,7 +139,7 @@ def _without_reordering(
     optimized.graph.output.extend(kept)
     session = runtime.open(optimized, optimize=False)
     blocked = {name: channels[name] for name in names if name in channels}
-    return Observer(session, fetched, _in_place(runtime), blocked, block)
+    return Observer(session, fetched, blocked, block)
 
 
 def _needed(nodes: Sequence[NodeProto], names: Iterable[str]) -> list[NodeProto]:

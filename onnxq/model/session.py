@@ -247,12 +247,11 @@ def run(
             return _run_as_ort_values(session, names, arrays)
         result: list[Array] = session.run(names, arrays)
     except Exception as error:  # noqa: BLE001
-        raise failure_of(error) from None
+        raise _failure(error) from None
     return result
 
 
-def failure_of(error: Exception) -> OnnxqError:
-    """What ONNX Runtime's exception at a run means."""
+def _failure(error: Exception) -> OnnxqError:
     if _is_exhausted(error):
         return ResourceError(NO_MEMORY)
     return ModelError(f"the model failed to run: {_reason(error)}")

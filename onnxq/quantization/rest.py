@@ -14,10 +14,9 @@ from onnxq.errors import UsageError
 from onnxq.formats.scheme import Scheme
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
-from onnxq.model.in_place import run_in_place
 from onnxq.model.model import Model
 from onnxq.model.narrow import Narrowing, narrow
-from onnxq.model.session import open_session, with_outputs
+from onnxq.model.session import open_session, run, with_outputs
 from onnxq.targets import Target
 
 Feeds = Mapping[str, NDArray[Any]]
@@ -60,7 +59,7 @@ def _largest_magnitudes(
     session = open_session(with_outputs(model, names), optimize=False, lean=batching.large)
     largest = dict.fromkeys(names, 0.0)
     for part in (part for batch in batches for part in batching.of(graph).parts(batch)):
-        for name, values in zip(names, run_in_place(session, names, part), strict=True):
+        for name, values in zip(names, run(session, names, part), strict=True):
             # NaN is no reason to keep float32, but Inf is: fmax passes over the one only.
             seen = float(np.fmax.reduce(np.abs(values), axis=None, initial=0.0))
             largest[name] = max(largest[name], seen)

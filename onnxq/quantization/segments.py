@@ -7,7 +7,6 @@ pieces read waits on a shelf, in memory or in temporary files.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxq.data.ahead import WORKERS
 from onnxq.data.batching import samples_in
 from onnxq.data.budget import Batching
 from onnxq.data.shelf import Shelf, Values
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
 from onnxq.model.operators import depends_on_batch, is_dequantize, is_quantize
-from onnxq.model.session import Runtime, run
+from onnxq.model.session import run
 from onnxq.model.subgraph import names_read, subgraph_model
 
 Array = NDArray[Any]
@@ -139,17 +137,16 @@ class SegmentRunner:
             for group, samples in enumerate(self._samples)
             for first in range(0, samples, size)
         ]
-        usual = max(1, min(WORKERS, len(self._samples)))
-        workers = min(len(spans) if split else usual, self._batching.runs)
-        runtime = replace(Runtime().share(usual), lean=self._batching.large)
-        session = (replace(runtime, threads=1) if split else runtime).open(part, optimize=False)
+        batching = self._batching if split else self._batching.whole()
+        session = batching.runtime(len(spans)).open(part, optimize=False)
+        workers = batching.workers(len(spans))
 
         def work(feeds: Mapping[str, Array]) -> list[Array]:
             return run(session, wanted, feeds)
 
         feeds = ({name: self._cut(name, *span) for name in fed} for span in spans)
         found = {name: self._shelf.values() for name in wanted}
-        for span, arrays in zip(spans, self._batching.map(work, feeds, workers), strict=True):
+        for span, arrays in zip(spans, batching.map(work, feeds, workers), strict=True):
             group, first, stop = span
             for name, array in zip(wanted, arrays, strict=True):
                 if first:

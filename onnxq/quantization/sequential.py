@@ -108,7 +108,7 @@ class _Layers:
         self._graph, self._plan = Graph(model), plan
         quantized = insert(model, plan, float_biases=True)
         self._quantized = Graph(quantized)
-        shelf = Shelf(batching.room)
+        shelf = Shelf(batching.room, copies=batching.large)
         self.exact = SegmentRunner(model, batches, batching, shelf)
         self._rounded = SegmentRunner(quantized, batches, batching, shelf)
         self.nodes = [(self._graph.by_name[place.node], place) for place in plan.weights]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from onnxq.data.budget import GROUP, LARGE, TENSORS, Limits, OneSample, need_of, plan_batching
 from onnxq.data.gather import in_parts, join_parts, run_batches
+from onnxq.errors import UsageError
 from onnxq.model.footprint import known_footprint
 from onnxq.model.graph import Graph
 from onnxq.model.session import Runtime
@@ -64,6 +65,13 @@ def test_the_caller_sets_an_upper_limit():
         8,
         8,
     ]
+
+
+def test_limits_that_make_no_sense():
+    with pytest.raises(UsageError, match="the batch size must be at least 1, not 0"):
+        Limits(0)
+    with pytest.raises(UsageError, match="memory must not be negative"):
+        Limits(memory=-1)
 
 
 def test_where_bits_depend_on_the_batch_the_model_alone_decides():
