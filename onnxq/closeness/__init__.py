@@ -15,12 +15,13 @@ from onnxq.closeness.parts import (
     worst,
     worst_sqnr,
 )
-from onnxq.closeness.sums import Sums, as_array, is_float, is_float_type, sums_of
+from onnxq.closeness.sums import Sums, add_sums, as_array, is_float, is_float_type, sums_of
 
 __all__ = [
     "OutputCloseness",
     "Part",
     "Sums",
+    "add_sums",
     "as_array",
     "closeness",
     "decibels",

@@ -78,6 +78,12 @@ def sums_of(
     }
 
 
+def add_sums(total: dict[str, Sums], more: Mapping[str, Sums]) -> None:
+    """Add those of one run to those of the runs before, output by output."""
+    for name, sums in more.items():
+        total[name] = total[name] + sums if name in total else sums
+
+
 def as_array(value: Any) -> Array:
     """What ONNX Runtime gives, as one array: of maps a row each, of a sequence all values."""
     if isinstance(value, np.ndarray):

@@ -7,7 +7,7 @@ from onnxq.calibration.checkpoint import Checkpoint
 from onnxq.calibration.cluster import calibrate_on_cluster
 from onnxq.calibration.jobs import calibrate_in_processes
 from onnxq.calibration.statistics import Calibration
-from onnxq.commands.inputs import as_source
+from onnxq.commands.inputs import source_of
 from onnxq.data.budget import Limits
 from onnxq.equalization.observed import tensors_to_observe
 from onnxq.errors import UsageError
@@ -26,15 +26,7 @@ def calibrate(model: Model, options: CalibrateOptions, progress: Progress) -> Ca
     if options.resume and options.state is None:
         raise UsageError("resume needs the state of a run", hint="name its file with state")
     require_float(model)
-    source = as_source(
-        options.data,
-        model,
-        preprocess=options.preprocess,
-        samples=options.samples,
-        allow_nonfinite=options.allow_nonfinite,
-        states=options.states,
-        input_shapes=options.input_shapes,
-    )
+    source = source_of(options, model)
     normalized, _ = normalize(model)
     request = stream.Request(
         tensors_to_observe(Graph(normalized)),

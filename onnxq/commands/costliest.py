@@ -1,4 +1,4 @@
-"""Which layers cost most, where the quantized model came out badly."""
+"""Which layers of a quantized model cost most."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from onnxq.errors import DataError, ModelError
 from onnxq.model.model import Model
 from onnxq.quantization.quantize import LOW_SQNR, QuantizationResult, Request
 from onnxq.quantization.search import Candidate
-from onnxq.validation.layers import measure_layers
+from onnxq.validation.layers import LayerError, measure_layers
+
+Made = tuple[Model, QuantizationResult]
+"""A quantized model and its record."""
 
 NAMED = 3
 """Layers that are named."""
@@ -16,27 +19,33 @@ PROBES = 8
 """Samples that they are found on."""
 
 
-def costliest(
-    request: Request, quantized: Model, result: QuantizationResult, source: DataSource | None
-) -> tuple[Candidate, ...]:
+def ranked_layers(
+    request: Request, made: Made, source: DataSource, probes: int
+) -> tuple[LayerError, ...]:
+    """The layers, the most harmful first, found on so many samples."""
+    quantized, result = made
+    return measure_layers(
+        result.prepared.model,
+        quantized,
+        source,
+        outputs=request.outputs,
+        probes=probes,
+        whole=False,
+        progress=request.progress,
+    ).layers
+
+
+def candidate(layer: LayerError, result: QuantizationResult) -> Candidate:
+    return Candidate(layer.name, layer.share, layer.name in result.plan.weighted)
+
+
+def costliest(request: Request, made: Made, source: DataSource | None) -> tuple[Candidate, ...]:
     """The layers with the largest shares of the error; () where it is small or they are unknown."""
-    if source is None or not result.quantized_sqnr < LOW_SQNR:
+    if source is None or not made[1].quantized_sqnr < LOW_SQNR:
         return ()
     try:
-        report = measure_layers(
-            result.prepared.model,
-            quantized,
-            source,
-            outputs=request.outputs,
-            probes=PROBES,
-            whole=False,
-            progress=request.progress,
-        )
+        layers = ranked_layers(request, made, source, PROBES)
     except (DataError, ModelError):
         # The quantized model is good all the same; `validate --layers` says what is in the way.
         return ()
-    return tuple(
-        Candidate(layer.name, layer.share, layer.name in result.plan.weighted)
-        for layer in report.layers[:NAMED]
-        if layer.share > 0
-    )
+    return tuple(candidate(layer, made[1]) for layer in layers[:NAMED] if layer.share > 0)

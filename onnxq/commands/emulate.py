@@ -17,14 +17,7 @@ COMPARED_SAMPLES = 16
 
 def emulate(model: Model, options: EmulateOptions, progress: Progress) -> Emulation:
     """Compute what an integer machine computes; see `onnxq.api.emulate`."""
-    source = source_for(
-        model,
-        options.data,
-        preprocess=options.preprocess,
-        samples=options.samples,
-        states=options.states,
-        input_shapes=options.input_shapes,
-    )
+    source = source_for(model, options)
     return stage.emulate(model, source, batch_size=options.batch_size, progress=progress)
 
 
@@ -32,14 +25,7 @@ def compare_layers(
     model: Model, options: CompareLayersOptions, progress: Progress
 ) -> tuple[LayerAgreement, ...]:
     """Compare each layer, on the same inputs, in the emulator and in ONNX Runtime."""
-    source = source_for(
-        model,
-        options.data,
-        preprocess=options.preprocess,
-        samples=options.samples,
-        states=options.states,
-        input_shapes=options.input_shapes,
-    )
+    source = source_for(model, options)
     count = min(options.samples or COMPARED_SAMPLES, COMPARED_SAMPLES)
     batches = gather(source, count)
     provider = options.provider.value

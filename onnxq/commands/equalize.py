@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import batch_of, observe
 from onnxq.commands.budget import one_sample
-from onnxq.commands.inputs import as_calibration, as_source, require_same_preprocessing
+from onnxq.commands.inputs import as_calibration, require_same_preprocessing, source_of
 from onnxq.data.budget import Batching, Limits, OneSample, plan_batching
 from onnxq.data.sizes import parse_shapes
 from onnxq.data.source import DataSource
@@ -56,14 +56,7 @@ def equalize(
     normalized, normalization = normalize(model)
     source = None
     if options.data is not None:
-        source = as_source(
-            options.data,
-            model,
-            preprocess=options.preprocess,
-            allow_nonfinite=options.allow_nonfinite,
-            states=options.states,
-            input_shapes=options.input_shapes,
-        )
+        source = source_of(options, model)
     shapes = parse_shapes(options.input_shapes, model.inputs)
     sample = one_sample(normalized, source, shapes)
     calibration = _calibration(model, options, source, sample, progress)

@@ -21,6 +21,7 @@ from onnxq.errors import DataError
 from onnxq.model import files as model_files
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
+from onnxq.options.fields import Options, options_of
 from onnxq.quantization.details import recorded_preprocessing
 
 Array = NDArray[Any]
@@ -78,6 +79,22 @@ def as_source(
     )
 
 
+_READING = (
+    "data", "preprocess", "samples", "allow_nonfinite", "classes", "states", "input_shapes",
+)  # fmt: skip
+"""Options that say which data, and how they are read; a command has some of them."""
+
+
+def source_of(options: Options, model: Model, **instead: Any) -> DataSource:
+    """The data of a command, read as its options say.
+
+    Args:
+        instead: values of `as_source` that are not the options'.
+    """
+    said = {name: getattr(options, name) for name in _READING if name in options_of(type(options))}
+    return as_source(model=model, **(said | instead))
+
+
 def as_calibration(calibration: Calibration | PathLike, model: Model) -> Calibration:
     """Load if need be; refuse the calibration of another model."""
     named = "the calibration"
@@ -102,23 +119,8 @@ def require_same_preprocessing(expected: str, source: DataSource | None, what: s
         )
 
 
-def source_for(
-    quantized: Model,
-    data: Data,
-    *,
-    preprocess: str | Preprocessing | None,
-    samples: int | None,
-    states: Sequence[str] = (),
-    input_shapes: Sequence[str] = (),
-) -> DataSource:
-    """Data preprocessed as those that the model was quantized with."""
-    source = as_source(
-        data,
-        quantized,
-        preprocess=preprocess,
-        samples=samples,
-        states=states,
-        input_shapes=input_shapes,
-    )
+def source_for(quantized: Model, options: Options) -> DataSource:
+    """`source_of`, preprocessed as the data that the model was quantized with."""
+    source = source_of(options, quantized)
     require_same_preprocessing(recorded_preprocessing(quantized), source, quantized.name)
     return source

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from onnxq.commands.costliest import Made, candidate, ranked_layers
 from onnxq.commands.validate import Validation, validate
 from onnxq.data.source import DataSource
 from onnxq.model.model import Model
 from onnxq.options.validate import ValidateOptions
 from onnxq.quantization import quantize as stage
-from onnxq.quantization.quantize import QuantizationResult, Request
+from onnxq.quantization.quantize import Request
 from onnxq.quantization.search import (
     Bounds,
     Candidate,
@@ -19,9 +20,6 @@ from onnxq.quantization.search import (
     Trial,
     search,
 )
-from onnxq.validation.layers import measure_layers
-
-Made = tuple[Model, QuantizationResult]
 
 RANKING_SAMPLES = 32
 """Samples on which the search for layers to keep in float ranks them."""
@@ -64,18 +62,9 @@ def keep_in_float(
 
 def _ranked(request: Request, made: Made, source: DataSource) -> list[Candidate]:
     """The layers that can stay in float, the most harmful first."""
-    quantized, result = made
-    report = measure_layers(
-        result.prepared.model,
-        quantized,
-        source,
-        outputs=request.outputs,
-        probes=RANKING_SAMPLES,
-        whole=False,
-        progress=request.progress,
-    )
+    _, result = made
     return [
-        Candidate(layer.name, layer.share, layer.name in result.plan.weighted)
-        for layer in report.layers
+        candidate(layer, result)
+        for layer in ranked_layers(request, made, source, RANKING_SAMPLES)
         if layer.name in result.plan.weighted or layer.op_type in request.target.residual
     ]

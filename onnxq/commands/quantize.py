@@ -9,7 +9,12 @@ from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import observe
 from onnxq.commands.budget import one_sample
 from onnxq.commands.costliest import costliest
-from onnxq.commands.inputs import as_calibration, as_source, require_same_preprocessing
+from onnxq.commands.inputs import (
+    as_calibration,
+    as_source,
+    require_same_preprocessing,
+    source_of,
+)
 from onnxq.commands.keep_in_float import keep_in_float
 from onnxq.data.budget import Limits, OneSample, plan_batching
 from onnxq.data.sizes import parse_shapes
@@ -57,15 +62,7 @@ def quantize(
     check_patterns(Graph(normalized), chosen)
     source = None
     if options.data is not None:
-        source = as_source(
-            options.data,
-            model,
-            preprocess=options.preprocess,
-            samples=options.samples,
-            allow_nonfinite=options.allow_nonfinite,
-            states=options.states,
-            input_shapes=options.input_shapes,
-        )
+        source = source_of(options, model)
     hold_out = hold_out_of(source)
     limits = Limits(options.batch_size, options.memory)
     sample = one_sample(normalized, source, parse_shapes(options.input_shapes, model.inputs))
@@ -107,7 +104,7 @@ def quantize(
         if made[1].search is not None and made[1].search.passed and not options.allow_none:
             _require_quantized(model, made[1])
     quantized, result = made
-    result = replace(result, costliest=costliest(request, quantized, result, source))
+    result = replace(result, costliest=costliest(request, (quantized, result), source))
     entry = details_json(result, calibration, options.settings())
     return with_metadata(result.prepared.recorded_in(quantized), {METADATA_KEY: entry}), result
 

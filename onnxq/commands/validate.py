@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxq.commands.budget import one_sample
-from onnxq.commands.inputs import as_source, require_same_preprocessing
+from onnxq.commands.inputs import require_same_preprocessing, source_of
 from onnxq.data.budget import Limits, plan_batching
 from onnxq.data.classes import as_class_names
 from onnxq.data.labels import SampleLabels, open_labels, read_characters
@@ -62,15 +62,7 @@ def validate(
     """Measure all models on the same samples; see `onnxq.api.validate`."""
     _require_order(float_model, models)
     reads_texts = any(map(takes_classes, options.metrics or ()))
-    source = as_source(
-        options.data,
-        float_model,
-        preprocess=options.preprocess,
-        samples=options.samples,
-        classes=None if reads_texts else options.classes,
-        states=options.states,
-        input_shapes=options.input_shapes,
-    )
+    source = source_of(options, float_model, classes=None if reads_texts else options.classes)
     classes = _names(options, characters=reads_texts)
     for model in models:
         require_same_preprocessing(recorded_preprocessing(model), source, model.name)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxq.data.around import SourceAround
 from onnxq.data.batching import Array, BatchAxes, Feeds
 from onnxq.data.checks import is_finite
 from onnxq.data.source import Batch, DataSource
@@ -17,7 +18,6 @@ from onnxq.refusal import Refusal
 
 if TYPE_CHECKING:
     from onnxq.data.geometry import Geometry
-    from onnxq.data.preprocess import Preprocessing
     from onnxq.model.model import Model
 
 TOUCHING = 1e-3
@@ -28,7 +28,7 @@ REFUSES_BATCHES = Refusal("the model does not run in batches: one sample at a ti
 
 
 @dataclass(frozen=True, eq=False)
-class FittedSource:
+class FittedSource(SourceAround):
     """A source whose samples are checked.
 
     Attributes:
@@ -36,34 +36,17 @@ class FittedSource:
         singly: why the model is given one sample at a time; None where it takes batches.
     """
 
-    source: DataSource
     nonfinite: Collection[str] | None
     singly: Refusal | None = None
-
-    @property
-    def spec(self) -> str:
-        return self.source.spec
-
-    @property
-    def count(self) -> int | None:
-        return self.source.count
 
     @property
     def axes(self) -> BatchAxes:
         return self.source.axes if self.singly is None else self.source.axes.singly()
 
     @property
-    def has_labels(self) -> bool:
-        return self.source.has_labels
-
-    @property
     def note(self) -> str:
         reason = "" if self.singly is None else self.singly.reason
         return "; ".join(part for part in (self.source.note, reason) if part)
-
-    @property
-    def preprocessing(self) -> Preprocessing | None:
-        return self.source.preprocessing
 
     @property
     def doubt(self) -> Refusal | None:
@@ -75,13 +58,6 @@ class FittedSource:
         """Where the pixels of sample `index` went; None where it is no image."""
         found: Callable[[int], Geometry | None] = getattr(self.source, "geometry", lambda _: None)
         return found(index)
-
-    @property
-    def fingerprint(self) -> str:
-        return self.source.fingerprint
-
-    def sample_name(self, index: int) -> str:
-        return self.source.sample_name(index)
 
     def batches(
         self,

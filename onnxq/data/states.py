@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
+from onnxq.data.around import SourceAround
 from onnxq.data.batching import Array, BatchAxes, Feeds, Sample, stack
-from onnxq.data.source import Batch, DataSource, collect, spans
+from onnxq.data.source import Batch, collect, spans
 from onnxq.errors import DataError, UsageError
 from onnxq.model.portable import PortableModel
 from onnxq.model.session import open_session, run
@@ -70,7 +71,7 @@ def parse_states(texts: Sequence[str], model: Model) -> dict[str, str]:
 
 
 @dataclass(frozen=True, eq=False)
-class StreamedSource:
+class StreamedSource(SourceAround):
     """Steps of sequences, each with the states that the model gave in the step before.
 
     Attributes:
@@ -78,36 +79,16 @@ class StreamedSource:
         model: runs step by step.
     """
 
-    source: DataSource
     model: PortableModel
     inputs: tuple[TensorSpec, ...]
     states: States
     has_labels: bool = False
     preprocessing: Preprocessing | None = None
 
-    @property
-    def spec(self) -> str:
-        return self.source.spec
-
-    @property
-    def count(self) -> int | None:
-        return self.source.count
-
-    @property
-    def axes(self) -> BatchAxes:
-        return self.source.axes
-
-    @property
-    def note(self) -> str:
-        return self.source.note
-
     @cached_property
     def fingerprint(self) -> str:
         content = f"{self.source.fingerprint}\0{sorted(self.states.items())}"
         return hashlib.sha256(content.encode()).hexdigest()
-
-    def sample_name(self, index: int) -> str:
-        return self.source.sample_name(index)
 
     def batches(
         self,

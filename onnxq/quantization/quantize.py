@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from onnxq.calibration.statistics import Calibration
-from onnxq.closeness import OutputCloseness, Sums, closeness, sums_of, worst_sqnr
+from onnxq.closeness import OutputCloseness, Sums, add_sums, closeness, sums_of, worst_sqnr
 from onnxq.data.batching import samples_in
 from onnxq.data.budget import WHOLE, Batching
 from onnxq.data.gather import run_batches
@@ -242,6 +242,5 @@ def _closeness(request: Request, reference: Reference, model: Model) -> tuple[Ou
         for feeds, exact, got in zip(reference.feeds, wanted, found, strict=True):
             one, other = dict(zip(names, exact, strict=True)), dict(zip(names, got, strict=True))
             kept = {name: one[name] for name in request.outputs or names}
-            for name, each in sums_of(kept, other, samples_in(feeds)).items():
-                sums[name] = sums[name] + each if name in sums else each
+            add_sums(sums, sums_of(kept, other, samples_in(feeds)))
     return closeness(sums)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxq.closeness import Sums, as_array, closeness, is_float, sums_of
+from onnxq.closeness import Sums, add_sums, as_array, closeness, is_float, sums_of
 from onnxq.data.ahead import WORKERS
 from onnxq.data.batching import samples_in
 from onnxq.errors import ModelError
@@ -135,8 +135,7 @@ def _parts(exact: Session, outputs: Sequence[str], batches: Iterable[Feeds]) -> 
         }
         numeric = {name: value for name, value in arrays.items() if value.dtype.kind not in "OSU"}
         kept = {name: value for name, value in numeric.items() if is_float(value)} or numeric
-        for name, each in sums_of(kept, kept, samples_in(feeds)).items():
-            sums[name] = sums[name] + each if name in sums else each
+        add_sums(sums, sums_of(kept, kept, samples_in(feeds)))
     return Parts(
         tuple(
             (part.output, part.axis, part.slices)

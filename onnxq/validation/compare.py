@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from onnxq.closeness import OutputCloseness, Sums, closeness, worst
+from onnxq.closeness import OutputCloseness, Sums, add_sums, closeness, worst
 from onnxq.data.images import require_labels
 from onnxq.data.source import DataSource
 from onnxq.errors import DataError
@@ -110,9 +110,7 @@ class _Tally:
     def add(self, terms: Terms) -> None:
         self.samples += terms.samples
         for number, tasks in enumerate(self._tasks):
-            mine = self._sums[number]
-            for name, sums in terms.sums[number].items():
-                mine[name] = mine[name] + sums if name in mine else sums
+            add_sums(self._sums[number], terms.sums[number])
             there = terms.metrics[number]
             for task, metric in tasks:
                 if task.name in there and isinstance(metric, Mergeable):

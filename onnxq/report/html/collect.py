@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.commands.calibrate import calibrate
-from onnxq.commands.inputs import as_calibration, as_source
+from onnxq.commands.inputs import as_calibration, source_of
 from onnxq.commands.validate import Validation, validate
 from onnxq.model.model import Model
 from onnxq.options.calibrate import CalibrateOptions
@@ -62,14 +62,7 @@ def collect(
     if options.calibration is not None:
         calibration = as_calibration(options.calibration, model)
     if options.data is not None:
-        source = as_source(
-            options.data,
-            model,
-            preprocess=options.preprocess,
-            samples=options.samples,
-            states=options.states,
-            input_shapes=options.input_shapes,
-        )
+        source = source_of(options, model)
         gates = ValidateOptions(
             data=source,
             batch_size=options.batch_size,
