@@ -85,13 +85,6 @@ def code_table(top: int) -> NDArray[np.intp]:
     return np.ascontiguousarray(lookup_table(top)[::4])
 
 
-def split_shape(shape: tuple[int, ...], axis: int | None) -> tuple[int, int, int]:
-    """(outer, channels, inner) sizes around the channel axis."""
-    if axis is None:
-        return 1, 1, int(np.prod(shape))
-    return int(np.prod(shape[:axis])), shape[axis], int(np.prod(shape[axis + 1 :]))
-
-
 def narrowest(counts: NDArray[Any]) -> Counts:
     """A copy of the counts in 32 bits, where every row's sum fits: histograms fill the memory.
 

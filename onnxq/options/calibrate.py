@@ -5,12 +5,13 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from onnxq.errors import UsageError
 from onnxq.options import shared
-from onnxq.options.fields import Options, flag, option
+from onnxq.options.fields import flag, option
 from onnxq.options.kinds import Choice, Whole
+from onnxq.options.reading import ReadingKeywords, ReadingOptions
 from onnxq.options.values import File, Part
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Provider(enum.Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrateOptions(Options):
+class CalibrateOptions(ReadingOptions):
     """How to look at the values of a model's tensors.
 
     `memory` is in bytes, 0 for the default; `state` is the file for the state of the run, to go on
@@ -37,11 +38,6 @@ class CalibrateOptions(Options):
 
     command: ClassVar[str] = "calibrate"
 
-    data: Any = shared.data(required=True)
-    preprocess: Any = shared.preprocess()
-    samples: int | None = shared.samples()
-    states: tuple[str, ...] = shared.states()
-    input_shapes: tuple[str, ...] = shared.input_shapes()
     batch_size: int = shared.batch_size()
     shard: tuple[int, int] = option(
         Part(), "Run only the I-th of N parts; onnxq merge joins them.", (1, 1), metavar="I/N"
@@ -65,12 +61,9 @@ class CalibrateOptions(Options):
             )
 
 
-class CalibrateKeywords(TypedDict, total=False):
+class CalibrateKeywords(ReadingKeywords, total=False):
     """The options of `onnxq.calibrate` for editors; a test holds them to `CalibrateOptions`."""
 
-    states: Sequence[str]
-    input_shapes: Sequence[str]
-    samples: int | None
     batch_size: int
     shard: tuple[int, int] | str
     jobs: int

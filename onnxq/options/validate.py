@@ -5,11 +5,12 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from onnxq.options import shared
-from onnxq.options.fields import Options, flag, option
+from onnxq.options.fields import flag, option
 from onnxq.options.kinds import Choice, Several
+from onnxq.options.reading import ReadingKeywords, ReadingOptions
 from onnxq.options.values import File, TextOr
 
 if TYPE_CHECKING:
@@ -26,16 +27,11 @@ class Execution(enum.Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValidateOptions(Options):
+class ValidateOptions(ReadingOptions):
     """How to compare quantized models with the float one; `metrics` left out go by the data."""
 
     command: ClassVar[str] = "validate"
 
-    data: Any = shared.data(required=True)
-    preprocess: Any = shared.preprocess()
-    samples: int | None = shared.samples()
-    states: tuple[str, ...] = shared.states()
-    input_shapes: tuple[str, ...] = shared.input_shapes()
     classes: Any = option(
         TextOr("a file or a list of names", lambda value: isinstance(value, (list, tuple))),
         "Names of MODEL's classes in its order, one a line or as JSON: what class folders are "
@@ -74,12 +70,9 @@ class ValidateOptions(Options):
     libraries: tuple[Path, ...] = shared.libraries()
 
 
-class ValidateKeywords(TypedDict, total=False):
+class ValidateKeywords(ReadingKeywords, total=False):
     """The options of `onnxq.validate` for editors; a test holds them to `ValidateOptions`."""
 
-    states: Sequence[str]
-    input_shapes: Sequence[str]
-    samples: int | None
     classes: Sequence[str] | str | os.PathLike[str] | None
     labels: str | os.PathLike[str] | None
     metrics: Sequence[Any] | None

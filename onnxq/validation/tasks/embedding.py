@@ -76,11 +76,8 @@ class Pooling:
 
 
 @dataclass
-class PairSpearman:
-    """Rank correlation, times 100, of the similarities of pairs: rows i and i + N/2 of N samples.
-
-    The similarity is the cosine of the two embeddings; the truth is a score a pair, or the float
-    model's similarities. Reimers and Gurevych, Sentence-BERT, https://arxiv.org/abs/1908.10084.
+class _OfEmbeddings:
+    """A metric of embeddings.
 
     Attributes:
         output, mask, pool: as in `Pooling`.
@@ -90,16 +87,31 @@ class PairSpearman:
     mask: str = ""
     pool: str = "mean"
 
+    metric: ClassVar[str]
     unit: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        self._pooling()
+
+    def _pooling(self) -> Pooling:
+        return Pooling(self.output, self.mask, self.pool, self.metric)
+
+
+@dataclass
+class PairSpearman(_OfEmbeddings):
+    """Rank correlation, times 100, of the similarities of pairs: rows i and i + N/2 of N samples.
+
+    The similarity is the cosine of the two embeddings; the truth is a score a pair, or the float
+    model's similarities. Reimers and Gurevych, Sentence-BERT, https://arxiv.org/abs/1908.10084.
+    """
+
+    metric: ClassVar[str] = "spearman"
+
     _found: list[Array] = field(default_factory=list, init=False, repr=False)
     _exact: list[Array] = field(default_factory=list, init=False, repr=False)
     _scores: list[float | None] = field(default_factory=list, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._pooling()
 
     def update(
         self, inputs: Arrays, outputs: Arrays, labels: Labels | None, reference: Arrays
@@ -140,32 +152,17 @@ class PairSpearman:
             raise UsageError("spearman: all pairs are equally alike in the truth")
         return {"Spearman": 100 * _rank_correlation(truth, found)}
 
-    def _pooling(self) -> Pooling:
-        return Pooling(self.output, self.mask, self.pool, "spearman")
-
 
 @dataclass
-class EmbeddingCosine:
+class EmbeddingCosine(_OfEmbeddings):
     """Mean cosine of each sample's embedding with the float model's.
 
     0 where one of the two is zero or not finite, 1 where both are zero.
-
-    Attributes:
-        output, mask, pool: as in `Pooling`.
     """
 
-    output: str = ""
-    mask: str = ""
-    pool: str = "mean"
-
-    unit: ClassVar[str] = ""
-    higher_is_better: ClassVar[bool] = True
-    needs_labels: ClassVar[bool] = False
+    metric: ClassVar[str] = "cosine"
 
     _cosines: list[float] = field(default_factory=list, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._pooling()
 
     def update(
         self,
@@ -193,9 +190,6 @@ class EmbeddingCosine:
         cosines = self._cosines or [1.0]
         # An exact sum, whose order does not matter.
         return {"cosine": math.fsum(cosines) / len(cosines), "least cosine": min(cosines)}
-
-    def _pooling(self) -> Pooling:
-        return Pooling(self.output, self.mask, self.pool, "cosine")
 
 
 def _is_embedding(array: Array) -> bool:

@@ -1,0 +1,31 @@
+"""The options with which commands read data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from onnxq.options import shared
+from onnxq.options.fields import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions(Options):
+    """Which data, and how they become samples, for a command that cannot do without."""
+
+    data: Any = shared.data(required=True)
+    preprocess: Any = shared.preprocess()
+    samples: int | None = shared.samples()
+    states: tuple[str, ...] = shared.states()
+    input_shapes: tuple[str, ...] = shared.input_shapes()
+
+
+class ReadingKeywords(TypedDict, total=False):
+    """The same for editors."""
+
+    states: Sequence[str]
+    input_shapes: Sequence[str]
+    samples: int | None
