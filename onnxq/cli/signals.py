@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import atexit
 import os
+import re
 import signal
 import sys
 import threading
@@ -25,6 +26,12 @@ STOPS: dict[int, tuple[str, Any]] = {
 
 GRACE = 3.0
 """Seconds that a stopped command has to end, before it is stopped again."""
+
+
+FRAGILE = re.compile(r"<frozen importlib|.*[/\\\\](numba|llvmlite)[/\\\\]")
+"""Files whose code may crash the process where an exception leaves it anywhere: a compiled module
+whose imports fail, and the compiler, which frees what it handed over a second time.
+"""
 
 
 class Stopped(KeyboardInterrupt):
@@ -64,8 +71,7 @@ class Stop:
             self.by, self.since = number, time.monotonic()
             # Not a `threading.Thread`: what runs now may hold the locks that one takes.
             _thread.start_new_thread(self._insist, ())
-        if _imports(frame) and time.monotonic() - self.since < GRACE:
-            # A compiled module whose imports fail may crash.
+        if _fragile(frame) and time.monotonic() - self.since < GRACE:
             self.again = True
             return
         raise Stopped
@@ -84,10 +90,10 @@ class Stop:
                 _signal_main_thread(self.by)
 
 
-def _imports(frame: FrameType | None) -> bool:
-    """Whether a module is being imported."""
+def _fragile(frame: FrameType | None) -> bool:
+    """Whether a module is being imported, or a function compiled."""
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
+        if FRAGILE.match(frame.f_code.co_filename):
             return True
         frame = frame.f_back
     return False

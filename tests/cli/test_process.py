@@ -255,6 +255,31 @@ def test_a_stop_waits_for_an_import(case: Case):
     assert (case.folder / "imported").exists()
 
 
+def test_a_stop_waits_for_the_compiler(case: Case):
+    """Numba's compiler that was cut has freed what it had handed over a second time."""
+    pytest.importorskip("numba")
+    (case.folder / "mine.py").write_text(
+        "import os, signal, time\n"
+        "from pathlib import Path\n"
+        "import numba, numba.extending\n"
+        "@numba.extending.overload(len)\n"
+        "def stopped(value):\n"
+        "    if isinstance(value, numba.types.Integer):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(0.5)\n"
+        "        Path(__file__).with_name('compiled').touch()\n"
+        "        return lambda value: 1\n"
+        "def score(*_):\n"
+        "    numba.njit(lambda: len(3))()\n"
+        "    time.sleep(60)\n"
+    )
+    metric = f"{case.folder / 'mine.py'}:score"
+    arguments = ("validate", case.model, "--data", case.data, "--metric", metric)
+    result = process(*arguments, timeout=30)
+    assert (result.returncode, result.stderr) == (143, "terminated\n")
+    assert (case.folder / "compiled").exists()
+
+
 @contextmanager
 def in_processes(case: Case) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
     """A long calibration in two processes, and these; it must leave no file."""
