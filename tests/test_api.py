@@ -16,7 +16,7 @@ from onnxq.cli.group import onnxq as command_line
 from onnxq.errors import DataError, UsageError
 from onnxq.model.recipes import recorded_recipe, with_recipe
 
-from testdata import uneven
+from support.testdata import uneven
 
 MODEL = uneven()
 (SPEC,) = MODEL.inputs

@@ -14,8 +14,8 @@ from onnxq.model.session import open_session, run, with_outputs
 from onnxq.quantization.details import details, recorded_preprocessing
 from PIL import Image
 
-from cli.cli_case import run as onnxq
-from testdata import TESTDATA
+from support.cli_case import run as onnxq
+from support.testdata import TESTDATA
 
 PREPROCESS = "unit,mean=0.5,std=0.25"
 

@@ -9,7 +9,7 @@ from onnxq.errors import OnnxqError, ProviderError
 from onnxq.model.model import Model
 from onnxq.model.session import open_session, require_cuda
 
-from testdata import TESTDATA, images
+from support.testdata import TESTDATA, images
 
 
 def missing() -> str:

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from onnxq import api
 from onnxq.calibration import files
 
-from equalization.graphs import Builder
+from support.builder import Builder
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,7 +8,7 @@ from onnxq import api
 from onnxq.calibration import files
 from onnxq.data.shelf import Values
 
-from equalization.graphs import Builder
+from support.builder import Builder
 
 TESTDATA = Path(__file__).parent.parent / "testdata"
 PREPROCESS = "unit,color=gray,mean=0.5,std=0.5"

@@ -13,7 +13,7 @@ from onnxq.calibration.accumulate import Accumulator
 from onnxq.calibration.merge import merge
 from onnxq.errors import DataError
 
-from equalization.graphs import Builder
+from support.builder import Builder
 
 
 def model():

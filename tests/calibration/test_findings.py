@@ -8,7 +8,7 @@ from onnxq.calibration import findings
 from onnxq.calibration.findings import find_oddities, too_few_samples
 from onnxq.calibration.merge import merge
 
-from equalization.graphs import Builder
+from support.builder import Builder
 
 
 def model():

@@ -14,7 +14,7 @@ from onnxq.model.graph import Graph
 from onnxq.model.normalize import normalize
 from onnxq.model.session import Runtime, open_session, run, with_outputs
 
-from equalization.graphs import Builder
+from support.builder import Builder
 
 
 def model():

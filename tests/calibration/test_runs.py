@@ -26,7 +26,7 @@ from onnxq.model.normalize import normalize
 from onnxq.model.session import Runtime
 from onnxq.records import temporary_beside
 
-from equalization.graphs import Builder
+from support.builder import Builder
 
 TESTS = Path(__file__).parent.parent
 

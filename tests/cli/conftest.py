@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from cli_case import CLASSES, SIDE, Case, network, run
 from PIL import Image
+
+from support.cli_case import CLASSES, SIDE, Case, network, run
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from cli_case import Case, Run, network, run
 from onnxq.errors import ProviderError
 from onnxq.model.cuda import require_cuda
+
+from support.cli_case import Case, Run, network, run
 
 USAGE, MODEL, DATA = 2, 3, 4
 

@@ -4,7 +4,8 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from cli_case import Case, run
+
+from support.cli_case import Case, run
 
 GATES = ("--metric", "top1", "--max-drop", "100", "--min-accuracy", "100")
 

@@ -11,13 +11,14 @@ import numpy as np
 import onnx
 import onnxq as library
 import pytest
-from cli_case import Case, Run, network, run
 from onnx import numpy_helper
 from onnxq.cli import machine
 from onnxq.errors import ModelError
 from onnxq.model.cuda import libraries
 from onnxq.records import VERSIONS
 from onnxq.validation.execute import runner
+
+from support.cli_case import Case, Run, network, run
 
 PREPROCESS = ("--preprocess", "resize=8x8,mean=0.5,std=0.5")
 

@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from cli_case import Case, run
+
+from support.cli_case import Case, run
 
 
 def facts(result, kind: str) -> dict[str, str]:

@@ -3,8 +3,9 @@
 import numpy as np
 import onnx
 import pytest
-from cli_case import run
 from onnx import TensorProto, helper, numpy_helper
+
+from support.cli_case import run
 
 
 def info(name, *shape):

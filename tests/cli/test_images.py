@@ -6,10 +6,11 @@ import numpy as np
 import onnx
 import onnxq as library
 import pytest
-from cli_case import SIDE, Case, run
 from onnx import TensorProto, helper, numpy_helper
 from onnxq.quantization.details import recorded_preprocessing
 from PIL import Image
+
+from support.cli_case import SIDE, Case, run
 
 DATA_REFUSED = 4
 OPSET = [helper.make_opsetid("", 17)]

@@ -17,8 +17,9 @@ import onnx
 import onnxq
 import psutil
 import pytest
-from cli_case import Case, run
 from onnxq.cli.group import COMMANDS
+
+from support.cli_case import Case, run
 
 PYTHON = sys.executable
 FULL = Path("/dev/full")

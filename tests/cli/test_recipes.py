@@ -3,8 +3,9 @@
 import onnxq as library
 import pytest
 import tomllib
-from cli_case import Case, run
 from onnxq.model.recipes import recorded_recipe
+
+from support.cli_case import Case, run
 
 OPTIONS = ("--target", "cpu", "--ranges", "minmax", "--exclude", "^add$", "--weights", "per-tensor",
            "--no-absorb-bias", "--samples", "20")  # fmt: skip

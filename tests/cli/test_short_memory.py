@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
-from equalization.graphs import Builder
+from support.builder import Builder
 
 LIMITED = """
 import resource, sys

@@ -7,9 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from cli_case import Case, run
 from onnxq.cli import console
 from onnxq.report.table import table
+
+from support.cli_case import Case, run
 
 LONG = "/backbone/stage3/block7/branch2/conv/Conv_quantized_output_0"
 

@@ -9,7 +9,7 @@ from onnxq.model.footprint import known_footprint
 from onnxq.model.graph import Graph
 from onnxq.model.session import Runtime
 
-from equalization.graphs import Builder
+from support.builder import Builder
 
 RNG = np.random.default_rng(0)
 PLENTY = 1 << 40

@@ -8,7 +8,7 @@ from onnxq.data.fitted import REFUSES_BATCHES, run_singly
 from onnxq.errors import DataError
 from onnxq.model.model import Model
 
-from equalization.graphs import Builder
+from support.builder import Builder
 
 X = np.random.default_rng(0).standard_normal((6, 4), np.float32)
 

@@ -5,7 +5,7 @@ import pytest
 from onnxq.api import as_source
 from onnxq.data.gather import gather, gather_both, is_held_out
 
-from equalization.graphs import Builder
+from support.builder import Builder
 
 
 def source(batch, count=96):

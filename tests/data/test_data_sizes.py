@@ -9,7 +9,7 @@ from onnxq.data.sizes import SIDES, parse_shapes
 from onnxq.errors import DataError, UsageError
 from onnxq.model.model import Model, TensorSpec
 
-from equalization.graphs import Builder
+from support.builder import Builder
 
 
 def info(name, *shape, kind=TensorProto.FLOAT):

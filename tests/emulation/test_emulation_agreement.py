@@ -25,8 +25,9 @@ from onnxq.targets import SHIPPED, target_named
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
 from calibration.test_runs import only_singly
-from emulation.qdq_models import Layer, Scale, integer_tensors
-from equalization.graphs import GRAPHS, Builder, random_feeds, random_models
+from support.builder import Builder
+from support.qdq_models import Layer, Scale, integer_tensors
+from support.random_graphs import GRAPHS, random_feeds, random_models
 
 targets = pytest.mark.parametrize("target", SHIPPED)
 EXACT_CPU = not cpu_flags() or any(flag in cpu_flags() for flag in DOT_PRODUCTS)

@@ -9,7 +9,7 @@ from onnxq.emulation.layers import Accumulation, AsWritten, Average, Fused, Prod
 from onnxq.formats.accumulators import Accumulator
 from onnxq.quantization.plan import Float
 
-from emulation.qdq_models import (
+from support.qdq_models import (
     Layer,
     Scale,
     along,

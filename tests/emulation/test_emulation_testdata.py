@@ -12,7 +12,7 @@ from onnxq.emulation.emulate import emulator
 from onnxq.emulation.layers import Accumulation
 from onnxq.formats.accumulators import Accumulator
 
-from emulation.qdq_models import integer_tensors
+from support.qdq_models import integer_tensors
 
 INT32 = Accumulator(32)
 

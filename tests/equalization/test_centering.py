@@ -14,7 +14,8 @@ from onnxq.equalization.sensitivity import input_gains
 from onnxq.errors import UsageError
 from onnxq.model.graph import Graph
 
-from equalization.graphs import Builder, random_feeds, random_models
+from support.builder import Builder
+from support.random_graphs import random_feeds, random_models
 
 
 def samples(model, count=32):

@@ -12,8 +12,9 @@ from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
 
-from equalization.check import assert_exact, random_exponents, same_outputs
-from equalization.graphs import Builder, random_feeds
+from support.builder import Builder
+from support.random_graphs import random_feeds
+from support.running import assert_exact, random_exponents, same_outputs
 
 
 @pytest.fixture(params=["N", 2], ids=["dynamic batch", "fixed batch"])

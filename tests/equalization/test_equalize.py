@@ -19,9 +19,10 @@ from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 
-from equalization.check import random_exponents, same_outputs
-from equalization.graphs import Builder, random_models
-from equalization.graphs import random_feeds as fixed_feeds
+from support.builder import Builder
+from support.random_graphs import random_feeds as fixed_feeds
+from support.random_graphs import random_models
+from support.running import random_exponents, same_outputs
 
 
 def uneven(clip=True, channels=16):

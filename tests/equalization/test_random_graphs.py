@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from onnxq.equalization.equalize import equalize
 
-from equalization.check import runnable, same_kernels, same_outputs, scale_randomly
-from equalization.graphs import GRAPHS, random_feeds, random_models
+from support.random_graphs import GRAPHS, random_feeds, random_models
+from support.running import runnable, same_kernels, same_outputs, scale_randomly
 
 
 @settings(max_examples=GRAPHS)

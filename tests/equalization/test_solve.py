@@ -21,9 +21,10 @@ from onnxq.equalization.starting_scales import starting_exponents
 from onnxq.model.graph import Graph
 from onnxq.model.session import open_session, run, with_outputs
 
-from equalization.check import random_exponents
-from equalization.graphs import Builder, random_models
-from equalization.graphs import random_feeds as fixed_feeds
+from support.builder import Builder
+from support.random_graphs import random_feeds as fixed_feeds
+from support.random_graphs import random_models
+from support.running import random_exponents
 
 
 def problem(model, *, per_channel=False, calibration=None):

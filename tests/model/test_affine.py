@@ -6,8 +6,9 @@ from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
 
-from equalization.check import outputs
-from equalization.graphs import Builder, random_feeds
+from support.builder import Builder
+from support.random_graphs import random_feeds
+from support.running import outputs
 
 
 def types(model):

@@ -13,7 +13,7 @@ from onnxq.model.channel_scales import (
 )
 from onnxq.model.model import Model, with_metadata
 
-from equalization.graphs import Builder
+from support.builder import Builder
 
 
 def tiny():

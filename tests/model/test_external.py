@@ -9,7 +9,7 @@ from onnxq.model import external, files
 from onnxq.model.model import Model
 from onnxq.model.session import open_session, run
 
-from equalization.graphs import Builder
+from support.builder import Builder
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from onnxq.model.footprint import known_footprint, measure_axes, measure_footpri
 from onnxq.model.graph import Graph
 from onnxq.model.session import Runtime
 
-from equalization.graphs import Builder
+from support.builder import Builder
 
 
 def samples(*shape):

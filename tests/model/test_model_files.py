@@ -11,7 +11,7 @@ from onnxq.model.files import NEWEST_OPSET, load, require_distinct, require_writ
 from onnxq.model.model import Model
 from onnxq.model.portable import PortableModel
 
-from equalization.graphs import Builder
+from support.builder import Builder
 
 
 def small(opset=17):

@@ -11,7 +11,7 @@ from onnxq.model.model import Model
 from onnxq.model.narrow import narrow
 from onnxq.model.session import open_session, run
 
-from testdata import TESTDATA, images
+from support.testdata import TESTDATA, images
 
 HEAD = '<ir_version: 9, opset_import: ["": 19]>\n'
 

@@ -12,8 +12,9 @@ from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
 from onnxq.model.rewrite import edit
 
-from equalization.check import outputs
-from equalization.graphs import Builder, random_feeds, random_protos
+from support.builder import Builder
+from support.random_graphs import random_feeds, random_protos
+from support.running import outputs
 
 
 def assert_same_function(proto, model, *, rtol=1e-5):

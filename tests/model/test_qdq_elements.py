@@ -12,7 +12,7 @@ from onnxq.model.normalize import normalize
 from onnxq.model.widen import widen
 from onnxq.quantization.details import details
 
-from cli.cli_case import run
+from support.cli_case import run
 
 OPSETS = range(21, 26)
 WEIGHT, INPUT, BLOCK = (4, 3), (2, 4), 2

@@ -7,8 +7,8 @@ from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
 
-from equalization.check import outputs
-from equalization.graphs import Builder
+from support.builder import Builder
+from support.running import outputs
 
 
 def size_of(b, x, axis):

@@ -8,8 +8,9 @@ from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
 from onnxq.model.operators import clip_bounds
 
-from equalization.check import outputs
-from equalization.graphs import Builder, random_feeds
+from support.builder import Builder
+from support.random_graphs import random_feeds
+from support.running import outputs
 
 
 def types(model):

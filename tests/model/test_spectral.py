@@ -7,7 +7,7 @@ from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
 from onnxq.model.spectral import spectral_front_ends
 
-from equalization.graphs import Builder
+from support.builder import Builder
 
 
 def found(b, *outputs):

@@ -14,8 +14,8 @@ import onnx
 import pytest
 from onnxq.model import external
 
-from cli.cli_case import run
-from testdata import TESTDATA
+from support.cli_case import run
+from support.testdata import TESTDATA
 
 MODELS = {
     "tiny": (TESTDATA / "0.1" / "tiny.onnx", TESTDATA / "0.1" / "tiny.calib"),

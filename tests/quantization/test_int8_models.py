@@ -32,8 +32,9 @@ from onnxq.quantization.sequential import settle_layers
 from onnxq.refusal import Refusal
 from onnxq.targets import SHIPPED, target_named
 
-from equalization.check import outputs
-from equalization.graphs import GRAPHS, Builder, random_feeds, random_models
+from support.builder import Builder
+from support.random_graphs import GRAPHS, random_feeds, random_models
+from support.running import outputs
 
 INTEGER_KERNELS = {"QLinearConv", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat"}
 OPTIONS = QuantizationOptions(ranges="minmax")

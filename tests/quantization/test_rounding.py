@@ -18,8 +18,9 @@ from onnxq.quantization.planning import plan_quantization
 from onnxq.quantization.sequential import settle_layers
 from onnxq.targets import SHIPPED, target_named
 
-from equalization.check import outputs
-from equalization.graphs import GRAPHS, Builder, random_feeds, random_models
+from support.builder import Builder
+from support.random_graphs import GRAPHS, random_feeds, random_models
+from support.running import outputs
 
 LIMITS = Uniform(-127, 127)
 

@@ -22,8 +22,8 @@ from onnxq.quantization.search import (
 )
 from onnxq.refusal import Refusal
 
-from equalization.graphs import random_feeds
-from testdata import TESTDATA, images, uneven
+from support.random_graphs import random_feeds
+from support.testdata import TESTDATA, images, uneven
 
 CRITERION = Criterion("top1", "%", 90.0, 1.0, "%", 100)
 

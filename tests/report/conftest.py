@@ -4,9 +4,9 @@ import numpy as np
 import onnx
 import onnxq
 import pytest
-from reporting import EVIL, Reported, renamed
 
-from testdata import uneven
+from support.reporting import EVIL, Reported, renamed
+from support.testdata import uneven
 
 
 @pytest.fixture(scope="session")

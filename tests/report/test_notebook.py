@@ -9,7 +9,8 @@ import pytest
 from onnxq.errors import UsageError
 from onnxq.report.notebook import LOOKS
 from onnxq.shown import Shown
-from reporting import EVIL, Reported
+
+from support.reporting import EVIL, Reported
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import pytest
 from onnxq.report.html import render
 from onnxq.report.table import decibels
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from reporting import EVIL, Reported
+
+from support.reporting import EVIL, Reported
 
 CHROMIUM = (
     os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")

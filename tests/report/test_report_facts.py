@@ -17,10 +17,10 @@ from onnxq.model.model import with_metadata
 from onnxq.model.session import open_session, run, with_outputs
 from onnxq.quantization.details import METADATA_KEY, _digest
 from onnxq.report.html import charts, render
-from reporting import EVIL, Reported
 
-from equalization.graphs import Builder
-from testdata import TESTDATA, images
+from support.builder import Builder
+from support.reporting import EVIL, Reported
+from support.testdata import TESTDATA, images
 
 
 def seen(values: np.ndarray) -> TensorStatistics:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import assume, given, settings
 from onnxq.report.explain import explain, headline, tables
 
-from equalization.check import runnable
-from equalization.graphs import random_feeds, random_models
+from support.random_graphs import random_feeds, random_models
+from support.running import runnable
 
 
 @pytest.mark.slow

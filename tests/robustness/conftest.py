@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from cli.cli_case import CLASSES, SIDE, Case, network
+from support.cli_case import CLASSES, SIDE, Case, network
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from onnxq.errors import DataError, OnnxqError
 from onnxq.model.session import open_session, run
 
-from equalization.graphs import Builder
+from support.builder import Builder
 
 TARGETS = ["gpu", "cpu"]
 pytestmark = pytest.mark.filterwarnings("error")  # numpy's overflow warnings are findings

@@ -8,8 +8,8 @@ import pytest
 from onnxq.model.session import open_session
 from onnxq.model.session import run as compute
 
-from cli.cli_case import run
 from robustness.exports import EXPORTS, named, samples
+from support.cli_case import run
 
 WEIGHTED = {"torchscript": 3, "ir3": 3, "dynamo": 3, "tf2onnx": 3, "paddle": 2, "sklearn": 2, "control": 2,
             "unnamed": 3, "duplicate": 3, "slashes": 2}  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 from onnxq import records
 from onnxq.model import external, files
 
-from equalization.graphs import Builder
+from support.builder import Builder
 
 
 @pytest.fixture

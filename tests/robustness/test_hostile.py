@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 from onnxq.calibration import files
 
-from cli.cli_case import network, run
+from support.cli_case import network, run
 
 USAGE, MODEL, DATA = 2, 3, 4
 CONTROL = "conv\x1b]0;owned\x07\x1b[2J\u202e\x9b31m"

@@ -24,7 +24,7 @@ from onnxq.model.normalize import normalize
 from onnxq.model.session import open_session, run
 from onnxq.quantization.details import METADATA_KEY, details
 
-from equalization.graphs import Builder
+from support.builder import Builder
 
 RNG = np.random.default_rng(0)
 

@@ -12,7 +12,7 @@ import pytest
 from onnxq.model.session import open_session
 from onnxq.model.session import run as compute
 
-from cli.cli_case import run
+from support.cli_case import run
 
 FOLDER = Path(__file__).parents[2] / "testdata" / "exports"
 EXPORTS = sorted(path.stem for path in FOLDER.glob("*.onnx"))

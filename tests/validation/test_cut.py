@@ -16,9 +16,9 @@ from onnxq.validation.cut import DELTA, OWN, cut, with_deltas
 from onnxq.validation.pairing import pair
 from onnxq.validation.without_qdq import is_qdq, without_qdq
 
-from equalization.check import runnable
-from equalization.graphs import GRAPHS, random_feeds, random_models
 from quantization.test_int8_models import network
+from support.random_graphs import GRAPHS, random_feeds, random_models
+from support.running import runnable
 
 targets = pytest.mark.parametrize("target", SHIPPED)
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from onnxq.cli.group import onnxq as command_line
 from onnxq.validation.kernels import kernels
 
-from testdata import TESTDATA, images
+from support.testdata import TESTDATA, images
 
 
 @pytest.mark.parametrize(("name", "eligible"), [("squeezenet", 26), ("mobilenetv2", 56)])

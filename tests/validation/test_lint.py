@@ -8,7 +8,7 @@ from onnx import numpy_helper, parser
 from onnxq.model.model import Model
 from onnxq.validation.lint import RULES, lint
 
-from testdata import TESTDATA, images
+from support.testdata import TESTDATA, images
 
 SOUND = """<ir_version: 9, opset_import: ["": 19]>
 g (float[1,4,6,6] x) => (float[1,4,6,6] y) {

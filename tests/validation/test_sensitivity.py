@@ -18,8 +18,8 @@ from onnxq.quantization import quantize as stage
 from onnxq.validation.effects import WORST
 from onnxq.validation.layers import measure_layers
 
-from equalization.graphs import random_feeds
-from testdata import TESTDATA, images, uneven
+from support.random_graphs import random_feeds
+from support.testdata import TESTDATA, images, uneven
 
 
 def decibels(exact, other):

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from equalization.graphs import Builder
+from support.builder import Builder
 
-TESTDATA = Path(__file__).parents[1] / "testdata"
+TESTDATA = Path(__file__).parents[2] / "testdata"
 
 
 def images(folder, step, *, labelled=False):

@@ -8,7 +8,7 @@ from onnxq.errors import ModelError
 from onnxq.model.graph import Graph
 from onnxq.model.session import exact_equal, open_session, run
 
-from equalization.graphs import random_feeds
+from support.random_graphs import random_feeds
 
 
 def outputs(model, feeds, *, optimize):
