@@ -67,9 +67,7 @@ def equalize(
     )
     batching = plan_batching(sample, _limits(options).halved())
     try:
-        result, record, centering, change = _carried_out(
-            choice, calibration, feeds, options, batching
-        )
+        result, record, centering, change = _carried_out(choice, feeds, options, batching)
     except ModelError as error:
         if source is not None or error.hint:
             raise
@@ -112,17 +110,14 @@ def _limits(options: EqualizeOptions) -> Limits:
 
 def _carried_out(
     choice: Choice,
-    calibration: Calibration | None,
     feeds: list[Feeds],
     options: EqualizeOptions,
     batching: Batching,
 ) -> tuple[Model, Equalization, Centering | None, Proof]:
     """The equalized model with its scales on record, and what was done and proved."""
-    prepared, record, change = *scaled(choice, calibration, feeds, batching), None
+    prepared, record, change = *scaled(choice, feeds, batching), None
     if options.absorb_bias:
         ranges = QuantizeOptions.ranges.value
-        prepared, change = centered_and_proved(
-            prepared, ranges, choice.graph.model, feeds, batching
-        )
+        prepared, change = centered_and_proved(prepared, ranges, choice.original, feeds, batching)
     result = prepared.recorded_in(prepared.model)
     return result, record, prepared.centering, change or record.proof

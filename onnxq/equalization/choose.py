@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnxq.calibration.statistics import Calibration
 from onnxq.equalization.classes import ScaleClasses, find_classes
 from onnxq.equalization.clips import Variables, choose_variables
+from onnxq.equalization.factors import Factor, plan_factors, with_ones, with_products
 from onnxq.equalization.intervals import Interval, intervals
 from onnxq.equalization.noise import NoiseModel, build_noise_model
 from onnxq.equalization.solve import Solution, UpperBounds, decibels, solve
@@ -25,6 +26,12 @@ from onnxq.model.model import Model
 KERNEL_WORTH = 1.0
 """dB of expected SQNR for which extra kernels are worth their time."""
 
+UNTRIED_WORTH = 3.0
+"""The same for channel factors that nobody tries on samples afterwards."""
+
+FACTOR_WORTH = 0.05
+"""dB of expected SQNR for which one channel factor is: they add up, and each costs little."""
+
 
 @dataclass(frozen=True)
 class EqualizationOptions:
@@ -35,12 +42,15 @@ class EqualizationOptions:
         relu6: how a scale passes a saturating Clip, see `clips`.
         per_channel: whether the weights will be quantized per output channel.
         scheme: what the nodes will compute with.
+        factors_worth: dB of expected SQNR for which channel factors are put in, see `factors`;
+            infinity for none.
     """
 
     real_scales: bool = False
     relu6: str = "auto"
     per_channel: bool = False
     scheme: Scheme = REFERENCE
+    factors_worth: float = UNTRIED_WORTH
 
 
 @dataclass(frozen=True)
@@ -48,17 +58,23 @@ class Choice:
     """Scales that the solver chose.
 
     Attributes:
+        calibration: of the model in `graph`.
         graph, classes: what is scaled; the Clips among the classes as they will be treated.
         variables, groups, noise, solution: the problem and its solution.
+        original: the model that it was chosen for: that of `graph` without factors.
+        factors: those that `graph` has, all 1.
     """
 
     options: EqualizationOptions
+    calibration: Calibration | None
     graph: Graph
     classes: ScaleClasses
     variables: Variables
     groups: tuple[Group, ...]
     noise: NoiseModel
     solution: Solution
+    original: Model
+    factors: tuple[Factor, ...] = ()
 
     @property
     def expected_noise(self) -> float:
@@ -72,6 +88,54 @@ class Choice:
 
 
 def choose(model: Model, calibration: Calibration | None, options: EqualizationOptions) -> Choice:
+    """Solve, with channel factors where they are expected to pay.
+
+    Args:
+        model: normalized.
+        calibration: of this model; without one only the weights guide the scales, and there are
+            no factors.
+
+    Raises:
+        UsageError: a Clip mode needs a calibration and there is none.
+    """
+    plain = _choose(model, calibration, options)
+    if calibration is None or math.isinf(options.factors_worth):
+        return plain
+    wanted = plan_factors(plain.graph, plain.classes)
+    if not wanted:
+        return plain
+    best = plain
+    for _ in range(2):
+        choice = _choose(with_ones(model, wanted), with_products(calibration, wanted), options)
+        best = replace(choice, original=model, factors=wanted)
+        worth = dict(zip((g.tensors[0] for g in best.groups), class_gains(best), strict=True))
+        wanted, tried = (tuple(f for f in wanted if worth.get(f.name, 0.0) >= FACTOR_WORTH), wanted)
+        if not wanted or wanted == tried:
+            break
+    gain = decibels(plain.expected_noise, best.expected_noise)
+    return best if wanted and gain >= options.factors_worth else plain
+
+
+def class_gains(choice: Choice, final: NDArray[np.float64] | None = None) -> tuple[float, ...]:
+    """What each class alone adds to the expected SQNR, dB: the noise of the terms it touches, over
+    the whole.
+
+    Args:
+        final: log₂ s of each variable; as chosen by default.
+    """
+    noise, start = choice.noise, choice.solution.start
+    final = choice.solution.exponents if final is None else final
+    total = noise.evaluate(final * math.log(2)).sum()
+    gains = []
+    for variables, terms in zip(choice.numbers, noise.terms_of(choice.numbers), strict=True):
+        without = final.copy()
+        without[variables] = start[variables]
+        left, moved = (noise.evaluate(e * math.log(2), terms).sum() for e in (without, final))
+        gains.append(decibels(total - moved + left, total))
+    return tuple(gains)
+
+
+def _choose(model: Model, calibration: Calibration | None, options: EqualizationOptions) -> Choice:
     """Solve with the treatment of saturating Clips asked for.
 
     `auto` takes ties that intervals prove, which cost nothing at run time, if a bound for each
@@ -138,7 +202,9 @@ def _solve(
     members = [[of[root] for root in group.roots] for group in groups]
     solution = solve(noise, start, bounds, groups=members, real=options.real_scales)
     classes = replace(classes, clips=variables.sites)
-    return Choice(options, graph, classes, variables, groups, noise, solution)
+    return Choice(
+        options, calibration, graph, classes, variables, groups, noise, solution, graph.model
+    )
 
 
 @dataclass(frozen=True)

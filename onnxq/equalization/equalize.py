@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from onnxq.calibration.statistics import Calibration
 from onnxq.data.budget import WHOLE, Batching
 from onnxq.equalization.apply import apply_scales
-from onnxq.equalization.choose import Choice, EqualizationOptions, Group, choose
+from onnxq.equalization.choose import Choice, EqualizationOptions, Group, choose, class_gains
 from onnxq.equalization.classes import Barrier, scales_of
 from onnxq.equalization.clips import ClipRecord
+from onnxq.equalization.factors import without_ones
 from onnxq.equalization.prove import (
     REAL_TOLERANCE,
     Feeds,
@@ -69,6 +70,7 @@ class Equalization:
         proof: float outputs before and after.
         kernels_added: kernels the float model runs more than before.
         rolled_back: tensors of classes that failed the proof.
+        factors: tensors whose channels a Mul scales in front of layers that read them.
         exponents: tensor → log₂ s, broadcastable to the tensor.
     """
 
@@ -81,6 +83,7 @@ class Equalization:
     proof: Proof
     kernels_added: int
     rolled_back: tuple[str, ...]
+    factors: tuple[str, ...]
     exponents: Mapping[str, NDArray[np.float64]]
 
     @property
@@ -122,7 +125,7 @@ def carry_out(
     options, graph, classes = choice.options, choice.graph, choice.classes
     exponents = exponents_of(choice.variables.of, choice.solution.change)
     scaled, added = apply_scales(graph, classes, exponents)
-    reference = run_reference(graph.model, feeds, batching=batching)
+    reference = run_reference(choice.original, feeds, batching=batching)
     proof = compare_outputs(reference, scaled)
     rolled_back: tuple[str, ...] = ()
     if not accepted(proof, options):
@@ -134,6 +137,7 @@ def carry_out(
         rolled_back, exponents = tuple(group.tensors[0] for group in choice.groups), {}
         scaled, added = graph.model, 0
         proof = compare_outputs(reference, scaled)
+    scaled, factors = without_ones(scaled, choice.factors)
     final = choice.solution.start.copy()
     for root, value in exponents.items():
         final[choice.variables.of[root]] += value
@@ -141,7 +145,8 @@ def carry_out(
     record = Equalization(
         options, _class_records(graph, Graph(scaled), choice, final),
         classes.barriers, choice.variables.clips,
-        decibels(choice.solution.before.sum(), after), float(after), proof, added, rolled_back,
+        decibels(choice.solution.before.sum(), after), float(after), proof,
+        added + len(factors), rolled_back, tuple(factor.tensor for factor in factors),
         {name: np.log2(scales_of(p, exponents)) for name, p in classes.patterns.items()},
     )  # fmt: skip
     return scaled, record
@@ -195,22 +200,17 @@ def _class_records(
     graph: Graph, scaled: Graph, choice: Choice, final: NDArray[np.float64]
 ) -> tuple[ClassRecord, ...]:
     """What each class took: its gain is that of the terms it touches, over the whole noise."""
-    noise, start = choice.noise, choice.solution.start
-    total = noise.evaluate(final * math.log(2)).sum()
-    touched = noise.terms_of(choice.numbers)
     records = []
-    for group, variables, terms in zip(choice.groups, choice.numbers, touched, strict=True):
-        change = (final - start)[variables]
-        without = final.copy()
-        without[variables] = start[variables]
-        left, moved = (noise.evaluate(e * math.log(2), terms).sum() for e in (without, final))
+    gains = class_gains(choice, final)
+    for group, variables, gain in zip(choice.groups, choice.numbers, gains, strict=True):
+        change = (final - choice.solution.start)[variables]
         records.append(
             ClassRecord(
                 group.tensors, group.producers, group.consumers, len(variables),
                 int(np.count_nonzero(change)), (float(change.min()), float(change.max())),
                 max((weight_spread(graph, name) for name in group.producers), default=1.0),
                 max((weight_spread(scaled, name) for name in group.producers), default=1.0),
-                decibels(total - moved + left, total),
+                gain,
             )
         )  # fmt: skip
     return tuple(records)

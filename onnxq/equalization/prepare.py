@@ -32,6 +32,14 @@ from onnxq.model.model import Model
 
 
 @dataclass(frozen=True)
+class Trial:
+    """One way to prepare the float model, and the SQNR that it had once it was quantized, dB."""
+
+    name: str
+    sqnr: float
+
+
+@dataclass(frozen=True)
 class Prepared:
     """The float model as it will be quantized: what a plan starts from.
 
@@ -40,6 +48,7 @@ class Prepared:
         calibration: of exactly that model; None where activations stay in float and nobody looked.
         gains: tensor → how much an error in each of its channels matters (channels,).
         equalization, centering: what was done; None where not asked for.
+        trials: the ways that were tried, this one among them; () where none was.
     """
 
     model: Model
@@ -47,6 +56,7 @@ class Prepared:
     gains: Mapping[str, NDArray[np.float64]]
     equalization: Equalization | None = None
     centering: Centering | None = None
+    trials: tuple[Trial, ...] = ()
 
     def recorded_in(self, model: Model) -> Model:
         """The model, this one or one made from it, with the scales and offsets on record."""
@@ -63,20 +73,16 @@ def unchanged(model: Model, calibration: Calibration | None) -> Prepared:
 
 
 def scaled(
-    choice: Choice,
-    calibration: Calibration | None,
-    feeds: Sequence[Feeds],
-    batching: Batching = WHOLE,
+    choice: Choice, feeds: Sequence[Feeds], batching: Batching = WHOLE
 ) -> tuple[Prepared, Equalization]:
     """Scale as chosen, less what fails the proof.
 
     Args:
-        calibration: of the model that the scales were chosen for.
         feeds: inputs for the proof.
         batching: how they run.
     """
     model, record = carry_out(choice, feeds, batching)
-    model = infer_shapes(model)
+    model, calibration = infer_shapes(model), choice.calibration
     if calibration is not None:
         calibration, _ = derive_calibration(calibration, record.exponents)
     return Prepared(model, calibration, _gains(model, calibration), record), record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.closeness import OutputCloseness, Sums, add_sums, closeness, sums_of, worst_sqnr
@@ -13,7 +13,13 @@ from onnxq.data.budget import WHOLE, Batching
 from onnxq.data.gather import run_batches
 from onnxq.data.random import random_feeds
 from onnxq.equalization.centering import Centering
-from onnxq.equalization.choose import KERNEL_WORTH, Choice, EqualizationOptions, choose
+from onnxq.equalization.choose import (
+    KERNEL_WORTH,
+    UNTRIED_WORTH,
+    Choice,
+    EqualizationOptions,
+    choose,
+)
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.equalize import Equalization
 from onnxq.equalization.prepare import Prepared, centered, scaled, unchanged
@@ -24,7 +30,7 @@ from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.narrow import Narrowing
 from onnxq.model.normalize import Normalization
-from onnxq.progress import Progress
+from onnxq.progress import SILENT, Progress
 from onnxq.quantization.correct import BiasCorrection
 from onnxq.quantization.insert import insert
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
@@ -34,12 +40,19 @@ from onnxq.quantization.rounding import Rounding
 from onnxq.quantization.samples import MeasuredOn, Samples
 from onnxq.quantization.search import Candidate, Search
 from onnxq.quantization.sequential import SettledLayers, settle_layers
+from onnxq.quantization.trials import Variant, best_of
 from onnxq.shown import Shown
 from onnxq.targets import Target
 
 TIE_MARGIN = 15.0
 """A tied Clip is used only if the float change is this many dB below the quantization noise."""
 
+
+FACTORS_WORTH = 0.5
+"""dB of SQNR on samples held out for which the kernels of channel factors are worth their time."""
+
+SURELY_WORSE = 0.25
+"""dB by which equalization may look worse before weights are rounded for their layers."""
 
 LOW_SQNR = 20.0
 """dB below which a quantized model is hardly of use: the error is a tenth of the outputs."""
@@ -158,31 +171,62 @@ def quantize(request: Request) -> tuple[Model, QuantizationResult]:
     return _finish(request, _prepare(request, other or _choose(request, exact)), reason)
 
 
-def _choose(request: Request, relu6: str) -> Choice:
+def _choose(request: Request, relu6: str, *, factors: bool = True) -> Choice:
     """The scales under one treatment of saturating Clips."""
+    worth = KERNEL_WORTH if request.samples and request.samples.measured else UNTRIED_WORTH
     options = EqualizationOptions(
-        relu6=relu6, per_channel=request.options.per_channel, scheme=request.scheme
+        relu6=relu6,
+        per_channel=request.options.per_channel,
+        scheme=request.scheme,
+        factors_worth=worth if factors else math.inf,
     )
     return choose(request.model, request.calibration, options)
 
 
 def _prepare(request: Request, choice: Choice | None) -> Prepared:
-    """Equalize as chosen, if so, and center for targets without zero points."""
+    """The model as it is, equalized as chosen, or without the factors among that: the best."""
     if choice is None:
         return unchanged(request.model, request.calibration)
+    samples = request.samples
+    equalized = _scaled(request, choice)
+    record, centering = equalized.equalization, equalized.centering
+    changed = (record is not None and record.changed) or (centering and centering.shifts)
+    if not changed or samples is None or not samples.measured:
+        return equalized
+    variants = [Variant("not equalized", lambda: unchanged(request.model, request.calibration))]
+    if choice.factors:
+        plain = _choose(request, choice.options.relu6, factors=False)
+        variants.append(Variant("equalized", lambda: _scaled(request, plain), -SURELY_WORSE))
+        variants.append(Variant("with channel factors", lambda: equalized, FACTORS_WORTH))
+    else:
+        variants.append(Variant("equalized", lambda: equalized, -SURELY_WORSE))
+    _, reference = run_reference(request.model, samples.measured, batching=request.batching).levels
+
+    few = replace(samples, correction=samples.few)
+
+    def measure(prepared: Prepared) -> float:
+        plan = _plan(request, prepared)
+        trial = replace(request, samples=few, adaptive=False, progress=SILENT)
+        settled = _settle(trial, prepared.model, plan)
+        quantized = insert(prepared.model, plan, weights=settled.weights, biases=settled.biases)
+        return worst_sqnr(_closeness(request, reference, quantized))
+
+    return best_of(variants, measure)
+
+
+def _scaled(request: Request, choice: Choice) -> Prepared:
+    """Equalize as chosen, and center for formats without zero points."""
     samples, spec = request.samples, request.scheme.activation
     feeds = random_feeds(request.model) if samples is None else samples.proof
-    prepared, _ = scaled(choice, request.calibration, feeds, request.batching)
+    prepared, _ = scaled(choice, feeds, request.batching)
     if not request.center or spec is None or not spec.symmetric:
         return prepared
     return centered(prepared, request.options.ranges, spec.levels)
 
 
-def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, QuantizationResult]:
-    """Plan, settle layers, insert, measure."""
-    model, samples = prepared.model, request.samples
-    plan = plan_quantization(
-        Graph(model),
+def _plan(request: Request, prepared: Prepared) -> QuantizationPlan:
+    return plan_quantization(
+        Graph(prepared.model),
         prepared.calibration,
         request.target,
         request.options,
@@ -190,17 +234,13 @@ def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, Q
         fixed=prepared.centering.ranges if prepared.centering else {},
         keep=request.keep,
     )
-    settled = SettledLayers({}, {}, (), ())
-    if samples is not None and (request.correct or request.adaptive):
-        settled = settle_layers(
-            model,
-            plan,
-            samples.correction,
-            adaptive=request.adaptive,
-            correct=request.correct,
-            batching=request.batching,
-            progress=request.progress,
-        )
+
+
+def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, QuantizationResult]:
+    """Plan, settle layers, insert, measure."""
+    model, samples = prepared.model, request.samples
+    plan = _plan(request, prepared)
+    settled = _settle(request, model, plan)
     quantized = insert(model, plan, weights=settled.weights, biases=settled.biases)
     narrowing = None
     if request.options.half and samples is not None and prepared.calibration is not None:
@@ -228,6 +268,21 @@ def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, Q
         narrowing=narrowing,
         closeness=measured,
         measured_on=samples.measured_on if measured and samples is not None else None,
+    )
+
+
+def _settle(request: Request, model: Model, plan: QuantizationPlan) -> SettledLayers:
+    """Round and correct as asked, where there are samples."""
+    if request.samples is None or not (request.correct or request.adaptive):
+        return SettledLayers({}, {}, (), ())
+    return settle_layers(
+        model,
+        plan,
+        request.samples.correction,
+        adaptive=request.adaptive,
+        correct=request.correct,
+        batching=request.batching,
+        progress=request.progress,
     )
 
 

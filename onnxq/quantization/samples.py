@@ -22,6 +22,9 @@ LEAST_SAMPLES = 8
 MEMORY_FOR_SAMPLES = 1 << 28
 """Bytes that one activation of all correction samples may take."""
 
+TRIAL_SAMPLES = 32
+"""Samples on which biases are corrected where ways to prepare the model are tried."""
+
 MEASURED_SAMPLES = 64
 """Held-out samples on which variants of the quantized model are compared."""
 
@@ -52,6 +55,11 @@ class Samples:
     def proof(self) -> list[Feeds]:
         """The first batches, of `PROOF_SAMPLES` samples or more."""
         return _first(self.correction, PROOF_SAMPLES)
+
+    @property
+    def few(self) -> list[Feeds]:
+        """Those that settle the layers of a model that is only tried."""
+        return _first(self.correction, TRIAL_SAMPLES)
 
     @property
     def measured(self) -> list[Feeds]:

@@ -32,6 +32,9 @@ def summary(record: Equalization) -> Iterator[str]:
     yield f"proof: {proof_text(record.proof)}"
     if record.kernels_added:
         yield f"added {count(record.kernels_added, 'kernel')}"
+    if record.factors:
+        number = count(len(record.factors), "tensor")
+        yield f"a factor a channel, as a Mul of its own, in front of the readers of {number}"
     if record.rolled_back:
         yield f"rolled back, as the proof failed: {', '.join(record.rolled_back)}"
 
@@ -141,6 +144,7 @@ def record_document(record: Equalization) -> dict[str, Any]:
         "proof": record.proof,
         "kernels_added": record.kernels_added,
         "rolled_back": record.rolled_back,
+        "factors": record.factors,
     }
 
 

@@ -15,9 +15,10 @@ from onnxq.report.outputs import output_document
 from onnxq.report.table import Table, count, number, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from onnxq.equalization.prepare import Trial
     from onnxq.model.model import Model
     from onnxq.model.narrow import Narrowing
     from onnxq.quantization.quantize import QuantizationResult
@@ -40,6 +41,8 @@ def summary(result: QuantizationResult) -> Iterator[str]:
         f"{count(folded, 'batch norm')} folded"
     )
     yield from normalization_report.summary(result.normalization)
+    if result.prepared.trials:
+        yield trials_text(result.prepared.trials)
     if result.equalization is not None:
         yield from equalization_report.summary(result.equalization)
         if result.equalization.clips:
@@ -65,6 +68,12 @@ def summary(result: QuantizationResult) -> Iterator[str]:
     yield from verdict(result)
     if result.search is not None:
         yield search_text(result.search)
+
+
+def trials_text(trials: Sequence[Trial]) -> str:
+    """The ways to prepare the model that were tried."""
+    each = ", ".join(f"{trial.name} {trial.sqnr:.1f} dB" for trial in trials)
+    return f"tried, with weights rounded to nearest: {each}"
 
 
 def verdict(result: QuantizationResult) -> Iterator[str]:
@@ -203,6 +212,7 @@ def document(
         "options": plan.options,
         "normalization": result.normalization,
         "equalization": equalization and equalization_report.record_document(equalization),
+        "trials": [{"name": t.name, "sqnr_db": t.sqnr} for t in result.prepared.trials],
         "absorption": result.centering and equalization_report.centering_document(result.centering),
         "relu6_reason": result.relu6_reason,
         "float_sqnr_db": result.float_sqnr,

@@ -255,7 +255,8 @@ def test_few_samples_give_an_uncertain_estimate(case: Case, samples: int, held_o
 def test_quantize_takes_options(case: Case, options: tuple[str, ...]):
     result = run("quantize", case.model, "--data", case.data, "-o", case.out, *options, "--json")
     assert result.code == 0
-    assert (result.json["equalization"] is None) == ("--no-equalize" in options)
+    tried = [each["name"] for each in result.json["trials"]]
+    assert tried == ([] if "--no-equalize" in options else ["not equalized", "equalized"])
 
 
 def test_quantize_states_why_nodes_stay_in_float(case: Case):
@@ -503,8 +504,8 @@ KEYS = {
     "merge": "parts output model_fingerprint data_fingerprint preprocessing note samples shards "
     "tensors not_finite findings too_few_samples",
     "equalize": "model output normalization calibration_samples options classes clips barriers "
-    "expected_gain_db proof kernels_added rolled_back absorption change",
-    "quantize": "model output target scheme formats options normalization equalization absorption relu6_reason "
+    "expected_gain_db proof kernels_added rolled_back factors absorption change",
+    "quantize": "model output target scheme formats options normalization equalization trials absorption relu6_reason "
     "float_sqnr_db quantized_sqnr_db measured_on costliest outputs roundings bias_corrections search float16 nodes",
     "emulate": "model output samples note outputs layers on_quantized_values float_nodes agreement",
     "validate": "passed samples note rows gates layers",
