@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from onnxq.data.labels import Boxes, open_labels, read_characters
+from onnxq.data.labels.boxes import Boxes
 from onnxq.data.labels.match import nearest
+from onnxq.data.labels.open import open_labels
+from onnxq.data.labels.texts import read_characters
 from onnxq.errors import DataError
 from PIL import Image
 
