@@ -48,8 +48,9 @@ def read_characters(path: Path) -> tuple[str, ...]:
         content = json.loads("\n".join(lines))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no JSON: {error}") from error
-    if isinstance(content, dict) and all(isinstance(each, (int, float)) for each in content.values()):
-        places = {index: character for character, index in content.items()}
+    if isinstance(content, dict):
+        found = content.items()
+        places = {index: text for text, index in found if isinstance(index, (int, float))}
         content = [places.get(index) for index in range(len(content))]
     if not isinstance(content, list) or not all(isinstance(each, str) for each in content):
         raise DataError(
