@@ -56,6 +56,16 @@ def test_identical_outputs_have_no_error():
     assert found.groups == ()
 
 
+def test_a_cosine_is_the_mean_over_samples_and_groups_have_that_of_all_their_values():
+    x = np.float32([[3, 4, 300, 400], [1, 0, 100, 0]])
+    y = np.float32([[4, 3, 300, 400], [1, 0, 0, 100]])
+    (found,) = closeness(sums_of({"y": x}, {"y": y}, 2))
+    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    assert found.whole.cosine == pytest.approx(((x * y).sum(axis=1) / norms).mean())
+    quiet = found.groups[-1]
+    assert (quiet.slices, quiet.cosine) == ((0, 1), pytest.approx(25 / 26))
+
+
 def test_nothing_compared_has_no_numbers():
     (found,) = closeness(sums_of({"y": np.ones((3, 2))}, {"y": np.ones((3, 4))}, 3))
     assert found.other_shape == 100

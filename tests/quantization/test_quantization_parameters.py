@@ -36,13 +36,17 @@ def activations_of(model, data, target=CPU, *, fixed=None, options=MINMAX):
     )
 
 
-def weights_of(weight, bias=None, *, source=None, target=CPU, options=MINMAX, transposed=False):
+def weights_of(
+    weight, bias=None, *, source=None, target=CPU, options=MINMAX, transposed=False, group=1
+):
     """The scales of one convolution's weight; `source` is the scale of its input."""
     b = Builder()
-    x = b.input(weight.shape[0 if transposed else 1], 3, 3)
+    x = b.input(weight.shape[0] if transposed else weight.shape[1] * group, 3, 3)
     inputs = [x, b.const(weight), *([] if bias is None else [b.const(bias)])]
     kind = "ConvTranspose" if transposed else "Conv"
-    graph = Graph(b.model(b.op(kind, *inputs, shape=None, kernel_shape=[1, 1], name="layer")))
+    graph = Graph(
+        b.model(b.op(kind, *inputs, shape=None, kernel_shape=[1, 1], group=group, name="layer"))
+    )
     node, scheme = graph.by_name["layer"], target.scheme("w8a8")
     layout = weight_layout(graph, node)
     known = {}
@@ -101,6 +105,16 @@ def test_a_transposed_convolution_serves_one_output_of_each_group_with_a_scale()
     found, derived = weights_of(weight, np.zeros(2, np.float32), source=0.5, transposed=True)
     np.testing.assert_allclose(found.scale, np.float32([3, 4]) / 127, rtol=1e-6)
     np.testing.assert_allclose(derived.parameters.scale, found.scale / 2)
+
+
+def test_the_largest_bias_of_all_groups_decides():
+    weight = np.ones((4, 1, 1, 1), np.float32)  # one output of each of two groups
+    scales = []
+    for bias in ([1e6, 1], [1, 1e6], [1, 1]):
+        found, _ = weights_of(weight, np.float32(bias), source=1e-4, transposed=True, group=2)
+        scales.append(found.scale.item())
+    assert scales[0] == scales[1] == pytest.approx(1e6 / (LARGEST_BIAS * 1e-4))
+    assert scales[2] == pytest.approx(1 / 127)
 
 
 def test_a_target_with_float_biases_derives_none():

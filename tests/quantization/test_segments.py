@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnxq.data.batching import BatchAxes, Feeds
 from onnxq.data.budget import WHOLE, Batching
 from onnxq.data.shelf import Shelf
 from onnxq.model.files import infer_shapes
@@ -84,6 +85,35 @@ def test_what_runs_later_sees_another_constant(batching):
     r1 = whole(MODEL, ["r1"])
     for got, each in zip(runner.compute("add"), r1, strict=True):
         np.testing.assert_allclose(got, each["r1"] + bias[:, None, None], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_samples_may_lie_along_another_axis(size):
+    node = helper.make_node
+    weight = RNG.standard_normal((4, 4)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            node("Relu", ["x"], ["relu"], name="relu"),
+            node("MatMul", ["relu", "w"], ["product"], name="product"),
+            node("Add", ["product", "relu"], ["y"], name="y"),
+        ],
+        "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, "N", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [3, "N", 4])],
+        [numpy_helper.from_array(weight, "w")],
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 17)]
+    model = infer_shapes(Model(helper.make_model(graph, opset_imports=opsets, ir_version=8)))
+    axes = dict.fromkeys(("x", "relu", "product", "y"), 1)
+    batches = [
+        Feeds({"x": RNG.standard_normal((3, count, 4)).astype(np.float32)}, BatchAxes({"x": 1}))
+        for count in (5, 2)
+    ]
+    runner = SegmentRunner(model, batches, Batching(size=size, axes=axes), Shelf(1 << 30))
+    for name in ("relu", "y"):
+        for got, batch in zip(runner.compute(name), batches, strict=True):
+            relu = np.maximum(batch["x"], 0)
+            wanted = relu if name == "relu" else relu @ weight + relu
+            np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_what_a_body_reads_is_kept_for_it():
