@@ -134,6 +134,8 @@ def test_boxes_scores_and_classes_are_told_by_shape_name_and_values():
     del outputs["num"]
     assert queries.ssd_roles(outputs, SIZE) == ("boxes", "confidence", "class")
     assert queries.ssd_roles({"a": CLASSES, "b": SCORES, "c": BOXES}, SIZE) == ("c", "b", "a")
+    one = {"boxes": BOXES[0], "labels": np.array([1, 1, 2, 3]), "scores": SCORES[0]}
+    assert queries.ssd_roles(one, SIZE) == ("boxes", "scores", "labels")
     assert queries.ssd_roles({"boxes": BOXES, "scores": SCORES}, SIZE) is None
     assert queries.ssd_roles({"scores": SCORES, "labels": CLASSES}, SIZE) is None
 
