@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,12 @@ def load_callable(path: Path, name: str) -> Callable[..., Any] | Refusal:
     if spec is None or spec.loader is None:
         return Refusal(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
+    # Where a dataclass looks for the types that its fields name.
+    sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # noqa: BLE001 - whatever the user's file raises
+        sys.modules.pop(spec.name, None)
         return Refusal(f"{path} failed: {type(error).__name__}: {error}")
     found = getattr(module, name, None)
     return found if callable(found) else Refusal(f"{path} has no function {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from onnxq.errors import DataError, UsageError
 
 def merge(parts: Sequence[Calibration | PathLike]) -> Calibration:
     """Join calibrations, or their files, in any order; see `onnxq.api.merge`."""
-    if isinstance(parts, (str, Calibration)) or not parts:
+    if isinstance(parts, (str, os.PathLike, Calibration)) or not parts:
         raise UsageError("merge needs a list of calibrations or of their files")
     loaded = [part if isinstance(part, Calibration) else files.load(Path(part)) for part in parts]
     try:

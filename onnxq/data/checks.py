@@ -121,7 +121,8 @@ def _as_text(array: Array, spec: TensorSpec, where: str) -> Array:
 def _is_changed(before: Array, after: Array) -> bool:
     """Whether converting lost more than the last bits of a float."""
     if _is_float(before.dtype):
-        return bool((np.isinf(after) & np.isfinite(before)).any())
+        # NaN, too: some 8-bit floats have no infinity.
+        return bool((~np.isfinite(after) & np.isfinite(before)).any())
     if _is_float(after.dtype):
         return bool((after.astype(before.dtype) != before).any())
     if not before.size:

@@ -199,7 +199,7 @@ class FunctionSource:
         for spec in self.inputs:
             if spec.name not in item and spec.name not in self.optional:
                 raise DataError(f"{name} has no array for input {spec.name!r}")
-        arrays = {s.name: np.asarray(item[s.name]) for s in self.inputs if s.name in item}
+        arrays = {s.name: _array(item[s.name], s, name) for s in self.inputs if s.name in item}
         shapes = {key: values.shape for key, values in arrays.items()}
         return arrays, arrange(shapes, self.inputs, axes, name, holds=Holds.ITEM)
 
@@ -208,10 +208,25 @@ def _labels_of(item: Mapping[str, Any], count: int, name: str) -> list[int | Non
     """The label of each sample of a dict; None where there are none."""
     if item.get(LABEL) is None:
         return [None] * count
-    labels = np.ravel(item[LABEL])
+    try:
+        labels = np.ravel(item[LABEL])
+    except ValueError as error:
+        raise DataError(f"{name}: its {LABEL!r} is no array: {error}") from error
     if len(labels) != count:
         raise DataError(f"{name} holds {count} samples and {len(labels)} labels")
+    if labels.dtype.kind not in "biu":
+        raise DataError(
+            f"{name}: the {LABEL} {labels.tolist()[0]!r} is no class index",
+            hint="labels are integers; leave them out where there are none",
+        )
     return [int(label) for label in labels]
+
+
+def _array(value: Any, spec: TensorSpec, name: str) -> Array:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise DataError(f"{name}: input {spec.name!r} is no array: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """One model as the reports look at it: its float graph, and what becomes of each node.
 
-Of a quantized model the float graph is that of it without Q/DQ, without Q/DQ, so that nodes and
+Of a quantized model the float graph is that of it without Q/DQ, so that nodes and
 neighbors read as in the model it was made from.
 """
 

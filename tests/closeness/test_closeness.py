@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnxq.closeness import closeness, sums_of, worst, worst_sqnr
 from onnxq.closeness.groups import cut_groups, spans
+from onnxq.closeness.parts import closeness, worst, worst_sqnr
+from onnxq.closeness.sums import sums_of
 
 RNG = np.random.default_rng(0)
 

@@ -7,8 +7,9 @@ import zipfile
 
 import numpy as np
 import pytest
-from onnxq.data import Preprocessing, open_data
 from onnxq.data.batching import find_axes
+from onnxq.data.open import open_data
+from onnxq.data.preprocess import Preprocessing
 from onnxq.errors import DataError, ModelError, UsageError
 from onnxq.model.model import TensorSpec
 
@@ -167,6 +168,8 @@ def test_conversions_that_keep_the_values(values, dtype):
         (np.full((2, 3, 4), -1), "uint64", "do not fit the model's uint64"),
         (np.full((2, 3, 4), 2**63, np.uint64), "int64", "do not fit the model's int64"),
         (np.full((2, 3, 4), (1 << 24) + 1), "float32", "do not fit the model's float32"),
+        # It has no infinity: what is too large becomes NaN.
+        (ROWS * np.float32(1e6), "float8_e4m3fn", "do not fit the model's float8_e4m3fn"),
     ],
 )
 def test_conversions_that_would_change_values(values, dtype, message):

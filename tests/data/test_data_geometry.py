@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnxq.data import Preprocessing
 from onnxq.data.geometry import Frame, Geometry
+from onnxq.data.preprocess import Preprocessing
 from PIL import Image
 
 SIDES = st.tuples(st.integers(1, 700), st.integers(1, 700))

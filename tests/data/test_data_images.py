@@ -4,12 +4,13 @@ import shutil
 
 import numpy as np
 import pytest
-from onnxq.data import Preprocessing, open_data
 from onnxq.data.classes import Classes, as_class_names
 from onnxq.data.decode import decode_image
 from onnxq.data.geometry import Geometry
 from onnxq.data.image_input import for_input
 from onnxq.data.images import require_labels
+from onnxq.data.open import open_data
+from onnxq.data.preprocess import Preprocessing
 from onnxq.errors import DataError
 from onnxq.model.model import TensorSpec
 from PIL import Image

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from onnxq.data.labels import Boxes, open_labels, read_characters
+from onnxq.data.labels.arrays import mask_files, read_array, read_numbers
+from onnxq.data.labels.boxes import Boxes
 from onnxq.data.labels.match import nearest
+from onnxq.data.labels.open import open_labels
+from onnxq.data.labels.texts import read_characters
 from onnxq.errors import DataError
 from PIL import Image
 
@@ -86,6 +89,15 @@ def test_coco_categories_are_numbered_by_the_models_names(tmp_path):
             "annotation 0 has category_id 2",
         ),
         ({"images": {}}, "image_id 3"),
+        (
+            {"annotations": [{"image_id": [3], "category_id": 1, "bbox": [1, 2, 3, 4]}]},
+            r"no COCO file of boxes: the image_id \[3\]",
+        ),
+        (
+            {"annotations": [{"image_id": 3, "category_id": 1, "bbox": [10**400, 2, 3, 4]}]},
+            "no COCO file of boxes",
+        ),
+        ({"categories": [{"id": float("inf"), "name": "dog"}]}, "no COCO file of boxes"),
         ({"categories": None}, "no COCO file"),
     ],
 )
@@ -126,6 +138,7 @@ def test_yolo_boxes_are_relative_and_polygons_their_bounding_box(tmp_path):
         ("0 0.5 0.5 0.2", r"a.txt:1: .* is no object: 4 numbers"),
         ("cat 0.5 0.5 0.2 0.2", "could not convert"),
         ("0.5 0.5 0.5 0.2 0.2", "0.5 is no class index"),
+        ("1e300 0.5 0.5 0.2 0.2", "1e[+]300 is no class index"),
         ("0 120 80 40 30", "no shares"),
         ("0 nan 0.5 0.2 0.2", "not finite"),
     ],
@@ -252,6 +265,61 @@ def test_numbers_of_a_table_by_name_or_in_order(tmp_path):
         open_labels(write(tmp_path / "s.csv", "b.png,2\na.png,high\n"))
     with pytest.raises(DataError, match="some rows have names"):
         open_labels(write(tmp_path / "s.csv", "b.png,2\n3\n"))
+    with pytest.raises(DataError, match=r"'b.png' comes twice"):
+        open_labels(write(tmp_path / "s.csv", "b.png,2\na.png,1\nb.png,3\n"))
+
+
+def test_integers_of_a_table_stay_integers(tmp_path):
+    """They may be class indices."""
+    found = read_numbers(write(tmp_path / "s.csv", "3\n3.0\n"))
+    assert [type(each) for each in found] == [int, float]
+    assert read_numbers(write(tmp_path / "s.csv", "")) == []
+    with pytest.raises(DataError, match="row 2 is 'nan'"):
+        read_numbers(write(tmp_path / "s.csv", "1\nnan\n"))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "wanted"),
+    [
+        ({"x": np.zeros((3, 2)), "labels": np.arange(3)}, [0, 1, 2]),
+        ({"scores": np.array([0.5, 1]), "labels": np.arange(3)}, [0.5, 1]),
+        ({"anything": np.array([[4], [5]])}, [4, 5]),
+    ],
+)
+def test_of_several_arrays_the_one_that_is_called_as_labels_are(tmp_path, arrays, wanted):
+    np.savez(tmp_path / "l.npz", **arrays)
+    assert read_array(tmp_path / "l.npz").tolist() == wanted
+
+
+def test_an_archive_without_an_array_of_labels_is_refused_with_their_names(tmp_path):
+    np.savez(tmp_path / "l.npz", a=np.arange(3), b=np.arange(3))
+    with pytest.raises(DataError, match="no array that is called as labels are") as caught:
+        read_array(tmp_path / "l.npz")
+    assert caught.value.hint == "call it one of masks, scores, labels; it has a, b"
+
+
+@pytest.mark.parametrize(
+    ("array", "shown"),
+    [
+        (np.zeros((2, 4, 4)), "float64 of shape 2×4×4"),
+        (np.zeros((2, 3), int), "int64 of shape 2×3"),
+        (np.array(["a"]), "<U1 of shape 1"),
+    ],
+)
+def test_arrays_of_other_shapes_are_no_labels(tmp_path, array, shown):
+    np.save(tmp_path / "l.npy", array)
+    with pytest.raises(DataError, match=shown):
+        read_array(tmp_path / "l.npy")
+
+
+def test_hidden_files_and_pictures_with_loss_are_no_masks(tmp_path):
+    for name in ("b.png", "a.BMP", ".c.png"):
+        Image.fromarray(np.array([[0, 7]], np.uint8)).save(tmp_path / name)
+    Image.fromarray(np.zeros((1, 2), np.uint8)).save(tmp_path / "d.jpg")
+    found = mask_files(tmp_path)
+    assert list(found) == ["a.BMP", "b.png"]
+    assert found["b.png"].read().tolist() == [[0, 7]]
+    assert found["b.png"].read().dtype == np.int64
 
 
 @pytest.mark.parametrize(
@@ -292,13 +360,19 @@ def test_damaged_texts_are_refused(tmp_path, name, content, message):
         open_labels(write(tmp_path / name, content))
 
 
+def test_an_extension_may_be_in_capitals(tmp_path):
+    path = write(tmp_path / "T.JSONL", '{"text": "one", "file": "a.png"}\n')
+    assert matched(path, ["a.png"]) == ["one"]
+    assert read_characters(write(tmp_path / "VOCAB.JSON", '["a", " "]')) == ("a", " ")
+
+
 def test_characters_are_one_a_line_a_space_too(tmp_path):
     path = write(tmp_path / "keys.txt", "a\n|\n \n<unk>\n")
     assert read_characters(path) == ("a", "|", " ", "<unk>")
     path = write(tmp_path / "vocab.json", '{"b": 1, "<pad>": 0, " ": 2}')
     assert read_characters(path) == ("<pad>", "b", " ")
     assert read_characters(write(tmp_path / "x.json", '["a", " "]')) == ("a", " ")
-    for wrong in ('{"a": 0, "b": 2}', "3", '{"a": '):
+    for wrong in ('{"a": 0, "b": 2}', '{"a": [0]}', "3", '{"a": '):
         with pytest.raises(DataError, match=r"x.json (holds no characters|is no JSON)"):
             read_characters(write(tmp_path / "x.json", wrong))
 

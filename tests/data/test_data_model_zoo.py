@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from onnx import TensorProto, numpy_helper
-from onnxq.data import open_data
+from onnxq.data.open import open_data
 from onnxq.errors import DataError
 from onnxq.model.model import TensorSpec
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnxq.data import Preprocessing
 from onnxq.data.geometry import Frame
+from onnxq.data.preprocess import Preprocessing
 from onnxq.data.resample import INTERPOLATIONS
 from onnxq.errors import UsageError
 from PIL import Image

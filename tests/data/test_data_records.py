@@ -7,7 +7,8 @@ import tarfile
 
 import numpy as np
 import pytest
-from onnxq.data import Preprocessing, open_data
+from onnxq.data.open import open_data
+from onnxq.data.preprocess import Preprocessing
 from onnxq.errors import DataError, UsageError
 from onnxq.model.model import TensorSpec
 from PIL import Image

@@ -21,7 +21,7 @@ from onnxq.model.status import Float
 from onnxq.quantization.insert import insert
 from onnxq.quantization.plan import QuantizationOptions
 from onnxq.quantization.planning import plan_quantization
-from onnxq.targets import SHIPPED, target_named
+from onnxq.targets.read import SHIPPED, target_named
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
 from calibration.test_runs import only_singly

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from onnxq.api import calibrate, equalize, quantize
 from onnxq.calibration.stream import observe
-from onnxq.data import open_data
+from onnxq.data.open import open_data
 from onnxq.equalization.centering import center_by, plan_centering
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.prepare import centered, unchanged

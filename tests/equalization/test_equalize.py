@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from onnxq.api import calibrate, tensors_to_observe
 from onnxq.calibration import bins
 from onnxq.calibration.stream import observe
-from onnxq.data import open_data
+from onnxq.data.open import open_data
 from onnxq.data.random import random_feeds
 from onnxq.equalization.apply import apply_scales
 from onnxq.equalization.choose import EqualizationOptions

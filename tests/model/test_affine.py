@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from onnxq.model.affine import affine_of, fold_affine
+from onnxq.model.factors import fold_factors_forward, fold_gemm_factors
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
@@ -186,3 +188,111 @@ def test_the_half_of_a_gelu_stays():
     model, record = normalized(b, b.matmul(x, 4))
     assert record.folded_factors == {}
     assert types(model).count("Mul") == 2
+
+
+# --- what a node does --------------------------------------------------------------------------
+
+
+def affine(op_type, *inputs, **attributes):
+    """What the last node does; inputs are numbers, or None for the tensor."""
+    b = Builder()
+    x = b.input(3, 2, 2)
+    names = [x if each is None else b.const(np.asarray(each, np.float32)) for each in inputs]
+    graph = Graph(Model(b.proto(b.op(op_type, *names, name="node", **attributes))))
+    return affine_of(graph, graph.by_name["node"])
+
+
+@pytest.mark.parametrize(
+    ("op_type", "inputs", "position", "gain", "shift"),
+    [
+        ("Mul", (None, 3), 0, 3, 0),
+        ("Mul", (3, None), 1, 3, 0),
+        ("Mul", (None, 0), 0, 0, 0),
+        ("Div", (None, 4), 0, 0.25, 0),
+        ("Add", (None, 3), 0, 1, 3),
+        ("Add", (3, None), 1, 1, 3),
+        ("Sub", (None, 3), 0, 1, -3),
+        ("Sub", (3, None), 1, -1, 3),
+    ],
+)
+def test_gain_and_shift_are_those_of_the_formula(op_type, inputs, position, gain, shift):
+    found = affine(op_type, *inputs)
+    assert (found.position, found.gain, found.shift) == (position, gain, shift)
+    assert found.gain.dtype == found.shift.dtype == np.float64
+    assert not found.batch_norm
+
+
+def test_a_batch_norm_is_a_gain_and_a_shift_of_each_channel():
+    gamma, beta, mean, variance = np.float64([[1, -2, 0], [3, 0, 1], [0, 4, 5], [1, 0, 9]])
+    found = affine("BatchNormalization", None, gamma, beta, mean, variance, epsilon=0.25)
+    x = np.random.default_rng(0).standard_normal((2, 3))
+    wanted = gamma * (x - mean) / np.sqrt(variance + 0.25) + beta
+    np.testing.assert_allclose(found.gain * x + found.shift, wanted, rtol=1e-6)
+    assert found.batch_norm
+
+
+@pytest.mark.parametrize(
+    ("op_type", "inputs"),
+    [
+        ("Div", (4, None)),
+        ("Div", (None, 0)),
+        ("Div", (None, [[[1]], [[0]], [[1]]])),
+        ("Mul", (2, 3)),
+        ("Mul", (None, None)),
+        ("Min", (None, 3)),
+        ("Pow", (None, 2)),
+        ("Relu", (None,)),
+    ],
+)
+def test_what_is_not_affine(op_type, inputs):
+    assert affine(op_type, *inputs) is None
+
+
+def same_function(b, change, *names):
+    """The changed model; its outputs are close to the first ones."""
+    model = Model(b.proto(*names))
+    changed = change(model)
+    found = changed[0] if isinstance(changed, tuple) else changed
+    feeds = random_feeds(model, batch=2)
+    before, after = (outputs(m, feeds, optimize=False) for m in (model, found))
+    for a, c in zip(before, after, strict=True):
+        np.testing.assert_allclose(a, c, rtol=1e-4, atol=1e-5 * np.abs(a).max())
+    return changed
+
+
+def test_only_the_usual_is_folded_where_nodes_have_their_places():
+    b = Builder()
+    x = b.batch_norm(b.conv(b.input(2, 4, 4), 6, 3, name="first"), name="bn")
+    x = b.op("Mul", x, b.const(np.float32(2)), name="factor")
+    x = b.conv(x, 6, bias=False, name="second")
+    x = b.op("Add", x, b.const(b.random(6, 1, 1)), shape=(6, 4, 4), name="bias")
+    model, folded = same_function(b, lambda m: fold_affine(m, only_usual=True), x)
+    assert folded.batch_norms == {"bn": "first"}
+    assert (folded.factors, folded.biases) == ({}, {"bias": "second"})
+    assert types(model) == ["Conv", "Mul", "Conv"]
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+@pytest.mark.parametrize("beta", [1.0, 0.0, 2.0])
+@pytest.mark.parametrize("bias", ["vector", "row", "scalar", ""])
+def test_a_gemm_has_no_factors_and_a_vector_for_a_bias(alpha, beta, bias):
+    b = Builder()
+    y = b.gemm(b.input(4), 6, bias=bias, alpha=alpha, beta=beta, name="gemm")
+    graph = Graph(same_function(b, fold_gemm_factors, y))
+    node = graph.by_name["gemm"]
+    assert {"alpha", "beta"} & {k for k, v in node.attributes.items() if v != 1} == (
+        set() if bias or beta == 1 else {"beta"}
+    )
+    assert graph.constant(node.input(2)) is None or graph.constant(node.input(2)).shape == (6,)
+
+
+@pytest.mark.parametrize("added", [True, False])
+def test_a_factor_before_it_goes_into_every_weight_that_reads_it(added):
+    b = Builder()
+    x = b.op("Div", b.op("Relu", b.input(2, 4, 4)), b.const(np.float32(6)), name="factor")
+    if added:
+        x = b.op("Add", x, b.const(b.random(2, 1, 1)), shape=(2, 4, 4))
+    ys = [b.conv(x, 3, name="one"), b.conv(x, 5, 3, name="two")]
+    model, found = same_function(b, fold_factors_forward, *ys)
+    assert found == {"factor": "one"}
+    assert types(model).count("Div") == 0

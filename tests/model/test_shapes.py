@@ -6,6 +6,7 @@ from onnx import TensorProto, helper
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
+from onnxq.model.shapes import run_nodes, value_at
 
 from support.builder import Builder
 from support.running import outputs
@@ -148,3 +149,45 @@ def test_a_shape_that_a_caller_gives_stays():
     proto = b.proto(b.op("Reshape", x, "wanted", shape=(), name="reshape"))
     graph = Graph(normalize(Model(proto))[0])
     assert graph.by_name["reshape"].input(1) == "wanted"
+
+
+# --- values that follow from shapes ------------------------------------------------------------
+
+
+def value(b, name, **sizes):
+    """What a tensor is where the axes of unknown size have these."""
+    graph = Graph(Model(b.proto(b.op("Cast", name, to=TensorProto.FLOAT))))
+
+    def sizes_of(read):
+        found = [sizes.get(size, size) for size in graph.shape(read)]
+        return found if all(isinstance(size, int) for size in found) else None
+
+    found = value_at(graph, name, sizes_of)
+    return None if found is None else found.tolist()
+
+
+def test_constants_and_what_shapes_tell_have_values():
+    b = Builder()
+    x = b.input(3, 4)
+    assert value(b, asked(b, size_of(b, x, 0), 12), N=7) == [7, 12]
+    assert value(b, b.op("Mul", size_of(b, x, 2), b.ints(5), shape=()), N=1) == [20]
+    assert value(b, b.ints(1, 2), N=7) == [1, 2]
+
+
+def test_what_depends_on_values_has_none():
+    b = Builder()
+    x = b.input(3, 4)
+    assert value(b, b.op("Cast", x, to=TensorProto.INT64), N=2) is None
+    most = b.op("NonZero", x, shape=())
+    assert value(b, b.op("Shape", most, shape=()), N=2) is None
+
+
+def test_nodes_that_refuse_their_inputs_give_nothing():
+    b = Builder()
+    y = b.op("Reshape", b.input(6), b.ints(2, 3), shape=(3,), name="reshape")
+    graph = Graph(Model(b.proto(y)))
+    nodes = [graph.by_name["reshape"]]
+    shape = {nodes[0].input(1): np.array([2, 3])}
+    (found,) = run_nodes(graph, nodes, {"x": np.arange(6)} | shape, [y])
+    assert found.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert run_nodes(graph, nodes, {"x": np.arange(7)} | shape, [y]) is None

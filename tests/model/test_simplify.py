@@ -7,6 +7,14 @@ from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
 from onnxq.model.operators import clip_bounds
+from onnxq.model.simplify import (
+    drop_copies,
+    fold_usual,
+    merge_limits,
+    move_activations,
+    simplify,
+    write_as_clips,
+)
 
 from support.builder import Builder
 from support.random_graphs import random_feeds
@@ -172,3 +180,70 @@ def test_activations_that_stay(obstacle):
     model, record = normalized(b, b.op("Relu", flat), *extra.get(obstacle, list)())
     assert types(model).index("Flatten") < types(model).index("Relu")
     assert record.moved_activations == {}
+
+
+# --- each step alone ---------------------------------------------------------------------------
+
+
+def everything():
+    """Something for each step to do: a copy, limits in a row, an activation behind a move."""
+    b = Builder()
+    x = b.conv(b.op("Identity", b.input(2, 4, 4)), 4, name="conv")
+    x = b.op("Transpose", x, perm=[0, 2, 3, 1], shape=(4, 4, 4), name="move")
+    x = b.op("Max", x, b.const(np.float32(0)), name="low")
+    x = b.op("Min", x, b.const(np.float32(1.5)), name="high")
+    return Model(b.proto(b.op("Sigmoid", x, name="end")))
+
+
+def step(change, model=None):
+    """The changed model and the record of it; the outputs are the same in every bit."""
+    model = model or everything()
+    changed, record = change(model)
+    feeds = random_feeds(model, batch=2)
+    before, after = (outputs(m, feeds, optimize=False) for m in (model, changed))
+    assert all(np.array_equal(a, c) for a, c in zip(before, after, strict=True))
+    return changed, record
+
+
+def test_a_copy_is_dropped_and_nothing_else():
+    model, copies = step(drop_copies)
+    assert (copies, types(model)) == (1, ["Conv", "Transpose", "Max", "Min", "Sigmoid"])
+
+
+def test_limits_become_clips_then_one_then_move():
+    model, clips = step(write_as_clips)
+    assert (clips, types(model).count("Clip")) == (2, 2)
+    model, merged = step(merge_limits, model)
+    assert merged == {"low": "high"}
+    assert types(model) == ["Identity", "Conv", "Transpose", "Clip", "Sigmoid"]
+    assert bounds(model, 3) == (0, 1.5)
+    model, moved = step(move_activations, model)
+    assert moved == {"high": "conv"}
+    assert types(model) == ["Identity", "Conv", "Clip", "Transpose", "Sigmoid"]
+
+
+def test_all_steps_together_say_what_each_did():
+    model, record = step(simplify)
+    assert types(model) == ["Conv", "Clip", "Transpose", "Sigmoid"]
+    assert (record.copies, record.clips) == (1, 2)
+    assert set(record.merged) | set(record.moved) == {"low", "high"}
+
+
+def test_a_model_with_nothing_to_do_stays_as_it_is():
+    b = Builder()
+    model = Model(b.proto(b.op("Sigmoid", b.conv(b.input(2, 4, 4), 4))))
+    for change in (drop_copies, write_as_clips, merge_limits, move_activations, fold_usual):
+        assert change(model)[0] is model
+
+
+def test_limits_that_cross_give_the_last_of_them():
+    """Clip takes the upper bound where the lower one is above it; such pairs stay as they are."""
+    b = Builder()
+    x = b.op("Clip", b.input(4), b.const(np.float32(2)), b.const(np.float32(-2)), name="crossed")
+    model = Model(b.proto(b.op("Clip", x, b.const(np.float32(0)), b.const(np.float32(6)))))
+    assert merge_limits(model)[0] is model
+    b = Builder()
+    x = b.op("Clip", b.input(4), b.const(np.float32(3)), b.const(np.float32(4)), name="above")
+    model = Model(b.proto(b.op("Clip", x, b.const(np.float32(0)), b.const(np.float32(1)))))
+    merged, _ = step(merge_limits, model)
+    assert bounds(merged, 0) == (1, 1)

@@ -45,7 +45,7 @@ from onnxq.options.quantize import (
 from onnxq.options.report import ReportKeywords, ReportOptions
 from onnxq.options.shared import TargetName
 from onnxq.options.validate import Execution, ValidateKeywords, ValidateOptions
-from onnxq.targets import SHIPPED
+from onnxq.targets.read import SHIPPED
 from onnxq.validation.execute import EXECUTIONS
 
 KEYWORDS = {

@@ -30,7 +30,7 @@ from onnxq.quantization.plan import Own, QuantizationOptions, Shared
 from onnxq.quantization.planning import plan_quantization
 from onnxq.quantization.sequential import settle_layers
 from onnxq.refusal import Refusal
-from onnxq.targets import SHIPPED, target_named
+from onnxq.targets.read import SHIPPED, target_named
 
 from support.builder import Builder
 from support.random_graphs import GRAPHS, random_feeds, random_models

@@ -16,7 +16,7 @@ from onnxq.quantization.moments import Moments, collect_moments
 from onnxq.quantization.plan import QuantizationOptions
 from onnxq.quantization.planning import plan_quantization
 from onnxq.quantization.sequential import settle_layers
-from onnxq.targets import SHIPPED, target_named
+from onnxq.targets.read import SHIPPED, target_named
 
 from support.builder import Builder
 from support.random_graphs import GRAPHS, random_feeds, random_models

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import onnxq
 import pytest
+from onnxq.api import as_source
 from onnxq.calibration.statistics import TensorStatistics
 from onnxq.calibration.stream import observe
 from onnxq.errors import DataError, UsageError
@@ -17,6 +18,8 @@ from onnxq.model.model import with_metadata
 from onnxq.model.session import open_session, run, with_outputs
 from onnxq.quantization.details import METADATA_KEY, _digest
 from onnxq.report.html import charts, render
+from onnxq.report.html.facts import view
+from onnxq.report.subject import look_at
 
 from support.builder import Builder
 from support.reporting import EVIL, Reported
@@ -27,7 +30,7 @@ def seen(values: np.ndarray) -> TensorStatistics:
     """The statistics of one tensor with these values."""
     b = Builder()
     model = b.model(b.op("Relu", b.input(values.size // len(values))))
-    data = onnxq.api.as_source({"x": values.reshape(len(values), -1)}, model)
+    data = as_source({"x": values.reshape(len(values), -1)}, model)
     tensors = {"x": None, model.outputs[0].name: None}
     found = observe(model, data, tensors, fingerprint="")
     return found.tensors["x"]
@@ -184,3 +187,44 @@ def test_a_mobilenet_is_below_one_megabyte():
     int8, _ = onnxq.quantize(path, data, bias_correction=False)
     page, _ = onnxq.report(path, int8, data=images("test", 200))
     assert 200_000 < len(page.encode()) < 1_000_000
+
+
+# --- one model, without a report ---------------------------------------------------------------
+
+
+def two_layers(scale=1.0):
+    """Two linear layers of a channel each way, the first scaled and the second unscaled by it."""
+    b = Builder(0)
+    first = np.float32([[1, 2], [4, -8], [0, 0.5]])
+    x = b.op(
+        "Relu", b.op("Gemm", b.input(2), b.const(first * scale), transB=1, shape=(3,), name="a")
+    )
+    second = np.float32([[1, 1, 1]]) / scale
+    return b.model(b.op("Gemm", x, b.const(second), transB=1, shape=(1,), name="b"))
+
+
+def facts_of(model, reference=None):
+    given = None if reference is None else look_at(reference)
+    return view("m", look_at(model), given, None, None)
+
+
+def test_weights_are_drawn_by_their_outputs_from_the_narrowest_to_the_widest():
+    found = {each.link.name: each for each in facts_of(two_layers()).layers}
+    weights = found["a"].weights
+    assert (weights.shape, weights.shown, weights.channels) == ((3, 2), 3, 3)
+    assert (weights.spread_before, weights.boxes_before, weights.changed) == (None, None, False)
+    assert found["a"].tensors == found["b"].tensors == ()
+
+
+@pytest.mark.parametrize(("scale", "changed"), [(1.0, False), (1.01, False), (4.0, True)])
+def test_a_weight_that_was_scaled_is_told_from_one_that_was_rounded(scale, changed):
+    found = {e.link.name: e for e in facts_of(two_layers(scale), two_layers()).layers}
+    assert found["a"].weights.changed is changed
+    assert found["a"].weights.spread_before is not None
+
+
+def test_a_layer_of_another_shape_has_no_before():
+    other = Builder()
+    model = other.model(other.gemm(other.gemm(other.input(2), 5, name="a"), 1, name="b"))
+    found = {each.link.name: each for each in facts_of(two_layers(), model).layers}
+    assert found["a"].weights.boxes_before is None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from onnxq.model.model import Model
-from onnxq.report.html import Report
+from onnxq.report.html.collect import Report
 
 
 @dataclass(frozen=True)

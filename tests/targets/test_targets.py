@@ -9,7 +9,7 @@ from onnx import parser
 from onnxq.errors import UsageError
 from onnxq.model.model import Model
 from onnxq.model.status import Quantized
-from onnxq.targets import target_named
+from onnxq.targets.read import target_named
 
 
 def written(tmp_path, text: str) -> str:

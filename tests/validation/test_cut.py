@@ -11,7 +11,7 @@ from onnxq.model.session import open_session, run, with_outputs
 from onnxq.quantization.insert import insert
 from onnxq.quantization.plan import QuantizationOptions
 from onnxq.quantization.planning import plan_quantization
-from onnxq.targets import SHIPPED, target_named
+from onnxq.targets.read import SHIPPED, target_named
 from onnxq.validation.cut import DELTA, OWN, cut, with_deltas
 from onnxq.validation.pairing import pair
 from onnxq.validation.without_qdq import is_qdq, without_qdq

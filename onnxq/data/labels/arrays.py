@@ -100,7 +100,7 @@ def read_numbers(path: Path) -> dict[str, float] | list[float]:
     A first row without a number is a header.
 
     Raises:
-        DataError: a row has no number.
+        DataError: a row has no number, or a name comes twice.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
@@ -118,6 +118,10 @@ def read_numbers(path: Path) -> dict[str, float] | list[float]:
     if any(len(row) != len(rows[0]) for row in rows):
         raise DataError(f"{path}: some rows have names, others have none")
     if rows and len(rows[0]) == 2:
+        names = [row[0].strip() for row in rows]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DataError(f"{path}: {twice!r} comes twice")
         return {row[0].strip(): _number(row[1]) for row in rows}
     return [_number(row[0]) for row in rows]
 

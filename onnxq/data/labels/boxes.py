@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 YOLO_NAMES = "classes.txt"
 """The list of class names that labelling tools leave beside YOLO's files."""
 
+LARGEST_CLASS = int(np.iinfo(np.int64).max)
+
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
@@ -68,7 +70,7 @@ def read_coco(path: Path, classes: Sequence[str] = ()) -> dict[str, Boxes]:
         categories = {int(each["id"]): str(each.get("name", "")) for each in content["categories"]}
         names = {each["id"]: str(each["file_name"]) for each in content["images"]}
         annotations = [_annotation(each) for each in content["annotations"]]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(
             f"{path} is no COCO file of boxes: {_reason(error)}",
             hint='it holds "images", "annotations" with a "bbox" each, and "categories"',
@@ -133,7 +135,10 @@ def _annotation(entry: Mapping[str, Any]) -> tuple[Any, int, list[float], bool]:
     corners = [left, top, left + width, top + height]
     if not np.isfinite(corners).all() or width < 0 or height < 0:
         raise ValueError(f"the bbox {entry['bbox']}")
-    return entry["image_id"], int(entry["category_id"]), corners, bool(entry.get("iscrowd", 0))
+    image = entry["image_id"]
+    if not isinstance(image, (int, str)):
+        raise TypeError(f"the image_id {image}")
+    return image, int(entry["category_id"]), corners, bool(entry.get("iscrowd", 0))
 
 
 def _class_indices(
@@ -174,7 +179,7 @@ def _yolo_line(values: list[float]) -> tuple[list[float], int, bool]:
     if not np.isfinite(values).all():
         raise ValueError("not finite")
     index, numbers = int(values[0]), values[1:]
-    if index != values[0] or index < 0:
+    if index != values[0] or not 0 <= index <= LARGEST_CLASS:
         raise ValueError(f"{values[0]} is no class index")
     if len(numbers) == 4:
         x, y, width, height = numbers

@@ -26,7 +26,7 @@ def read_texts(path: Path) -> dict[str, str] | list[str]:
         DataError: a line has no text, or a name comes twice.
     """
     lines = _lines(path)
-    if path.suffix == ".jsonl":
+    if path.suffix.lower() == ".jsonl":
         pairs = [_json_line(line, f"{path}:{n}") for n, line in enumerate(lines, 1) if line.strip()]
     else:
         pairs = [_tab_line(line) for line in lines]
@@ -42,14 +42,15 @@ def read_characters(path: Path) -> tuple[str, ...]:
         DataError: the file cannot be read, or its indices leave gaps.
     """
     lines = _lines(path)
-    if path.suffix != ".json":
+    if path.suffix.lower() != ".json":
         return tuple(lines)
     try:
         content = json.loads("\n".join(lines))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no JSON: {error}") from error
     if isinstance(content, dict):
-        places = {index: character for character, index in content.items()}
+        found = content.items()
+        places = {index: text for text, index in found if isinstance(index, (int, float))}
         content = [places.get(index) for index in range(len(content))]
     if not isinstance(content, list) or not all(isinstance(each, str) for each in content):
         raise DataError(

@@ -25,12 +25,14 @@ TENSORFLOW_BOXES = "detection_boxes"
 
 def ssd_roles(outputs: Arrays, _: Size) -> tuple[str, ...] | None:
     """Boxes, scores, classes, and counts where there are some."""
-    boxes = next(
-        (n for n, a in outputs.items() if a.ndim in {2, 3} and a.shape[-1] == 4 and is_float(a)),
-        None,
-    )
-    if boxes is None:
-        return None
+    # Scores and classes of four boxes have an axis of four, too.
+    likely = [n for n, a in outputs.items() if a.ndim in {2, 3} and a.shape[-1] == 4]
+    found = (_beside(outputs, name) for name in likely if is_float(outputs[name]))
+    return next(filter(None, found), None)
+
+
+def _beside(outputs: Arrays, boxes: str) -> tuple[str, ...] | None:
+    """The same, where it is known which output holds boxes."""
     rows = [n for n, a in outputs.items() if a.shape == outputs[boxes].shape[:-1]]
     scores = next((n for n in _scores_first(rows) if _is_score(outputs[n])), None)
     classes = next((n for n in rows if n != scores), None)
@@ -87,7 +89,9 @@ def tensorflow(arrays: tuple[Array, ...], size: Size) -> Candidates:
 def query_roles(outputs: Arrays, _: Size) -> tuple[str, ...] | None:
     """Boxes samples×queries×4, as shares, and logits samples×queries×classes."""
     found = {n: a for n, a in outputs.items() if a.ndim == 3 and is_float(a)}
-    for boxes, array in found.items():
+    # Logits of four classes look the same but for their values.
+    for boxes in sorted(found, key=lambda n: not in_share(found[n])):
+        array = found[boxes]
         rows = [n for n, a in found.items() if n != boxes and a.shape[:2] == array.shape[:2]]
         if rows and array.shape[2] == 4 and array.shape[1] <= MOST_ROWS:
             return boxes, rows[0]

@@ -10,8 +10,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxq.errors import UsageError
 from onnxq.model.model import Model
-from onnxq.validation.metrics import METRICS, metric_named
 from onnxq.validation.metrics import load as loading
+from onnxq.validation.metrics.builtin import METRICS
+from onnxq.validation.metrics.load import metric_named
 
 X = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
 

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from onnxq.data.labels import Boxes
+from onnxq.data.labels.boxes import Boxes
 from onnxq.errors import UsageError
 from onnxq.validation.tasks.average_precision import average_precisions, f1_score
 from onnxq.validation.tasks.boxes import Detections

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from onnxq.data.labels import Boxes
+from onnxq.data.labels.boxes import Boxes
 from onnxq.errors import UsageError
 from onnxq.refusal import Refusal
-from onnxq.validation.tasks import MeanAveragePrecision
 from onnxq.validation.tasks.decoders import DECODERS, recognized
+from onnxq.validation.tasks.detection import MeanAveragePrecision
 
 HEIGHT, WIDTH = 64, 96
 CLASSES = 7

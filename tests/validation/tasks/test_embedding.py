@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnxq.errors import UsageError
-from onnxq.validation.tasks import EmbeddingCosine, PairSpearman
+from onnxq.validation.tasks.embedding import EmbeddingCosine, PairSpearman
 
 RNG = np.random.default_rng(0)
 TOKENS = RNG.standard_normal((12, 5, 8)).astype(np.float32)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from onnxq.errors import UsageError
-from onnxq.validation.tasks import MeanIoU
+from onnxq.validation.tasks.segmentation import MeanIoU
 
 INPUTS = {"image": np.zeros((3, 3, 8, 10), np.float32)}
 RNG = np.random.default_rng(0)

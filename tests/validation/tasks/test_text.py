@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnxq.errors import UsageError
-from onnxq.validation.tasks import CharacterErrorRate, WordErrorRate
+from onnxq.validation.tasks.text import CharacterErrorRate, WordErrorRate
 
 LETTERS = tuple("abcd ")
 

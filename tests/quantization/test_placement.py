@@ -1,0 +1,119 @@
+"""Where Q/DQ go: on a residual block, a head of boxes, and what is not calibrated."""
+
+import dataclasses
+
+import pytest
+from onnxq.model.graph import Graph, Place
+from onnxq.model.status import Float, Quantized
+from onnxq.quantization.placement import place
+from onnxq.refusal import Refusal
+from onnxq.targets.read import target_named
+
+from support.builder import Builder
+
+
+def placed(model, target, *, keep=(), calibrated=None, **changes):
+    """What becomes of the nodes if all but `keep` could be quantized."""
+    graph, target = Graph(model), target_named(target)
+    scheme = target.scheme("w8a8")
+    nodes = {node.name: Quantized(scheme) for node in graph.nodes}
+    nodes |= {name: Float(Refusal("kept")) for name in keep}
+    calibrated = set(graph.activations) if calibrated is None else calibrated
+    return place(graph, dataclasses.replace(target, **changes), nodes, calibrated)
+
+
+def becomes(found):
+    """Node → "" for a kernel of its own, the node it goes into, or None for float."""
+    return {
+        name: (status.fused_into or "") if isinstance(status, Quantized) else None
+        for name, status in found.nodes.items()
+    }
+
+
+def places(*texts):
+    return {Place(node, int(position)) for node, position in (text.split(":") for text in texts)}
+
+
+def residual():
+    b = Builder()
+    x = b.op("Relu", b.conv(b.input(3, 4, 4), 4, name="c1"), name="r1")
+    y = b.op("Relu", b.op("Add", b.conv(x, 4, name="c2"), x, name="add"), name="r2")
+    return b.model(b.conv(y, 2, name="c3"))
+
+
+def test_on_inputs_the_branch_beside_a_convolution_is_quantized():
+    found = placed(residual(), "gpu")
+    assert becomes(found) == {"c1": "", "r1": "c1", "c2": "", "add": "c2", "r2": None, "c3": ""}
+    assert found.readers == places("c1:0", "c2:0", "add:1", "c3:0")
+    assert found.tensors == {"x", "r1", "r2"}
+    assert found.nodes["r2"].reason == "target gpu runs Relu in float"
+
+
+def test_a_convolution_that_stays_float_takes_nothing_in():
+    found = placed(residual(), "gpu", keep=["c2"])
+    assert becomes(found) == {"c1": "", "r1": "c1", "c2": None, "add": None, "r2": None, "c3": ""}
+    assert found.readers == places("c1:0", "c3:0")
+
+
+def test_a_target_without_residuals_leaves_them_in_float():
+    found = placed(residual(), "gpu", residual=frozenset())
+    assert becomes(found)["add"] is None
+
+
+def test_on_everything_each_kernel_is_between_two_pairs():
+    found = placed(residual(), "cpu")
+    assert becomes(found) == {"c1": "", "r1": "c1", "c2": "", "add": "", "r2": "add", "c3": ""}
+    assert found.readers == places("c1:0", "c2:0", "add:0", "add:1", "c3:0")
+    assert found.tensors == {"x", "r1", "c2", "r2", "c3"}
+
+
+def test_what_is_not_calibrated_stays_float_and_what_needs_it_too():
+    model = residual()
+    calibrated = {"x", "r1", "r2", "c3"}
+    found = placed(model, "cpu", calibrated=calibrated)
+    assert found.nodes["c2"].reason == "its output 'c2' was not calibrated"
+    assert becomes(found)["add"] == ""  # r1 is quantized, and so is its other operand
+
+
+def test_an_operator_after_nothing_quantized_stays_float():
+    found = placed(residual(), "cpu", keep=["c1", "c2"])
+    assert becomes(found)["add"] is None
+    assert found.nodes["add"].reason == "target cpu runs Add in float here"
+
+
+def test_a_constant_operand_is_no_branch():
+    b = Builder()
+    x = b.conv(b.input(3, 4, 4), 4, name="c1")
+    y = b.op("Mul", b.op("Sigmoid", x, name="s"), b.const([[[2.0]], [[3]], [[4]], [[5]]]), name="m")
+    model = b.model(b.conv(y, 2, name="c2"))
+    (name,) = (node.name for node in Graph(model).nodes if node.op_type == "Mul")
+    assert "is a constant" in placed(model, "cpu").nodes[name].reason
+
+
+@pytest.mark.parametrize(("target", "ends"), [("cpu", True), ("cpu", False)])
+def test_what_only_the_caller_reads_is_left_in_float(target, ends):
+    b = Builder()
+    x = b.op("Relu", b.conv(b.input(3, 4, 4), 4, name="c1"), name="r1")
+    y = b.op("Add", b.conv(x, 4, name="c2"), x, name="add")
+    model = b.model(b.op("Concat", y, x, axis=1, shape=(8, 4, 4), name="concat"))
+    found = placed(model, target, float_ends=ends)
+    assert becomes(found)["add"] == becomes(found)["concat"] == (None if ends else "")
+    if ends:
+        assert found.nodes["concat"].reason == "only the caller or float operators read it"
+    assert becomes(found)["c2"] == ""
+
+
+@pytest.mark.parametrize(("target", "stored"), [("gpu", False), ("cpu", False)])
+def test_a_last_matrix_product_may_write_float(target, stored):
+    b = Builder()
+    found = placed(b.model(b.gemm(b.gemm(b.input(4), 5, name="a"), 3, name="y")), target)
+    assert ("y" in found.tensors) is stored
+    assert found.tensors == {"x", "a"}
+
+
+def test_moves_before_a_quantized_reader_follow_it():
+    b = Builder()
+    x = b.op("MaxPool", b.op("Sigmoid", b.input(3, 4, 4)), kernel_shape=[2, 2], shape=(3, 3, 3), name="pool")  # fmt: skip
+    model = b.model(b.conv(x, 4, name="conv"), b.op("MaxPool", x, kernel_shape=[2, 2], shape=(3, 2, 2), name="end"))  # fmt: skip
+    found = becomes(placed(model, "gpu"))
+    assert (found["pool"], found["conv"], found["end"]) == ("", "", None)
