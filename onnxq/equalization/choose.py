@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnxq.calibration.statistics import Calibration
 from onnxq.equalization.classes import ScaleClasses, find_classes
 from onnxq.equalization.clips import Variables, choose_variables
-from onnxq.equalization.factors import Factor, plan_factors, with_ones, with_products
+from onnxq.equalization.factors import Factor, counted_in, plan_factors, with_ones, with_products
 from onnxq.equalization.intervals import Interval, intervals
 from onnxq.equalization.noise import NoiseModel, build_noise_model
 from onnxq.equalization.solve import Solution, UpperBounds, decibels, solve
@@ -101,7 +101,7 @@ def choose(model: Model, calibration: Calibration | None, options: EqualizationO
     plain = _choose(model, calibration, options)
     if calibration is None or math.isinf(options.factors_worth):
         return plain
-    wanted = plan_factors(plain.graph, plain.classes)
+    wanted = counted_in(calibration, plan_factors(plain.graph, plain.classes))
     if not wanted:
         return plain
     best = plain

@@ -35,32 +35,35 @@ class Factor:
         tensor: what is multiplied.
         name: of the node and of what it makes.
         readers: (node, input position) of the layers that read the product instead.
+        axis: of the tensor, along which there is one for each channel.
         shape: of the factors, broadcastable to the tensor.
     """
 
     tensor: str
     name: str
     readers: tuple[tuple[str, int], ...]
+    axis: int
     shape: tuple[int, ...]
 
 
 def plan_factors(graph: Graph, classes: ScaleClasses) -> tuple[Factor, ...]:
     """One for each tensor and channel axis that layers read with scales that are not free."""
-    sites: dict[tuple[str, tuple[int, ...]], list[LinearSite]] = {}
+    sites: dict[tuple[str, int, tuple[int, ...]], list[LinearSite]] = {}
     for site in classes.linears:
         tensor, layout = site.node.input(site.layout.data), site.layout
         rank = graph.rank(tensor)
         if rank is None or layout.inputs < 2 or np.all(site.input_ids):
             continue
-        behind = rank - 1 - layout.input_axis % rank
-        sites.setdefault((tensor, (layout.inputs,) + (1,) * behind), []).append(site)
+        axis = layout.input_axis % rank
+        shape = (layout.inputs,) + (1,) * (rank - 1 - axis)
+        sites.setdefault((tensor, axis, shape), []).append(site)
     taken = {name for each in graph.nodes for name in (each.name, *each.outputs)}
     factors = []
-    for (tensor, shape), found in sites.items():
+    for (tensor, axis, shape), found in sites.items():
         name = _unused(f"{tensor}{SUFFIX}", taken)
         taken.add(name)
         readers = tuple((site.node.name, site.layout.data) for site in found)
-        factors.append(Factor(tensor, name, readers, shape))
+        factors.append(Factor(tensor, name, readers, axis, shape))
     return tuple(factors)
 
 
@@ -70,6 +73,14 @@ def _unused(name: str, taken: set[str]) -> str:
         number += 1
         free = f"{name}_{number}"
     return free
+
+
+def counted_in(calibration: Calibration, factors: Sequence[Factor]) -> tuple[Factor, ...]:
+    """Those whose tensors the calibration counted channel by channel: the others' new ranges would
+    not be known.
+    """
+    tensors = calibration.tensors
+    return tuple(f for f in factors if f.tensor in tensors and tensors[f.tensor].axis == f.axis)
 
 
 def with_ones(model: Model, factors: Sequence[Factor]) -> Model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxq.equalization.classes import find_classes
+from onnxq.equalization.factors import plan_factors
 from onnxq.model.graph import Graph
 from onnxq.model.operators import operator_of
 
@@ -14,6 +15,7 @@ def tensors_to_observe(graph: Graph) -> dict[str, int | None]:
     would break the fusion.
     """
     classes = find_classes(graph)
+    factors = {factor.tensor: factor.axis for factor in plan_factors(graph, classes)}
     found: dict[str, int | None] = {}
     for name in graph.activations:
         uses = graph.consumers(name)
@@ -22,5 +24,6 @@ def tensors_to_observe(graph: Graph) -> dict[str, int | None]:
         if row and row.fuses and producer is not None and not graph.is_exposed(name):
             continue
         if uses or graph.is_exposed(name):
-            found[name] = classes.channel_axis(name)
+            axis = classes.channel_axis(name)
+            found[name] = factors.get(name) if axis is None else axis
     return found

@@ -51,6 +51,9 @@ TIE_MARGIN = 15.0
 FACTORS_WORTH = 0.5
 """dB of SQNR on samples held out for which the kernels of channel factors are worth their time."""
 
+FACTOR_WORTH = 0.1
+"""The same for each."""
+
 SURELY_WORSE = 0.25
 """dB by which equalization may look worse before weights are rounded for their layers."""
 
@@ -197,7 +200,8 @@ def _prepare(request: Request, choice: Choice | None) -> Prepared:
     if choice.factors:
         plain = _choose(request, choice.options.relu6, factors=False)
         variants.append(Variant("equalized", lambda: _scaled(request, plain), -SURELY_WORSE))
-        variants.append(Variant("with channel factors", lambda: equalized, FACTORS_WORTH))
+        worth = max(FACTORS_WORTH, FACTOR_WORTH * len(choice.factors))
+        variants.append(Variant("with channel factors", lambda: equalized, worth))
     else:
         variants.append(Variant("equalized", lambda: equalized, -SURELY_WORSE))
     _, reference = run_reference(request.model, samples.measured, batching=request.batching).levels
