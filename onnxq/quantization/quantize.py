@@ -34,6 +34,7 @@ from onnxq.quantization.rounding import Rounding
 from onnxq.quantization.samples import MeasuredOn, Samples
 from onnxq.quantization.search import Candidate, Search
 from onnxq.quantization.sequential import SettledLayers, settle_layers
+from onnxq.quantization.shares import Uneven
 from onnxq.shown import Shown
 from onnxq.targets import Target
 
@@ -62,6 +63,7 @@ class QuantizationResult(Shown):
         costliest: the layers with the largest shares of the error, where `quantized_sqnr` is below
             `LOW_SQNR`; () where it is not, or they are not known.
         plan: every node and tensor.
+        uneven: tensors that have one scale with others whose values are far larger.
         corrections: what bias correction did to each layer.
         roundings: what adaptive rounding did to each layer.
         search: what the search for layers to keep in float did; None where none was asked for.
@@ -81,6 +83,7 @@ class QuantizationResult(Shown):
     measured_on: MeasuredOn | None = None
     costliest: tuple[Candidate, ...] = ()
     closeness: tuple[OutputCloseness, ...] = ()
+    uneven: tuple[Uneven, ...] = ()
 
     @property
     def equalization(self) -> Equalization | None:
