@@ -66,7 +66,8 @@ def quantize(
         source = source_of(options, model)
     hold_out = hold_out_of(source)
     limits = Limits(options.batch_size, options.memory)
-    sample = one_sample(normalized, source, parse_shapes(options.input_shapes, model.inputs))
+    shapes = parse_shapes(options.input_shapes, model.inputs)
+    sample = one_sample(normalized, source, shapes)
     calibration = _calibration(model, options, source, sample, hold_out, progress)
     samples = None
     if source is not None and calibration is not None:
@@ -85,6 +86,7 @@ def quantize(
         adaptive=options.rounding is WeightRounding.ADAPTIVE,
         progress=progress,
         outputs=choose_outputs(model, options.outputs),
+        shapes=shapes,
         batching=plan_batching(sample, limits.halved()),
     )
     made = stage.quantize(request)

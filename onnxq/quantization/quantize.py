@@ -12,6 +12,7 @@ from onnxq.data.batching import samples_in
 from onnxq.data.budget import WHOLE, Batching
 from onnxq.data.gather import run_batches
 from onnxq.data.random import random_feeds
+from onnxq.data.sizes import Shapes
 from onnxq.equalization.centering import Centering
 from onnxq.equalization.choose import KERNEL_WORTH, Choice, EqualizationOptions, choose
 from onnxq.equalization.classes import find_classes
@@ -103,6 +104,7 @@ class Request:
     Attributes:
         calibration: of `model`; None for a scheme that leaves activations in float.
         outputs: names of those that are measured, () for all.
+        shapes: input → sizes for random samples, which prove where there are no others.
         batching: how samples run; the result does not depend on it.
         again: an earlier result for the same request; its equalization is used as it is.
         keep: node → why it stays in float.
@@ -120,6 +122,7 @@ class Request:
     adaptive: bool
     progress: Progress
     outputs: tuple[str, ...] = ()
+    shapes: Shapes = field(default_factory=dict)
     batching: Batching = WHOLE
     again: QuantizationResult | None = None
     keep: Mapping[str, str] = field(default_factory=dict)
@@ -174,7 +177,7 @@ def _prepare(request: Request, choice: Choice | None) -> Prepared:
     if choice is None:
         return unchanged(request.model, request.calibration)
     samples, spec = request.samples, request.scheme.activation
-    feeds = random_feeds(request.model) if samples is None else samples.proof
+    feeds = random_feeds(request.model, shapes=request.shapes) if samples is None else samples.proof
     prepared, _ = scaled(choice, request.calibration, feeds, request.batching)
     if not request.center or spec is None or not spec.symmetric:
         return prepared
