@@ -169,7 +169,8 @@ def _choose(request: Request, relu6: str) -> Choice:
     options = EqualizationOptions(
         relu6=relu6, per_channel=request.options.per_channel, scheme=request.scheme
     )
-    return choose(request.model, request.calibration, options)
+    with request.progress.track("choose scales", None):
+        return choose(request.model, request.calibration, options)
 
 
 def _prepare(request: Request, choice: Choice | None) -> Prepared:
@@ -178,7 +179,8 @@ def _prepare(request: Request, choice: Choice | None) -> Prepared:
         return unchanged(request.model, request.calibration)
     samples, spec = request.samples, request.scheme.activation
     feeds = random_feeds(request.model, shapes=request.shapes) if samples is None else samples.proof
-    prepared, _ = scaled(choice, request.calibration, feeds, request.batching)
+    with request.progress.track("equalize", None):
+        prepared, _ = scaled(choice, request.calibration, feeds, request.batching)
     if not request.center or spec is None or not spec.symmetric:
         return prepared
     return centered(prepared, request.options.ranges, spec.levels)
