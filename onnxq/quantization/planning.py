@@ -25,6 +25,7 @@ from onnxq.quantization.patterns import left_out
 from onnxq.quantization.placement import Placed, place
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
 from onnxq.quantization.shares import Ranges, better_apart
+from onnxq.quantization.tables import tied_tables
 from onnxq.refusal import Refusal, granted
 from onnxq.targets import Target
 
@@ -81,7 +82,15 @@ def plan_quantization(
         if (derived := bias_parameters(graph, node, layout, scheme, activations, weights))
     }
     return QuantizationPlan(
-        target, options, scheme, activations, weights, biases, placed.nodes, placed.readers
+        target,
+        options,
+        scheme,
+        activations,
+        weights,
+        biases,
+        placed.nodes,
+        placed.readers,
+        tied_tables(graph, weights),
     )
 
 
