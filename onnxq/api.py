@@ -244,5 +244,10 @@ def explain(
     """
     chosen = ExplainOptions.of(options, calibration=calibration)
     return explaining.explain(
-        model, node, calibration=chosen.calibration, target=chosen.target, progress=progress
+        model,
+        node,
+        calibration=chosen.calibration,
+        target=chosen.target,
+        input_shapes=chosen.input_shapes,
+        progress=progress,
     )

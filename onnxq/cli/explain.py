@@ -33,6 +33,7 @@ def explain(*, model: Path, node: str, chosen: ExplainOptions, terminal: Termina
         node,
         calibration=chosen.calibration,
         target=chosen.target,
+        input_shapes=chosen.input_shapes,
         progress=terminal.progress,
     )
     terminal.line(report.headline(found))

@@ -39,9 +39,12 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
     def wrapper(*, as_json: bool, verbose: bool, quiet: bool, **options: Any) -> Any:
         if verbose and quiet:
             raise click.UsageError("--verbose and --quiet exclude each other")
-        click.get_current_context().find_root().obj.verbose = verbose
+        context = click.get_current_context()
+        context.find_root().obj.verbose = verbose
+        terminal = Terminal(as_json, verbose, quiet)
         try:
-            return function(terminal=Terminal(as_json, verbose, quiet), **options)
+            with terminal.alive(context.info_name or ""):
+                return function(terminal=terminal, **options)
         except (MemoryError, ResourceError) as error:
             raise _short_of_memory(error) from None
         except (click.ClickException, OnnxqError, OSError):

@@ -49,13 +49,15 @@ def quantize(
     options.check_output(output, model, chosen.data, chosen.calibration, chosen.validate_data)
     if dry_run:
         chosen = replace(chosen, allow_none=True)
-    loaded = load(model)
+    with terminal.progress.track("read the model", None):
+        loaded = load(model)
     with terminal.progress.track("quantize", None):
         quantized, result = run(loaded, chosen, terminal.progress)
     failed = result.search is not None and not result.search.passed
     written = None if dry_run or failed else output
     if written is not None:
-        save(with_recipe(quantized, "quantize", recipe.written(chosen)), written)
+        with terminal.progress.track("write the model", None):
+            save(with_recipe(quantized, "quantize", recipe.written(chosen)), written)
     for text in report.summary(result):
         terminal.line(text)
     operators = {node.name: node.op_type for node in quantized.proto.graph.node}

@@ -7,15 +7,17 @@ everything for people goes to stderr.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from onnxq.cli.pulse import Pulse
 from onnxq.cli.text import printable
 from onnxq.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from onnxq.report.table import Table
 
@@ -28,11 +30,13 @@ class Terminal:
         json: the result is wanted as a document.
         verbose: notes with more detail.
         quiet: no notes and no progress.
+        pulse: tells of progress where there is no terminal.
     """
 
     json: bool = False
     verbose: bool = False
     quiet: bool = False
+    pulse: Pulse = field(default_factory=Pulse, compare=False)
 
     def with_json(self, *, asked: bool) -> Terminal:
         """The same, with a document if another option than `--json` asks for one too."""
@@ -41,11 +45,19 @@ class Terminal:
     @cached_property
     def progress(self) -> Progress:
         """A bar, where somebody can see it."""
-        if self.quiet or not sys.stderr.isatty():
+        if self.quiet:
             return SILENT
+        if not sys.stderr.isatty():
+            return self.pulse
         from onnxq.cli.console import ProgressBar
 
         return ProgressBar(sys.stderr)
+
+    @contextmanager
+    def alive(self, command: str) -> Iterator[None]:
+        """Tell from time to time that the command goes on, where no bar shows it."""
+        with nullcontext() if self.quiet or sys.stderr.isatty() else self.pulse.beating(command):
+            yield
 
     def note(self, text: str) -> None:
         """Say something beside the result, on stderr."""

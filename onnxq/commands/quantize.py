@@ -44,6 +44,7 @@ from onnxq.quantization.quantize import QuantizationResult, Request
 from onnxq.quantization.rest import require_float_biases
 from onnxq.quantization.samples import hold_out_of, take_samples
 from onnxq.quantization.search import Bounds
+from onnxq.quantization.shares import Uneven, uneven_shares
 from onnxq.targets import target_named
 from onnxq.validation.interface import choose_outputs
 
@@ -65,7 +66,8 @@ def quantize(
         source = source_of(options, model)
     hold_out = hold_out_of(source)
     limits = Limits(options.batch_size, options.memory)
-    sample = one_sample(normalized, source, parse_shapes(options.input_shapes, model.inputs))
+    shapes = parse_shapes(options.input_shapes, model.inputs)
+    sample = one_sample(normalized, source, shapes)
     calibration = _calibration(model, options, source, sample, hold_out, progress)
     samples = None
     if source is not None and calibration is not None:
@@ -84,6 +86,7 @@ def quantize(
         adaptive=options.rounding is WeightRounding.ADAPTIVE,
         progress=progress,
         outputs=choose_outputs(model, options.outputs),
+        shapes=shapes,
         batching=plan_batching(sample, limits.halved()),
     )
     made = stage.quantize(request)
@@ -104,9 +107,19 @@ def quantize(
         if made[1].search is not None and made[1].search.passed and not options.allow_none:
             _require_quantized(model, made[1])
     quantized, result = made
-    result = replace(result, costliest=costliest(request, (quantized, result), source))
+    result = replace(
+        result, costliest=costliest(request, (quantized, result), source), uneven=_uneven(result)
+    )
     entry = details_json(result, calibration, options.settings())
     return with_metadata(result.prepared.recorded_in(quantized), {METADATA_KEY: entry}), result
+
+
+def _uneven(result: QuantizationResult) -> tuple[Uneven, ...]:
+    """The tensors that a scale they share serves badly."""
+    calibration = result.prepared.calibration
+    if calibration is None:
+        return ()
+    return uneven_shares(result.plan, calibration.tensors, result.prepared.gains)
 
 
 def _require_quantized(model: Model, result: QuantizationResult) -> None:

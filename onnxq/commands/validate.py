@@ -12,6 +12,7 @@ from onnxq.data.budget import Limits, plan_batching
 from onnxq.data.classes import as_class_names
 from onnxq.data.labels import SampleLabels, open_labels, read_characters
 from onnxq.data.source import DataSource
+from onnxq.data.states import streamed
 from onnxq.errors import ModelError, UsageError
 from onnxq.model.already import counted, quantized_operators
 from onnxq.model.files import infer_shapes
@@ -34,6 +35,9 @@ UNLABELLED = ("sqnr", "cosine")
 
 LABELLED = ("top1", *UNLABELLED)
 """The same of data with labels."""
+
+OWN_STATES = "each model on its own states"
+"""Said of streaming models: a step goes on from what its model got wrong in the one before."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,7 +105,9 @@ def validate(
         )
         for model in (models if options.layers else ())
     ]
-    return Validation(rows, gates, count, source.note, tuple(reports))
+    own = OWN_STATES if streamed(source) is not None and models else ""
+    note = "; ".join(text for text in (source.note, own) if text)
+    return Validation(rows, gates, count, note, tuple(reports))
 
 
 def _require_order(float_model: Model, models: Sequence[Model]) -> None:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from onnxq.data.around import SourceAround
 from onnxq.data.batching import Array, BatchAxes, Feeds, Sample, stack
-from onnxq.data.source import Batch, collect, spans
+from onnxq.data.source import Batch, DataSource, collect, spans
 from onnxq.errors import DataError, UsageError
 from onnxq.model.portable import PortableModel
 from onnxq.model.session import open_session, run
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 States = Mapping[str, str]
 """Input that holds a state → the output that gives it for the next step."""
+
+
+Outputs = Mapping[str, Array]
+RunStep = Callable[[Feeds], Outputs]
 
 
 @runtime_checkable
@@ -103,25 +107,49 @@ class StreamedSource(SourceAround):
         ranges = spans(count, self.axes, batch_size, start, stop, first, step)
         yield from collect(self._chosen(ranges), ranges, self.axes)
 
+    def outputs_of(
+        self, run_model: RunStep, ranges: Sequence[tuple[int, int]]
+    ) -> Iterator[Outputs]:
+        """What a model gives for each sample of the ranges on its own states, as where it is used.
+
+        Args:
+            run_model: gives all outputs for one step.
+        """
+        for _, outputs in self._walk(ranges, run_model):
+            yield outputs()
+
     def _chosen(self, ranges: Sequence[tuple[int, int]]) -> Iterator[Sample]:
-        """The samples of the ranges; sequences without any of them are read but not run."""
+        """The samples of the ranges."""
+        session, given = open_session(self.model.unpack()), list(self.states.values())
+
+        def run_model(feeds: Feeds) -> Outputs:
+            return dict(zip(given, run(session, given, feeds), strict=True))
+
+        for sample, _ in self._walk(ranges, run_model):
+            yield sample
+
+    def _walk(
+        self, ranges: Sequence[tuple[int, int]], run_model: RunStep
+    ) -> Iterator[tuple[Sample, Callable[[], Outputs]]]:
+        """The samples of the ranges, each with a function that gives the model's outputs for it.
+
+        Sequences without any of the samples are read but not run.
+        """
         wanted = {index for begin, end in ranges for index in range(begin, end)}
         if not wanted:
             return
         starts = self.source.starts if isinstance(self.source, Sequences) else (0,)
         of = [bisect.bisect_right(starts, index) - 1 for index in sorted(wanted)]
         running, firsts = set(of), set(starts)
-        session = open_session(self.model.unpack())
-        given = list(self.states.values())
         states: dict[str, Array] | None = None
         for batch in self.source.batches(1, start=starts[of[0]], stop=max(wanted) + 1):
             if bisect.bisect_right(starts, batch.start) - 1 not in running:
                 continue
             sample = self._with_states(batch.feeds, None if batch.start in firsts else states)
+            outputs = cache(partial(run_model, stack([sample], self.axes)))
             if batch.start in wanted:
-                yield sample
-            feeds = stack([sample], self.axes)
-            states = dict(zip(self.states, run(session, given, feeds), strict=True))
+                yield sample, outputs
+            states = {name: outputs()[output] for name, output in self.states.items()}
 
     def _with_states(self, feeds: Feeds, states: Mapping[str, Array] | None) -> Sample:
         """One step with the states of the step before, None for the first of a sequence."""
@@ -135,6 +163,16 @@ class StreamedSource(SourceAround):
         }  # fmt: skip
         arrays = {s.name: _empty(s, self.axes, sizes) for s in specs if s.name not in feeds}
         return Feeds({**feeds.arrays, **arrays}, self.axes).sample(0)
+
+
+def streamed(source: DataSource) -> StreamedSource | None:
+    """The source of steps that this one is, or is around; None for samples without states."""
+    inner: object = source
+    while isinstance(inner, SourceAround):
+        if isinstance(inner, StreamedSource):
+            return inner
+        inner = inner.source
+    return None
 
 
 def _empty(spec: TensorSpec, axes: BatchAxes, sizes: Mapping[str, int]) -> Array:

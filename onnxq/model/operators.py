@@ -148,6 +148,7 @@ class Operator:
         contracts: multiplies two activation matrices where no operand is a constant weight.
         divides, subtracts: its second operand is a divisor, or is subtracted.
         looks_up: its second input holds indices along an axis of its first.
+        takes_part: each output is a part of its data input, with a range that may be smaller.
         rearranges: see `Rearrangement`.
         copies: the output is its data input.
         power: see `degree`.
@@ -184,6 +185,7 @@ class Operator:
     divides: bool = False
     subtracts: bool = False
     looks_up: bool = False
+    takes_part: bool = False
     rearranges: Rearrangement = Rearrangement.NONE
     copies: bool = False
     surrounded: bool = False
@@ -461,9 +463,9 @@ _ROWS = (
     Operator("Dropout", _S.HOMOGENEOUS, _I.SHARED,
              mixed_axes=_dropout, averages=True, offset=_O.KEEPS, copies=True),
     Operator("Concat", _S.MOVE, _I.SHARED, data_inputs=None, float32_kernel="QLinearConcat"),
-    Operator("Split", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
-    Operator("Slice", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
-    Operator("Gather", _S.MOVE, _I.SHARED, offset=_O.KEEPS, looks_up=True),
+    Operator("Split", _S.MOVE, _I.SHARED, offset=_O.KEEPS, takes_part=True),
+    Operator("Slice", _S.MOVE, _I.SHARED, offset=_O.KEEPS, takes_part=True),
+    Operator("Gather", _S.MOVE, _I.SHARED, offset=_O.KEEPS, looks_up=True, takes_part=True),
     Operator("Flatten", _S.MOVE, _I.SHARED, offset=_O.KEEPS, rearranges=_R.ELEMENTS),
     Operator("Reshape", _S.MOVE, _I.SHARED, offset=_O.KEEPS, reshapes=True,
              rearranges=_R.ELEMENTS),

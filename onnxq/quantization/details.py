@@ -142,6 +142,7 @@ def details_json(
         "not_centered": result.centering.refused if result.centering else {},
         SQNR: result.quantized_sqnr,
         MEASURED_ON: result.measured_on,
+        "uneven_scales": result.uneven,
         "weights_rounded_adaptively": sum(record.adaptive for record in result.roundings),
         "biases_corrected": sum(record.accepted for record in result.corrections),
         "search": result.search,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from onnxq.formats.parameters import Integers, Parameters, quantize
 from onnxq.model.biases import bias_site
@@ -16,6 +17,7 @@ from onnxq.model.operators import DEQUANTIZE, QUANTIZE, weight_layout
 from onnxq.model.rewrite import constant, edit, node, variable
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.plan import QuantizationPlan
+from onnxq.quantization.tables import TiedTable
 from onnxq.refusal import granted
 from onnxq.targets import Placement
 
@@ -58,6 +60,7 @@ class _Writer:
         self._graph, self._plan = graph, plan
         self._weights, self._biases = weights, biases
         self._float_biases = float_biases
+        self._writers: dict[Place, Any] = {}
 
     def write(self, gs_graph: Any) -> None:
         nodes = {n.name: n for n in gs_graph.nodes}
@@ -70,6 +73,8 @@ class _Writer:
                 self._write_bias(gs_graph, nodes[name], layout)
             elif name in self._biases:
                 self._write_added(nodes, name, layout)
+        for table in self._plan.tables:
+            self._write_table(gs_graph, nodes[table.node], table)
 
     def _write_activations(self, gs_graph: Any, nodes: Mapping[str, Any]) -> None:
         tensors = gs_graph.tensors()
@@ -112,7 +117,41 @@ class _Writer:
         if integers is None:
             integers = quantize(self._graph.value(layout.weight), parameters)
         label = f"{place.node}.weight"
-        target.inputs[place.position] = _dequantize(gs_graph, label, integers, parameters)
+        restored = _dequantize(gs_graph, label, integers, parameters)
+        target.inputs[place.position] = self._writers[place] = restored
+
+    def _write_table(self, gs_graph: Any, lookup: Any, table: TiedTable) -> None:
+        """Let a lookup read a weight's integers.
+
+        Where the target's kernels take what is dequantized, the rows are: the whole weight would
+        be dequantized in each run. Elsewhere the compiler sees to that, and knows Q/DQ only.
+        """
+        restored = self._writers[table.place]
+        stored, scale, _ = restored.inputs[0].inputs
+        by_row = self._plan.target.placement is Placement.ALL
+        rank = (self._graph.rank(lookup.inputs[1].name) or 0) + 1
+        chain = _Chain(gs_graph, lookup)
+        lookup.inputs[0] = stored if by_row else restored
+        lookup.attrs["axis"] = int(table.transposed)
+        if table.transposed:
+            chain.add("Transpose", perm=[*range(1, rank), 0])
+        if by_row:
+            chain.add("Cast", to=TensorProto.FLOAT)
+            chain.add("Mul", self._scale_of_rows(gs_graph, lookup, scale))
+        if table.factors is not None:
+            chain.add("Mul", constant(f"{lookup.name}/factors", table.factors))
+        chain.end()
+
+    def _scale_of_rows(self, gs_graph: Any, lookup: Any, scale: Any) -> Any:
+        if not scale.values.ndim:
+            return scale
+        taken, column = (variable(f"{lookup.name}/scale{i}", np.float32) for i in range(2))
+        gs_graph.nodes.append(
+            node(lookup.op, f"{lookup.name}/scale", [scale, lookup.inputs[1]], [taken], axis=0)
+        )
+        axes = constant(f"{lookup.name}/axes", np.array([-1]))
+        gs_graph.nodes.append(node("Unsqueeze", f"{lookup.name}/column", [taken, axes], [column]))
+        return column
 
     def _write_bias(self, gs_graph: Any, target: Any, layout: WeightLayout) -> None:
         name, position = target.name, layout.bias_position
@@ -139,6 +178,24 @@ class _Writer:
         site = granted(bias_site(self._graph, self._graph.by_name[name], layout))
         value = constant(f"{name}.bias_corrected", self._biases[name].astype(np.float32))
         nodes[site.node].inputs[site.position] = value
+
+
+class _Chain:
+    """Nodes put behind another one, the last of which gives its output."""
+
+    def __init__(self, gs_graph: Any, first: Any) -> None:
+        self._graph, self._name, self._last = gs_graph, first.name, first
+        (self._output,) = first.outputs
+
+    def add(self, op_type: str, *others: Any, **attributes: Any) -> None:
+        name = f"{self._name}/{len(self._graph.nodes)}"
+        between = variable(f"{name}_in")
+        self._last.outputs = [between]
+        self._last = node(op_type, name, [between, *others], [], **attributes)
+        self._graph.nodes.append(self._last)
+
+    def end(self) -> None:
+        self._last.outputs = [self._output]
 
 
 def _constants(label: str, parameters: Parameters) -> tuple[Any, Any]:

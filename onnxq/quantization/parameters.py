@@ -5,24 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-from onnxq.calibration.ranges import Range, distribution, estimate
-from onnxq.calibration.statistics import TensorStatistics
 from onnxq.formats.fit import coarser, derived, fit_magnitude, fit_range
 from onnxq.formats.granularity import PER_TENSOR, PerChannel
 from onnxq.formats.parameters import Parameters
-from onnxq.formats.scheme import Scheme, Spec
+from onnxq.formats.scheme import Scheme
 from onnxq.formats.table import SUMS
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.operators import QuantizedRule, operator_of
-from onnxq.model.status import Float
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.placement import Placed
 from onnxq.quantization.plan import Derived, Own, QuantizationOptions, Shared
+from onnxq.quantization.shares import Ranges, shared_groups
 from onnxq.targets import Target
 
-Gains = Mapping[str, NDArray[np.float64]]
 Activations = Mapping[str, Own | Shared]
 
 LARGEST_BIAS = (SUMS.grid.highest + 1) / 2
@@ -35,69 +31,19 @@ LARGEST_BIAS = (SUMS.grid.highest + 1) / 2
 def activation_parameters(
     graph: Graph,
     placed: Placed,
-    tensors: Mapping[str, TensorStatistics],
+    ranges: Ranges,
     target: Target,
-    scheme: Scheme,
     options: QuantizationOptions,
-    gains: Gains,
-    fixed: Mapping[str, Range],
 ) -> Activations:
-    """Tensor → how it is quantized: with a range of its own, or with one that it shares.
-
-    Args:
-        tensors: what is known of their values.
-        gains, fixed: as in `plan_quantization`.
-    """
-    if scheme.activation is None:
-        return {}
-    members: dict[str, list[str]] = {}
-    for name, leader in _shared_groups(graph, placed).items():
-        members.setdefault(leader, []).append(name)
+    """Tensor → how it is quantized: with a range of its own, or with one that it shares."""
     result: dict[str, Own | Shared] = {}
-    for names in members.values():
-        known = [name for name in names if name in tensors]
-        settled = [fixed[name] for name in names if name in fixed]
-        parts = [(tensors[name], gains.get(name)) for name in known]
-        low, high = _union(settled) if settled else _range(parts, scheme.activation, options)
-        parameters = fit_range(low, high, scheme.activation, options.scales)
-        result[known[0]] = Own(parameters)
-        result |= {name: Shared(parameters, known[0]) for name in names if name != known[0]}
+    for names in dict.fromkeys(shared_groups(graph, placed).values()):
+        leader = next(name for name in names if name in ranges.tensors)
+        low, high = ranges.of(names)
+        parameters = fit_range(low, high, ranges.spec, options.scales)
+        result[leader] = Own(parameters)
+        result |= {name: Shared(parameters, leader) for name in names if name != leader}
     return _widen_pooled(graph, result, target, options)
-
-
-def _union(ranges: list[Range]) -> Range:
-    return min(low for low, _ in ranges), max(high for _, high in ranges)
-
-
-def _range(
-    parts: list[tuple[TensorStatistics, NDArray[np.float64] | None]],
-    spec: Spec,
-    options: QuantizationOptions,
-) -> Range:
-    return estimate(
-        distribution(parts), options.ranges, levels=spec.levels, symmetric=spec.symmetric
-    )
-
-
-def _shared_groups(graph: Graph, placed: Placed) -> Mapping[str, str]:
-    """Tensor → the tensor that stands for those it shares a scale with."""
-    leader = {name: name for name in placed.tensors}
-
-    def find(name: str) -> str:
-        while leader[name] != name:
-            name = leader[name]
-        return name
-
-    for node in graph.nodes:
-        row = operator_of(node)
-        if row is None or row.quantized is not QuantizedRule.SHARED:
-            continue
-        if isinstance(placed.nodes[node.name], Float):
-            continue
-        linked = [n for n in (*node.outputs, *row.data_of(node)) if n in leader]
-        for name in linked[1:]:
-            leader[find(name)] = find(linked[0])
-    return {name: find(name) for name in sorted(leader)}
 
 
 def _widen_pooled(

@@ -12,6 +12,7 @@ from onnxq.formats.parameters import Parameters
 from onnxq.formats.scheme import DEFAULT, Representable, Scheme
 from onnxq.model.graph import Place
 from onnxq.model.status import Float, Quantized
+from onnxq.quantization.tables import TiedTable
 from onnxq.targets import Target
 
 
@@ -78,6 +79,7 @@ class QuantizationPlan:
         biases: where a node reads its bias, or could → how that is stored; float ones are absent.
         nodes: every node → quantized or float with the reason.
         readers: the places that read the dequantized tensor.
+        tables: lookups that read the integers of a weight in place of a float table.
     """
 
     target: Target
@@ -88,6 +90,7 @@ class QuantizationPlan:
     biases: Mapping[Place, Derived]
     nodes: Mapping[str, Quantized | Float]
     readers: frozenset[Place]
+    tables: tuple[TiedTable, ...] = ()
 
     @property
     def weighted(self) -> frozenset[str]:

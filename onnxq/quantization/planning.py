@@ -15,10 +15,17 @@ from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.operators import QuantizedRule, is_weighted, operator_of, weight_layout
 from onnxq.model.spectral import spectral_front_ends
 from onnxq.model.status import Float, Quantized
-from onnxq.quantization.parameters import activation_parameters, bias_parameters, weight_parameters
+from onnxq.quantization.parameters import (
+    Activations,
+    activation_parameters,
+    bias_parameters,
+    weight_parameters,
+)
 from onnxq.quantization.patterns import left_out
 from onnxq.quantization.placement import Placed, place
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
+from onnxq.quantization.shares import Ranges, better_apart
+from onnxq.quantization.tables import tied_tables
 from onnxq.refusal import Refusal, granted
 from onnxq.targets import Target
 
@@ -51,10 +58,13 @@ def plan_quantization(
     tensors = calibration.tensors if calibration is not None else {}
     kept = {name: Refusal(reason) for name, reason in (keep or {}).items()}
     unwanted = spectral_front_ends(graph) | left_out(graph, options) | kept
-    placed = _placed(graph, target, scheme, tensors, unwanted)
-    activations = activation_parameters(
-        graph, placed, tensors, target, scheme, options, gains or {}, fixed or {}
-    )
+    ranges = None
+    if scheme.activation is not None:
+        ranges = Ranges(tensors, gains or {}, fixed or {}, scheme.activation, options.ranges)
+    placed = _placed(graph, target, scheme, tensors, unwanted, ranges)
+    activations: Activations = {}
+    if ranges is not None:
+        activations = activation_parameters(graph, placed, ranges, target, options)
     layouts = [
         (node, granted(weight_layout(graph, node)))
         for node in graph.nodes
@@ -72,7 +82,15 @@ def plan_quantization(
         if (derived := bias_parameters(graph, node, layout, scheme, activations, weights))
     }
     return QuantizationPlan(
-        target, options, scheme, activations, weights, biases, placed.nodes, placed.readers
+        target,
+        options,
+        scheme,
+        activations,
+        weights,
+        biases,
+        placed.nodes,
+        placed.readers,
+        tied_tables(graph, weights),
     )
 
 
@@ -82,14 +100,20 @@ def _placed(
     scheme: Scheme,
     tensors: Statistics,
     unwanted: Mapping[str, Refusal],
+    ranges: Ranges | None,
 ) -> Placed:
     """What each node becomes, and where Q/DQ go."""
-    nodes = {}
+    nodes: dict[str, Quantized | Float] = {}
     for node in graph.nodes:
         refusal = _refusal(graph, node, target, scheme, tensors, unwanted)
         nodes[node.name] = Quantized(scheme) if refusal is None else Float(refusal)
-    if scheme.activation is not None:
-        return place(graph, target, nodes, set(tensors))
+    if ranges is not None:
+        placed = place(graph, target, nodes, set(tensors))
+        apart = better_apart(graph, placed, ranges) if target.own_parts else ()
+        if not apart:
+            return placed
+        reason = Refusal("its outputs have scales of their own")
+        return place(graph, target, nodes | dict.fromkeys(apart, Float(reason)), set(tensors))
     reason = Refusal(f"{scheme} quantizes weights only")
     alone = {
         node.name: nodes[node.name]

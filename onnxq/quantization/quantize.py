@@ -12,6 +12,7 @@ from onnxq.data.batching import samples_in
 from onnxq.data.budget import WHOLE, Batching
 from onnxq.data.gather import run_batches
 from onnxq.data.random import random_feeds
+from onnxq.data.sizes import Shapes
 from onnxq.equalization.centering import Centering
 from onnxq.equalization.choose import (
     KERNEL_WORTH,
@@ -40,6 +41,7 @@ from onnxq.quantization.rounding import Rounding
 from onnxq.quantization.samples import MeasuredOn, Samples
 from onnxq.quantization.search import Candidate, Search
 from onnxq.quantization.sequential import SettledLayers, settle_layers
+from onnxq.quantization.shares import Uneven
 from onnxq.quantization.trials import Variant, best_of
 from onnxq.shown import Shown
 from onnxq.targets import Target
@@ -78,6 +80,7 @@ class QuantizationResult(Shown):
         costliest: the layers with the largest shares of the error, where `quantized_sqnr` is below
             `LOW_SQNR`; () where it is not, or they are not known.
         plan: every node and tensor.
+        uneven: tensors that have one scale with others whose values are far larger.
         corrections: what bias correction did to each layer.
         roundings: what adaptive rounding did to each layer.
         search: what the search for layers to keep in float did; None where none was asked for.
@@ -97,6 +100,7 @@ class QuantizationResult(Shown):
     measured_on: MeasuredOn | None = None
     costliest: tuple[Candidate, ...] = ()
     closeness: tuple[OutputCloseness, ...] = ()
+    uneven: tuple[Uneven, ...] = ()
 
     @property
     def equalization(self) -> Equalization | None:
@@ -116,6 +120,7 @@ class Request:
     Attributes:
         calibration: of `model`; None for a scheme that leaves activations in float.
         outputs: names of those that are measured, () for all.
+        shapes: input → sizes for random samples, which prove where there are no others.
         batching: how samples run; the result does not depend on it.
         again: an earlier result for the same request; its equalization is used as it is.
         keep: node → why it stays in float.
@@ -133,6 +138,7 @@ class Request:
     adaptive: bool
     progress: Progress
     outputs: tuple[str, ...] = ()
+    shapes: Shapes = field(default_factory=dict)
     batching: Batching = WHOLE
     again: QuantizationResult | None = None
     keep: Mapping[str, str] = field(default_factory=dict)
@@ -183,7 +189,8 @@ def _choose(request: Request, relu6: str, *, factors: bool = True) -> Choice:
         scheme=request.scheme,
         factors_worth=worth if factors else math.inf,
     )
-    return choose(request.model, request.calibration, options)
+    with request.progress.track("choose scales", None):
+        return choose(request.model, request.calibration, options)
 
 
 def _prepare(request: Request, choice: Choice | None) -> Prepared:
@@ -221,8 +228,9 @@ def _prepare(request: Request, choice: Choice | None) -> Prepared:
 def _scaled(request: Request, choice: Choice) -> Prepared:
     """Equalize as chosen, and center for formats without zero points."""
     samples, spec = request.samples, request.scheme.activation
-    feeds = random_feeds(request.model) if samples is None else samples.proof
-    prepared, _ = scaled(choice, feeds, request.batching)
+    feeds = random_feeds(request.model, shapes=request.shapes) if samples is None else samples.proof
+    with request.progress.track("equalize", None):
+        prepared, _ = scaled(choice, feeds, request.batching)
     if not request.center or spec is None or not spec.symmetric:
         return prepared
     return centered(prepared, request.options.ranges, spec.levels)

@@ -95,6 +95,10 @@ def settle_layers(
     return SettledLayers(weights, biases, tuple(roundings), tuple(corrections))
 
 
+TIED = Refusal("a lookup reads its weight as a table")
+"""Rounded for the outputs of the layer it would be further from the table."""
+
+
 class _Layers:
     """The float and the quantized model, run side by side as far as the layer that is settled."""
 
@@ -124,6 +128,8 @@ class _Layers:
         if isinstance(bias, Refusal):
             return keep_nearest(node.name, weight, parameters, bias)
         refusal = refusal_of(self._graph, node, layout)
+        if place in {table.place for table in self._plan.tables}:
+            refusal = TIED
         if refusal is not None:
             return keep_nearest(node.name, weight, parameters, refusal)
         inputs = self._rounded.compute(quantized.inputs[layout.data])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -93,6 +93,7 @@ def explain(
     *,
     calibration: Calibration | str | os.PathLike[str] | None = None,
     target: str = "gpu",
+    input_shapes: Sequence[str] = (),
     progress: Progress = SILENT,
 ) -> Explanation:
     """Explain a node of a quantized model, or what `quantize` would do to one of a float model.
@@ -101,6 +102,7 @@ def explain(
         node: its name, that of a tensor it computes, or of a batch norm folded into it.
         calibration: of the float model; else the ranges are those of a few random samples.
         target: for which a float model is planned.
+        input_shapes: of the random samples, see `onnxq.commands.inputs.as_source`.
 
     Raises:
         UsageError: there is no such node; the hint names the nearest.
@@ -111,7 +113,8 @@ def explain(
     found = looked_at.find(node)
     if looked_at.quantized is None:
         if calibration is None:
-            calibration = calibrate(model, CalibrateOptions(data=f"random:{RANDOM}"), progress)
+            drawn = CalibrateOptions(data=f"random:{RANDOM}", input_shapes=tuple(input_shapes))
+            calibration = calibrate(model, drawn, progress)
             note = f"ranges are those of {RANDOM} random samples; --calibration gives the real ones"
         else:
             calibration = as_calibration(calibration, model)

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from onnxq.model.narrow import Narrowing
     from onnxq.quantization.quantize import QuantizationResult
     from onnxq.quantization.search import Criterion, Search, Step
+    from onnxq.quantization.shares import Uneven
 
+
+NAMED = 3
+"""Tensors that a line names; the document has all."""
 
 FEW = "uncertain, with too few samples to hold any out: others may do worse"
 """Said of an estimate on samples that the model was made with."""
@@ -65,6 +69,8 @@ def summary(result: QuantizationResult) -> Iterator[str]:
             f"float remainder: {count(result.narrowing.nodes, 'node')} in float16, "
             f"{kept:,} kept in float32"
         )
+    if result.uneven:
+        yield uneven_text(result.uneven)
     yield from verdict(result)
     if result.search is not None:
         yield search_text(result.search)
@@ -107,6 +113,18 @@ def _samples(result: QuantizationResult) -> str:
         return "held-out samples"
     number = count(measured.samples, "sample")
     return f"the {number} it was made with"
+
+
+def uneven_text(uneven: Sequence[Uneven]) -> str:
+    """Names tensors whose scale is coarse for them because others share it, the worst first."""
+    named = "; ".join(
+        f"{each.tensor!r} has one with {each.shares_with!r}, whose range is "
+        f"{each.ratio:,.0f} times its own"
+        for each in uneven[:NAMED]
+    )
+    rest = len(uneven) - NAMED
+    more = f"; and {count(rest, 'other tensor')}, all in --json" if rest > 0 else ""
+    return f"one scale for ranges far apart: {named}{more}"
 
 
 def search_text(search: Search) -> str:
@@ -220,6 +238,7 @@ def document(
         "measured_on": result.measured_on,
         "costliest": result.costliest,
         "outputs": [output_document(each) for each in result.closeness],
+        "uneven_scales": result.uneven,
         "roundings": result.roundings,
         "bias_corrections": result.corrections,
         "search": result.search,

@@ -243,6 +243,7 @@ _READERS: Mapping[str, Callable[[Path, str, object], object]] = MappingProxyType
         "channel_bounds": _flag,
         "largest_pooling_ratio": _number,
         "float_ends": _flag,
+        "own_parts": _flag,
         "lint": _texts,
         "schemes": _schemes,
     }

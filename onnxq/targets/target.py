@@ -55,6 +55,8 @@ class Target:
         largest_pooling_ratio: input scale over output scale that pooling kernels still run with.
         float_ends: whether, under `Placement.ALL`, an operator without a weight is left in float
             where only the caller or float operators read its result.
+        own_parts: whether an operator that takes parts of a tensor is left in float where their
+            ranges differ, so that each has a scale of its own.
         lint: ids of the rules that a model must keep here; see `onnxq.validation.lint`.
     """
 
@@ -70,6 +72,7 @@ class Target:
     channel_bounds: bool
     largest_pooling_ratio: float
     float_ends: bool
+    own_parts: bool
     lint: tuple[str, ...]
 
     def scheme(self, name: str) -> Scheme:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from onnxq.data.batching import samples_in
 from onnxq.data.budget import GROUP, WHOLE, Batching
 from onnxq.data.gather import in_parts, run_batch
 from onnxq.data.labels import SampleLabels
-from onnxq.data.source import DataSource
+from onnxq.data.source import DataSource, spans
+from onnxq.data.states import StreamedSource, streamed
 from onnxq.errors import ModelError
 from onnxq.model.model import Model
 from onnxq.model.portable import PortableModel
@@ -29,6 +32,9 @@ from onnxq.validation.metrics.protocol import Mergeable
 from onnxq.validation.metrics.update import update
 
 Array = NDArray[Any]
+
+RunOther = Callable[[Mapping[str, Array]], dict[str, Array]]
+"""From what the float model ran at once to a quantized model's outputs for the same samples."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,17 @@ def measured(
     runners = [
         in_parts(runner(model, execution), given, comparison.batching) for model, execution in plan
     ]
+    others: list[RunOther] = [
+        partial(_outputs, models[0], model, run_model, names)
+        for (model, _), run_model in zip(plan[1:], runners[1:], strict=True)
+    ]
+    stream = streamed(source)
+    if stream is not None:
+        ranges = spans(source.count or 0, source.axes, GROUP, first=first, step=step)
+        others = [
+            _own_steps(stream, ranges, model, run_model, names)
+            for (model, _), run_model in zip(plan[1:], runners[1:], strict=True)
+        ]
     merging = merging_tasks(comparison) if remote else []
     keep = not remote or comparison.returns_outputs
     seen: set[tuple[int, str]] = set()
@@ -144,14 +161,13 @@ def measured(
         truth: Any | None = batch.labels
         if comparison.labels is not None:
             truth = comparison.labels.batch(batch.start, batch.start + len(batch))
-        for feeds, outputs in run_batch(runners[0], batch.feeds):
+        # A model that runs on its own states gives one step after the other.
+        fed = [batch.feeds] if stream is None else batch.feeds.singles()
+        for feeds, outputs in chain.from_iterable(run_batch(runners[0], each) for each in fed):
             samples = samples_in(feeds)
             labels = truth if truth is None else truth[done : done + samples]
             found = [_named(models[0], names, outputs)]
-            found += [
-                _outputs(models[0], model, run_model, names, feeds)
-                for (model, _), run_model in zip(plan[1:], runners[1:], strict=True)
-            ]
+            found += [run_other(feeds) for run_other in others]
             ran = Ran(feeds, labels, tuple(found))
             yield Terms(
                 batch.start + done, samples,
@@ -164,8 +180,27 @@ def measured(
 
 
 def _named(model: Model, names: Sequence[str], outputs: Sequence[Any]) -> dict[str, Array]:
-    given = dict(zip((spec.name for spec in model.outputs), outputs, strict=True))
+    return _chosen(dict(zip((spec.name for spec in model.outputs), outputs, strict=True)), names)
+
+
+def _chosen(given: Mapping[str, Any], names: Sequence[str]) -> dict[str, Array]:
     return {name: as_array(given[name]) for name in names}
+
+
+def _own_steps(
+    stream: StreamedSource,
+    ranges: Sequence[tuple[int, int]],
+    model: Model,
+    run_model: Runner,
+    names: Sequence[str],
+) -> RunOther:
+    """The outputs of a quantized model that goes on from its own states, step by step.
+
+    What the float model is fed holds that one's states, and is of no use to it.
+    """
+    given = [spec.name for spec in model.outputs]
+    steps = stream.outputs_of(lambda feeds: dict(zip(given, run_model(feeds), strict=True)), ranges)
+    return lambda _feeds: _chosen(next(steps), names)
 
 
 def _outputs(

@@ -84,6 +84,31 @@ def test_open_sizes_are_found_or_said(tmp_path):
     assert (result.code, "--input-shape is for random samples" in result.err) == (2, True)
 
 
+def test_every_command_that_draws_samples_takes_their_shape(tmp_path):
+    """Only one length runs, which no search finds."""
+    model = write(
+        tmp_path / "model.onnx",
+        [helper.make_node("Reshape", ["x", "shape"], ["rows"], name="fold"),
+         helper.make_node("MatMul", ["rows", "w"], ["y"], name="matmul")],
+        [info("x", "N", "length")], [info("y", None, 31, 2)],
+        shape=np.array([-1, 31, 7919]), w=np.ones((7919, 2), np.float32) / 7919,
+    )  # fmt: skip
+    shape = ("--input-shape", f"1x{31 * 7919}")
+    drawn = ("--data", "random:4")
+    result = run("explain", model, "matmul")
+    assert (result.code, "--input-shape x:" in result.err) == (4, True)
+    assert run("explain", model, "matmul", *shape).out.startswith("matmul (MatMul): quantized")
+    calibration, output = tmp_path / "a.calib", ("-o", tmp_path / "int8.onnx")
+    assert run("calibrate", model, *drawn, *shape, "-o", calibration).code == 0
+    known = ("--calibration", calibration)
+    result = run("quantize", model, *known, *shape, *output)
+    assert result.code == 0, result.err
+    assert run("validate", model, output[1], *drawn, *shape).code == 0
+    assert run("emulate", output[1], *drawn, *shape).code == 0
+    result = run("explain", model, "matmul", *known, *shape)
+    assert (result.code, "takes their place" in result.err) == (2, True)
+
+
 @pytest.mark.parametrize("command", ["calibrate", "equalize", "quantize"])
 def test_the_option_that_a_message_names_exists(tmp_path, command):
     """log(0) = −inf reaches a layer with weights."""

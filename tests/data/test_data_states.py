@@ -5,9 +5,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxq import api
-from onnxq.data.states import parse_states
+from onnxq.data.states import parse_states, streamed
 from onnxq.errors import DataError, UsageError
 from onnxq.model.model import Model
+from onnxq.validation.execute import runner
 
 STEPS = 5
 
@@ -151,3 +152,74 @@ def test_two_outputs_cannot_feed_one_input_nor_states_all():
 def test_without_the_option_a_state_is_missing(data):
     with pytest.raises(DataError, match="no array for input 'state'"):
         api.as_source(data, running_sum())
+
+
+def accumulator():
+    """state' = state + W·x, y = state': what is wrong in one step stays wrong in all that follow."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="matmul"),
+        helper.make_node("Add", ["state", "h"], ["next"], name="add"),
+        helper.make_node("Identity", ["next"], ["y"], name="y"),
+    ]
+    weight = np.random.default_rng(2).standard_normal((3, 3)).astype(np.float32)
+    graph = helper.make_graph(
+        nodes, "sum", [info("x", "N", 3), info("state", "N", 3)],
+        [info("y", "N", 3), info("next", "N", 3)], [numpy_helper.from_array(weight, "w")],
+    )  # fmt: skip
+    opset = [helper.make_opsetid("", 17)]
+    return Model(helper.make_model(graph, opset_imports=opset, ir_version=8))
+
+
+def by_hand(model, sequences, own):
+    """The outputs y of all steps, each on the states that `own` gave."""
+    run_model, run_own = runner(model, "cpu"), runner(own, "cpu")
+    found = []
+    for sequence in sequences:
+        state = np.zeros((1, 3), np.float32)
+        for x in sequence:
+            feeds = {"x": x[None], "state": state}
+            found.append(run_model(feeds)[0])
+            state = run_own(feeds)[1]
+    return np.concatenate(found)
+
+
+def sqnr(exact, other):
+    return 10 * np.log10(np.square(exact).sum() / np.square(exact - other).sum())
+
+
+def test_a_quantized_model_goes_on_from_its_own_states(tmp_path):
+    # Of one sign, so that what is saturated and rounded in each step adds up.
+    xs = np.abs(np.random.default_rng(0).standard_normal((3, 40, 3), np.float32))
+    for number, sequence in enumerate(xs):
+        np.savez(tmp_path / f"{number}.npz", x=sequence[:, None])
+    model = accumulator()
+    source = api.as_source(tmp_path, model, states=["next=state"])
+    options = {"equalize": False, "rounding": "nearest", "bias_correction": False}
+    quantized, _ = api.quantize(model, source, target="gpu", **options)
+    result = api.validate(
+        model, quantized, tmp_path, states=["next=state"], executions=["cpu"], outputs=["y"]
+    )
+    exact = by_hand(model, xs, model)
+    deployed = sqnr(exact, by_hand(quantized, xs, quantized))
+    step_by_step = sqnr(exact, by_hand(quantized, xs, model))
+    assert result.rows[1].values["sqnr"] == pytest.approx(deployed, abs=0.1)
+    assert deployed < step_by_step - 3
+    assert result.note == "each model on its own states"
+
+
+def test_any_part_of_the_steps_has_the_same_outputs(data):
+    model = running_sum()
+    stream = streamed(api.as_source(data, model, states=["next=state"]))
+    run_all = runner(model, "cpu")
+
+    def named(values):
+        return dict(zip(["y", "next"], values, strict=True))
+
+    def outputs(*ranges):
+        found = stream.outputs_of(lambda feeds: named(run_all(feeds)), ranges)
+        return np.concatenate([each["y"] for each in found])
+
+    whole = outputs((0, 3 * STEPS))
+    wanted = np.cumsum(steps(), axis=1).reshape(-1, 3)[:, :2]
+    np.testing.assert_allclose(whole, wanted, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(outputs((2, 4), (8, 13)), whole[[2, 3, 8, 9, 10, 11, 12]])

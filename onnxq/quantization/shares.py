@@ -1,0 +1,178 @@
+"""Which tensors share one scale, and what that costs those with the smaller ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.calibration.ranges import Range, distribution, estimate
+from onnxq.calibration.statistics import TensorStatistics
+from onnxq.formats.scheme import Spec
+from onnxq.model.graph import Graph, Node
+from onnxq.model.operators import QuantizedRule, operator_of
+from onnxq.model.status import Float
+from onnxq.quantization.placement import Placed
+from onnxq.quantization.plan import QuantizationPlan, Shared
+
+Gains = Mapping[str, NDArray[np.float64]]
+
+WORTH = 2.0
+"""Ratio of ranges from which a scale of its own is worth a move in float: one of the 8 bits."""
+
+FAR = 10.0
+"""Ratio of ranges from which one scale for both is worth telling: 20 dB of the smaller one."""
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """What is known of the values, and the ranges that follow.
+
+    Attributes:
+        tensors, gains, fixed: as in `plan_quantization`.
+        method: the range estimator.
+    """
+
+    tensors: Mapping[str, TensorStatistics]
+    gains: Gains
+    fixed: Mapping[str, Range]
+    spec: Spec
+    method: str
+
+    def of(self, names: Sequence[str]) -> Range:
+        """The range that serves all these tensors, of which some are known."""
+        settled = [self.fixed[name] for name in names if name in self.fixed]
+        if settled:
+            return min(low for low, _ in settled), max(high for _, high in settled)
+        parts = [(self.tensors[n], self.gains.get(n)) for n in names if n in self.tensors]
+        spec = self.spec
+        return estimate(
+            distribution(parts), self.method, levels=spec.levels, symmetric=spec.symmetric
+        )
+
+    def width(self, names: Sequence[str]) -> float:
+        """From end to end; 0 where nothing is known, or all values are zero."""
+        if not any(name in self.tensors or name in self.fixed for name in names):
+            return 0.0
+        low, high = self.of(names)
+        return high - low
+
+
+# --- groups ----------------------------------------------------------------------------------
+
+
+def shared_groups(
+    graph: Graph, placed: Placed, *, without: Collection[str] = ()
+) -> Mapping[str, tuple[str, ...]]:
+    """Tensor → those that share one scale, itself among them.
+
+    Args:
+        without: nodes that are taken not to tie their tensors together.
+    """
+    leader = {name: name for name in placed.tensors}
+
+    def find(name: str) -> str:
+        while leader[name] != name:
+            name = leader[name]
+        return name
+
+    for node in graph.nodes:
+        if node.name not in without and _passes(placed, node):
+            linked = [name for name in _moved(node) if name in leader]
+            for name in linked[1:]:
+                leader[find(name)] = find(linked[0])
+    members: dict[str, list[str]] = {}
+    for name in sorted(leader):
+        members.setdefault(find(name), []).append(name)
+    return {name: tuple(group) for group in members.values() for name in group}
+
+
+def _passes(placed: Placed, node: Node) -> bool:
+    """Whether quantized values pass through the node unchanged."""
+    row = operator_of(node)
+    shared = row is not None and row.quantized is QuantizedRule.SHARED
+    return shared and not isinstance(placed.nodes[node.name], Float)
+
+
+def _moved(node: Node) -> tuple[str, ...]:
+    """The tensors between which the node moves values."""
+    row = operator_of(node)
+    return (*node.outputs, *(() if row is None else row.data_of(node)))
+
+
+# --- apart -----------------------------------------------------------------------------------
+
+
+def better_apart(graph: Graph, placed: Placed, ranges: Ranges) -> frozenset[str]:
+    """The nodes that take parts of a tensor whose ranges are `WORTH` apart once in float.
+
+    What else ties the parts together counts: two halves that meet again in a quantized Concat
+    share its scale whatever the Split does, which then stays as it is.
+    """
+    able = {node.name: node for node in graph.nodes if _takes_part(node) and _passes(placed, node)}
+    while able:
+        groups = shared_groups(graph, placed, without=able)
+        widths = {group: ranges.width(group) for node in able.values() for group in
+                  (groups[name] for name in _moved(node) if name in groups)}  # fmt: skip
+        apart = {
+            name: node for name, node in able.items()
+            if _spread([widths[groups[each]] for each in _moved(node) if each in groups]) >= WORTH
+        }  # fmt: skip
+        # Those that stay tie their tensors, which may leave nothing to gain at others.
+        if len(apart) == len(able):
+            break
+        able = apart
+    return frozenset(able)
+
+
+def _takes_part(node: Node) -> bool:
+    row = operator_of(node)
+    return row is not None and row.takes_part
+
+
+def _spread(widths: Sequence[float]) -> float:
+    """The widest over the narrowest; tensors of zeros do not count."""
+    some = [width for width in widths if width > 0]
+    return max(some) / min(some) if some else 1.0
+
+
+# --- far apart -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Uneven:
+    """A tensor that has one scale with others whose values are `FAR` larger.
+
+    Attributes:
+        shares_with: the one of them with the largest values.
+        ratio: the range that they share over the tensor's own.
+    """
+
+    tensor: str
+    shares_with: str
+    ratio: float
+
+
+def uneven_shares(
+    plan: QuantizationPlan, tensors: Mapping[str, TensorStatistics], gains: Gains
+) -> tuple[Uneven, ...]:
+    """Those tensors of a plan, the worst first."""
+    spec = plan.scheme.activation
+    if spec is None:
+        return ()
+    ranges = Ranges(tensors, gains, {}, spec, plan.options.ranges)
+    groups: dict[str, list[str]] = {}
+    for name, entry in plan.activations.items():
+        groups.setdefault(entry.shares_with if isinstance(entry, Shared) else name, []).append(name)
+    found: list[Uneven] = []
+    for leader, names in groups.items():
+        shared = float(plan.activations[leader].parameters.scale) * (spec.levels - 1)
+        widths = {name: width for name in names if (width := ranges.width([name])) > 0}
+        found += [
+            Uneven(name, max(widths, key=widths.__getitem__), shared / width)
+            for name, width in widths.items()
+            if len(names) > 1 and shared >= FAR * width
+        ]
+    return tuple(sorted(found, key=lambda each: -each.ratio))

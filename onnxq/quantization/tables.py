@@ -1,0 +1,120 @@
+"""Tables that are a quantized weight too, as the embedding of a language model is its last layer.
+
+Both are one array in the float model. With the weight in 8 bits and the table left in float the
+quantized model would hold the numbers twice, and be larger than the float one. So the table is read
+from the weight's integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.formats.parameters import Parameters, dequantize, quantize
+from onnxq.model.graph import Graph, Node, Place
+from onnxq.model.operators import operator_of
+
+ROWS = 4096
+"""Rows of a table that are compared at once."""
+
+LOWEST_SQNR = 20.0
+"""dB that each column must keep in the weight's integers, else the table stays a float array."""
+
+
+@dataclass(frozen=True, eq=False)
+class TiedTable:
+    """A lookup of rows whose table holds what a quantized weight holds.
+
+    Attributes:
+        node: looks up.
+        place: where the weight is read.
+        transposed: the weight has the rows of the table as its columns.
+        factors: (columns,) table over weight, where equalization scaled the weight; None for ones.
+    """
+
+    node: str
+    place: Place
+    transposed: bool
+    factors: NDArray[np.float32] | None
+
+
+def tied_tables(graph: Graph, weights: Mapping[Place, Parameters]) -> tuple[TiedTable, ...]:
+    """The lookups that may read a weight in place of their table."""
+    tables = [
+        table for node in graph.nodes
+        if _looks_up(graph, node) and (table := _tied(graph, node, weights)) is not None
+    ]  # fmt: skip
+    reading = {Place(table.node, 0) for table in tables} | set(weights)
+    return tuple(
+        table for table in tables if _is_free(graph, graph.by_name[table.node].input(0), reading)
+    )
+
+
+def _is_free(graph: Graph, name: str, reading: Collection[Place]) -> bool:
+    """Whether nothing else reads the table: a float reader would keep it in the file for all."""
+    uses = (Place(use.node.name, use.position) for use in graph.consumers(name))
+    return not graph.is_exposed(name) and all(use in reading for use in uses)
+
+
+def _looks_up(graph: Graph, node: Node) -> bool:
+    """Whether the node takes rows of a constant float matrix."""
+    row, name = operator_of(node), node.input(0)
+    if row is None or not row.looks_up or not graph.is_constant(name) or not graph.is_float(name):
+        return False
+    return graph.rank(name) == 2 and node.attributes.get("axis", 0) in {0, -2}
+
+
+def _tied(graph: Graph, node: Node, weights: Mapping[Place, Parameters]) -> TiedTable | None:
+    """The node's table as one of the weights; None where it is none of them."""
+    table = graph.value(node.input(0))
+    for place, parameters in weights.items():
+        name = graph.by_name[place.node].inputs[place.position]
+        weight = graph.constant(name)
+        if weight is None or weight.ndim != 2 or weight.size != table.size:
+            continue
+        for transposed in (False, True):
+            rows = weight.T if transposed else weight
+            if rows.shape != table.shape or parameters.axis not in {None, int(transposed)}:
+                continue
+            if parameters.zero_point.any() or graph.rank(node.input(1)) is None:
+                continue
+            factors = _factors(table, rows)
+            if factors is not None and _keeps(table, weight, parameters, transposed, factors):
+                ones = bool((factors == 1).all())
+                return TiedTable(node.name, place, transposed, None if ones else factors)
+    return None
+
+
+def _factors(table: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.float32] | None:
+    """What each column of `rows` is to be multiplied by to be the table's; None if that is not it.
+
+    Exact where equalization scaled by powers of two.
+    """
+    first, other = np.asarray(table[:ROWS]), np.asarray(rows[:ROWS])
+    largest = np.abs(other).argmax(axis=0), np.arange(other.shape[1])
+    divisor = np.where(other[largest] == 0, np.float32(1), other[largest])
+    factors = np.where(other[largest] == 0, np.float32(1), first[largest] / divisor)
+    same = (
+        np.array_equal(table[at : at + ROWS], rows[at : at + ROWS] * factors)
+        for at in range(0, len(table), ROWS)
+    )
+    return factors.astype(np.float32) if all(same) else None
+
+
+def _keeps(
+    table: NDArray[Any],
+    weight: NDArray[Any],
+    parameters: Parameters,
+    transposed: bool,
+    factors: NDArray[np.float32],
+) -> bool:
+    """Whether the integers hold the table well enough: scales for outputs may not suit it."""
+    restored = dequantize(quantize(np.asarray(weight), parameters), parameters)
+    rows = (restored.T if transposed else restored) * factors
+    error = np.square(rows - table, dtype=np.float64).sum(axis=0)
+    power = np.square(table, dtype=np.float64).sum(axis=0)
+    return bool((power >= error * 10 ** (LOWEST_SQNR / 10)).all())
