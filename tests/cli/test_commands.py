@@ -509,7 +509,7 @@ KEYS = {
     "emulate": "model output samples note outputs layers on_quantized_values float_nodes agreement",
     "validate": "passed samples note rows gates layers",
     "inspect": "model opset size_bytes inputs outputs is_quantized target quantized_layers "
-    "quantized_layer_count learnables activations float_nodes record recipe findings kernels",
+    "quantized_layer_count learnables activations float_nodes record recipe findings kernels rules_of",
     "explain": "model node operator asked becomes reason equalized equalization quantization "
     "neighbors note",
     "report": "model quantized output size_bytes passed gates notes",
