@@ -74,7 +74,7 @@ def compare(
     """
     metrics = comparison.chosen
     labelled = [metric.name for metric in metrics if metric.needs_labels]
-    if labelled:
+    if labelled and comparison.labels is None:
         require_labels(source, labelled[0])
     choose_outputs(models[0], comparison.outputs)
     for model in models[1:]:
