@@ -157,3 +157,19 @@ def test_a_model_that_takes_one_picture(case: Case, shape: list[int], axes: list
     assert checked.code == 0, checked.err
     assert checked.json["samples"] == 6
     assert checked.json["rows"][1]["metrics"]["sqnr"]["value"] > 30
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "advice"),
+    [
+        ("unit,mean=123.7,std=58.4", "mean=0.4851:0.4851:0.4851,std=0.229:0.229:0.229, or add "),
+        ("pixels,mean=0.485,std=0.229", "leave scale=255 out, or the preset pixels"),
+    ],
+)  # fmt: skip
+def test_mean_and_std_of_another_scale_are_refused_with_advice(case, preprocess, advice):
+    told = ("--data", case.images, "--preprocess", preprocess)
+    for command in ("calibrate", "quantize"):
+        refused = run(command, case.model, *told, "-o", case.out)
+        assert refused.code == 2
+        assert advice in refused.err
+    assert not case.out.exists()
