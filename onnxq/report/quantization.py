@@ -12,7 +12,7 @@ from onnxq.quantization.quantize import LOW_SQNR
 from onnxq.report import equalization as equalization_report
 from onnxq.report import normalization as normalization_report
 from onnxq.report.outputs import output_document
-from onnxq.report.table import Table, count, number, table
+from onnxq.report.table import Table, count, decibels_within, number, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 FEW = "uncertain, with too few samples to hold any out: others may do worse"
 """Said of an estimate on samples that the model was made with."""
+
+ALONE = "one sample does not tell how far that may be off"
+"""Said of an estimate on one sample."""
 
 
 def summary(result: QuantizationResult) -> Iterator[str]:
@@ -74,12 +77,20 @@ def verdict(result: QuantizationResult) -> Iterator[str]:
     part = worst(result.closeness, lambda each: each.sqnr)
     several = part is not None and sum(len(each.parts) for each in result.closeness) > 1
     where = f" in {part.label}" if part is not None and several else ""
-    sqnr = f"{result.quantized_sqnr:.1f} dB SQNR"
-    few = result.measured_on is not None and not result.measured_on.held_out
-    doubt = f"; {FEW}" if few else ""
-    yield f"quantized against float: {sqnr} on {_samples(result)}{where}{doubt}"
+    error = result.quantized_sqnr_error
+    sqnr = f"{decibels_within(result.quantized_sqnr, error)} dB SQNR"
+    yield f"quantized against float: {sqnr} on {_samples(result)}{where}{_doubt(result)}"
     if result.quantized_sqnr < LOW_SQNR:
         yield low_text(result)
+
+
+def _doubt(result: QuantizationResult) -> str:
+    """Why the estimate is less than it looks."""
+    measured = result.measured_on
+    if measured is None:
+        return ""
+    few = f"; {FEW}" if not measured.held_out else ""
+    return few + (f"; {ALONE}" if measured.samples == 1 else "")
 
 
 def low_text(result: QuantizationResult) -> str:
@@ -207,6 +218,7 @@ def document(
         "relu6_reason": result.relu6_reason,
         "float_sqnr_db": result.float_sqnr,
         "quantized_sqnr_db": result.quantized_sqnr,
+        "quantized_sqnr_error_db": result.quantized_sqnr_error,
         "measured_on": result.measured_on,
         "costliest": result.costliest,
         "outputs": [output_document(each) for each in result.closeness],

@@ -67,7 +67,10 @@ def _class_indices(labels: Any, classes: int) -> Array:
     Raises:
         UsageError: they are of another kind, or beyond the classes: all would count as wrong.
     """
-    hint = "give class indices, one a sample, with the data or with --labels FILE.txt, .csv or .npy"
+    hint = (
+        "give class indices, one a sample, with the data or with --labels FILE.txt, .csv or .npy, "
+        "or --metric sqnr"
+    )
     for label in labels:
         if not isinstance(label, (int, np.integer)):
             raise UsageError(
@@ -127,7 +130,13 @@ METRICS: Mapping[str, Callable[..., Metric]] = MappingProxyType(
 
 CLOSENESS: Mapping[str, Closeness] = MappingProxyType(
     {
-        "sqnr": Closeness("sqnr", lambda part: part.sqnr, _relative_error, unit="dB"),
+        "sqnr": Closeness(
+            "sqnr",
+            lambda part: part.sqnr,
+            _relative_error,
+            unit="dB",
+            error_of=lambda part: part.sqnr_error,
+        ),
         "cosine": Closeness("cosine", lambda part: part.cosine, lambda cosine: 100 * (1 - cosine)),
     }
 )
