@@ -151,8 +151,17 @@ def option_table(options: type[Options], keywords: type) -> str:
 
 
 def lint_table() -> str:
+    targets = shipped_targets()
     return markdown_table(
-        ("rule", "what to do where it is broken"), ((f"`{r.id}`", r.advice) for r in RULES)
+        ("rule", "what to do where it is broken", "holds for"),
+        (
+            (
+                f"`{r.id}`",
+                r.advice,
+                ", ".join(f"`{n}`" for n, t in targets.items() if r.id in t.lint),
+            )
+            for r in RULES
+        ),
     )
 
 

@@ -48,9 +48,9 @@ def inspect(*, model: Path, show_recipe: bool, chosen: InspectOptions, terminal:
         return 0
     found = run(loaded, chosen)
     if found.findings is not None:
-        terminal.line(report.lint_summary(found.findings))
+        terminal.line(report.lint_summary(found.findings, found.rules_of))
         if found.findings:
-            terminal.table(report.lint_table(found.findings))
+            terminal.table(report.lint_table(found.findings, found.rules_of))
     if found.kernels is not None:
         terminal.line(report.kernel_summary(found.kernels))
         if terminal.verbose or not all(each.integer for each in found.kernels):
@@ -60,6 +60,11 @@ def inspect(*, model: Path, show_recipe: bool, chosen: InspectOptions, terminal:
             terminal.line(text)
         for content in report.tables(found.details):
             terminal.table(content)
-    told = {"recipe": found.recipe, "findings": found.findings, "kernels": found.kernels}
+    told = {
+        "recipe": found.recipe,
+        "findings": found.findings,
+        "kernels": found.kernels,
+        "rules_of": found.rules_of,
+    }
     terminal.document("inspect", report.document(loaded, found.details) | told)
     return GATE_FAILED if found.findings else 0

@@ -46,7 +46,6 @@ def validate(
     from onnxq.report import layers as layer_report
     from onnxq.report import validation as report
     from onnxq.report.junit import junit as to_junit
-    from onnxq.report.table import count
 
     options.check_output(junit, float_model, chosen.data, *quantized)
     result = run(load(float_model), as_models(quantized), chosen, terminal.progress)
@@ -61,7 +60,7 @@ def validate(
             terminal.table(table)
         if each.warning:
             terminal.note(f"{path}: {each.warning}")
-    terminal.note(count(result.samples, "sample") + (f", {result.note}" if result.note else ""))
+    terminal.note(report.samples_note(result))
     if junit is not None:
         write_bytes(junit, to_junit(result, paths).encode())
         terminal.note(f"wrote {junit}")

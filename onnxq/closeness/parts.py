@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from onnxq.closeness.groups import cut_groups, spans, uneven_axis
-from onnxq.closeness.sums import NOISE, SIGNAL, Sums, cosine_of
+from onnxq.closeness.spread import standard_error
+from onnxq.closeness.sums import COUNT, NOISE, SIGNAL, Sums, cosine_of
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Part:
         sqnr: dB; inf where identical, NaN where nothing was compared.
         cosine: of the whole output the mean of the samples' cosines, of a group that of all its
             values together.
+        sqnr_error: standard error of `sqnr` for the choice of the samples, dB; NaN where it cannot
+            be told, as of one sample.
     """
 
     output: str
@@ -28,6 +31,7 @@ class Part:
     rms: float
     sqnr: float
     cosine: float
+    sqnr_error: float = math.nan
 
     @property
     def label(self) -> str:
@@ -100,6 +104,9 @@ def _closeness(name: str, sums: Sums) -> OutputCloseness:
         math.nan if nothing else math.sqrt(sums.powers[SIGNAL] / sums.values),
         math.nan if nothing else decibels(sums.powers[SIGNAL], sums.powers[NOISE]),
         math.nan if nothing else float(sums.cosines[0] / sums.cosines[1]),
+        math.nan if nothing else standard_error(
+            sums.spread[SIGNAL], sums.spread[NOISE], sums.spread[COUNT]
+        ),
     )  # fmt: skip
     return OutputCloseness(
         name, sums.is_float, whole, () if nothing else tuple(_groups(name, sums)),
@@ -123,4 +130,14 @@ def _groups(name: str, sums: Sums) -> Iterator[Part]:
         yield Part(
             name, axis, indices, math.sqrt(powers[SIGNAL] / (per_slice * len(indices))),
             decibels(powers[SIGNAL], powers[NOISE]), float(cosine_of(powers)),
+            _error_of(sums, axis, indices),
         )  # fmt: skip
+
+
+def _error_of(sums: Sums, axis: int, indices: tuple[int, ...]) -> float:
+    """Standard error of a group's SQNR; NaN along an axis whose samples were not kept apart."""
+    apart = sums.slice_spread.get(axis)
+    if apart is None:
+        return math.nan
+    powers = apart[:, list(indices)].sum(axis=1)
+    return standard_error(powers[SIGNAL], powers[NOISE], sums.spread[COUNT])

@@ -10,16 +10,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.closeness.spread import BUCKETS, dealt, joined
+
 Array = NDArray[Any]
 
 MOST_SLICES = 4096
 """Slices of an axis along which groups are looked for; longer ones enumerate places or words."""
+
+MOST_SPREAD = 512
+"""Slices of an axis whose samples are kept apart, to tell how far the SQNR of a group may be off:
+each takes a kilobyte."""
 
 BLOCK = 1 << 20
 """Values that are summed at a time."""
 
 SIGNAL, NOISE, PRODUCT, POWER = range(4)
 """Rows of sums: Σx², Σ(x − y)², Σxy, Σy² of reference values x and values y."""
+
+COUNT = 2
+"""Row of `Sums.spread` behind `SIGNAL` and `NOISE`."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,8 @@ class Sums:
         powers: (4,) of all values.
         cosines: Σ of the samples' cosines, their number.
         slices: axis → (4, slices along it), for axes of one size in all samples.
+        spread: (3, buckets) signal, noise and samples of all values; see `closeness.spread`.
+        slice_spread: axis → (2, slices along it, buckets), for axes of up to `MOST_SPREAD`.
     """
 
     is_float: bool
@@ -44,21 +55,30 @@ class Sums:
     powers: Array = field(default_factory=lambda: np.zeros(4))
     cosines: Array = field(default_factory=lambda: np.zeros(2))
     slices: Mapping[int, Array] = field(default_factory=dict)
+    spread: Array = field(default_factory=lambda: np.zeros((3, BUCKETS)))
+    slice_spread: Mapping[int, Array] = field(default_factory=dict)
 
     def __add__(self, other: Sums) -> Sums:
         if not (self.samples and other.samples):
-            slices = self.slices if self.samples else other.slices
+            there = self if self.samples else other
+            slices, slice_spread = there.slices, there.slice_spread
         else:
             slices = {
                 axis: mine + other.slices[axis]
                 for axis, mine in self.slices.items()
                 if axis in other.slices and other.slices[axis].shape == mine.shape
             }
+            slice_spread = {
+                axis: joined(mine, other.slice_spread[axis], self.samples)
+                for axis, mine in self.slice_spread.items()
+                if axis in slices
+            }
         return Sums(
             self.is_float, self.samples + other.samples, self.other_shape + other.other_shape,
             self.values + other.values, self.equal + other.equal,
             max(self.largest, other.largest), self.powers + other.powers,
             self.cosines + other.cosines, slices,
+            joined(self.spread, other.spread, self.samples), slice_spread,
         )  # fmt: skip
 
 
@@ -120,7 +140,9 @@ def _compared(wanted: Array, got: Array, samples: int) -> Sums:
         if 1 < wanted.shape[axis] <= MOST_SLICES
     ]  # fmt: skip
     slices = {axis: np.zeros((4, wanted.shape[axis])) for axis in axes}
-    powers, cosines, largest = np.zeros(4), np.zeros(2), 0.0
+    apart = {axis: np.zeros((2, wanted.shape[axis], BUCKETS)) for axis in axes
+             if wanted.shape[axis] <= MOST_SPREAD}  # fmt: skip
+    powers, cosines, largest, spread = np.zeros(4), np.zeros(2), 0.0, np.zeros((3, BUCKETS))
     rows = max(1, BLOCK * len(wanted) // max(wanted.size, 1)) if batched else max(len(wanted), 1)
     for start in range(0, len(wanted), rows):
         products = _products(wanted[start : start + rows], got[start : start + rows])
@@ -128,11 +150,23 @@ def _compared(wanted: Array, got: Array, samples: int) -> Sums:
         for axis in axes:
             others = tuple(a + 1 for a in range(wanted.ndim) if a != axis)
             slices[axis] += over_rows.sum(axis=others)
+            if axis in apart:
+                apart[axis] += dealt(_by_slice(products, axis, batched=batched), start)
         each = products.reshape(4, products.shape[1] if batched else 1, -1).sum(axis=2)
         powers += each.sum(axis=1)
+        spread += dealt(np.stack([each[SIGNAL], each[NOISE], np.ones(each.shape[1])]), start)
         cosines += (cosine_of(each).sum(), each.shape[1])
         largest = max(largest, math.sqrt(float(products[NOISE].max(initial=0.0))))
-    return Sums(True, samples, 0, wanted.size, equal, largest, powers, cosines, slices)
+    return Sums(True, samples, 0, wanted.size, equal, largest, powers, cosines, slices, spread,
+                apart)  # fmt: skip
+
+
+def _by_slice(products: Array, axis: int, *, batched: bool) -> Array:
+    """(2, slices, samples): signal and noise; what has no batch axis counts as one sample."""
+    kept = (0, axis + 1, 1) if batched else (0, axis + 1)
+    others = tuple(each for each in range(products.ndim) if each not in kept)
+    sums = products[: NOISE + 1].sum(axis=others)
+    return np.asarray(sums.transpose(0, 2, 1) if batched else sums[..., None])
 
 
 def _products(wanted: Array, got: Array) -> Array:

@@ -8,6 +8,7 @@ from onnxq.calibration.cluster import calibrate_on_cluster
 from onnxq.calibration.jobs import calibrate_in_processes
 from onnxq.calibration.statistics import Calibration
 from onnxq.commands.inputs import source_of
+from onnxq.commands.normalized import normalized_on
 from onnxq.data.budget import Limits
 from onnxq.equalization.observed import tensors_to_observe
 from onnxq.errors import UsageError
@@ -15,7 +16,6 @@ from onnxq.model.already import require_float
 from onnxq.model.cuda import refusal_of_cuda
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
-from onnxq.model.normalize import normalize
 from onnxq.model.session import Runtime, libraries_in_use
 from onnxq.options.calibrate import CalibrateOptions, Provider
 from onnxq.progress import Progress
@@ -27,11 +27,12 @@ def calibrate(model: Model, options: CalibrateOptions, progress: Progress) -> Ca
         raise UsageError("resume needs the state of a run", hint="name its file with state")
     require_float(model)
     source = source_of(options, model)
-    normalized, _ = normalize(model)
+    limits = Limits(options.batch_size, options.memory)
+    normalized, _ = normalized_on(model, source, {}, limits)
     request = stream.Request(
         tensors_to_observe(Graph(normalized)),
         model.fingerprint,
-        Limits(options.batch_size, options.memory),
+        limits,
         options.shard,
         allow_nonfinite=options.allow_nonfinite,
         runtime=Runtime(_provider(options.provider), libraries=libraries_in_use()),

@@ -8,6 +8,7 @@ from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import batch_of, observe
 from onnxq.commands.budget import one_sample
 from onnxq.commands.inputs import as_calibration, require_same_preprocessing, source_of
+from onnxq.commands.normalized import normalized_on
 from onnxq.data.budget import Batching, Limits, OneSample, plan_batching
 from onnxq.data.sizes import parse_shapes
 from onnxq.data.source import DataSource
@@ -21,7 +22,7 @@ from onnxq.errors import ModelError
 from onnxq.model.already import require_float
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
-from onnxq.model.normalize import Normalization, normalize
+from onnxq.model.normalize import Normalization
 from onnxq.options.equalize import ChannelScales, EqualizeOptions
 from onnxq.options.quantize import QuantizeOptions
 from onnxq.progress import Progress
@@ -53,11 +54,9 @@ def equalize(
 ) -> tuple[Model, EqualizationResult]:
     """Scale weights across layers; see `onnxq.api.equalize`."""
     require_float(model)
-    normalized, normalization = normalize(model)
-    source = None
-    if options.data is not None:
-        source = source_of(options, model)
+    source = None if options.data is None else source_of(options, model)
     shapes = parse_shapes(options.input_shapes, model.inputs)
+    normalized, normalization = normalized_on(model, source, shapes, _limits(options))
     sample = one_sample(normalized, source, shapes)
     calibration = _calibration(model, options, source, sample, progress)
     feeds = proof_feeds(normalized, source, batch_of(calibration), shapes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from onnxq.errors import DataError
 from onnxq.model import files as model_files
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
+from onnxq.model.trials import run_trials
 from onnxq.options.fields import Options, options_of
 from onnxq.quantization.details import recorded_preprocessing
 
@@ -75,8 +77,25 @@ def as_source(
         nonfinite=None if allow_nonfinite else harmless_inputs(Graph(model)),
         states=parse_states(states, model),
         shapes=parse_shapes(input_shapes, model.inputs),
-        classes=Classes.of(model.outputs, classes),
+        classes=_classes(model, spec, classes),
     )
+
+
+def _classes(model: Model, spec: object, names: Sequence[str] | PathLike | None) -> Classes:
+    """What is known of the model's classes.
+
+    Class folders need their number: where the model does not declare it, running it tells.
+    """
+    known = Classes.of(model.outputs, names)
+    unsaid = known.count is None and isinstance(spec, (str, Path)) and Path(spec).is_dir()
+    scores = model.outputs[0] if model.outputs else None
+    if not unsaid or scores is None or (scores.shape is not None and len(scores.shape) != 2):
+        return known
+    shapes = [run[scores.name].shape for run in run_trials(model, [scores.name])]
+    if len({shape[1:] for shape in shapes}) != 1:
+        return known
+    seen = replace(scores, shape=(None, *shapes[0][1:]))
+    return Classes(Classes.of([seen]).count, known.names)
 
 
 _READING = (

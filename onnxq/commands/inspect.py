@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxq.errors import UsageError
 from onnxq.model.model import Model
 from onnxq.model.recipes import recorded_recipe
 from onnxq.options.inspect import InspectOptions
 from onnxq.quantization.details import Details, details
+from onnxq.targets import SHIPPED, Target, target_named
 from onnxq.validation.kernels import Kernel, kernels
 from onnxq.validation.lint import Finding, lint
 
@@ -19,7 +21,8 @@ class Inspection:
     Attributes:
         details: layers, learnables, what stays in float and why.
         recipe: the recipes that made it, as a TOML file; "" where it carries none.
-        findings: rules of TensorRT that it breaks; None where nobody asked.
+        findings: rules of a target that it breaks; None where nobody asked.
+        rules_of: the target whose rules these are; "" where nobody asked.
         kernels: what ONNX Runtime's CPU provider runs; None where nobody asked.
     """
 
@@ -27,10 +30,35 @@ class Inspection:
     recipe: str
     findings: tuple[Finding, ...] | None = None
     kernels: tuple[Kernel, ...] | None = None
+    rules_of: str = ""
 
 
 def inspect(model: Model, options: InspectOptions) -> Inspection:
     """Look at a model; see `onnxq.api.inspect`."""
-    findings = lint(model) if options.lint else None
+    found = details(model)
+    target = _target(model, found, options) if options.lint else None
     ran = kernels(model) if options.kernels else None
-    return Inspection(details(model), recorded_recipe(model), findings, ran)
+    return Inspection(
+        found,
+        recorded_recipe(model),
+        None if target is None else lint(model, target),
+        ran,
+        "" if target is None else target.name,
+    )
+
+
+def _target(model: Model, found: Details, options: InspectOptions) -> Target:
+    """The target named, else the one the model was made for, else the default.
+
+    Raises:
+        UsageError: the model was made for a target of the user's own, whose file is not named.
+    """
+    if options.target is not None:
+        return target_named(options.target)
+    made_for = found.target or SHIPPED[0]
+    if made_for not in SHIPPED:
+        raise UsageError(
+            f"{model.name} was made for the target {made_for!r}, which is none of onnxq's own",
+            hint=f"name its file with --target {made_for}.toml",
+        )
+    return target_named(made_for)

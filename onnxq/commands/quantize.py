@@ -16,6 +16,7 @@ from onnxq.commands.inputs import (
     source_of,
 )
 from onnxq.commands.keep_in_float import keep_in_float
+from onnxq.commands.normalized import normalized_on
 from onnxq.data.budget import Limits, OneSample, plan_batching
 from onnxq.data.sizes import parse_shapes
 from onnxq.data.source import DataSource
@@ -25,7 +26,6 @@ from onnxq.model.already import require_float
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model, with_metadata
 from onnxq.model.narrow import OPSET as HALF_OPSET
-from onnxq.model.normalize import normalize
 from onnxq.model.operators import is_weighted, operator_of
 from onnxq.model.status import Float, Quantized
 from onnxq.options.quantize import (
@@ -59,14 +59,12 @@ def quantize(
     if chosen.half:
         require_float_biases(target, scheme)
     opset = max(scheme.opset, HALF_OPSET if chosen.half else 0)
-    normalized, normalization = normalize(model, opset=opset)
-    check_patterns(Graph(normalized), chosen)
-    source = None
-    if options.data is not None:
-        source = source_of(options, model)
-    hold_out = hold_out_of(source)
     limits = Limits(options.batch_size, options.memory)
     shapes = parse_shapes(options.input_shapes, model.inputs)
+    source = None if options.data is None else source_of(options, model)
+    normalized, normalization = normalized_on(model, source, shapes, limits, opset=opset)
+    check_patterns(Graph(normalized), chosen)
+    hold_out = hold_out_of(source)
     sample = one_sample(normalized, source, shapes)
     calibration = _calibration(model, options, source, sample, hold_out, progress)
     samples = None

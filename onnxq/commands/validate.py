@@ -27,7 +27,7 @@ from onnxq.validation.compare import Row, compare
 from onnxq.validation.gates import Gate, check_gates
 from onnxq.validation.interface import require_float_output
 from onnxq.validation.layers import LayerReport, measure_layers
-from onnxq.validation.metrics import Task, metric_named, takes_classes
+from onnxq.validation.metrics import Task, metric_named, takes_classes, takes_numbers
 from onnxq.validation.terms import Comparison
 
 UNLABELLED = ("sqnr", "cosine")
@@ -144,5 +144,9 @@ def _truth(
     if source.count is None:
         raise UsageError("--labels needs data whose samples are counted", hint="give --samples")
     names = [source.sample_name(index) for index in range(source.count)]
-    found = open_labels(options.labels, () if options.classes is None else classes)
+    metrics = options.metrics or ()
+    # Digits in a text file are scores to one metric, and what is written in a picture to another.
+    numbers = any(map(takes_numbers, metrics)) and not any(map(takes_classes, metrics))
+    known = () if options.classes is None else classes
+    found = open_labels(options.labels, known, numbers=numbers)
     return found.match(names, getattr(source, "geometry", None))

@@ -265,7 +265,7 @@ def _check_range(preprocessing: Preprocessing) -> None:
         raise UsageError(
             "preprocessing: mean and std look like those of pixels of 0…1, "
             f"the pixels here are 0…{scale:g}",
-            hint="leave scale out",
+            hint=f"leave scale={scale:g} out, or the preset pixels, which sets it",
         )
 
 

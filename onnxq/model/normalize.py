@@ -16,6 +16,7 @@ from typing import Any
 from onnx import ModelProto
 
 from onnxq.model.constants import fold_constants
+from onnxq.model.doubles import NarrowedDoubles, narrow_doubles
 from onnxq.model.factors import fold_gemm_factors
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph, Node
@@ -59,6 +60,7 @@ class Normalization:
         raised_from: the file's operator set, where it was raised; else 0.
         renamed: number of nodes that had no name or shared one.
         widened: number of tensors that were float16 or bfloat16 and are float32 now.
+        narrowed: how a model with layers in float64 became float32; None where there are none.
         freed: number of weights that the model's old IR version listed as inputs.
         inlined: number of model-local functions that were written out.
         unused: number of nodes that no output depends on, removed.
@@ -88,6 +90,7 @@ class Normalization:
     clips: int = 0
     learned: int = 0
     plugins: tuple[str, ...] = ()
+    narrowed: NarrowedDoubles | None = None
 
     @property
     def folds(self) -> dict[str, dict[str, str]]:
@@ -116,6 +119,7 @@ def normalize(model: Model, *, opset: int = 0) -> tuple[Model, Normalization]:
     model = fix_reshapes(model)
     model, learned = learn_types(model)
     quantized = any(is_quantize(node) or is_dequantize(node) for node in Graph(model).nodes)
+    model, narrowed = (model, None) if quantized else narrow_doubles(model)
     model, apart = (model, TakenApart({}, {})) if quantized else take_apart(model)
     model, more = fold_constants(model) if apart.differences else (model, 0)
     model = fold_gemm_factors(model)
@@ -125,7 +129,7 @@ def normalize(model: Model, *, opset: int = 0) -> tuple[Model, Normalization]:
         simpler.folded.batch_norms, pads, simpler.folded.biases, constants + more, raised_from,
         renamed, widened, freed, inlined, unused, simpler.folded.factors, simpler.merged,
         simpler.moved, apart.differences, apart.kept, simpler.copies, simpler.clips, learned,
-        tuple(names_of_plugins(model.proto)),
+        tuple(names_of_plugins(model.proto)), narrowed,
     )  # fmt: skip
 
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, TypedDict
+from typing import TYPE_CHECKING, ClassVar, TypedDict
 
+from onnxq.errors import UsageError
+from onnxq.options import shared
 from onnxq.options.fields import Options, flag
+
+if TYPE_CHECKING:
+    import os
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,13 +20,23 @@ class InspectOptions(Options):
     command: ClassVar[str] = "inspect"
 
     lint: bool = flag(
-        "Check a QDQ MODEL against TensorRT's rules instead; exit code 1 if one is broken."
+        "Check a QDQ MODEL against its target's rules instead; exit code 1 if one is broken."
+    )
+    target: str | None = shared.target(
+        "Whose rules --lint checks.  [default: the target that MODEL was made for; gpu where "
+        "another tool wrote it]",
+        None,
     )
     kernels: bool = flag("Count what ONNX Runtime's CPU provider runs in integers instead.")
+
+    def check(self) -> None:
+        if self.target is not None and not self.lint:
+            raise UsageError("--target says whose rules --lint checks", hint="give --lint too")
 
 
 class InspectKeywords(TypedDict, total=False):
     """The options of `onnxq.inspect` for editors; a test holds them to `InspectOptions`."""
 
     lint: bool
+    target: shared.TargetName | str | os.PathLike[str] | None
     kernels: bool

@@ -115,10 +115,10 @@ def calibration() -> Any:
     )
 
 
-def target(help_text: str) -> Any:
-    """Whom the quantized model is for."""
+def target(help_text: str, default: str | None = TARGET.values[0]) -> Any:
+    """Whom the quantized model is for; without a default a model says it itself."""
     metavar = f"[{'|'.join(TARGET.values)}|FILE.toml]"
-    return option(TARGET, help_text, TARGET.values[0], metavar=metavar)
+    return option(TARGET, help_text, default, metavar=metavar)
 
 
 def absorb_bias(*, default: bool, extra: str) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from onnxq.calibration.statistics import Calibration
-from onnxq.closeness import OutputCloseness, Sums, add_sums, closeness, sums_of, worst_sqnr
+from onnxq.closeness import OutputCloseness, Sums, add_sums, closeness, sums_of, worst, worst_sqnr
 from onnxq.data.batching import samples_in
 from onnxq.data.budget import WHOLE, Batching
 from onnxq.data.gather import run_batches
@@ -101,6 +101,12 @@ class QuantizationResult(Shown):
     costliest: tuple[Candidate, ...] = ()
     closeness: tuple[OutputCloseness, ...] = ()
     uneven: tuple[Uneven, ...] = ()
+
+    @property
+    def quantized_sqnr_error(self) -> float:
+        """Standard error of `quantized_sqnr`, dB; NaN where it cannot be told."""
+        part = worst(self.closeness, lambda each: each.sqnr)
+        return math.nan if part is None else part.sqnr_error
 
     @property
     def equalization(self) -> Equalization | None:

@@ -48,22 +48,20 @@ def tables(details: Details) -> Iterator[Table]:
     )
 
 
-def lint_summary(findings: Sequence[Finding]) -> str:
+def lint_summary(findings: Sequence[Finding], target: str) -> str:
     """How it came out, in a line."""
     if not findings:
-        return "TensorRT's rules: none is broken"
-    broken = {each.rule for each in findings}
-    return (
-        f"TensorRT's rules: {count(len(broken), 'rule')} broken in {count(len(findings), 'place')}"
-    )
+        return f"Rules of target {target}: none is broken"
+    broken = count(len({each.rule for each in findings}), "rule")
+    return f"Rules of target {target}: {broken} broken in {count(len(findings), 'place')}"
 
 
-def lint_table(findings: Sequence[Finding]) -> Table:
+def lint_table(findings: Sequence[Finding], target: str) -> Table:
     """Each node that breaks a rule, and what to do."""
     return table(
         "Rule | Node | Finding | Advice",
         [(each.rule, each.node, each.detail, each.advice) for each in findings],
-        title="TensorRT's rules",
+        title=f"Rules of target {target}",
     )
 
 

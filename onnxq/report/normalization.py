@@ -9,11 +9,14 @@ from onnxq.report.table import count
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from onnxq.model.doubles import NarrowedDoubles
     from onnxq.model.normalize import Normalization
 
 
 def summary(done: Normalization) -> Iterator[str]:
-    """What became of operators that only ONNX Runtime knows; nothing where there are none."""
+    """What became of float64 and of operators that only ONNX Runtime knows, where there are any."""
+    if done.narrowed is not None:
+        yield _narrowed(done.narrowed)
     if done.taken_apart:
         worst = max(done.taken_apart.values())
         yield (
@@ -27,3 +30,14 @@ def summary(done: Normalization) -> Iterator[str]:
         )
     for name, reason in done.left_fused.items():
         yield f"left {name} as it is: {reason}"
+
+
+def _narrowed(done: NarrowedDoubles) -> str:
+    """How a float64 model became float32, and what that changed."""
+    says = f"{count(done.tensors, 'float64 tensor')} narrowed to float32"
+    if done.difference is None:
+        return f"{says}; the difference to the file as given was not measured"
+    samples = count(done.samples, "random sample" if done.random else "sample")
+    return (
+        f"{says}: outputs differ from the file's by {done.difference:.1e} of the rms on {samples}"
+    )

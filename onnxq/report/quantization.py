@@ -12,7 +12,7 @@ from onnxq.quantization.quantize import LOW_SQNR
 from onnxq.report import equalization as equalization_report
 from onnxq.report import normalization as normalization_report
 from onnxq.report.outputs import output_document
-from onnxq.report.table import Table, count, number, table
+from onnxq.report.table import Table, count, decibels_within, number, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +32,9 @@ NAMED = 3
 FEW = "uncertain, with too few samples to hold any out: others may do worse"
 """Said of an estimate on samples that the model was made with."""
 
+ALONE = "one sample does not tell how far that may be off"
+"""Said of an estimate on one sample."""
+
 
 def summary(result: QuantizationResult) -> Iterator[str]:
     """The lines every reader needs."""
@@ -45,6 +48,17 @@ def summary(result: QuantizationResult) -> Iterator[str]:
         f"{count(folded, 'batch norm')} folded"
     )
     yield from normalization_report.summary(result.normalization)
+    yield from _prepared(result)
+    yield from _settled(result)
+    if result.uneven:
+        yield uneven_text(result.uneven)
+    yield from verdict(result)
+    if result.search is not None:
+        yield search_text(result.search)
+
+
+def _prepared(result: QuantizationResult) -> Iterator[str]:
+    """What was done to the float model."""
     if result.prepared.trials:
         yield trials_text(result.prepared.trials)
     if result.equalization is not None:
@@ -56,6 +70,10 @@ def summary(result: QuantizationResult) -> Iterator[str]:
         yield equalization_report.centering_summary(result.centering)
     if math.isfinite(result.float_sqnr):
         yield f"float model: changed by {-result.float_sqnr:.1f} dB on {_samples(result)}"
+
+
+def _settled(result: QuantizationResult) -> Iterator[str]:
+    """What was done to weights, biases and the float remainder."""
     if result.roundings:
         adaptive = sum(record.adaptive for record in result.roundings)
         layers = count(len(result.roundings), "layer")
@@ -69,11 +87,6 @@ def summary(result: QuantizationResult) -> Iterator[str]:
             f"float remainder: {count(result.narrowing.nodes, 'node')} in float16, "
             f"{kept:,} kept in float32"
         )
-    if result.uneven:
-        yield uneven_text(result.uneven)
-    yield from verdict(result)
-    if result.search is not None:
-        yield search_text(result.search)
 
 
 def trials_text(trials: Sequence[Trial]) -> str:
@@ -89,12 +102,20 @@ def verdict(result: QuantizationResult) -> Iterator[str]:
     part = worst(result.closeness, lambda each: each.sqnr)
     several = part is not None and sum(len(each.parts) for each in result.closeness) > 1
     where = f" in {part.label}" if part is not None and several else ""
-    sqnr = f"{result.quantized_sqnr:.1f} dB SQNR"
-    few = result.measured_on is not None and not result.measured_on.held_out
-    doubt = f"; {FEW}" if few else ""
-    yield f"quantized against float: {sqnr} on {_samples(result)}{where}{doubt}"
+    error = result.quantized_sqnr_error
+    sqnr = f"{decibels_within(result.quantized_sqnr, error)} dB SQNR"
+    yield f"quantized against float: {sqnr} on {_samples(result)}{where}{_doubt(result)}"
     if result.quantized_sqnr < LOW_SQNR:
         yield low_text(result)
+
+
+def _doubt(result: QuantizationResult) -> str:
+    """Why the estimate is less than it looks."""
+    measured = result.measured_on
+    if measured is None:
+        return ""
+    few = f"; {FEW}" if not measured.held_out else ""
+    return few + (f"; {ALONE}" if measured.samples == 1 else "")
 
 
 def low_text(result: QuantizationResult) -> str:
@@ -235,6 +256,7 @@ def document(
         "relu6_reason": result.relu6_reason,
         "float_sqnr_db": result.float_sqnr,
         "quantized_sqnr_db": result.quantized_sqnr,
+        "quantized_sqnr_error_db": result.quantized_sqnr_error,
         "measured_on": result.measured_on,
         "costliest": result.costliest,
         "outputs": [output_document(each) for each in result.closeness],

@@ -54,6 +54,12 @@ def decibels(value: float) -> str:
     return "identical" if value == math.inf else f"{value:.1f}"
 
 
+def decibels_within(value: float, error: float) -> str:
+    """The same with its standard error, as "41.0 ± 0.3", where that is known."""
+    known = math.isfinite(value) and not math.isnan(error)
+    return f"{value:.1f} ± {error:.2g}" if known else decibels(value)
+
+
 def count(number: int, noun: str) -> str:
     """A number with its noun: "1 node", "12 nodes", "2 classes"."""
     plural = noun + ("es" if noun.endswith("s") else "s")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxq.report import layers
 from onnxq.report.outputs import output_document, output_rows
-from onnxq.report.table import Table, decibels, number, table
+from onnxq.report.table import Table, count, decibels, decibels_within, number, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,13 +40,23 @@ def metric_table(result: Validation, paths: Sequence[Path]) -> Table:
                 str(path),
                 row.execution,
                 number(row.size / 1e6, 3),
-                *(_shown(row.details.get(name, row.values).get(key, math.nan), units[name])
-                  for name, key in columns),
+                *(_with_error(row, name, key) for name, key in columns),
                 *(next(iter(row.decisive.values()), "") for _ in worst),
             )
             for row, path in zip(result.rows, paths, strict=True)
         ],
     )  # fmt: skip
+
+
+def samples_note(result: Validation) -> str:
+    """What the numbers rest on."""
+    alone = result.samples == 1 and any(row.errors for row in result.rows)
+    notes = (
+        count(result.samples, "sample"),
+        result.note,
+        "which does not tell how far the SQNR of others may be off" if alone else "",
+    )
+    return ", ".join(filter(None, notes))
 
 
 def _head(name: str, unit: str) -> str:
@@ -56,6 +66,12 @@ def _head(name: str, unit: str) -> str:
 def cell(row: Row, metric: str) -> str:
     """A metric's value, without its unit."""
     return _shown(row.values[metric], row.units[metric])
+
+
+def _with_error(row: Row, name: str, key: str) -> str:
+    """A metric's value with its standard error, where that is told."""
+    value, error = row.details.get(name, row.values).get(key, math.nan), row.errors.get(name)
+    return _shown(value, row.units[name]) if error is None else decibels_within(value, error)
 
 
 def _shown(value: float, unit: str) -> str:
@@ -154,5 +170,6 @@ def _metric(row: Row, name: str) -> dict[str, Any]:
         "value": row.values[name],
         "unit": row.units[name],
         "output": row.decisive.get(name, ""),
+        "standard_error": row.errors.get(name),
         "values": row.details.get(name, {}),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from onnxq.closeness import OutputCloseness, Sums, add_sums, closeness, worst
 from onnxq.data.images import require_labels
@@ -36,6 +36,8 @@ class Row:
         details: metric → all its values by name, of one that gives several.
         decisive: metric → the output, or group of slices of it, whose value it is.
         outputs: every output against the float model's; () for the float model.
+        errors: metric → standard error of its value for the choice of the samples, where that is
+            told; NaN where it cannot be.
     """
 
     model: str
@@ -46,6 +48,7 @@ class Row:
     details: Mapping[str, Mapping[str, float]]
     decisive: Mapping[str, str]
     outputs: tuple[OutputCloseness, ...]
+    errors: Mapping[str, float] = field(default_factory=dict)
 
 
 def compare(
@@ -74,7 +77,7 @@ def compare(
     """
     metrics = comparison.chosen
     labelled = [metric.name for metric in metrics if metric.needs_labels]
-    if labelled:
+    if labelled and comparison.labels is None:
         require_labels(source, labelled[0])
     choose_outputs(models[0], comparison.outputs)
     for model in models[1:]:
@@ -124,6 +127,7 @@ class _Tally:
         values: dict[str, float] = {}
         details: dict[str, Mapping[str, float]] = {}
         decisive: dict[str, str] = {}
+        errors: dict[str, float] = {}
         units = {metric.name: metric.unit for metric in self._metrics}
         for metric in self._metrics:
             if isinstance(metric, Closeness):
@@ -131,10 +135,14 @@ class _Tally:
                 values[metric.name] = math.nan if part is None else metric.of(part)
                 if part is not None:
                     decisive[metric.name] = part.label
+                    if metric.error_of is not None:
+                        errors[metric.name] = metric.error_of(part)
         for task, instance in self._tasks[number]:
             found = compute(task, instance)
             values[task.name] = next(iter(found.values()))
             if len(found) > 1:
                 details[task.name] = found
         values = {name: values[name] for name in units}
-        return Row(model.name, execution, model.size, values, units, details, decisive, outputs)
+        return Row(
+            model.name, execution, model.size, values, units, details, decisive, outputs, errors
+        )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxq.errors import UsageError
 from onnxq.model.graph import Node
 from onnxq.model.model import Model
 from onnxq.model.operators import (
@@ -24,6 +25,7 @@ from onnxq.model.operators import (
 from onnxq.model.qdq import QdqGraph, Quantization, quantization_of, standing_for
 from onnxq.model.weights import WeightLayout
 from onnxq.refusal import Refusal
+from onnxq.suggest import suggest
 from onnxq.targets import SHIPPED, Target, target_named
 
 Found = Iterator[tuple[Node, str]]
@@ -60,14 +62,26 @@ def lint(model: Model, target: Target | None = None) -> tuple[Finding, ...]:
     Args:
         model: whoever wrote it. Nodes without a name are called by their first output.
         target: whose rules; by default TensorRT's.
+
+    Raises:
+        UsageError: the target names a rule that there is not.
     """
     graph, target = QdqGraph(model), target or target_named(SHIPPED[0])
+    _check_names(target)
     return tuple(
         Finding(rule.id, node.name or node.output, detail, rule.advice)
         for rule in RULES
         if rule.id in target.lint
         for node, detail in rule.check(graph, target)
     )
+
+
+def _check_names(target: Target) -> None:
+    known = [rule.id for rule in RULES]
+    for name in target.lint:
+        if name not in known:
+            hint = suggest(name, known, of="the rules")
+            raise UsageError(f"target {target.name}: there is no rule {name!r}", hint=hint)
 
 
 def _scales(graph: QdqGraph, _target: Target) -> Found:

@@ -134,7 +134,8 @@ def pair(
     refused = refused or {}
     normalized, changes = normalize(float_model)
     # As given, where that is float32: other tools' models have the names of the file, not ours.
-    as_given = float_model.opset >= LOWEST_OPSET and not changes.widened
+    other = changes.widened or changes.narrowed
+    as_given = float_model.opset >= LOWEST_OPSET and not other
     exact = infer_shapes(float_model) if as_given else normalized
     quantized = normalize(quantized)[0]
     stripped = without_qdq(quantized)

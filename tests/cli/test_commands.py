@@ -236,11 +236,27 @@ def test_few_samples_give_an_uncertain_estimate(case: Case, samples: int, held_o
     np.savez(case.data, x=x)
     arguments = ("quantize", case.model, "--data", case.data, "-o", case.out)
     said = run(*arguments).out
-    assert re.search(r"quantized against float: \d+\.\d dB SQNR on ", said)
+    error = r" ± \d+(\.\d+)?" if samples > 1 else ""
+    assert re.search(rf"quantized against float: \d+\.\d{error} dB SQNR on ", said)
+    assert ("one sample does not tell how far that may be off" in said) == (samples == 1)
     assert ("uncertain" not in said) == held_out
     document = run(*arguments, "--json").json
     assert document["measured_on"] == {"samples": 8 if held_out else samples, "held_out": held_out}
     assert 10 < document["quantized_sqnr_db"] < 60
+    assert (document["quantized_sqnr_error_db"] == "nan") == (samples == 1)
+    checked = run("validate", case.model, case.out, "--data", case.data, "--json").json
+    (sqnr,) = [row["metrics"]["sqnr"] for row in checked["rows"][1:]]
+    assert (sqnr["standard_error"] == "nan") == (samples == 1)
+    if not held_out:
+        assert sqnr["value"] == pytest.approx(document["quantized_sqnr_db"], rel=1e-4)
+        if samples > 1:
+            told = document["quantized_sqnr_error_db"]
+            assert sqnr["standard_error"] == pytest.approx(told, rel=1e-3)
+            assert 0.05 < sqnr["standard_error"] < 2
+    assert checked["rows"][1]["metrics"]["cosine"]["standard_error"] is None
+    shown = run("validate", case.model, case.out, "--data", case.data)
+    assert (" ± " in shown.out) == (samples > 1)
+    assert ("which does not tell how far" in shown.err + shown.out) == (samples == 1)
     assert run("inspect", case.out, "--json").json["record"]["measured_on"]
 
 
@@ -374,7 +390,8 @@ def test_validate_the_float_model_alone(case: Case):
     document = run("validate", case.model, "--data", case.data, "--json").json
     (row,) = document["rows"]
     assert row["execution"] == "cpu"
-    assert row["metrics"]["top1"] == {"value": 25.0, "unit": "%", "output": "", "values": {}}
+    top1 = {"value": 25.0, "unit": "%", "standard_error": None, "output": "", "values": {}}
+    assert row["metrics"]["top1"] == top1
 
 
 def test_validate_rows_by_model_and_execution(quantized: Case):
@@ -506,11 +523,11 @@ KEYS = {
     "equalize": "model output normalization calibration_samples options classes clips barriers "
     "expected_gain_db proof kernels_added rolled_back factors absorption change",
     "quantize": "model output target scheme formats options normalization equalization trials absorption relu6_reason "
-    "float_sqnr_db quantized_sqnr_db measured_on costliest outputs roundings bias_corrections search float16 nodes",
+    "float_sqnr_db quantized_sqnr_db quantized_sqnr_error_db measured_on costliest outputs uneven_scales roundings bias_corrections search float16 nodes",
     "emulate": "model output samples note outputs layers on_quantized_values float_nodes agreement",
     "validate": "passed samples note rows gates layers",
     "inspect": "model opset size_bytes inputs outputs is_quantized target quantized_layers "
-    "quantized_layer_count learnables activations float_nodes record recipe findings kernels",
+    "quantized_layer_count learnables activations float_nodes record recipe findings kernels rules_of",
     "explain": "model node operator asked becomes reason equalized equalization quantization "
     "neighbors note",
     "report": "model quantized output size_bytes passed gates notes",

@@ -132,6 +132,64 @@ def test_folders_of_some_classes_are_no_labels(case: Case):
     assert named.json["rows"] == numbered.json["rows"]
 
 
+def classifier(folder: Path, classes: int, *, declared: bool) -> Path:
+    """A model of so many classes, which its file says or which only a run tells."""
+    weights = np.random.default_rng(0).standard_normal((classes, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["p"], "pool"),
+        helper.make_node("Flatten", ["p"], ["f"], "flatten"),
+        helper.make_node("Gemm", ["f", "w"], ["s"], "scores", transB=1),
+        # A shape that goes through floats is not inferred.
+        helper.make_node("Cast", ["sizes"], ["c"], "back", to=TensorProto.INT64),
+        helper.make_node("Reshape", ["s", "c"], ["y"], "reshape"),
+    ]
+    constants = {"w": weights, "sizes": np.array([-1, classes], np.float32)}
+    graph = helper.make_graph(
+        nodes, "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", classes if declared else "K"])],
+        [numpy_helper.from_array(values, name) for name, values in constants.items()],
+    )  # fmt: skip
+    path = folder / f"classes{classes}.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=OPSET, ir_version=8), path)
+    return path
+
+
+def rename(images: Path, *names: str) -> None:
+    for folder, name in zip(sorted(images.iterdir()), names, strict=True):
+        folder.rename(images / name)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_two_folders_are_not_the_first_of_a_thousand_classes(case: Case, declared: bool):
+    model = classifier(case.folder, 1000, declared=declared)
+    told = ("validate", model, "--data", case.images, "--preprocess", "unit")
+    refused = run(*told)
+    assert refused.code == DATA_REFUSED
+    assert "there are 2 class folders, the model has 1000 classes" in refused.err
+    names = case.folder / "classes.txt"
+    names.write_text("\n".join(f"class{index}" for index in range(1000)))
+    named = run(*told, "--classes", names, "--json")
+    assert named.code == 0, named.err
+    rename(case.images, "n01440764", "n01443537")  # the first two of ImageNet's
+    synsets = run(*told, "--json")
+    assert synsets.code == 0, synsets.err
+    assert synsets.json["rows"] == named.json["rows"]
+
+
+def test_synsets_of_a_model_of_other_classes_need_their_names(case: Case):
+    model = classifier(case.folder, 500, declared=True)
+    rename(case.images, "n01440764", "n01443537")
+    told = ("validate", model, "--data", case.images, "--preprocess", "unit")
+    assert "2 class folders, the model has 500 classes" in run(*told).err
+    names = case.folder / "classes.txt"
+    names.write_text("\n".join(["n01443537", *(f"other{i}" for i in range(498)), "n01440764"]))
+    named = run(*told, "--classes", names, "--json")
+    assert named.code == 0, named.err
+    rename(case.images, "499_tench", "0_goldfish")
+    assert run(*told, "--json").json["rows"] == named.json["rows"]
+
+
 @pytest.mark.parametrize(("shape", "axes"), [([3, 8, 8], None), ([8, 8, 3], [2, 0, 1])])
 def test_a_model_that_takes_one_picture(case: Case, shape: list[int], axes: list[int] | None):
     """3×H×W or H×W×3: no axis counts pictures, each is run by itself."""
@@ -157,3 +215,19 @@ def test_a_model_that_takes_one_picture(case: Case, shape: list[int], axes: list
     assert checked.code == 0, checked.err
     assert checked.json["samples"] == 6
     assert checked.json["rows"][1]["metrics"]["sqnr"]["value"] > 30
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "advice"),
+    [
+        ("unit,mean=123.7,std=58.4", "mean=0.4851:0.4851:0.4851,std=0.229:0.229:0.229, or add "),
+        ("pixels,mean=0.485,std=0.229", "leave scale=255 out, or the preset pixels"),
+    ],
+)  # fmt: skip
+def test_mean_and_std_of_another_scale_are_refused_with_advice(case, preprocess, advice):
+    told = ("--data", case.images, "--preprocess", preprocess)
+    for command in ("calibrate", "quantize"):
+        refused = run(command, case.model, *told, "-o", case.out)
+        assert refused.code == 2
+        assert advice in refused.err
+    assert not case.out.exists()

@@ -76,6 +76,69 @@ def test_a_class_that_never_occurs_is_not_judged_alone():
     assert cut_groups(np.square([3.0, 0.0, 2.0])) == ((0, 1, 2),)
 
 
+def jackknife(x, y, groups):
+    """NumPy's own: the pooled ratio without each group of samples."""
+    signal, noise = (
+        np.square(values).sum(axis=tuple(range(1, x.ndim)))
+        for values in (x.astype(np.float64), x.astype(np.float64) - y)
+    )
+    without = [groups != group for group in np.unique(groups)]
+    left = np.array([10 * np.log10(signal[kept].sum() / noise[kept].sum()) for kept in without])
+    return np.sqrt((len(left) - 1) * left.var())
+
+
+def uneven(samples, seed=0):
+    """Samples whose errors differ in size, as those of pictures do."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((samples, 6, 5)) * rng.uniform(0.5, 2, (samples, 1, 1))
+    noise = rng.standard_normal(x.shape) * np.exp(rng.standard_normal((samples, 1, 1))) / 100
+    return x.astype(np.float32), (x + noise).astype(np.float32)
+
+
+@pytest.mark.parametrize("batch", [1, 4, 7])
+@pytest.mark.parametrize("samples", [2, 5, 30, 64])
+def test_the_error_of_an_sqnr_is_the_jackknifes(samples, batch):
+    x, y = uneven(samples)
+    found = compared(x, y, batch=batch).whole
+    assert found.sqnr_error == pytest.approx(jackknife(x, y, np.arange(samples)), rel=1e-6)
+
+
+def test_more_samples_than_buckets_are_left_out_in_groups():
+    x, y = uneven(200)
+    found = compared(x, y, batch=8).whole.sqnr_error
+    assert found == pytest.approx(jackknife(x, y, np.arange(200) % 64), rel=1e-6)
+    assert found == pytest.approx(jackknife(x, y, np.arange(200)), rel=0.3)
+
+
+def test_the_error_says_how_much_other_samples_differ_and_shrinks_with_their_number():
+    errors = {}
+    for samples in (16, 64, 256):
+        draws = [compared(*uneven(samples, seed), batch=8).whole for seed in range(200)]
+        errors[samples] = np.mean([each.sqnr_error for each in draws])
+        true = np.std([each.sqnr for each in draws], ddof=1)
+        assert errors[samples] == pytest.approx(true, rel=0.35)
+    assert errors[16] > 1.5 * errors[64] > 2 * errors[256]
+
+
+def test_groups_of_slices_have_an_error_of_their_own():
+    x = boxes_and_scores(12)
+    sizes = RNG.uniform(0.2, 3, (12, 1, 1)) * np.where(np.arange(10) < 4, 0.5, 0.02).reshape(10, 1)
+    y = x + (RNG.standard_normal(x.shape) * sizes).astype(np.float32)
+    for part in compared(x, y, batch=5).groups:
+        kept = list(part.slices)
+        wanted = jackknife(x[:, kept], y[:, kept], np.arange(12))
+        assert part.sqnr_error == pytest.approx(wanted, rel=1e-6)
+
+
+def test_what_samples_do_not_tell_is_no_number():
+    x, y = uneven(1)
+    assert math.isnan(compared(x, y).whole.sqnr_error)
+    assert math.isnan(compared(x, x).whole.sqnr_error)
+    x, y = uneven(4)
+    y[1:] = x[1:]  # all of the noise is in one
+    assert math.isnan(compared(x, y).whole.sqnr_error)
+
+
 @given(st.permutations(range(16)), st.integers(1, 16))
 def test_neither_order_nor_batches_decide(order, batch):
     x = boxes_and_scores()

@@ -44,8 +44,8 @@ def write(path, text):
     return path
 
 
-def matched(path, samples, classes=(), placement=None):
-    labels = open_labels(path, classes).match(samples, placement)
+def matched(path, samples, classes=(), placement=None, *, numbers=False):
+    labels = open_labels(path, classes, numbers=numbers).match(samples, placement)
     return labels.batch(0, len(samples))
 
 
@@ -320,6 +320,18 @@ def test_hidden_files_and_pictures_with_loss_are_no_masks(tmp_path):
     assert list(found) == ["a.BMP", "b.png"]
     assert found["b.png"].read().tolist() == [[0, 7]]
     assert found["b.png"].read().dtype == np.int64
+
+
+def test_a_text_file_of_numbers_where_a_metric_wants_those(tmp_path):
+    path = write(tmp_path / "s.txt", "2.5\n1\n-3e-1\n")
+    assert matched(path, rows(3)) == ["2.5", "1", "-3e-1"]
+    assert matched(path, rows(3), numbers=True) == [2.5, 1, -0.3]
+    assert matched(path, rows(6), numbers=True) == [2.5, 1, -0.3, None, None, None]
+    path = write(tmp_path / "s.tsv", "b.png\t2.5\na.png\t1\n")
+    assert matched(path, ["x/a.png", "x/b.png"], numbers=True) == [1, 2.5]
+    for wrong in ("high", "nan", "0,5", ""):
+        with pytest.raises(DataError, match=f"'{wrong}' is no number, which the metric wants"):
+            open_labels(write(tmp_path / "s.txt", f"1\n{wrong}\n2\n"), numbers=True)
 
 
 @pytest.mark.parametrize(

@@ -252,7 +252,7 @@ def test_unfit_images(image, options, message):
         ("tf,mean=127.5", "like those of pixels of 0…255"),
         ("mean=-104:-117:-123", "like those of pixels of 0…255"),
         ("std=255", r"like those of pixels of 0…255.*std=1.0:1.0:1.0"),
-        ("imagenet,scale=255", r"like those of pixels of 0…1.*0…255 \(leave scale out\)"),
+        ("imagenet,scale=255", r"like those of pixels of 0…1.*0…255 \(leave scale=255 out"),
         ("pixels,std=0.5", "like those of pixels of 0…1"),
         ("layout=nchv", "layout=nchv is unknown.*'nchw'"),
         ("color=grey", "color=grey is unknown.*'gray'"),
@@ -261,3 +261,38 @@ def test_unfit_images(image, options, message):
 def test_refusals_name_the_key(text, message):
     with pytest.raises(UsageError, match=message):
         Preprocessing.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mean": (123.7,)}, "like those of pixels of 0…255, the pixels here are 0…1"),
+        ({"std": (58.4, 57.1, 57.4)}, "like those of pixels of 0…255, the pixels here are 0…1"),
+        ({"scale": 255.0, "mean": (0.485, 0.456, 0.406)}, "of 0…1, the pixels here are 0…255"),
+        ({"scale": 255.0, "std": (0.229, 0.224, 0.225)}, "of 0…1, the pixels here are 0…255"),
+    ],
+)
+def test_values_of_another_scale_are_refused_from_python_too(settings, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        Preprocessing(**settings)
+    assert "scale=255" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "imagenet", "imagenet,color=bgr", "tf", "unit", "pixels",
+        "mean=0.481:0.458:0.408,std=0.269:0.261:0.276",  # CLIP
+        "color=gray,mean=0.1307,std=0.3081",  # MNIST
+        "mean=0.485:0.456:0.406",
+        "scale=255,mean=123.675:116.28:103.53,std=58.395:57.12:57.375",  # mmdetection
+        "scale=255,color=bgr,mean=103.939:116.779:123.68",  # Caffe, Keras
+        "scale=255,mean=127.5,std=127.5", "scale=255,mean=127,std=128",  # UltraFace
+        "scale=2,mean=1",  # what Keras calls tf
+        "color=gray,scale=255,mean=33.3,std=78.6",  # MNIST again
+        "letterbox=640", "scale=255,mean=0,std=255",
+    ],
+)  # fmt: skip
+def test_settings_in_use_are_taken(text):
+    found = Preprocessing.parse(text)
+    assert Preprocessing.parse(str(found)) == found

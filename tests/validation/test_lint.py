@@ -1,13 +1,16 @@
-"""TensorRT's rules: each is broken by a model that differs from a sound one in one thing."""
+"""The rules of targets: each is broken by a model that differs from a sound one in one thing."""
 
 import numpy as np
 import onnx
 import onnxq
 import pytest
 from onnx import numpy_helper, parser
+from onnxq.errors import UsageError
 from onnxq.model.model import Model
+from onnxq.targets import shipped_targets, target_named
 from onnxq.validation.lint import RULES, lint
 
+from support.cli_case import run
 from support.testdata import TESTDATA, images
 
 SOUND = """<ir_version: 9, opset_import: ["": 19]>
@@ -109,10 +112,73 @@ def test_what_is_written_for_the_gpu_breaks_none(weights, rest):
         assert lint(int8) == ()
 
 
-def test_what_is_written_for_the_cpu_breaks_some():
-    text = """<ir_version: 9, opset_import: ["": 19]>
-    g (float[n,4,6,6] x) => (float[n,4,6,6] y) { a = Conv<pads = [1,1,1,1]>(x, wf, b) y = Relu(a) }"""
-    model = model_of(text)
+FLOAT = """<ir_version: 9, opset_import: ["": 19]>
+g (float[n,4,6,6] x) => (float[n,4,6,6] y) { a = Conv<pads = [1,1,1,1]>(x, wf, b) y = Relu(a) }"""
+
+
+def made_for(target):
     data = {"x": np.random.default_rng(0).standard_normal((16, 4, 6, 6), np.float32)}
-    int8, _ = onnxq.quantize(model, data, target="cpu")
-    assert {"format", "zero-point", "bias"} <= {each.rule for each in lint(int8)}
+    return onnxq.quantize(model_of(FLOAT), data, target=target)[0]
+
+
+def rules(inspection):
+    return {each.rule for each in inspection.findings}
+
+
+@pytest.mark.parametrize("target", shipped_targets())
+def test_a_model_is_checked_against_the_target_it_was_made_for(target):
+    int8 = made_for(target)
+    found = onnxq.inspect(int8, lint=True)
+    assert (found.findings, found.rules_of) == ((), target)
+    for other in shipped_targets():
+        against = onnxq.inspect(int8, lint=True, target=other)
+        assert against.rules_of == other
+        if other == "gpu" and target != "gpu":
+            assert {"format", "zero-point", "bias"} <= rules(against)
+        else:
+            assert not against.findings
+
+
+@pytest.mark.parametrize("target", shipped_targets())
+def test_the_rules_of_its_target_are_found_broken(target):
+    proto = onnx.ModelProto()
+    proto.CopyFrom(made_for(target).proto)
+    quantize = next(n for n in proto.graph.node if n.op_type == "QuantizeLinear")
+    scale = next(t for t in proto.graph.initializer if t.name == quantize.input[1])
+    scale.CopyFrom(numpy_helper.from_array(np.float32(0), scale.name))
+    found = onnxq.inspect(Model(proto), lint=True)
+    assert rules(found) == {"scale"}
+    assert found.rules_of == target
+
+
+def test_another_tools_model_is_checked_against_tensorrts_rules():
+    text = SOUND
+    for old, new in BREAKS["zero-point"]:
+        text = text.replace(old, new)
+    found = onnxq.inspect(model_of(text), lint=True)
+    assert (rules(found), found.rules_of) == ({"zero-point"}, "gpu")
+    assert onnxq.inspect(model_of(text), lint=True, target="cpu").findings == ()
+
+
+def test_a_model_for_a_target_of_ones_own_needs_its_file(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('base = "cpu"\nlint = ["zero-point"]\n')
+    model = tmp_path / "m.onnx"
+    onnxq.save(made_for(file), model)
+    refused = run("inspect", model, "--lint")
+    assert refused.code == 2
+    assert "made for the target 'mine'" in refused.err
+    assert "--target mine.toml" in refused.err
+    named = run("inspect", model, "--lint", "--target", file)
+    assert named.code == 1
+    assert "Rules of target mine: 1 rule broken in" in named.out
+    assert run("inspect", model, "--lint", "--target", "cpu", "--json").json["rules_of"] == "cpu"
+    alone = run("inspect", model, "--target", "cpu")
+    assert alone.code == 2
+    assert "give --lint too" in alone.err
+
+
+def test_a_rule_that_there_is_not_is_named(tmp_path):
+    (tmp_path / "mine.toml").write_text('base = "gpu"\nlint = ["zero-points"]\n')
+    with pytest.raises(UsageError, match="there is no rule 'zero-points'"):
+        lint(model_of(SOUND), target_named(str(tmp_path / "mine.toml")))

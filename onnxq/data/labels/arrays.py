@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +125,25 @@ def read_numbers(path: Path) -> dict[str, float] | list[float]:
             raise DataError(f"{path}: {twice!r} comes twice")
         return {row[0].strip(): _number(row[1]) for row in rows}
     return [_number(row[0]) for row in rows]
+
+
+def as_numbers(
+    texts: Mapping[str, str] | Sequence[str], path: Path
+) -> dict[str, float] | list[float]:
+    """The numbers that the texts of a file are, by name where these are.
+
+    Raises:
+        DataError: a text is none.
+    """
+    for label in texts.values() if isinstance(texts, Mapping) else texts:
+        if not _is_number(label):
+            raise DataError(
+                f"{path}: {label[:60]!r} is no number, which the metric wants",
+                hint="a line is a number, or a file name, a tab and a number",
+            )
+    if isinstance(texts, Mapping):
+        return {name: _number(text) for name, text in texts.items()}
+    return [_number(text) for text in texts]
 
 
 def _number(text: str) -> float:

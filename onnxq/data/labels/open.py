@@ -20,17 +20,21 @@ KINDS = (
 )
 
 
-def open_labels(spec: str | Path, classes: Sequence[str] = ()) -> LabelFile:
+def open_labels(
+    spec: str | Path, classes: Sequence[str] = (), *, numbers: bool = False
+) -> LabelFile:
     """The labels in a file or folder; see docs/metrics.md for the kinds.
 
     Args:
         classes: names in the model's order, by which COCO's categories are numbered.
+        numbers: whether texts are to be read as numbers, since a metric wants those.
 
     Raises:
-        DataError: there is no such file, it is of no kind known, damaged or empty.
+        DataError: there is no such file, it is of no kind known, damaged or empty, or
+            a text is no number.
     """
     path = Path(spec)
-    found = _folder(path) if path.is_dir() else _file(path, classes)
+    found = _folder(path) if path.is_dir() else _file(path, classes, numbers=numbers)
     if not found.named and not found.ordered:
         raise DataError(f"{path} holds no labels", hint=f"labels are {KINDS}")
     return found
@@ -43,7 +47,7 @@ def _folder(path: Path) -> LabelFile:
     return LabelFile(str(path), "boxes", named=boxes.read_yolo(path), absent=boxes.no_boxes())
 
 
-def _file(path: Path, classes: Sequence[str]) -> LabelFile:
+def _file(path: Path, classes: Sequence[str], *, numbers: bool) -> LabelFile:
     if not path.is_file():
         raise DataError(f"there are no labels {path}", hint=f"labels are {KINDS}")
     suffix = path.suffix.lower()
@@ -57,7 +61,10 @@ def _file(path: Path, classes: Sequence[str]) -> LabelFile:
     if suffix == ".csv":
         return _listed(path, "numbers", arrays.read_numbers(path))
     if suffix in {".txt", ".tsv", ".jsonl"}:
-        return _listed(path, "texts", texts.read_texts(path))
+        found = texts.read_texts(path)
+        if numbers:
+            return _listed(path, "numbers", arrays.as_numbers(found, path))
+        return _listed(path, "texts", found)
     raise DataError(f"{path} is no kind of labels that is known", hint=f"labels are {KINDS}")
 
 

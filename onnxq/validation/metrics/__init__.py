@@ -1,7 +1,7 @@
 """Metrics: of the task, with labels or without, and closeness to the float model's outputs."""
 
 from onnxq.validation.metrics.builtin import CLOSENESS, METRICS
-from onnxq.validation.metrics.load import MetricLike, metric_named, takes_classes
+from onnxq.validation.metrics.load import MetricLike, metric_named, takes_classes, takes_numbers
 from onnxq.validation.metrics.protocol import AnyMetric, Closeness, Metric, Task
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "Task",
     "metric_named",
     "takes_classes",
+    "takes_numbers",
 ]

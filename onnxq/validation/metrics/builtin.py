@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from onnxq.closeness import as_array, is_float
+from onnxq.errors import UsageError
 from onnxq.validation.metrics.protocol import Array, Closeness, Metric
 from onnxq.validation.tasks import TASK_METRICS
 
@@ -28,6 +29,7 @@ class TopK:
 
     unit = "%"
     needs_labels = True
+    takes_numbers = True
 
     def update(
         self,
@@ -39,7 +41,8 @@ class TopK:
         """Take one batch; see `Metric.update`."""
         arrays = [as_array(each) for each in outputs.values()]
         found = next((each for each in arrays if is_float(each)), arrays[0])
-        scores, wanted = found.reshape(len(found), -1), np.asarray(labels)
+        scores = found.reshape(len(found), -1)
+        wanted = _class_indices(labels, scores.shape[1])
         if self.k == 1:
             hits = scores.argmax(axis=1) == wanted
         else:
@@ -56,6 +59,30 @@ class TopK:
         """Add what another instance saw."""
         self.hits += other.hits
         self.samples += other.samples
+
+
+def _class_indices(labels: Any, classes: int) -> Array:
+    """The labels as indices of so many classes.
+
+    Raises:
+        UsageError: they are of another kind, or beyond the classes: all would count as wrong.
+    """
+    hint = (
+        "give class indices, one a sample, with the data or with --labels FILE.txt, .csv or .npy, "
+        "or --metric sqnr"
+    )
+    for label in labels:
+        if not isinstance(label, (int, np.integer)):
+            raise UsageError(
+                f"top1 and top5 compare with class indices, a label is {label!r:.40}", hint=hint
+            )
+        if not 0 <= label < classes:
+            raise UsageError(
+                f"the label {label} is none of the model's {classes:,} classes, 0 to "
+                f"{classes - 1:,}",
+                hint=hint,
+            )
+    return np.asarray(labels, np.int64)
 
 
 @dataclass
@@ -103,7 +130,13 @@ METRICS: Mapping[str, Callable[..., Metric]] = MappingProxyType(
 
 CLOSENESS: Mapping[str, Closeness] = MappingProxyType(
     {
-        "sqnr": Closeness("sqnr", lambda part: part.sqnr, _relative_error, unit="dB"),
+        "sqnr": Closeness(
+            "sqnr",
+            lambda part: part.sqnr,
+            _relative_error,
+            unit="dB",
+            error_of=lambda part: part.sqnr_error,
+        ),
         "cosine": Closeness("cosine", lambda part: part.cosine, lambda cosine: 100 * (1 - cosine)),
     }
 )

@@ -73,6 +73,12 @@ def takes_classes(metric: MetricLike) -> bool:
     return name in METRICS and CLASSES in option_types(METRICS[name])
 
 
+def takes_numbers(metric: MetricLike) -> bool:
+    """Whether a metric compares with numbers, such as scores or class indices."""
+    create = METRICS.get(metric.partition(":")[0]) if isinstance(metric, str) else None
+    return bool(getattr(getattr(create, "func", create), "takes_numbers", False))
+
+
 def _factory(found: Callable[..., Any]) -> Callable[..., Metric]:
     """What makes instances: the callable itself, or one for a function of a batch."""
     try:

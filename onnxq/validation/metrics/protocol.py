@@ -95,6 +95,7 @@ class Closeness:
         of: a part of the outputs → the metric.
         loss: the metric → how far the outputs are off; what counts as a drop.
         drop_unit: its unit.
+        error_of: a part of the outputs → standard error of the metric; None where it has none.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Closeness:
     unit: str = ""
     drop_unit: str = "%"
     needs_labels: bool = False
+    error_of: Callable[[Part], float] | None = None
 
     def drop(self, _: float, value: float) -> float:
         """How far the outputs are off."""

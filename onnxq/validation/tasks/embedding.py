@@ -108,6 +108,7 @@ class PairSpearman(_OfEmbeddings):
     """
 
     metric: ClassVar[str] = "spearman"
+    takes_numbers: ClassVar[bool] = True
 
     _found: list[Array] = field(default_factory=list, init=False, repr=False)
     _exact: list[Array] = field(default_factory=list, init=False, repr=False)
@@ -202,7 +203,8 @@ def _number(label: Any) -> float:
         return float(label)
     raise UsageError(
         f"spearman compares with scores of pairs, a label is {label!r:.40}",
-        hint="give numbers with --labels FILE, or none to compare with the float model",
+        hint="give numbers, one a pair, with --labels FILE.txt, .csv or .npy, or none to compare "
+        "with the float model",
     )
 
 
