@@ -17,7 +17,7 @@ from onnxq.model.operators import DEQUANTIZE, QUANTIZE, weight_layout
 from onnxq.model.rewrite import constant, edit, node, variable
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.plan import QuantizationPlan
-from onnxq.quantization.tables import TiedTable
+from onnxq.quantization.tables import RowTable, TiedTable
 from onnxq.refusal import granted
 from onnxq.targets import Placement
 
@@ -61,6 +61,7 @@ class _Writer:
         self._weights, self._biases = weights, biases
         self._float_biases = float_biases
         self._writers: dict[Place, Any] = {}
+        self._rows: dict[str, tuple[Any, Any]] = {}
 
     def write(self, gs_graph: Any) -> None:
         nodes = {n.name: n for n in gs_graph.nodes}
@@ -75,6 +76,8 @@ class _Writer:
                 self._write_added(nodes, name, layout)
         for table in self._plan.tables:
             self._write_table(gs_graph, nodes[table.node], table)
+        for rows in self._plan.rows:
+            self._write_rows(gs_graph, nodes[rows.node], rows)
 
     def _write_activations(self, gs_graph: Any, nodes: Mapping[str, Any]) -> None:
         tensors = gs_graph.tensors()
@@ -140,6 +143,20 @@ class _Writer:
             chain.add("Mul", self._scale_of_rows(gs_graph, lookup, scale))
         if table.factors is not None:
             chain.add("Mul", constant(f"{lookup.name}/factors", table.factors))
+        chain.end()
+
+    def _write_rows(self, gs_graph: Any, lookup: Any, table: RowTable) -> None:
+        """Let a lookup take integers, and scale what it took."""
+        name = lookup.inputs[0].name
+        if name not in self._rows:
+            integers = quantize(self._graph.value(name), table.parameters)
+            scale, _ = _constants(f"{name}/row", table.parameters)
+            self._rows[name] = constant(f"{name}/integers", integers), scale
+        stored, scale = self._rows[name]
+        lookup.inputs[0] = stored
+        chain = _Chain(gs_graph, lookup)
+        chain.add("Cast", to=TensorProto.FLOAT)
+        chain.add("Mul", self._scale_of_rows(gs_graph, lookup, scale))
         chain.end()
 
     def _scale_of_rows(self, gs_graph: Any, lookup: Any, scale: Any) -> Any:

@@ -12,7 +12,7 @@ from onnxq.formats.parameters import Parameters
 from onnxq.formats.scheme import DEFAULT, Representable, Scheme
 from onnxq.model.graph import Place
 from onnxq.model.status import Float, Quantized
-from onnxq.quantization.tables import TiedTable
+from onnxq.quantization.tables import RowTable, TiedTable
 from onnxq.targets import Target
 
 
@@ -80,6 +80,7 @@ class QuantizationPlan:
         nodes: every node → quantized or float with the reason.
         readers: the places that read the dequantized tensor.
         tables: lookups that read the integers of a weight in place of a float table.
+        rows: those whose table is stored with one scale a row.
     """
 
     target: Target
@@ -91,6 +92,7 @@ class QuantizationPlan:
     nodes: Mapping[str, Quantized | Float]
     readers: frozenset[Place]
     tables: tuple[TiedTable, ...] = ()
+    rows: tuple[RowTable, ...] = ()
 
     @property
     def weighted(self) -> frozenset[str]:

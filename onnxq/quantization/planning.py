@@ -25,7 +25,7 @@ from onnxq.quantization.patterns import left_out
 from onnxq.quantization.placement import Placed, place
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
 from onnxq.quantization.shares import Ranges, better_apart
-from onnxq.quantization.tables import tied_tables
+from onnxq.quantization.tables import RowTable, row_tables, tied_tables
 from onnxq.refusal import Refusal, granted
 from onnxq.targets import Target
 
@@ -81,6 +81,12 @@ def plan_quantization(
         for node, layout in layouts
         if (derived := bias_parameters(graph, node, layout, scheme, activations, weights))
     }
+    tied = tied_tables(graph, weights)
+    rows: tuple[RowTable, ...] = ()
+    if target.row_tables and scheme.weight is not None:
+        own = {table.node for table in tied} | set(unwanted)
+        rows = row_tables(graph, scheme.weight, options.scales, own)
+    stored = Refusal(f"its table is stored in {scheme.weight and scheme.weight.format}, by row")
     return QuantizationPlan(
         target,
         options,
@@ -88,9 +94,10 @@ def plan_quantization(
         activations,
         weights,
         biases,
-        placed.nodes,
+        {**placed.nodes, **{table.node: Float(stored) for table in rows}},
         placed.readers,
-        tied_tables(graph, weights),
+        tied,
+        rows,
     )
 
 

@@ -1,8 +1,8 @@
-"""Tables that are a quantized weight too, as the embedding of a language model is its last layer.
+"""Tables whose rows are looked up, as embeddings are: stored in the format of the weights.
 
-Both are one array in the float model. With the weight in 8 bits and the table left in float the
-quantized model would hold the numbers twice, and be larger than the float one. So the table is read
-from the weight's integers.
+A table that is a quantized weight too, as the embedding of a language model is its last layer, is
+read from the weight's integers: both are one array in the float model, and with the table left in
+float the quantized one would hold the numbers twice. Any other large table gets one scale a row.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.formats.fit import fit_magnitude
+from onnxq.formats.granularity import PerChannel
 from onnxq.formats.parameters import Parameters, dequantize, quantize
+from onnxq.formats.scheme import Representable, Spec
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.operators import operator_of
 
@@ -22,7 +25,11 @@ ROWS = 4096
 """Rows of a table that are compared at once."""
 
 LOWEST_SQNR = 20.0
-"""dB that each column must keep in the weight's integers, else the table stays a float array."""
+"""dB that each column must keep in integers, else the table stays a float array."""
+
+
+LARGE = 1 << 18
+"""Elements from which a table is worth the kernels that multiply what is looked up, 1 MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +47,54 @@ class TiedTable:
     place: Place
     transposed: bool
     factors: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, eq=False)
+class RowTable:
+    """A lookup whose table is stored in the format of the weights, with one scale a row."""
+
+    node: str
+    parameters: Parameters
+
+
+def row_tables(
+    graph: Graph, spec: Spec, scales: Representable, float_nodes: Collection[str]
+) -> tuple[RowTable, ...]:
+    """The lookups of large tables that nothing else reads.
+
+    Args:
+        spec: of weights.
+        scales: numbers that a scale may be.
+        float_nodes: nodes that are to be left alone.
+    """
+    lookups: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        name = node.input(0)
+        if node.name in float_nodes or not _looks_up(graph, node):
+            continue
+        if graph.value(name).size >= LARGE and graph.rank(node.input(1)) is not None:
+            lookups.setdefault(name, []).append(node.name)
+    tables = []
+    for name, nodes in lookups.items():
+        if not _is_free(graph, name, {Place(node, 0) for node in nodes}):
+            continue
+        parameters = _by_row(graph.value(name), spec, scales)
+        if parameters is not None:
+            tables += [RowTable(node, parameters) for node in nodes]
+    return tuple(tables)
+
+
+def _by_row(table: NDArray[Any], spec: Spec, scales: Representable) -> Parameters | None:
+    """A scale for each row; None where the integers would not hold the rows well enough."""
+    largest = np.abs(table).max(axis=1, initial=0.0).astype(np.float64)
+    if not np.isfinite(largest).all():
+        return None
+    parameters = fit_magnitude(largest, spec, PerChannel(0), scales)
+    # A step's error is even, so its power is known without rounding each element.
+    error = np.square(parameters.scale.astype(np.float64)).sum() / 12
+    power = np.einsum("ij,ij->j", table, table, dtype=np.float64)
+    kept = power >= error * 10 ** (LOWEST_SQNR / 10)
+    return parameters if np.all(kept | (power == 0)) else None
 
 
 def tied_tables(graph: Graph, weights: Mapping[Place, Parameters]) -> tuple[TiedTable, ...]:

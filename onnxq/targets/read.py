@@ -244,6 +244,7 @@ _READERS: Mapping[str, Callable[[Path, str, object], object]] = MappingProxyType
         "largest_pooling_ratio": _number,
         "float_ends": _flag,
         "own_parts": _flag,
+        "row_tables": _flag,
         "lint": _texts,
         "schemes": _schemes,
     }
