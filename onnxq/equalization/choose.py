@@ -26,8 +26,8 @@ from onnxq.model.model import Model
 KERNEL_WORTH = 1.0
 """dB of expected SQNR for which extra kernels are worth their time."""
 
-UNTRIED_WORTH = 3.0
-"""The same for channel factors that nobody tries on samples afterwards."""
+UNTRIED_WORTH = 6.0
+"""The same for channel factors that nobody tries on samples afterwards: one bit."""
 
 FACTOR_WORTH = 0.05
 """dB of expected SQNR for which one channel factor is: they add up, and each costs little."""

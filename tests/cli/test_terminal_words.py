@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from onnxq.cli.pulse import Pulse
 from onnxq.cli.terminal import Terminal
 from onnxq.cli.text import printable
 from onnxq.progress import SILENT
@@ -64,6 +65,6 @@ def test_a_document_may_be_asked_for_by_another_option():
     assert not Terminal().with_json(asked=False).json
 
 
-def test_nobody_sees_progress_in_a_file():
-    assert Terminal().progress is SILENT
+def test_a_file_gets_a_line_now_and_then_and_nothing_where_that_is_too_much():
+    assert isinstance(Terminal().progress, Pulse)
     assert Terminal(quiet=True).progress is SILENT

@@ -18,6 +18,8 @@ from onnxq.quantization.parameters import (
 )
 from onnxq.quantization.placement import place
 from onnxq.quantization.plan import Own, QuantizationOptions, Shared
+from onnxq.quantization.planning import plan_quantization
+from onnxq.quantization.shares import Ranges
 from onnxq.targets.read import target_named
 
 from support.builder import Builder
@@ -31,9 +33,8 @@ def activations_of(model, data, target=CPU, *, fixed=None, options=MINMAX):
     calibration = calibrate(model, data)
     nodes = {node.name: Quantized(scheme) for node in graph.nodes}
     placed = place(graph, target, nodes, set(calibration.tensors))
-    return activation_parameters(
-        graph, placed, calibration.tensors, target, scheme, options, {}, fixed or {}
-    )
+    ranges = Ranges(calibration.tensors, {}, fixed or {}, scheme.activation, options.ranges)
+    return activation_parameters(graph, placed, ranges, target, options)
 
 
 def weights_of(
@@ -173,6 +174,5 @@ def test_an_average_far_below_its_input_is_coarsened():
 
 
 def test_a_scheme_without_activations_quantizes_none():
-    graph, scheme = Graph(pooled()), CPU.scheme("w8")
-    placed = place(graph, CPU, {n.name: Quantized(scheme) for n in graph.nodes}, set())
-    assert activation_parameters(graph, placed, {}, CPU, scheme, MINMAX, {}, {}) == {}
+    plan = plan_quantization(Graph(pooled()), None, CPU, QuantizationOptions(scheme="w8"))
+    assert plan.activations == {}

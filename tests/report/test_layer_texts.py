@@ -100,10 +100,13 @@ def test_a_float_model_says_so(reported: Reported):
 
 
 def test_rules_that_are_broken_are_counted():
-    assert details_report.lint_summary([]) == "TensorRT's rules: none is broken"
+    assert details_report.lint_summary([], "qnn") == "Rules of target qnn: none is broken"
     found = [Finding("scale", "a", "d", "do"), Finding("scale", "b", "d", "do"), Finding("bias", "a", "d", "do")]  # fmt: skip
-    assert details_report.lint_summary(found) == "TensorRT's rules: 2 rules broken in 3 places"
-    assert details_report.lint_table(found[:1]).rows == (("scale", "a", "d", "do"),)
+    assert (
+        details_report.lint_summary(found, "gpu")
+        == "Rules of target gpu: 2 rules broken in 3 places"
+    )
+    assert details_report.lint_table(found[:1], "gpu").rows == (("scale", "a", "d", "do"),)
 
 
 def test_kernels_that_run_in_float_are_listed_with_their_reason():

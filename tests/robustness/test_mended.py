@@ -310,7 +310,7 @@ def test_a_damaged_record_says_nothing():
     )
     assert details(quantized).target == "gpu"
     record = json.loads(quantized.metadata[METADATA_KEY])
-    del record["equalization"]["classes"]
+    del record["options"]["scheme"]
     damaged = onnxq.model.model.with_metadata(quantized, {METADATA_KEY: json.dumps(record)})
     assert not details(damaged).target
 
