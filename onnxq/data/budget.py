@@ -158,12 +158,17 @@ class OneSample:
     """What running one sample of a model tells; it is run when first asked for.
 
     Attributes:
-        first: gives some samples.
+        read: gives samples, the first of which is as large as any, see `largest_sample`.
     """
 
     model: Model
-    first: Callable[[], Feeds]
+    read: Callable[[], Feeds]
     runtime: Runtime = field(default_factory=Runtime)
+
+    @cached_property
+    def largest(self) -> Feeds:
+        """What it reads."""
+        return self.read()
 
     @cached_property
     def fixed(self) -> int | None:
@@ -193,7 +198,7 @@ class OneSample:
 
     def _copies(self, count: int) -> Feeds:
         """The first sample, so many times."""
-        return as_feeds(self.first()).take([0] * count)
+        return as_feeds(self.largest).take([0] * count)
 
 
 def plan_batching(sample: OneSample, limits: Limits, *, kept: Collection[str] = ()) -> Batching:
