@@ -159,11 +159,13 @@ class OneSample:
 
     Attributes:
         read: gives samples, the first of which is as large as any, see `largest_sample`.
+        integers: whether the model computes with integers, which shapes alone do not count.
     """
 
     model: Model
     read: Callable[[], Feeds]
     runtime: Runtime = field(default_factory=Runtime)
+    integers: bool = False
 
     @cached_property
     def largest(self) -> Feeds:
@@ -180,7 +182,8 @@ class OneSample:
         """What it takes; None where it does not run."""
         axes = find_axes(self.model.inputs, self.model.outputs).inputs
         first = all(axis == 0 for axis in axes.values())
-        found = known_footprint(Graph(self.model)) if first else None
+        known = first and not self.integers
+        found = known_footprint(Graph(self.model)) if known else None
         if found is not None:
             return found
         try:

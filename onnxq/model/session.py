@@ -179,10 +179,11 @@ class Runtime:
         *,
         optimize: bool = True,
         optimized: Path | None = None,
+        keep_qdq: bool = False,
     ) -> ort.InferenceSession:
         return open_session(
             model, provider=self.provider, threads=self.threads, libraries=self.libraries,
-            optimize=optimize, optimized=optimized, yields=True, lean=self.lean,
+            optimize=optimize, optimized=optimized, yields=True, lean=self.lean, keep_qdq=keep_qdq,
         )  # fmt: skip
 
 
