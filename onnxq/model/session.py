@@ -161,6 +161,7 @@ class Runtime:
     threads: int = 0
     libraries: tuple[Path, ...] = ()
     lean: bool = False
+    arena: bool = True
 
     @property
     def cores(self) -> int:
@@ -184,6 +185,7 @@ class Runtime:
         return open_session(
             model, provider=self.provider, threads=self.threads, libraries=self.libraries,
             optimize=optimize, optimized=optimized, yields=True, lean=self.lean, keep_qdq=keep_qdq,
+            arena=self.arena,
         )  # fmt: skip
 
 

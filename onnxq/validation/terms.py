@@ -134,7 +134,10 @@ def measured(
     names = choose_outputs(models[0], comparison.outputs)
     given = [spec.name for spec in models[0].outputs]
     runners = [
-        in_parts(runner(model, execution), given, comparison.batching) for model, execution in plan
+        in_parts(
+            runner(model, execution, large=comparison.batching.large), given, comparison.batching
+        )
+        for model, execution in plan
     ]
     merging = merging_tasks(comparison) if remote else []
     keep = not remote or comparison.returns_outputs
