@@ -48,6 +48,9 @@ def measure(model: Path, side: int, samples: int, options: list[str], folder: Pa
         "equalize": ("equalize", model, *given, "-o", folder / "equalized.onnx"),
         "quantize": ("quantize", model, *given, "-o", int8),
         "validate": ("validate", model, int8, *given),
+        "layers": ("validate", model, int8, *given, "--layers"),
+        "report": ("report", model, int8, *given, "-o", folder / "report.html"),
+        "emulate": ("emulate", int8, *given),
     }
     for label, arguments in commands.items():
         gigabytes, seconds = peak_of(*arguments)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from onnxq.calibration import files
 from onnxq.calibration.jobs import has_batches, join, split
 from onnxq.calibration.merge import merge
-from onnxq.calibration.stream import Request, calibrate
+from onnxq.calibration.stream import Request, calibrate, with_largest
 from onnxq.cluster import connected, threads_of_task
 from onnxq.data.budget import GROUP
 from onnxq.errors import DataError
@@ -58,6 +58,7 @@ def calibrate_on_cluster(
         UsageError: no cluster, or a piece of work killed several workers.
     """
     _ = source.fingerprint
+    request = with_largest(request, model, source)
     found: Calibration | None = None
     with connected(address) as cluster, progress.track("calibrate", source.count) as advance:
         batches = None if source.count is None else -(-source.count // GROUP)

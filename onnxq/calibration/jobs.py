@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from onnxq.calibration.checkpoint import Checkpoint
 from onnxq.calibration.merge import merge
 from onnxq.calibration.statistics import Calibration
-from onnxq.calibration.stream import Request, calibrate
+from onnxq.calibration.stream import Request, calibrate, with_largest
 from onnxq.data.budget import GROUP
 from onnxq.data.source import DataSource
 from onnxq.errors import DataError, UsageError
@@ -78,7 +78,7 @@ def calibrate_in_processes(
         DataError: as `calibrate`.
         UsageError: a process was killed, most likely for lack of memory.
     """
-    requests = split(_share(request, jobs), jobs)
+    requests = split(_share(with_largest(request, model, source), jobs), jobs)
     # The parts are cheap to start only once the fingerprint is known.
     _ = source.fingerprint
     context = multiprocessing.get_context("spawn")

@@ -59,7 +59,10 @@ def with_group(model: Model, group: Sequence[str], others: Sequence[str]) -> Mod
         )
         output = f"onnxq.anchor.{number}"
         proto.graph.node.append(onnx.helper.make_node("Slice", [name, *inputs], [output]))
+        kind = graph.elem_type(name)
         proto.graph.output.append(
-            onnx.helper.make_tensor_value_info(output, graph.elem_type(name), None)
+            onnx.helper.make_tensor_value_info(output, kind, None)
+            if kind
+            else onnx.ValueInfoProto(name=output)
         )
     return proto

@@ -20,10 +20,11 @@ from onnxq.calibration.passes import groups_within, with_group
 from onnxq.calibration.statistics import Calibration, Provenance, TensorStatistics, join_notes
 from onnxq.calibration.thinning import step_of
 from onnxq.data.ahead import MOST, map_ahead
-from onnxq.data.batching import Array, samples_in
+from onnxq.data.batching import Array, Feeds, samples_in
 from onnxq.data.budget import GROUP, USUAL, Batching, Limits, OneSample, plan_batching
 from onnxq.data.fitted import REFUSES_BATCHES
 from onnxq.data.gather import run_batch
+from onnxq.data.largest import largest_sample
 from onnxq.data.source import Batch, DataSource
 from onnxq.errors import DataError
 from onnxq.model.blocked import Observed, open_observer
@@ -55,6 +56,7 @@ class Request:
         hold_out: leave out every so many-th group, for the caller to measure on; 0 for none.
         allow_nonfinite: count NaN and infinite activations also where they do harm.
         runtime: where the model runs.
+        largest: the largest sample, if known.
     """
 
     tensors: Mapping[str, int | None]
@@ -64,6 +66,14 @@ class Request:
     hold_out: int = 0
     allow_nonfinite: bool = False
     runtime: Runtime = field(default_factory=Runtime)
+    largest: Feeds | None = None
+
+    def sample(self, model: Model, source: DataSource) -> OneSample:
+        """The largest sample of the data, looked for where it is not known."""
+        if self.largest is None:
+            return one_sample(model, source, self.runtime)
+        found = self.largest
+        return OneSample(model, lambda: found, self.runtime)
 
 
 def observe(
@@ -107,7 +117,7 @@ def calibrate(
         ModelError: the model does not run.
     """
     calibration = _empty(source, request)
-    batching, groups = _plan(sample or one_sample(model, source, request.runtime), request)
+    batching, groups = _plan(sample or request.sample(model, source), request)
     key = _key(calibration, request, groups)
     cursor, before = checkpoint.load(key) if checkpoint else (Cursor(), None)
     calibration = calibration if before is None else before
@@ -226,8 +236,13 @@ def _inputs(model: Model) -> set[str]:
 
 
 def one_sample(model: Model, source: DataSource, runtime: Runtime | None = None) -> OneSample:
-    """The first sample of the data."""
-    return OneSample(model, lambda: _first(source), runtime or Runtime())
+    """The largest sample of the data."""
+    return OneSample(model, partial(largest_sample, model, source), runtime or Runtime())
+
+
+def with_largest(request: Request, model: Model, source: DataSource) -> Request:
+    """For several processes: one of them looks for the largest sample."""
+    return replace(request, largest=largest_sample(model, source))
 
 
 def _plan(sample: OneSample, request: Request) -> tuple[Batching, list[list[str]]]:
@@ -244,13 +259,6 @@ def _plan(sample: OneSample, request: Request) -> tuple[Batching, list[list[str]
     samples = sample.fixed or batching.size
     groups = groups_within(Graph(model), computed, batching.footprint, batching.room, samples)
     return batching, [inputs + groups[0], *groups[1:]]
-
-
-def _first(source: DataSource) -> Mapping[str, Array]:
-    """The feeds of the first batch. Raises `DataError` where there is none."""
-    for batch in source.batches(GROUP):
-        return batch.feeds
-    raise DataError(f"{source.spec}: no samples")
 
 
 def _before_due(

@@ -55,8 +55,9 @@ def emulate(
     layers = None
     if compare is not None:
         comparison = CompareLayersOptions(
-            data=chosen.data, preprocess=chosen.preprocess, samples=chosen.samples, provider=compare
-        )
+            data=chosen.data, preprocess=chosen.preprocess, samples=chosen.samples,
+            provider=compare, batch_size=chosen.batch_size, memory=chosen.memory,
+        )  # fmt: skip
         layers = compare_layers(loaded, comparison, terminal.progress)
     if output is not None:
         write_arrays(output, record.outputs)

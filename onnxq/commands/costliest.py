@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onnxq.data.budget import Limits
 from onnxq.data.source import DataSource
 from onnxq.errors import DataError, ModelError
 from onnxq.model.model import Model
@@ -20,7 +21,7 @@ PROBES = 8
 
 
 def ranked_layers(
-    request: Request, made: Made, source: DataSource, probes: int
+    request: Request, made: Made, source: DataSource, probes: int, limits: Limits
 ) -> tuple[LayerError, ...]:
     """The layers, the most harmful first, found on so many samples."""
     quantized, result = made
@@ -31,6 +32,7 @@ def ranked_layers(
         outputs=request.outputs,
         probes=probes,
         whole=False,
+        limits=limits,
         progress=request.progress,
     ).layers
 
@@ -39,12 +41,14 @@ def candidate(layer: LayerError, result: QuantizationResult) -> Candidate:
     return Candidate(layer.name, layer.share, layer.name in result.plan.weighted)
 
 
-def costliest(request: Request, made: Made, source: DataSource | None) -> tuple[Candidate, ...]:
+def costliest(
+    request: Request, made: Made, source: DataSource | None, limits: Limits
+) -> tuple[Candidate, ...]:
     """The layers with the largest shares of the error; () where it is small or they are unknown."""
     if source is None or not made[1].quantized_sqnr < LOW_SQNR:
         return ()
     try:
-        layers = ranked_layers(request, made, source, PROBES)
+        layers = ranked_layers(request, made, source, PROBES, limits)
     except (DataError, ModelError):
         # The quantized model is good all the same; `validate --layers` says what is in the way.
         return ()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from onnxq.commands.inputs import source_for
+from onnxq.data.budget import Limits
 from onnxq.data.gather import gather
 from onnxq.emulation import emulate as stage
 from onnxq.emulation.agreement import LayerAgreement, agreement
-from onnxq.emulation.emulate import Emulation, emulator
+from onnxq.emulation.emulate import Emulation, machine_of
 from onnxq.model.model import Model
 from onnxq.options.emulate import CompareLayersOptions, EmulateOptions
 from onnxq.progress import Progress
@@ -18,7 +19,8 @@ COMPARED_SAMPLES = 16
 def emulate(model: Model, options: EmulateOptions, progress: Progress) -> Emulation:
     """Compute what an integer machine computes; see `onnxq.api.emulate`."""
     source = source_for(model, options)
-    return stage.emulate(model, source, batch_size=options.batch_size, progress=progress)
+    limits = Limits(options.batch_size, options.memory)
+    return stage.emulate(model, source, limits=limits, progress=progress)
 
 
 def compare_layers(
@@ -28,5 +30,7 @@ def compare_layers(
     source = source_for(model, options)
     count = min(options.samples or COMPARED_SAMPLES, COMPARED_SAMPLES)
     batches = gather(source, count)
-    provider = options.provider.value
-    return agreement(emulator(model), batches, provider=provider, progress=progress)
+    limits, provider = Limits(options.batch_size, options.memory), options.provider.value
+    return agreement(
+        machine_of(model), batches, provider=provider, limits=limits, progress=progress
+    )

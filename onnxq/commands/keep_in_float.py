@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from onnxq.commands.costliest import Made, candidate, ranked_layers
 from onnxq.commands.validate import Validation, validate
+from onnxq.data.budget import Limits
 from onnxq.data.source import DataSource
 from onnxq.model.model import Model
 from onnxq.options.validate import ValidateOptions
@@ -26,7 +27,13 @@ RANKING_SAMPLES = 32
 
 
 def keep_in_float(
-    model: Model, request: Request, made: Made, source: DataSource, max_drop: float, bounds: Bounds
+    model: Model,
+    request: Request,
+    made: Made,
+    source: DataSource,
+    max_drop: float,
+    bounds: Bounds,
+    limits: Limits,
 ) -> Made:
     """The quantized model with as few layers in float as hold the gate, and the record of it.
 
@@ -35,8 +42,12 @@ def keep_in_float(
         request: for `made`, which has all layers quantized.
         source: samples to measure on.
         max_drop: how far the first metric may fall.
+        limits: what may run at once.
     """
-    options = ValidateOptions(data=source, outputs=request.outputs, max_drop=max_drop)
+    options = ValidateOptions(
+        data=source, outputs=request.outputs, max_drop=max_drop,
+        batch_size=limits.batch_size, memory=limits.memory,
+    )  # fmt: skip
 
     def measure(trial: Model) -> Validation:
         return validate(model, [trial], options, request.progress)
@@ -55,16 +66,20 @@ def keep_in_float(
         metric, first.rows[0].units[metric], value, max_drop, gate.unit, first.samples
     )
     (best, record), found = search(
-        criterion, tried(made, first), lambda: _ranked(request, made, source), attempt, bounds
+        criterion,
+        tried(made, first),
+        lambda: _ranked(request, made, source, limits),
+        attempt,
+        bounds,
     )
     return best, replace(record, search=found)
 
 
-def _ranked(request: Request, made: Made, source: DataSource) -> list[Candidate]:
+def _ranked(request: Request, made: Made, source: DataSource, limits: Limits) -> list[Candidate]:
     """The layers that can stay in float, the most harmful first."""
     _, result = made
     return [
         candidate(layer, result)
-        for layer in ranked_layers(request, made, source, RANKING_SAMPLES)
+        for layer in ranked_layers(request, made, source, RANKING_SAMPLES, limits)
         if layer.name in result.plan.weighted or layer.op_type in request.target.residual
     ]

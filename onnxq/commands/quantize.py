@@ -101,13 +101,12 @@ def quantize(
         preprocessing = "" if calibration is None else calibration.provenance.preprocessing
         require_same_preprocessing(preprocessing, checked, "the calibration")
         bounds = Bounds(options.max_trials, options.max_minutes)
-        made = keep_in_float(model, request, made, checked, options.max_drop, bounds)
+        made = keep_in_float(model, request, made, checked, options.max_drop, bounds, limits)
         if made[1].search is not None and made[1].search.passed and not options.allow_none:
             _require_quantized(model, made[1])
     quantized, result = made
-    result = replace(
-        result, costliest=costliest(request, (quantized, result), source), uneven=_uneven(result)
-    )
+    cost = costliest(request, (quantized, result), source, limits)
+    result = replace(result, costliest=cost, uneven=_uneven(result))
     entry = details_json(result, calibration, options.settings())
     return with_metadata(result.prepared.recorded_in(quantized), {METADATA_KEY: entry}), result
 

@@ -79,14 +79,13 @@ def validate(
     if gated and not isinstance(first, Task):
         require_float_output(float_model, options.outputs, first.name)
     every = (float_model, *models)
+    sample = one_sample(infer_shapes(float_model), source)
+    limits = Limits(options.batch_size, options.memory)
     comparison = Comparison(
         tuple(map(PortableModel.of, every)) if options.dask else (),
         names,
         tuple(execution.value for execution in options.executions),
-        plan_batching(
-            one_sample(infer_shapes(float_model), source),
-            Limits(options.batch_size, options.memory),
-        ),
+        plan_batching(sample, limits),
         libraries_in_use(),
         options.outputs,
         _truth(options, source, classes),
@@ -100,7 +99,8 @@ def validate(
             model,
             source,
             outputs=options.outputs,
-            batch_size=options.batch_size,
+            limits=limits,
+            largest=sample.largest,
             progress=progress,
         )
         for model in (models if options.layers else ())

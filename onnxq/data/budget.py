@@ -158,12 +158,19 @@ class OneSample:
     """What running one sample of a model tells; it is run when first asked for.
 
     Attributes:
-        first: gives some samples.
+        read: gives samples, the first of which is as large as any, see `largest_sample`.
+        integers: whether the model computes with integers, which shapes alone do not count.
     """
 
     model: Model
-    first: Callable[[], Feeds]
+    read: Callable[[], Feeds]
     runtime: Runtime = field(default_factory=Runtime)
+    integers: bool = False
+
+    @cached_property
+    def largest(self) -> Feeds:
+        """What it reads."""
+        return self.read()
 
     @cached_property
     def fixed(self) -> int | None:
@@ -175,7 +182,8 @@ class OneSample:
         """What it takes; None where it does not run."""
         axes = find_axes(self.model.inputs, self.model.outputs).inputs
         first = all(axis == 0 for axis in axes.values())
-        found = known_footprint(Graph(self.model)) if first else None
+        known = first and not self.integers
+        found = known_footprint(Graph(self.model)) if known else None
         if found is not None:
             return found
         try:
@@ -193,7 +201,7 @@ class OneSample:
 
     def _copies(self, count: int) -> Feeds:
         """The first sample, so many times."""
-        return as_feeds(self.first()).take([0] * count)
+        return as_feeds(self.largest).take([0] * count)
 
 
 def plan_batching(sample: OneSample, limits: Limits, *, kept: Collection[str] = ()) -> Batching:

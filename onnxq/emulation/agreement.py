@@ -16,9 +16,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxq.data.batching import samples_in
+from onnxq.data.budget import USUAL, Limits, OneSample, plan_batching
 from onnxq.data.gather import run_batch
-from onnxq.emulation.emulate import Emulator
+from onnxq.emulation.emulate import Machine
+from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph, Node
+from onnxq.model.model import Model
 from onnxq.model.operators import DEQUANTIZE, QUANTIZE, is_dequantize, is_quantize
 from onnxq.model.session import open_session, run, with_graph, with_outputs
 from onnxq.model.subgraph import names_read, subgraph_model
@@ -96,10 +100,11 @@ class _Layer:
 
 
 def agreement(
-    emulator: Emulator,
-    batches: Iterable[Mapping[str, Array]],
+    emulator: Machine,
+    batches: Sequence[Mapping[str, Array]],
     *,
     provider: str = "cpu",
+    limits: Limits = USUAL,
     progress: Progress = SILENT,
 ) -> tuple[LayerAgreement, ...]:
     """Compare every layer with what ONNX Runtime makes of it, in the order of the model.
@@ -108,6 +113,7 @@ def agreement(
         emulator: of the QDQ model.
         batches: values of the model's inputs.
         provider: "cpu", with its integer kernels, or "cuda", which computes Q/DQ as written.
+        limits: what may run at once.
 
     Raises:
         ProviderError: no CUDA device.
@@ -124,9 +130,14 @@ def agreement(
     names = sorted({name for layer in layers for name in (layer.tensor, *layer.inputs)})
     known = set(graph.inputs)
     produced = [name for name in names if name not in known]
-    machine = open_session(with_outputs(emulator.machine, produced), keep_qdq=True)
+    model = infer_shapes(Model.adopt(with_outputs(emulator.machine, produced)))
+    # All layers of a batch are there at once; one batch runs at a time, on all cores.
+    sample = OneSample(model, lambda: max(batches, key=_elements), integers=True)
+    batching = plan_batching(sample, limits, kept=produced)
+    machine = open_session(model, keep_qdq=True, lean=batching.large)
+    parts = [part for batch in batches for part in batching.parts(batch)]
     with progress.track("compare", None) as advance:
-        for batch in batches:
+        for batch in parts:
             for feeds, found in run_batch(partial(run, machine, produced), batch):
                 values = dict(zip(produced, found, strict=True))
                 values |= {name: feeds[name] for name in known}
@@ -134,6 +145,10 @@ def agreement(
                     _compare(graph, layer, values, provider)
             advance(1)
     return tuple(_finish(layer) for layer in layers)
+
+
+def _elements(feeds: Mapping[str, Array]) -> int:
+    return sum(values.size for values in feeds.values()) // samples_in(feeds)
 
 
 def _layer(graph: Graph, quantizer: Node) -> _Layer:

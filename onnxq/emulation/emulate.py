@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from onnxq.data.batching import join
+from onnxq.data.ahead import MOST
+from onnxq.data.batching import join, samples_in
+from onnxq.data.budget import GROUP, USUAL, Feeds, Limits, OneSample, plan_batching
 from onnxq.data.gather import run_batch
+from onnxq.data.largest import largest_sample
 from onnxq.data.source import DataSource
 from onnxq.emulation.layers import Status
 from onnxq.emulation.plan import plan_emulation
 from onnxq.emulation.write import write_machine
 from onnxq.errors import DataError
+from onnxq.model.files import infer_shapes
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
 from onnxq.model.qdq import QdqGraph
-from onnxq.model.session import open_session, run, with_outputs
+from onnxq.model.session import Runtime, run, with_outputs
 from onnxq.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -28,8 +34,8 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Emulator:
-    """The integer machine of one model, ready to run.
+class Machine:
+    """The integer machine of one model.
 
     Attributes:
         source: the normalized QDQ model it was built from.
@@ -37,42 +43,68 @@ class Emulator:
         plan: what becomes of each node, Q and DQ aside.
         counters: node → tensor of `machine` that counts the sums that left int32, for nodes whose
             weights do not prove that none does.
+        outputs: of the model.
     """
 
     source: Model
     machine: Model
     plan: Mapping[str, Status]
     counters: Mapping[str, str]
+    outputs: tuple[str, ...]
+
+    @property
+    def runs(self) -> Model:
+        """What runs: the machine with its outputs and counters."""
+        proto = with_outputs(self.machine, [*self.outputs, *self.counters.values()])
+        return infer_shapes(Model.adopt(proto))
+
+    def open(self, runtime: Runtime) -> Emulator:
+        """Make it ready to run. Raises `ModelError` where ONNX Runtime refuses the model."""
+        return Emulator(
+            self.source, self.machine, self.plan, self.counters, self.outputs,
+            runtime.open(self.runs, keep_qdq=True),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Emulator(Machine):
+    """The integer machine of one model, ready to run."""
+
     _session: ort.InferenceSession
-    _outputs: tuple[str, ...]
 
     def run(self, feeds: Mapping[str, Array]) -> tuple[list[Array], dict[str, int]]:
         """Outputs of the model; and node → how many of its sums left int32 and wrapped around."""
-        found = run(self._session, [*self._outputs, *self.counters.values()], feeds)
-        outputs, counts = found[: len(self._outputs)], found[len(self._outputs) :]
+        found = run(self._session, [*self.outputs, *self.counters.values()], feeds)
+        outputs, counts = found[: len(self.outputs)], found[len(self.outputs) :]
         overflows = {
             name: int(count) for name, count in zip(self.counters, counts, strict=True) if count
         }
         return outputs, overflows
 
 
-def emulator(model: Model, *, threads: int = 0) -> Emulator:
+def machine_of(model: Model) -> Machine:
     """Build the integer machine; a model without Q/DQ runs in float.
 
     Args:
         model: a QDQ model, whoever wrote it.
-        threads: as in `open_session`.
 
     Raises:
-        ModelError: the model cannot be rewritten or ONNX Runtime refuses it.
+        ModelError: the model cannot be rewritten.
     """
     source, _ = normalize(model)
     plan = plan_emulation(QdqGraph(source))
     machine, counters = write_machine(source, plan)
     outputs = tuple(spec.name for spec in model.outputs)
-    proto = with_outputs(machine, [*outputs, *counters.values()])
-    session = open_session(proto, keep_qdq=True, threads=threads)
-    return Emulator(source, machine, plan, counters, session, outputs)
+    return Machine(source, machine, plan, counters, outputs)
+
+
+def emulator(model: Model) -> Emulator:
+    """Build the integer machine and make it ready to run on all cores.
+
+    Raises:
+        ModelError: the model cannot be rewritten or ONNX Runtime refuses it.
+    """
+    return machine_of(model).open(Runtime())
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,26 +138,38 @@ class Emulation(Mapping[str, Array]):
 
 
 def emulate(
-    model: Model, source: DataSource, *, batch_size: int, progress: Progress = SILENT
+    model: Model, source: DataSource, *, limits: Limits = USUAL, progress: Progress = SILENT
 ) -> Emulation:
     """Run the integer machine of a model over all samples.
+
+    Args:
+        limits: what may run at once; the outputs do not depend on it.
 
     Raises:
         ModelError: the model cannot be rewritten or run.
         DataError: there are no samples, or outputs of samples differ in shape.
     """
-    machine = emulator(model)
+    built = machine_of(model)
+    sample = OneSample(built.runs, partial(largest_sample, model, source), integers=True)
+    batching = plan_batching(sample, limits)
+    count = MOST if source.count is None else math.ceil(source.count / batching.size)
+    machine = built.open(batching.runtime(count))
     parts: list[list[Array]] = []
     overflows: dict[str, int] = {}
     samples = 0
+
+    def work(feeds: Feeds) -> tuple[int, list[tuple[list[Array], dict[str, int]]]]:
+        return samples_in(feeds), [found for _, found in run_batch(machine.run, feeds)]
+
+    batches = (part for batch in source.batches(GROUP) for part in batching.parts(batch.feeds))
     with progress.track("emulate", source.count) as advance:
-        for batch in source.batches(batch_size):
-            for _, (outputs, beyond) in run_batch(machine.run, batch.feeds):
+        for held, found in batching.map(work, batches, batching.workers(count)):
+            for outputs, beyond in found:
                 parts.append(outputs)
-                for name, count in beyond.items():
-                    overflows[name] = overflows.get(name, 0) + count
-            samples += len(batch)
-            advance(len(batch))
+                for name, number in beyond.items():
+                    overflows[name] = overflows.get(name, 0) + number
+            samples += held
+            advance(held)
     if not samples:
         raise DataError(f"{source.spec}: no samples")
     joined = {

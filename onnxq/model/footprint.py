@@ -66,7 +66,7 @@ def known_footprint(graph: Graph) -> Footprint | None:
 def measure_footprint(model: Model, one: Feeds, runtime: Runtime) -> Footprint:
     """By running one sample. Raises `ModelError` where it does not run."""
     graph = Graph(model)
-    (shapes,) = _shapes(model, [one], runtime)
+    (shapes,) = measure_shapes(model, _typed(graph), [one], runtime)
     return Footprint({name: _bytes(graph, name, shape) for name, shape in shapes.items()})
 
 
@@ -84,7 +84,7 @@ def measure_axes(
     Raises:
         ModelError: it does not run, or not beside itself.
     """
-    one, two = _shapes(model, [single, double], runtime)
+    one, two = measure_shapes(model, _typed(Graph(model)), [single, double], runtime)
     axes: dict[str, int | None] = {}
     for name, shape in one.items():
         pairs = enumerate(zip(shape, two[name], strict=False))
@@ -94,11 +94,19 @@ def measure_axes(
     return axes
 
 
-def _shapes(model: Model, several: Sequence[Feeds], runtime: Runtime) -> list[dict[str, Shape]]:
-    """The shape of each tensor for each of the feeds; nothing else is kept."""
-    graph = Graph(model)
+def _typed(graph: Graph) -> list[str]:
+    """What nodes compute and is known to be tensors."""
     made = [name for node in graph.nodes for name in node.outputs if name]
-    names = [name for name in made if graph.is_tensor(name) and graph.elem_type(name)]
+    return [name for name in made if graph.is_tensor(name) and graph.elem_type(name)]
+
+
+def measure_shapes(
+    model: Model, names: Sequence[str], several: Sequence[Feeds], runtime: Runtime
+) -> list[dict[str, Shape]]:
+    """The shapes of the inputs and of the tensors named, for each of the feeds.
+
+    Nothing else is kept. Raises `ModelError` where the model does not run.
+    """
     proto = with_outputs(model, ())
     outputs = [f"onnxq.shape.{number}" for number in range(len(names))]
     for name, output in zip(names, outputs, strict=True):

@@ -522,7 +522,7 @@ def degree(graph: Graph, node: Node) -> float | None:
     return row.power(graph, node) if row is not None and row.power is not None else None
 
 
-CLIP = "Clip"
+CLIP, CAST = "Clip", "Cast"
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 _DOMAINS = frozenset({"", "com.microsoft"})
 
@@ -678,7 +678,7 @@ def depends_on_batch(graph: Graph, node: Node) -> bool:
         return False
     row = operator_of(node)
     if row is None:
-        return not (is_quantize(node) or is_dequantize(node))
+        return not (is_quantize(node) or is_dequantize(node) or node.op_type == CAST)
     # A constant matrix is packed in advance, and a stack of matrices has one for each sample. By
     # any other one few rows are multiplied by kernels of their own.
     rank = graph.rank(node.input(1)) or 0

@@ -41,6 +41,7 @@ def open_session(
     yields: bool = False,
     lean: bool = False,
     shapes_first: bool = False,
+    arena: bool = True,
 ) -> ort.InferenceSession:
     """Open a session.
 
@@ -59,6 +60,8 @@ def open_session(
             run and stands beside what the outputs take: half the memory for large tensors, a
             little slower for small ones.
         shapes_first: the shape of a tensor is taken as soon as it is there, not at the end.
+        arena: False takes tensors from the system and gives them back at once, instead of keeping
+            what any run ever took: for one of many sessions that wait for each other.
 
     Raises:
         ResourceError: there is not enough memory.
@@ -79,6 +82,7 @@ def open_session(
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.add_session_config_entry("session.disable_double_qdq_remover", "1")
     options.enable_mem_pattern = not lean
+    options.enable_cpu_mem_arena = arena
     if shapes_first:
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     if yields:
@@ -157,6 +161,7 @@ class Runtime:
     threads: int = 0
     libraries: tuple[Path, ...] = ()
     lean: bool = False
+    arena: bool = True
 
     @property
     def cores(self) -> int:
@@ -175,10 +180,12 @@ class Runtime:
         *,
         optimize: bool = True,
         optimized: Path | None = None,
+        keep_qdq: bool = False,
     ) -> ort.InferenceSession:
         return open_session(
             model, provider=self.provider, threads=self.threads, libraries=self.libraries,
-            optimize=optimize, optimized=optimized, yields=True, lean=self.lean,
+            optimize=optimize, optimized=optimized, yields=True, lean=self.lean, keep_qdq=keep_qdq,
+            arena=self.arena,
         )  # fmt: skip
 
 

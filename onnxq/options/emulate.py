@@ -31,6 +31,7 @@ class EmulateOptions(ReadingOptions):
     command: ClassVar[str] = "emulate"
 
     batch_size: int = shared.batch_size()
+    memory: int = shared.memory()
     libraries: tuple[Path, ...] = shared.libraries()
 
 
@@ -38,6 +39,7 @@ class EmulateKeywords(ReadingKeywords, total=False):
     """The options of `onnxq.emulate` for editors; a test holds them to `EmulateOptions`."""
 
     batch_size: int
+    memory: int | str
     libraries: Sequence[str | os.PathLike[str]]
 
 
@@ -48,6 +50,8 @@ class CompareLayersOptions(ReadingOptions):
     command: ClassVar[str] = "compare_layers"
 
     provider: Device = option(Choice(Device), "Where ONNX Runtime computes the layers.", Device.CPU)
+    batch_size: int = shared.batch_size()
+    memory: int = shared.memory()
     libraries: tuple[Path, ...] = shared.libraries()
 
 
@@ -55,4 +59,6 @@ class CompareLayersKeywords(ReadingKeywords, total=False):
     """The same for editors; a test holds them to `CompareLayersOptions`."""
 
     provider: Device | Literal["cpu", "cuda"]
+    batch_size: int
+    memory: int | str
     libraries: Sequence[str | os.PathLike[str]]

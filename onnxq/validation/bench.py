@@ -1,28 +1,47 @@
-"""What runs to measure layers: the float model, the quantized one whole and in pieces."""
+"""What runs to measure layers: the float model, the quantized one whole and in pieces.
+
+Layers are measured window by window, each with sessions of its own, as all layers' tensors at once
+may be more than there is memory for. How many samples run at once, and on how many threads, follows
+from the model and its data alone: the memory decides nothing but the windows, and the numbers
+are the same whatever it is.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnxq.calibration.passes import with_group
 from onnxq.closeness import Sums, add_sums, as_array, closeness, is_float, sums_of
 from onnxq.data.ahead import WORKERS
-from onnxq.data.batching import samples_in
+from onnxq.data.batching import as_feeds, regroup, samples_in
+from onnxq.data.budget import SMALL, TENSORS, USUAL, Limits
 from onnxq.errors import ModelError
+from onnxq.model.footprint import Footprint, measure_footprint, measure_shapes
+from onnxq.model.graph import Graph
+from onnxq.model.memory import hand_back
 from onnxq.model.model import Model
-from onnxq.model.session import open_session, run, with_outputs
+from onnxq.model.session import Runtime, open_session, run, with_outputs
 from onnxq.refusal import Refusal
 from onnxq.validation.cut import OWN, cut
 from onnxq.validation.interface import choose_outputs
 from onnxq.validation.pairing import Pairing, pair
 from onnxq.validation.powers import difference, power
-from onnxq.validation.suffix import RunSuffix, suffixes
+from onnxq.validation.suffix import RunSuffix, stages_of, suffix_of
+from onnxq.validation.windows import (
+    Window,
+    all_in_one,
+    bytes_of,
+    join_windows,
+    window_of_each,
+)
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession as Session
@@ -30,67 +49,181 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
 
-THREADS = max(1, (os.cpu_count() or 1) // WORKERS)
-"""Threads of a session, beside which others run."""
+MEMORY_FOR_TENSORS = 1 << 24
+"""Bytes that the paired tensors of one batch may take, where it has several samples."""
+
+WORKING = 5
+"""Tensors of the largest size that computing one layer, its error or its causes takes besides."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How batches run; it follows from the model and the data.
+
+    Attributes:
+        size: samples of a batch; None where the model fixes it.
+        large: whether a batch takes much memory: then one runs at a time, on all cores, and no
+            session keeps memory.
+    """
+
+    size: int | None
+    large: bool
+
+    @property
+    def workers(self) -> int:
+        """Batches that run side by side."""
+        return 1 if self.large else WORKERS
+
+    def open(self, model: ModelProto, *, keep_qdq: bool = False) -> Session:
+        """A session with its part of the cores."""
+        return open_session(model, keep_qdq=keep_qdq, **self.options)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of `open_session`."""
+        threads = max(1, (os.cpu_count() or 1) // self.workers)
+        return {
+            "threads": threads, "yields": True, "lean": self.large, "arena": not self.large,
+        }  # fmt: skip
+
+    def batches(self, batches: Iterable[Feeds]) -> list[Feeds]:
+        """The same samples in batches of this size."""
+        found = list(batches)
+        if self.size is None or (self.size == 1 and all(samples_in(each) == 1 for each in found)):
+            return found
+        return regroup(found, self.size)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Sessions, and the tensors they have in common.
+    """Two models, and what is measured of them at a time.
 
     Attributes:
         outputs: names of the model's outputs that errors are measured at.
         parts: of these outputs, what has a signal and a noise of its own.
-        exact: the float model.
-        standing: the quantized model.
-        own: its layers, each fed with the float model's values.
-        rounded_weights: the same of it without Q/DQ.
-        behind: layer output → the float model from its stage on.
-        bytes_per_sample: of all paired tensors together.
+        pace: how batches run.
+        windows: the layers, in the order of the model.
+        sample: the largest one.
     """
 
     pairing: Pairing
     outputs: tuple[str, ...]
     parts: Parts
-    exact: Session
-    standing: Session
-    own: Session
-    rounded_weights: Session
-    behind: Mapping[str, RunSuffix]
-    bytes_per_sample: int
+    pace: Pace
+    windows: tuple[Window, ...]
+    sample: Feeds
+    _opened: list[OpenWindow] = field(default_factory=list)
 
     @property
     def layers(self) -> tuple[str, ...]:
         """The layers' outputs."""
         return tuple(layer.output for layer in self.pairing.layers)
 
+    def open(self) -> Iterator[OpenWindow]:
+        """Each window with its sessions, those of one at a time."""
+        for window in self.windows:
+            if not self._opened or self._opened[0].window is not window:
+                self.close()
+                self._opened.append(open_window(self, window))
+            yield self._opened[0]
+
+    def close(self) -> None:
+        """Let go of the sessions."""
+        self._opened.clear()
+        if self.pace.large:
+            hand_back()
+
+
+@dataclass(frozen=True)
+class OpenWindow:
+    """Some layers, and what runs to measure them.
+
+    Attributes:
+        exact: the float model.
+        standing: the quantized model.
+    """
+
+    bench: Bench
+    window: Window
+    exact: Session
+    standing: Session
+
+    @cached_property
+    def own(self) -> Session:
+        """The quantized model's layers, each fed with the float model's values."""
+        return self._pieces(self.bench.pairing.quantized, keep_qdq=True)
+
+    @cached_property
+    def rounded_weights(self) -> Session:
+        """The same of it without Q/DQ."""
+        return self._pieces(self.bench.pairing.stripped)
+
+    @cached_property
+    def behind(self) -> dict[str, RunSuffix]:
+        """Layer output → the float model from its stage on."""
+        bench, reads = self.bench, sorted(self.window.behind - set(self.bench.sample))
+        found = run(self.exact, reads, bench.sample) if reads else []
+        known = {**bench.sample, **dict(zip(reads, found, strict=True))}
+        return {
+            name: opened
+            for stage in self.window.stages
+            for opened in [
+                suffix_of(bench.pairing.exact, stage, bench.outputs).open(
+                    known, **bench.pace.options
+                )
+            ]
+            for name in stage
+        }
+
     def exact_values(self, feeds: Feeds) -> dict[str, Array]:
-        """The float model's outputs, paired tensors, and what runs behind them read."""
-        names = [output.name for output in self.exact.get_outputs()]
+        """The float model's outputs, the window's tensors, and what is computed from."""
+        wanted = {*self.bench.outputs, *self.window.shown} - set(feeds)
+        names = [each.name for each in self.exact.get_outputs() if each.name in wanted]
         return {**feeds, **dict(zip(names, run(self.exact, names, feeds), strict=True))}
 
     def standing_values(self, feeds: Feeds) -> tuple[dict[str, Array], dict[str, Array]]:
-        """The quantized model's outputs, and its layers' on the float model's scale."""
-        names = list(dict.fromkeys([*self.outputs, *self.layers]))
+        """The quantized model's outputs, and its layers' on its own scale."""
+        names = list(dict.fromkeys([*self.bench.outputs, *self.window.layers]))
         found = dict(zip(names, run(self.standing, names, feeds), strict=True))
-        outputs = {name: found[name] for name in self.outputs}
-        return outputs, {name: self.pairing.to_exact(name, found[name]) for name in self.layers}
-
-    def with_error(self, known: Feeds, tensor: str, error: Array) -> dict[str, Array]:
-        """The float model's outputs if a layer's output has an error."""
-        changed = self.behind[tensor](known, tensor, error)
-        return {name: changed.get(name, known[name]) for name in self.outputs}
+        outputs = {name: found[name] for name in self.bench.outputs}
+        return outputs, {name: found[name] for name in self.window.layers}
 
     def from_exact(self, session: Session, feeds: Feeds, exact: Feeds) -> dict[str, Array]:
-        """Layer output → its value computed from exact inputs, on the float model's scale."""
-        if not self.layers:  # ONNX Runtime takes no names for all
-            return {}
-        given = {n: self.pairing.to_quantized(n, exact[n]) for n in self.pairing.tensors}
-        results = run(session, [name + OWN for name in self.layers], {**given, **feeds})
-        return {
-            name: self.pairing.to_exact(name, value)
-            for name, value in zip(self.layers, results, strict=True)
-        }
+        """Layer output → its value computed from exact inputs, on the quantized model's scale."""
+        layers, pairing = self.window.layers, self.bench.pairing
+        given = {name: pairing.to_quantized(name, exact[name]) for name in self.window.own}
+        results = run(session, [name + OWN for name in layers], {**given, **feeds})
+        return dict(zip(layers, results, strict=True))
+
+    def errors(self, values: dict[str, Array], exact: Feeds) -> Iterator[tuple[str, Array]]:
+        """Layer output → its error, on the float model's scale; each of `values` is let go of."""
+        for name in list(values):
+            got = self.bench.pairing.to_exact(name, values.pop(name))
+            yield name, difference(got, exact[name])
+
+    def _pieces(self, model: Model, *, keep_qdq: bool = False) -> Session:
+        layers = set(self.window.layers)
+        return self.bench.pace.open(
+            cut(model, self.bench.pairing.tensors, layers), keep_qdq=keep_qdq
+        )
+
+
+def open_window(bench: Bench, window: Window) -> OpenWindow:
+    """Open what every measurement of a window runs.
+
+    What is an output decides what ONNX Runtime fuses, so the others' tensors count too.
+    """
+    exact, pairing = {spec.name for spec in bench.pairing.exact.inputs}, bench.pairing
+    every = all_in_one(bench.windows)
+    shown = {*bench.outputs, *window.shown} - exact
+    others = {*pairing.tensors, *every.shown} - shown - exact
+    standing = list(dict.fromkeys([*bench.outputs, *window.layers]))
+    unseen = [name for name in every.layers if name not in standing]
+    return OpenWindow(
+        bench, window,
+        bench.pace.open(with_group(pairing.exact, sorted(shown), sorted(others))),
+        bench.pace.open(with_group(pairing.quantized, standing, unseen), keep_qdq=True),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -131,7 +264,7 @@ def _parts(exact: Session, outputs: Sequence[str], batches: Iterable[Feeds]) -> 
         names = [name for name in outputs if name not in feeds]
         arrays |= {
             name: as_array(value)
-            for name, value in zip(names, run(exact, names, feeds), strict=True)
+            for name, value in zip(names, run(exact, names, feeds) if names else [], strict=True)
         }
         numeric = {name: value for name, value in arrays.items() if value.dtype.kind not in "OSU"}
         kept = {name: value for name, value in numeric.items() if is_float(value)} or numeric
@@ -146,62 +279,100 @@ def _parts(exact: Session, outputs: Sequence[str], batches: Iterable[Feeds]) -> 
 
 
 def open_bench(
-    float_model: Model, quantized: Model, batches: Sequence[Feeds], outputs: Sequence[str] = ()
+    float_model: Model,
+    quantized: Model,
+    batches: Sequence[Feeds],
+    outputs: Sequence[str] = (),
+    *,
+    limits: Limits = USUAL,
+    largest: Feeds | None = None,
 ) -> Bench:
-    """Pair the models and open their sessions; tensors of different shapes are not paired.
+    """Pair the models and plan how they run; tensors of different shapes are not paired.
 
     Args:
-        batches: some samples, to see shapes and the outputs' parts on.
+        batches: some samples, to see the outputs' parts on.
         outputs: names of outputs to measure at, () for all.
+        largest: the largest sample; by default the first of the batches.
 
     Raises:
         UsageError: no such output.
         ModelError: a model does not run, or what it records of its scales does not fit its tensors.
     """
-    chosen, feeds = choose_outputs(float_model, outputs), batches[0]
+    chosen, sample = choose_outputs(float_model, outputs), as_feeds(largest or batches[0])
+    fixed = sample.axes.fixed
+    sample = sample if fixed else sample.take([0])
     pairing = pair(float_model, quantized)
-    wanted = _values(pairing.exact, pairing.tensors, feeds)
-    found = _values(pairing.quantized, pairing.tensors, feeds, keep_qdq=True)
-    damaged = pairing.contradiction({name: wanted[name].shape for name in pairing.tensors})
+    pairing = _of_same_shapes(pairing, float_model, quantized, sample)
+    sizes = measure_footprint(pairing.exact, sample, Runtime()).sizes
+    each = bytes_of(pairing.tensors, sizes)
+    size = None if fixed else int(np.clip(MEMORY_FOR_TENSORS // max(each, 1), 1, limits.batch_size))
+    pace = Pace(size, each * (size or 1) > SMALL)
+    pace, parts = _started(pairing.exact, pace, chosen, batches)
+    sizes = {name: taken * (pace.size or 1) for name, taken in sizes.items()}
+    layers = [layer.output for layer in pairing.layers]
+    stages = stages_of(layers, sizes, pairing.exact.size)
+    need = _Need(pairing, chosen, sizes, Graph(pairing.exact))
+    room = int(TENSORS * limits.budget) // pace.workers
+    windows = join_windows(window_of_each(pairing, stages, chosen), need, room)
+    return Bench(pairing, chosen, parts, pace, windows, sample)
+
+
+def _of_same_shapes(
+    pairing: Pairing, float_model: Model, quantized: Model, sample: Feeds
+) -> Pairing:
+    """The pairing without tensors whose shapes differ."""
+    (wanted,), (found,) = (
+        measure_shapes(model, pairing.tensors, [sample], Runtime())
+        for model in (pairing.exact, pairing.quantized)
+    )
+    damaged = pairing.contradiction({name: wanted[name] for name in pairing.tensors})
     if damaged:
         raise ModelError(f"{quantized.name} records a scale that does not fit {damaged!r}")
     refused = {
         name: Refusal(
-            f"{name!r} is {_times(wanted[name].shape)} in the float model and "
-            f"{_times(found[name].shape)} in the quantized one"
+            f"{name!r} is {_times(wanted[name])} in the float model and "
+            f"{_times(found[name])} in the quantized one"
         )
         for name in pairing.tensors
-        if wanted[name].shape != found[name].shape
+        if wanted[name] != found[name]
     }
-    if refused:
-        pairing = pair(float_model, quantized, refused=refused)
-    layers = [layer.output for layer in pairing.layers]
-    stages = suffixes(pairing.exact, layers, chosen)
-    reads = {name for _, suffix in stages for name in suffix.reads}
-    shown = sorted({*chosen, *pairing.tensors, *reads} - set(feeds))
-    exact = _open(with_outputs(pairing.exact, shown))
-    known = {**feeds, **dict(zip(shown, run(exact, shown, feeds), strict=True))}
-    return Bench(
-        pairing, chosen, _parts(exact, chosen, batches), exact,
-        _open(with_outputs(pairing.quantized, dict.fromkeys([*chosen, *layers])), keep_qdq=True),
-        _open(cut(pairing.quantized, pairing.tensors), keep_qdq=True),
-        _open(cut(pairing.stripped, pairing.tensors)),
-        {name: opened for stage, suffix in stages
-         for opened in [suffix.open(known, threads=THREADS, yields=True)] for name in stage},
-        sum(known[name].nbytes for name in pairing.tensors) // samples_in(feeds),
-    )  # fmt: skip
+    return pair(float_model, quantized, refused=refused) if refused else pairing
 
 
-def _open(model: ModelProto, *, keep_qdq: bool = False) -> Session:
-    """Several batches run side by side, each with its part of the cores."""
-    return open_session(model, keep_qdq=keep_qdq, threads=THREADS, yields=True)
+def _started(
+    exact: Model, pace: Pace, outputs: Sequence[str], batches: Sequence[Feeds]
+) -> tuple[Pace, Parts]:
+    """The parts of the outputs, and the pace that the model bears: it may take one sample only."""
+    session = pace.open(with_outputs(exact, outputs))
+    try:
+        return pace, _parts(session, outputs, pace.batches(batches))
+    except ModelError:
+        if pace.size in {None, 1}:
+            raise
+        single = replace(pace, size=1)
+        return single, _parts(session, outputs, single.batches(batches))
 
 
-def _values(
-    model: Model, tensors: Sequence[str], feeds: Feeds, *, keep_qdq: bool = False
-) -> dict[str, Array]:
-    session = open_session(with_outputs(model, tensors), keep_qdq=keep_qdq)
-    return dict(zip(tensors, run(session, tensors, feeds), strict=True))
+@dataclass(frozen=True)
+class _Need:
+    """Bytes that measuring a window takes."""
+
+    pairing: Pairing
+    outputs: Sequence[str]
+    sizes: Mapping[str, int]
+    graph: Graph
+
+    def __call__(self, window: Window) -> int:
+        scaled = window.own & (self.pairing.factors.keys() | self.pairing.offsets.keys())
+        kept = bytes_of(window.shown | {*self.outputs}, self.sizes)
+        results = bytes_of(window.layers, self.sizes) + bytes_of(scaled, self.sizes)
+        largest = max(self.sizes.values(), default=0)
+        return kept + results + max(self._running, WORKING * largest)
+
+    @cached_property
+    def _running(self) -> int:
+        """What one run takes."""
+        return Footprint(self.sizes).peak(self.graph, ())
 
 
 def _times(shape: Sequence[int]) -> str:

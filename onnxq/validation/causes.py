@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from onnxq.model.qdq import Quantization, quantization_of, stored_weight
 from onnxq.model.weights import WeightLayout
 from onnxq.refusal import Refusal
 from onnxq.validation.pairing import Layer, Pairing
-from onnxq.validation.powers import difference, power
+from onnxq.validation.powers import power
 
 Array = NDArray[Any]
 
@@ -47,15 +47,20 @@ class Causes:
 
 
 class CauseFinder:
-    """Adds up over batches what tells the causes."""
+    """Adds up over batches what tells the causes of some layers.
 
-    def __init__(self, pairing: Pairing) -> None:
+    Args:
+        layers: their outputs.
+    """
+
+    def __init__(self, pairing: Pairing, layers: Collection[str]) -> None:
         graph, stripped = Graph(pairing.quantized), Graph(pairing.stripped)
         paired = {*pairing.tensors, *graph.inputs}
         self._pairing = pairing
         self._inputs: dict[str, list[_Input]] = {}
         self._weights: dict[str, float] = {}
-        for layer in pairing.layers:
+        chosen = [layer for layer in pairing.layers if layer.output in layers]
+        for layer in chosen:
             main = stripped.by_name.get(layer.name)
             layout = weight_layout(stripped, main) if main else ""
             axis = layout.input_axis if isinstance(layout, WeightLayout) else 1
@@ -64,42 +69,54 @@ class CauseFinder:
             self._inputs[layer.output] = [each for each in found if each is not None]
             if isinstance(layout, WeightLayout):
                 self._weights[layer.output] = _weight_levels(graph, stripped, layer, layout)
-        self._powers = {layer.output: np.zeros(2) for layer in pairing.layers}
+        self._powers = {layer.output: np.zeros(2) for layer in chosen}
         self._seen: dict[_Input, Array] = {}
         self._peaks: dict[_Input, Array] = {}
 
+    def look(self, exact: Mapping[str, Array]) -> dict[_Input, _Seen]:
+        """What one batch shows of the quantized inputs; several threads may look.
+
+        Args:
+            exact: paired tensors and inputs of the float model.
+        """
+        inputs = {each for inputs in self._inputs.values() for each in inputs}
+        return {each: self._look(each, exact[each.tensor]) for each in inputs}
+
+    def _look(self, each: _Input, exact: Array) -> _Seen:
+        values = self._pairing.to_quantized(each.tensor, exact)
+        low, high = each.range
+        inside = np.clip(values, low, high)
+        # A model from elsewhere may have a scale of 0.
+        error = values - (each.scale * np.rint(inside / each.scale) if each.scale else 0.0)
+        # Half a step beyond the range costs no more than rounding within it.
+        clipped = np.abs(values - inside) > 0.501 * each.scale
+        counts = [values.size, np.count_nonzero(clipped)]
+        powers = [power(error[clipped]), power(error)]
+        others = tuple(a for a in range(values.ndim) if a != each.axis % values.ndim)
+        peaks = np.abs(values).max(axis=others, initial=0.0)
+        return _Seen(np.array([*counts, *powers]), peaks)
+
     def add(
-        self, exact: Mapping[str, Array], own: Mapping[str, Array], rounded: Mapping[str, Array]
+        self,
+        own: Mapping[str, float],
+        rounded: Mapping[str, float],
+        inputs: Mapping[_Input, _Seen],
     ) -> None:
         """Take one batch.
 
         Args:
-            exact: paired tensors and inputs of the float model.
-            own: layer output, computed from exact inputs.
+            own: layer output → power of its error, computed from exact inputs.
             rounded: the same with nothing but the weights rounded.
+            inputs: see `look`.
         """
         for name in self._powers:
-            self._powers[name] += [
-                power(difference(own[name], exact[name])),
-                power(difference(rounded[name], exact[name])),
-            ]
-        for each in {each for inputs in self._inputs.values() for each in inputs}:
-            values = self._pairing.to_quantized(each.tensor, exact[each.tensor])
-            low, high = each.range
-            inside = np.clip(values, low, high)
-            # A model from elsewhere may have a scale of 0.
-            error = values - (each.scale * np.rint(inside / each.scale) if each.scale else 0.0)
-            # Half a step beyond the range costs no more than rounding within it.
-            clipped = np.abs(values - inside) > 0.501 * each.scale
-            counts = [values.size, np.count_nonzero(clipped)]
-            powers = [power(error[clipped]), power(error)]
-            self._seen[each] = self._seen.get(each, 0.0) + np.array([*counts, *powers])
-            others = tuple(a for a in range(values.ndim) if a != each.axis % values.ndim)
-            peaks = np.abs(values).max(axis=others, initial=0.0)
-            before = self._peaks.get(each, peaks)
+            self._powers[name] += [own[name], rounded[name]]
+        for each, seen in inputs.items():
+            self._seen[each] = self._seen.get(each, 0.0) + seen.sums
+            before = self._peaks.get(each, seen.peaks)
             # An axis of a size that differs between samples does not count channels.
             self._peaks[each] = (
-                np.maximum(before, peaks) if before.shape == peaks.shape else np.empty(0)
+                np.maximum(before, seen.peaks) if before.shape == seen.peaks.shape else np.empty(0)
             )
 
     def finish(self) -> dict[str, Causes]:
@@ -132,6 +149,19 @@ class _Input:
     axis: int
     scale: float
     range: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Of a quantized input.
+
+    Attributes:
+        sums: (4,), values, those clipped, the power of their errors, that of all errors.
+        peaks: largest magnitude of each channel.
+    """
+
+    sums: Array
+    peaks: Array
 
 
 def _input(graph: Graph, node: Node, axis: int) -> _Input | None:

@@ -6,12 +6,13 @@ and Loop too, reads what is fed instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper
 
+from onnxq.model.graph import names_in_subgraphs
 from onnxq.model.model import Model
 
 OWN, RAW, DELTA = "@own", "@raw", "@delta"
@@ -20,17 +21,60 @@ LOWEST_IR = 4
 """First IR version in which a graph input can have a default."""
 
 
-def cut(model: Model, tensors: Iterable[str]) -> ModelProto:
+def cut(model: Model, tensors: Iterable[str], wanted: Collection[str] | None = None) -> ModelProto:
     """A model that computes each tensor from the values fed for the ones before it.
 
-    Inputs: the model's own and the tensors. Outputs: `tensor@own` for each.
+    Inputs: the model's own, and the tensors. Outputs: `tensor@own` for each.
+
+    Args:
+        wanted: those of the tensors to compute; only what they read is an input then.
     """
     proto, names = _copy(model), list(tensors)
     produced = _rename_outputs(proto.graph.node, names, OWN)
-    proto.graph.input.extend(_float(name) for name in produced)
+    made = [name for name in produced if wanted is None or name in wanted]
+    read = set(produced)
+    if wanted is not None:
+        nodes = needed_for(proto.graph.node, {name + OWN for name in made})
+        read = {name for node in nodes for name in names_read(node)}
+        kept = [tensor for tensor in proto.graph.initializer if tensor.name in read]
+        del proto.graph.node[:], proto.graph.initializer[:]
+        proto.graph.node.extend(nodes)
+        proto.graph.initializer.extend(kept)
+    proto.graph.input.extend(_float(name) for name in produced if name in read)
     del proto.graph.output[:]
-    proto.graph.output.extend(_float(name + OWN) for name in produced)
+    proto.graph.output.extend(_float(name + OWN) for name in made)
     return proto
+
+
+def skeleton(model: Model) -> Model:
+    """The model without the values of its weights: enough to see what reads what."""
+    whole, proto = model.proto, ModelProto()
+    proto.ir_version = whole.ir_version
+    proto.opset_import.extend(whole.opset_import)
+    proto.functions.extend(whole.functions)
+    proto.graph.node.extend(whole.graph.node)
+    proto.graph.input.extend(whole.graph.input)
+    proto.graph.output.extend(whole.graph.output)
+    for tensor in whole.graph.initializer:
+        proto.graph.initializer.add(name=tensor.name, data_type=tensor.data_type)
+    for sparse in whole.graph.sparse_initializer:
+        proto.graph.sparse_initializer.add().values.name = sparse.values.name
+    return Model(proto)
+
+
+def needed_for(nodes: Sequence[NodeProto], targets: Collection[str]) -> list[NodeProto]:
+    """The nodes that compute the targets, in order."""
+    needed, found = set(targets), []
+    for node in reversed(nodes):
+        if not needed.isdisjoint(node.output):
+            found.append(node)
+            needed |= names_read(node)
+    return found[::-1]
+
+
+def names_read(node: NodeProto) -> set[str]:
+    """What a node reads, in the bodies of its If and Loop too."""
+    return {name for name in node.input if name} | names_in_subgraphs(node)
 
 
 def with_deltas(model: Model, tensors: Iterable[str]) -> ModelProto:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from onnxq.closeness import decibels
 from onnxq.data.ahead import map_ahead
 from onnxq.data.batching import samples_in
 from onnxq.progress import SILENT, Advance, Progress
-from onnxq.validation.bench import Bench
-from onnxq.validation.powers import difference, power
+from onnxq.validation.bench import Bench, OpenWindow
+from onnxq.validation.powers import power
+from onnxq.validation.suffix import RunSuffix
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -83,6 +85,7 @@ class Powers:
     layers: Mapping[str, Array]
 
     def __add__(self, other: Powers) -> Powers:
+        """Of other samples too."""
         return Powers(
             self.samples + other.samples, self.signal + other.signal, self.total + other.total,
             {name: mine + other.noise[name] for name, mine in self.noise.items()
@@ -90,49 +93,71 @@ class Powers:
             {name: mine + other.layers[name] for name, mine in self.layers.items()},
         )  # fmt: skip
 
+    def __or__(self, other: Powers) -> Powers:
+        """Of other layers too, on the same samples."""
+        return replace(
+            self, noise={**self.noise, **other.noise}, layers={**self.layers, **other.layers}
+        )
 
-def powers(bench: Bench, feeds: Feeds, layers: Sequence[str] = ()) -> Powers:
-    """Of one batch.
+
+def powers(opened: OpenWindow, feeds: Feeds, behind: Mapping[str, RunSuffix]) -> Powers:
+    """Of one batch and a window's layers.
 
     Args:
-        layers: outputs of those whose effect on the model's outputs is measured.
+        behind: layer output → what lies behind it, of the layers whose effect on the model's
+            outputs is measured.
     """
-    exact = bench.exact_values(feeds)
-    own = bench.from_exact(bench.own, feeds, exact)
-    outputs, standing = bench.standing_values(feeds)
-    own = {name: difference(own[name], exact[name]).astype(np.float32) for name in bench.layers}
-    errors = {
-        name: np.array(
-            [
-                power(exact[name]),
-                power(difference(standing[name], exact[name])),
-                power(own[name]),
-            ]
-        )
-        for name in bench.layers
-    }
-    noise = {
-        name: bench.parts.noise(bench.with_error(exact, name, own[name]), exact)
-        if errors[name][-1] > 0
-        else np.zeros(len(bench.parts.parts))
-        for name in layers
-    }
-    total = bench.parts.noise(outputs, exact)
-    return Powers(samples_in(feeds), bench.parts.signal(exact), total, noise, errors)
+    parts, layers = opened.bench.parts, opened.window.layers
+    exact = opened.exact_values(feeds)
+    outputs, values = opened.standing_values(feeds)
+    total = parts.noise(outputs, exact)
+    errors = {name: np.array([power(exact[name]), 0.0, 0.0]) for name in layers}
+    for name, error in opened.errors(values, exact):
+        errors[name][1] = power(error)
+    noise = {name: np.zeros(len(parts.parts)) for name in behind}
+    values = opened.from_exact(opened.own, feeds, exact) if layers else {}
+    for name, error in opened.errors(values, exact):
+        errors[name][2] = power(error)
+        if name in behind and errors[name][2] > 0:
+            changed = behind[name](exact, name, error.astype(np.float32, copy=False))
+            noise[name] = parts.noise({**exact, **changed}, exact)
+    return Powers(samples_in(feeds), parts.signal(exact), total, noise, errors)
 
 
 def added(
     bench: Bench,
-    batches: Iterable[Feeds],
-    layers: Sequence[str] = (),
+    batches: Callable[[], Iterable[Feeds]],
+    layers: Collection[str] = (),
     *,
     advance: Advance = lambda _: None,
 ) -> Powers:
-    """Of all batches, which run side by side; `advance` is told of their samples."""
-    nothing = np.zeros(len(bench.parts.parts))
-    total = Powers(0, nothing, nothing, dict.fromkeys(layers, nothing),
-                   dict.fromkeys(bench.layers, np.zeros(3)))  # fmt: skip
-    for each in map_ahead(lambda feeds: powers(bench, feeds, layers), batches, ahead=1):
+    """Of all batches, which run side by side.
+
+    Args:
+        batches: gives them, once for each window.
+        layers: outputs of those whose effect on the model's outputs is measured.
+        advance: is told of the samples, for each window.
+    """
+    found: Powers | None = None
+    for opened in bench.open():
+        part = _added(opened, batches(), layers, advance)
+        found = part if found is None else found | part
+    if found is None:  # pragma: no cover - there is a window, if of no layer
+        raise ValueError("no window")
+    return found
+
+
+def _added(
+    opened: OpenWindow, batches: Iterable[Feeds], layers: Collection[str], advance: Advance
+) -> Powers:
+    nothing, names = np.zeros(len(opened.bench.parts.parts)), opened.window.layers
+    chosen = [name for name in names if name in layers]
+    behind = {name: opened.behind[name] for name in chosen}
+    total = Powers(0, nothing, nothing, dict.fromkeys(chosen, nothing),
+                   dict.fromkeys(names, np.zeros(3)))  # fmt: skip
+    _ = opened.own if names else None  # before several threads ask for it
+    work, workers = partial(powers, opened, behind=behind), opened.bench.pace.workers
+    for each in map_ahead(work, batches, workers=workers, ahead=1):
         total += each
         advance(each.samples)
     return total
@@ -147,11 +172,11 @@ def measure_effects(
         The effects, and the powers of all probes.
     """
     probes = sum(map(samples_in, [*looks.first, *looks.rest]))
-    with progress.track("measure layers", probes) as advance:
-        first = added(bench, looks.first, bench.layers, advance=advance)
+    with progress.track("measure layers", probes * len(bench.windows)) as advance:
+        first = added(bench, lambda: looks.first, bench.layers, advance=advance)
         order = sorted(bench.layers, key=lambda n: -_relative(first.noise[n], first.signal))
         worst = order[:WORST] if looks.rest else order
-        whole = first + added(bench, looks.rest, worst, advance=advance)
+        whole = first + added(bench, lambda: looks.rest, worst, advance=advance)
     # What the probes have more of than the first look, they have of every layer.
     before = sum((first.noise[name] for name in worst), np.zeros(len(whole.signal)))
     after = sum((whole.noise[name] for name in worst), np.zeros(len(whole.signal)))

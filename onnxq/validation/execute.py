@@ -9,20 +9,20 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from onnxq.emulation.emulate import emulator
+from onnxq.emulation.emulate import machine_of
 from onnxq.errors import ModelError, UsageError
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.operators import is_dequantize
-from onnxq.model.session import open_session, run
+from onnxq.model.session import Runtime, open_session, run
 
 Array = NDArray[Any]
 Runner = Callable[[Mapping[str, Array]], list[Array]]
 
 
-def _emulate(model: Model) -> Runner:
+def _emulate(model: Model, *, large: bool) -> Runner:
     """The integer machine of a QDQ model."""
-    machine = emulator(model)
+    machine = machine_of(model).open(Runtime(lean=large, arena=not large))
 
     def run_machine(feeds: Mapping[str, Array]) -> list[Array]:
         outputs, overflows = machine.run(feeds)
@@ -36,13 +36,14 @@ def _emulate(model: Model) -> Runner:
     return run_machine
 
 
-def _cpu(model: Model) -> Runner:
+def _cpu(model: Model, *, large: bool) -> Runner:
     """ONNX Runtime's CPU provider with its integer kernels.
 
     It has none for float16 scales. There it would quantize biases by products of scales that it
     computes in float16, where they underflow: tens of dB of error (its WeightBiasQuantization).
     """
-    session = open_session(model, keep_qdq=_has_float16_scales(model))
+    keep_qdq = _has_float16_scales(model)
+    session = open_session(model, keep_qdq=keep_qdq, lean=large, arena=not large)
     return lambda feeds: run(session, None, feeds)
 
 
@@ -54,18 +55,21 @@ def _has_float16_scales(model: Model) -> bool:
     )
 
 
-def _cuda(model: Model) -> Runner:
-    session = open_session(model, provider="cuda")
+def _cuda(model: Model, *, large: bool) -> Runner:
+    session = open_session(model, provider="cuda", lean=large)
     return lambda feeds: run(session, None, feeds)
 
 
-EXECUTIONS: Mapping[str, Callable[[Model], Runner]] = MappingProxyType(
+EXECUTIONS: Mapping[str, Callable[..., Runner]] = MappingProxyType(
     {"emulate": _emulate, "cpu": _cpu, "cuda": _cuda}
 )
 
 
-def runner(model: Model, execution: str) -> Runner:
+def runner(model: Model, execution: str, *, large: bool = False) -> Runner:
     """A function from inputs to outputs.
+
+    Args:
+        large: whether its tensors are large: it then keeps no memory while others run.
 
     Raises:
         UsageError: unknown execution.
@@ -75,4 +79,4 @@ def runner(model: Model, execution: str) -> Runner:
     """
     if execution not in EXECUTIONS:
         raise UsageError(f"unknown execution {execution!r}", hint=f"one of {', '.join(EXECUTIONS)}")
-    return EXECUTIONS[execution](model)
+    return EXECUTIONS[execution](model, large=large)

@@ -27,17 +27,19 @@ from numpy.typing import NDArray
 
 from onnxq.closeness import decibels
 from onnxq.data.ahead import map_ahead
-from onnxq.data.batching import regroup, samples_in
-from onnxq.data.gather import BATCH_SIZE, gather
+from onnxq.data.batching import samples_in
+from onnxq.data.budget import GROUP, USUAL, Limits
+from onnxq.data.gather import gather
+from onnxq.data.largest import largest_sample
 from onnxq.data.source import DataSource
-from onnxq.errors import DataError, ModelError
 from onnxq.model.model import Model
 from onnxq.progress import SILENT, Progress
 from onnxq.shown import Shown
-from onnxq.validation.bench import Bench, open_bench
+from onnxq.validation.bench import Bench, OpenWindow, Pace, open_bench
 from onnxq.validation.causes import CauseFinder, Causes
 from onnxq.validation.effects import Effects, Looks, Powers, added, measure_effects
 from onnxq.validation.pairing import Pairing, Unmatched
+from onnxq.validation.powers import power
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -54,8 +56,8 @@ LEAST = 2
 FEW = 8
 """Samples that shapes, parts of outputs and causes are told from."""
 
-MEMORY_FOR_TENSORS = 1 << 24
-"""Bytes that the paired tensors of one batch may take."""
+MEMORY_FOR_PROBES = 1 << 27
+"""Bytes that the probes may take, where they are more than `FEW`."""
 
 TOO_LOUD = 10.0
 """dB by which layers may exceed the whole quantized model before they are disbelieved."""
@@ -127,7 +129,8 @@ def measure_layers(
     probes: int = PROBES,
     first_look: int | None = None,
     whole: bool = True,
-    batch_size: int = BATCH_SIZE,
+    limits: Limits = USUAL,
+    largest: Feeds | None = None,
     progress: Progress = SILENT,
 ) -> LayerReport:
     """Measure every layer of a quantized model.
@@ -136,39 +139,47 @@ def measure_layers(
         float_model: what the quantized model was made from.
         source: the samples; memory does not grow with their number.
         outputs: names of the outputs that errors are measured at, () for all.
-        probes: samples, spread over the data, to measure effects on the outputs on.
+        probes: samples, spread over the data, to measure effects on the outputs on; fewer where
+            they are large.
         first_look: so many of them for all layers, the others for the worst layers only; by
             default so many that it costs a few runs of the model over all samples.
         whole: compare the layers' outputs on all samples, else on the probes only.
+        limits: what may run at once. The numbers do not depend on its memory.
+        largest: the largest sample of the source, if known.
 
     Raises:
         DataError: no samples.
         ModelError: a model cannot be normalized or run.
         UsageError: no such output.
     """
-    chosen = gather(source, probes)
-    if not chosen:
-        raise DataError(f"{source.spec}: no samples")
-    try:
-        bench = open_bench(float_model, quantized, _some(chosen), outputs)
-    except ModelError:
-        if source.axes.fixed or samples_in(chosen[0]) == 1:
-            raise
-        # It may take one sample at a time.
-        batch_size, chosen = 1, regroup(chosen, 1)
-        bench = open_bench(float_model, quantized, _some(chosen), outputs)
-    size = int(np.clip(MEMORY_FOR_TENSORS // max(bench.bytes_per_sample, 1), 1, batch_size))
+    if largest is None:
+        largest = largest_sample(float_model, source)
+    chosen = gather(source, _probes(probes, largest), size=1)
+    bench = open_bench(
+        float_model, quantized, _some(chosen), outputs, limits=limits, largest=largest
+    )
     count = sum(map(samples_in, chosen))
     if first_look is None:
         first_look = _affordable(len(bench.layers), source.count or count)
-    looks = _looks(chosen, first_look, None if source.axes.fixed else size)
+    looks = _looks(chosen, first_look, bench.pace)
+    del chosen
     effects, errors = measure_effects(bench, looks, progress)
     causes = _causes(bench, [*looks.first, *looks.rest])
     if whole and (source.count is None or source.count > count):
-        with progress.track("compare layers", source.count) as advance:
-            batches = (batch.feeds for batch in source.batches(size))
-            errors = added(bench, batches, advance=advance)
+        size = bench.pace.size or GROUP
+        total = source.count and source.count * len(bench.windows)
+        with progress.track("compare layers", total) as advance:
+            errors = added(
+                bench, lambda: (batch.feeds for batch in source.batches(size)), advance=advance
+            )
+    bench.close()
     return _report(quantized.name, bench.pairing, errors, effects, causes, count)
+
+
+def _probes(most: int, largest: Feeds) -> int:
+    """How many samples to hold in memory."""
+    taken = sum(values.nbytes for values in largest.values()) // samples_in(largest)
+    return int(np.clip(MEMORY_FOR_PROBES // max(taken, 1), min(FEW, most), most))
 
 
 def _some(batches: Sequence[Feeds]) -> list[Feeds]:
@@ -185,35 +196,50 @@ def _affordable(layers: int, samples: int) -> int:
     return max(LEAST, FIRST_LOOK * samples // max(layers, 1))
 
 
-def _looks(batches: Sequence[Feeds], first: int, size: int | None) -> Looks:
+def _looks(units: Sequence[Feeds], first: int, pace: Pace) -> Looks:
     """The samples of the first look, spread evenly over all of them, and the others.
 
     Args:
-        size: samples of a batch; None where the model fixes it, and whole batches are taken.
+        units: single samples, or whole batches where the model fixes them.
     """
-    units = list(batches) if size is None else regroup(batches, 1)
     wanted = -(-first // samples_in(units[0]))
     if wanted >= len(units):
-        return Looks(batches if size is None else regroup(units, size), [])
+        return Looks(pace.batches(units), [])
     spread = {round((2 * i + 1) * len(units) / (2 * wanted) - 0.5) for i in range(wanted)}
     parts: tuple[list[Feeds], list[Feeds]] = ([], [])
     for place, unit in enumerate(units):
         parts[place not in spread].append(unit)
-    return Looks(*(part if size is None else regroup(part, size) for part in parts))
+    return Looks(*map(pace.batches, parts))
 
 
 def _causes(bench: Bench, batches: Sequence[Feeds]) -> dict[str, Causes]:
     """The causes of the layers' own errors, on a few samples."""
-    finder = CauseFinder(bench.pairing)
+    found: dict[str, Causes] = {}
+    for opened in bench.open():
+        if opened.window.layers:
+            found |= _causes_in(opened, _some(batches))
+    return found
 
-    def work(feeds: Feeds) -> tuple[Feeds, Feeds, Feeds]:
-        exact = bench.exact_values(feeds)
-        own, rounded = (bench.from_exact(session, feeds, exact)
-                        for session in (bench.own, bench.rounded_weights))  # fmt: skip
-        return exact, own, rounded
 
-    for exact, own, rounded in map_ahead(work, _some(batches), ahead=1):
-        finder.add(exact, own, rounded)
+def _causes_in(opened: OpenWindow, batches: Sequence[Feeds]) -> dict[str, Causes]:
+    finder = CauseFinder(opened.bench.pairing, opened.window.layers)
+
+    sessions = opened.own, opened.rounded_weights
+
+    def work(feeds: Feeds) -> tuple[Any, ...]:
+        exact = opened.exact_values(feeds)
+        own, rounded = (
+            {
+                name: power(error)
+                for name, error in opened.errors(opened.from_exact(each, feeds, exact), exact)
+            }
+            for each in sessions
+        )
+        return own, rounded, finder.look(exact)
+
+    workers = opened.bench.pace.workers
+    for own, rounded, inputs in map_ahead(work, batches, workers=workers, ahead=1):
+        finder.add(own, rounded, inputs)
     return finder.finish()
 
 

@@ -15,10 +15,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from onnxq.model.graph import names_in_subgraphs
 from onnxq.model.model import Model
 from onnxq.model.session import open_session, run
-from onnxq.validation.cut import DELTA, RAW, with_deltas
+from onnxq.validation.cut import DELTA, RAW, names_read, needed_for, with_deltas
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession as Session
@@ -30,6 +29,9 @@ STAGE = 16
 
 MEMORY = 1 << 30
 """Bytes that the weights of all stages may take together, about."""
+
+LARGE = 1 << 27
+"""Bytes that the tensors of a stage may take, where they are more than one."""
 
 
 @dataclass(frozen=True)
@@ -98,30 +100,44 @@ class RunSuffix:
         return dict(zip(self.suffix.outputs, found, strict=True))
 
 
-def suffixes(
-    model: Model, tensors: Sequence[str], outputs: Sequence[str]
-) -> list[tuple[tuple[str, ...], Suffix]]:
-    """Stages of tensors, each with the model of what lies behind them.
+def stages_of(
+    tensors: Sequence[str], sizes: Mapping[str, int], weights: int
+) -> list[tuple[str, ...]]:
+    """The tensors in stages, in their order.
+
+    Args:
+        sizes: tensor → its bytes; a stage of large ones is shorter, as all of it is in memory at
+            once.
+        weights: bytes of the model's.
+    """
+    # Of half the model on average.
+    most = max(1, 2 * MEMORY // max(weights, 1))
+    count = max(STAGE, -(-len(tensors) // most))
+    stages: list[list[str]] = []
+    for name in tensors:
+        last = stages[-1] if stages else []
+        fits = sum(sizes.get(each, 0) for each in (*last, name)) <= LARGE
+        if last and len(last) < count and fits:
+            last.append(name)
+        else:
+            stages.append([name])
+    return [tuple(stage) for stage in stages]
+
+
+def suffix_of(model: Model, tensors: Sequence[str], outputs: Sequence[str]) -> Suffix:
+    """What lies behind a stage.
 
     Args:
         model: what is to be run.
         tensors: float32, computed by nodes, in the order of the graph.
         outputs: of the model.
     """
-    # Of half the model on average.
-    most = max(1, 2 * MEMORY // max(model.size, 1))
-    size = max(STAGE, -(-len(tensors) // most))
-    stages = [tuple(tensors[start : start + size]) for start in range(0, len(tensors), size)]
-    return [(stage, _suffix(model, stage, outputs)) for stage in stages]
-
-
-def _suffix(model: Model, tensors: Sequence[str], outputs: Sequence[str]) -> Suffix:
     proto = with_deltas(model, tensors)
     constants = {tensor.name for tensor in proto.graph.initializer}
     constants |= {tensor.values.name for tensor in proto.graph.sparse_initializer}
     nodes = _between(proto.graph.node, {name + DELTA for name in tensors}, set(outputs))
     computed = {name for node in nodes for name in node.output}
-    read = {name for node in nodes for name in _names_read(node)}
+    read = {name for node in nodes for name in names_read(node)}
     # The bodies of If and Loop read tensors of their own, too.
     known = {name for node in proto.graph.node for name in node.output}
     known |= {info.name for info in proto.graph.input}
@@ -147,16 +163,7 @@ def _between(nodes: Sequence[NodeProto], sources: set[str], targets: set[str]) -
     """The nodes on a way from sources to targets, in order."""
     reached, behind = set(sources), []
     for node in nodes:
-        if not reached.isdisjoint(_names_read(node)):
+        if not reached.isdisjoint(names_read(node)):
             behind.append(node)
             reached.update(node.output)
-    needed, found = set(targets), []
-    for node in reversed(behind):
-        if not needed.isdisjoint(node.output):
-            found.append(node)
-            needed.update(_names_read(node))
-    return found[::-1]
-
-
-def _names_read(node: NodeProto) -> set[str]:
-    return {name for name in node.input if name} | names_in_subgraphs(node)
+    return needed_for(behind, targets)

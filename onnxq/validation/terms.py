@@ -140,7 +140,10 @@ def measured(
     names = choose_outputs(models[0], comparison.outputs)
     given = [spec.name for spec in models[0].outputs]
     runners = [
-        in_parts(runner(model, execution), given, comparison.batching) for model, execution in plan
+        in_parts(
+            runner(model, execution, large=comparison.batching.large), given, comparison.batching
+        )
+        for model, execution in plan
     ]
     others: list[RunOther] = [
         partial(_outputs, models[0], model, run_model, names)

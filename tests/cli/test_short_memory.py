@@ -54,8 +54,22 @@ def test_a_denoiser_of_large_images_within_four_gigabytes(tmp_path):
     photographs(data, 8, 512)
     found = limited(4, "quantize", model, "--data", data, "-o", out)
     assert found.returncode == 0, found.stderr
-    verdict = limited(4, "validate", model, out, "--data", data)
+    verdict = limited(4, "validate", model, out, "--data", data, "--layers")
     assert verdict.returncode == 0, verdict.stderr
+    emulated = limited(4, "emulate", out, "--data", data, "-o", tmp_path / "y.npz")
+    assert emulated.returncode == 0, emulated.stderr
+
+
+@pytest.mark.slow
+def test_large_images_behind_a_small_one_within_four_gigabytes(tmp_path):
+    """The first image says nothing of those that follow."""
+    model, data, out = (tmp_path / name for name in ("m.onnx", "data", "c.calib"))
+    denoiser(model, layers=12, channels=16)
+    data.mkdir()
+    photographs(data / "0.npz", 1, 32)
+    photographs(data / "1.npz", 8, 512)
+    found = limited(4, "calibrate", model, "--data", data, "-o", out)
+    assert found.returncode == 0, found.stderr
 
 
 def test_short_memory_is_said_with_the_options_that_help(tmp_path):
@@ -67,7 +81,7 @@ def test_short_memory_is_said_with_the_options_that_help(tmp_path):
         (("calibrate", model, "-o", tmp_path / "c.calib"), "--memory or --batch-size or --jobs"),
         (("quantize", model, "-o", tmp_path / "q.onnx"), "--memory or --batch-size"),
         (("equalize", model, "-o", tmp_path / "e.onnx"), "--memory or --batch-size"),
-        (("emulate", model, "-o", tmp_path / "y.npz"), "--batch-size"),
+        (("emulate", model, "-o", tmp_path / "y.npz"), "--memory or --batch-size"),
     ):
         found = limited(2, *command, "--data", data)
         assert found.returncode == 2, found.stderr

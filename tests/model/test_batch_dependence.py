@@ -128,6 +128,11 @@ def test_operators_without_a_row_are_not_trusted():
     assert not depends_on_batch(graph, graph.by_name["node"])
 
 
+def test_a_cast_is_one_of_each_element():
+    graph = Graph(one_node("Cast", MAP, (), {"to": 11}))
+    assert not depends_on_batch(graph, graph.by_name["node"])
+
+
 def test_a_computed_matrix_is_not_packed_in_advance():
     graph = Graph(one_node("MatMul", (17,), (floats(17, 3),), {}, through=(0,)))
     assert depends_on_batch(graph, graph.by_name["node"])

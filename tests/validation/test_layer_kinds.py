@@ -13,7 +13,7 @@ from onnxq.model.model import Model
 from onnxq.model.session import open_session, run
 from onnxq.validation.bench import open_bench
 from onnxq.validation.layers import measure_layers
-from onnxq.validation.suffix import suffixes
+from onnxq.validation.suffix import stages_of, suffix_of
 
 FLOAT = TensorProto.FLOAT
 
@@ -190,8 +190,8 @@ def test_what_lies_behind_a_tensor_computes_what_the_model_does():
         whole = open_session(onnx_with_outputs(model, [*names, "m", "c", "y"]))
         known = dict(zip([*names, "m", "c", "y"], run(whole, None, {"x": x}), strict=True))
         known["x"] = x
-        for stage, suffix in suffixes(model, names, ["y"]):
-            behind = suffix.open(known)
+        for stage in stages_of(names, {}, model.size):
+            behind = suffix_of(model, stage, ["y"]).open(known)
             for name in stage:
                 error = values(*known[name].shape, seed=9, scale=0.1)
                 got = behind(known, name, error)["y"]
