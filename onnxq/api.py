@@ -50,7 +50,7 @@ from onnxq.options.quantize import QuantizeKeywords, QuantizeOptions
 from onnxq.options.signature import takes
 from onnxq.options.validate import ValidateKeywords, ValidateOptions
 from onnxq.progress import SILENT, Progress
-from onnxq.quantization.quantize import QuantizationResult
+from onnxq.quantization.request import QuantizationResult
 from onnxq.report import explain as explaining
 from onnxq.report.explain import Explanation
 from onnxq.report.page import report

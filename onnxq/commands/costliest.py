@@ -6,7 +6,7 @@ from onnxq.data.budget import Limits
 from onnxq.data.source import DataSource
 from onnxq.errors import DataError, ModelError
 from onnxq.model.model import Model
-from onnxq.quantization.quantize import LOW_SQNR, QuantizationResult, Request
+from onnxq.quantization.request import LOW_SQNR, QuantizationResult, Request
 from onnxq.quantization.search import Candidate
 from onnxq.validation.layers import LayerError, measure_layers
 

@@ -12,7 +12,7 @@ from onnxq.data.source import DataSource
 from onnxq.model.model import Model
 from onnxq.options.validate import ValidateOptions
 from onnxq.quantization import quantize as stage
-from onnxq.quantization.quantize import Request
+from onnxq.quantization.request import Request
 from onnxq.quantization.search import (
     Bounds,
     Candidate,

@@ -40,7 +40,7 @@ from onnxq.quantization import quantize as stage
 from onnxq.quantization.details import METADATA_KEY, details_json
 from onnxq.quantization.patterns import check_patterns
 from onnxq.quantization.plan import QuantizationOptions
-from onnxq.quantization.quantize import QuantizationResult, Request
+from onnxq.quantization.request import QuantizationResult, Request
 from onnxq.quantization.rest import require_float_biases
 from onnxq.quantization.samples import hold_out_of, take_samples
 from onnxq.quantization.search import Bounds

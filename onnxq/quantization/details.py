@@ -31,7 +31,7 @@ from onnxq.records import to_plain
 from onnxq.refusal import Refusal
 
 if TYPE_CHECKING:
-    from onnxq.quantization.quantize import QuantizationResult
+    from onnxq.quantization.request import QuantizationResult
 
 METADATA_KEY = "onnxq.quantization"
 

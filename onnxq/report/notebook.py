@@ -13,7 +13,7 @@ from onnxq.commands.equalize import EqualizationResult
 from onnxq.commands.validate import Validation
 from onnxq.errors import UsageError
 from onnxq.model.status import Float
-from onnxq.quantization.quantize import QuantizationResult
+from onnxq.quantization.request import QuantizationResult
 from onnxq.report import equalization, layers, quantization, validation
 from onnxq.report.table import Table, count, number, table
 from onnxq.shown import Shown

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from onnxq.closeness import worst
 from onnxq.model.status import Float, Quantized
 from onnxq.quantization.plan import QuantizationPlan
-from onnxq.quantization.quantize import LOW_SQNR
+from onnxq.quantization.request import LOW_SQNR
 from onnxq.report import equalization as equalization_report
 from onnxq.report import normalization as normalization_report
 from onnxq.report.outputs import output_document
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from onnxq.equalization.prepare import Trial
     from onnxq.model.model import Model
     from onnxq.model.narrow import Narrowing
-    from onnxq.quantization.quantize import QuantizationResult
+    from onnxq.quantization.request import QuantizationResult
     from onnxq.quantization.search import Criterion, Search, Step
     from onnxq.quantization.shares import Uneven
 

@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnxq.calibration.passes import with_group
-from onnxq.closeness import Sums, add_sums, as_array, closeness, is_float, sums_of
 from onnxq.data.ahead import WORKERS
 from onnxq.data.batching import as_feeds, regroup, samples_in
 from onnxq.data.budget import SMALL, TENSORS, USUAL, Limits
 from onnxq.errors import ModelError
-from onnxq.model.footprint import Footprint, measure_footprint, measure_shapes
+from onnxq.model.footprint import measure_footprint, measure_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.memory import hand_back
 from onnxq.model.model import Model
@@ -32,10 +31,12 @@ from onnxq.model.session import Runtime, open_session, run, with_outputs
 from onnxq.refusal import Refusal
 from onnxq.validation.cut import OWN, cut
 from onnxq.validation.interface import choose_outputs
+from onnxq.validation.output_parts import Parts, parts_of
 from onnxq.validation.pairing import Pairing, pair
-from onnxq.validation.powers import difference, power
+from onnxq.validation.powers import difference
 from onnxq.validation.suffix import RunSuffix, stages_of, suffix_of
 from onnxq.validation.windows import (
+    Need,
     Window,
     all_in_one,
     bytes_of,
@@ -51,9 +52,6 @@ Feeds = Mapping[str, Array]
 
 MEMORY_FOR_TENSORS = 1 << 24
 """Bytes that the paired tensors of one batch may take, where it has several samples."""
-
-WORKING = 5
-"""Tensors of the largest size that computing one layer, its error or its causes takes besides."""
 
 
 @dataclass(frozen=True)
@@ -226,58 +224,6 @@ def open_window(bench: Bench, window: Window) -> OpenWindow:
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The outputs, or groups of their slices, that have a signal and a noise of their own.
-
-    Attributes:
-        parts: output, axis and slices of each; axis None for all of it.
-    """
-
-    parts: tuple[tuple[str, int | None, tuple[int, ...]], ...]
-
-    def signal(self, wanted: Mapping[str, Array]) -> Array:
-        """(parts,): Σ x²."""
-        return np.array([power(_of(part, wanted)) for part in self.parts])
-
-    def noise(self, got: Mapping[str, Array], wanted: Mapping[str, Array]) -> Array:
-        """(parts,): Σ (x − y)²; of outputs of two shapes Σ x², as if there were none."""
-        pairs = ((_of(part, got), _of(part, wanted)) for part in self.parts)
-        return np.array([power(difference(one, other)) for one, other in pairs])
-
-
-def _of(part: tuple[str, int | None, tuple[int, ...]], values: Mapping[str, Array]) -> Array:
-    name, axis, slices = part
-    whole = as_array(values[name])
-    if not is_float(whole):
-        whole = whole.astype(np.float64)
-    if axis is None:
-        return whole
-    return np.take(whole, [place for place in slices if place < whole.shape[axis]], axis)
-
-
-def _parts(exact: Session, outputs: Sequence[str], batches: Iterable[Feeds]) -> Parts:
-    """The parts of a float model's outputs: groups, else the whole; of float ones if there are."""
-    sums: dict[str, Sums] = {}
-    for feeds in batches:
-        arrays = {name: feeds[name] for name in outputs if name in feeds}
-        names = [name for name in outputs if name not in feeds]
-        arrays |= {
-            name: as_array(value)
-            for name, value in zip(names, run(exact, names, feeds) if names else [], strict=True)
-        }
-        numeric = {name: value for name, value in arrays.items() if value.dtype.kind not in "OSU"}
-        kept = {name: value for name, value in numeric.items() if is_float(value)} or numeric
-        add_sums(sums, sums_of(kept, kept, samples_in(feeds)))
-    return Parts(
-        tuple(
-            (part.output, part.axis, part.slices)
-            for each in closeness(sums)
-            for part in (each.groups or (each.whole,))
-        )
-    )
-
-
 def open_bench(
     float_model: Model,
     quantized: Model,
@@ -311,7 +257,7 @@ def open_bench(
     sizes = {name: taken * (pace.size or 1) for name, taken in sizes.items()}
     layers = [layer.output for layer in pairing.layers]
     stages = stages_of(layers, sizes, pairing.exact.size)
-    need = _Need(pairing, chosen, sizes, Graph(pairing.exact))
+    need = Need(pairing, chosen, sizes, Graph(pairing.exact))
     room = int(TENSORS * limits.budget) // pace.workers
     windows = join_windows(window_of_each(pairing, stages, chosen), need, room)
     return Bench(pairing, chosen, parts, pace, windows, sample)
@@ -345,34 +291,12 @@ def _started(
     """The parts of the outputs, and the pace that the model bears: it may take one sample only."""
     session = pace.open(with_outputs(exact, outputs))
     try:
-        return pace, _parts(session, outputs, pace.batches(batches))
+        return pace, parts_of(session, outputs, pace.batches(batches))
     except ModelError:
         if pace.size in {None, 1}:
             raise
         single = replace(pace, size=1)
-        return single, _parts(session, outputs, single.batches(batches))
-
-
-@dataclass(frozen=True)
-class _Need:
-    """Bytes that measuring a window takes."""
-
-    pairing: Pairing
-    outputs: Sequence[str]
-    sizes: Mapping[str, int]
-    graph: Graph
-
-    def __call__(self, window: Window) -> int:
-        scaled = window.own & (self.pairing.factors.keys() | self.pairing.offsets.keys())
-        kept = bytes_of(window.shown | {*self.outputs}, self.sizes)
-        results = bytes_of(window.layers, self.sizes) + bytes_of(scaled, self.sizes)
-        largest = max(self.sizes.values(), default=0)
-        return kept + results + max(self._running, WORKING * largest)
-
-    @cached_property
-    def _running(self) -> int:
-        """What one run takes."""
-        return Footprint(self.sizes).peak(self.graph, ())
+        return single, parts_of(session, outputs, single.batches(batches))
 
 
 def _times(shape: Sequence[int]) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 
+from onnxq.model.footprint import Footprint
+from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.validation.cut import cut, skeleton
 from onnxq.validation.pairing import Pairing
@@ -84,3 +86,29 @@ def all_in_one(windows: Iterable[Window]) -> Window:
 
 def bytes_of(names: Iterable[str], sizes: Mapping[str, int]) -> int:
     return sum(sizes.get(name, 0) for name in names)
+
+
+WORKING = 5
+"""Tensors of the largest size that computing one layer, its error or its causes takes besides."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that measuring a window takes."""
+
+    pairing: Pairing
+    outputs: Sequence[str]
+    sizes: Mapping[str, int]
+    graph: Graph
+
+    def __call__(self, window: Window) -> int:
+        scaled = window.own & (self.pairing.factors.keys() | self.pairing.offsets.keys())
+        kept = bytes_of(window.shown | {*self.outputs}, self.sizes)
+        results = bytes_of(window.layers, self.sizes) + bytes_of(scaled, self.sizes)
+        largest = max(self.sizes.values(), default=0)
+        return kept + results + max(self._running, WORKING * largest)
+
+    @cached_property
+    def _running(self) -> int:
+        """What one run takes."""
+        return Footprint(self.sizes).peak(self.graph, ())

@@ -11,7 +11,7 @@ from onnxq.model.normalize import normalize
 from onnxq.progress import SILENT
 from onnxq.quantization import quantize as stage
 from onnxq.quantization.plan import QuantizationOptions
-from onnxq.quantization.quantize import LOW_SQNR, Request
+from onnxq.quantization.request import LOW_SQNR, Request
 from onnxq.quantization.samples import take_samples
 from onnxq.targets.read import target_named
 

@@ -1,0 +1,123 @@
+"""What to quantize, how, and what came of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from onnxq.calibration.statistics import Calibration
+from onnxq.closeness import OutputCloseness, worst
+from onnxq.data.budget import WHOLE, Batching
+from onnxq.data.sizes import Shapes
+from onnxq.equalization.centering import Centering
+from onnxq.equalization.equalize import Equalization
+from onnxq.equalization.prepare import Prepared
+from onnxq.formats.scheme import Scheme
+from onnxq.model.model import Model
+from onnxq.model.narrow import Narrowing
+from onnxq.model.normalize import Normalization
+from onnxq.progress import Progress
+from onnxq.quantization.correct import BiasCorrection
+from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
+from onnxq.quantization.rounding import Rounding
+from onnxq.quantization.samples import MeasuredOn, Samples
+from onnxq.quantization.search import Candidate, Search
+from onnxq.quantization.shares import Uneven
+from onnxq.shown import Shown
+from onnxq.targets import Target
+
+LOW_SQNR = 20.0
+"""dB below which a quantized model is hardly of use: the error is a tenth of the outputs."""
+
+
+@dataclass(frozen=True, repr=False)
+class QuantizationResult(Shown):
+    """What `quantize` did.
+
+    Attributes:
+        normalization: batch norms folded, constants computed.
+        prepared: the float model that was quantized, and how it came about.
+        relu6_reason: why saturating Clips were treated as they were.
+        float_sqnr: float model after against before equalization, dB: of the worst output, or
+            group of slices in one; inf where identical, NaN where not measured.
+        quantized_sqnr: quantized against float model, dB on the same samples.
+        closeness: the same, each output; () where not measured.
+        measured_on: the samples of both: held out, or where they are few those that the model was
+            made with; None where not measured.
+        costliest: the layers with the largest shares of the error, where `quantized_sqnr` is below
+            `LOW_SQNR`; () where it is not, or they are not known.
+        plan: every node and tensor.
+        uneven: tensors that have one scale with others whose values are far larger.
+        corrections: what bias correction did to each layer.
+        roundings: what adaptive rounding did to each layer.
+        search: what the search for layers to keep in float did; None where none was asked for.
+        narrowing: what became of the float remainder; None where it was to stay float32.
+    """
+
+    normalization: Normalization
+    prepared: Prepared
+    relu6_reason: str
+    float_sqnr: float
+    quantized_sqnr: float
+    plan: QuantizationPlan
+    corrections: tuple[BiasCorrection, ...]
+    roundings: tuple[Rounding, ...] = ()
+    search: Search | None = None
+    narrowing: Narrowing | None = None
+    measured_on: MeasuredOn | None = None
+    costliest: tuple[Candidate, ...] = ()
+    closeness: tuple[OutputCloseness, ...] = ()
+    uneven: tuple[Uneven, ...] = ()
+
+    @property
+    def quantized_sqnr_error(self) -> float:
+        """Standard error of `quantized_sqnr`, dB; NaN where it cannot be told."""
+        part = worst(self.closeness, lambda each: each.sqnr)
+        return math.nan if part is None else part.sqnr_error
+
+    @property
+    def equalization(self) -> Equalization | None:
+        """What equalization did; None where it was not asked for."""
+        return self.prepared.equalization
+
+    @property
+    def centering(self) -> Centering | None:
+        """What was centered; None where it was not asked for."""
+        return self.prepared.centering
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to quantize, how, and with what.
+
+    Attributes:
+        calibration: of `model`; None for a scheme that leaves activations in float.
+        outputs: names of those that are measured, () for all.
+        shapes: input → sizes for random samples, which prove where there are no others.
+        batching: how samples run; the result does not depend on it.
+        again: an earlier result for the same request; its equalization is used as it is.
+        keep: node → why it stays in float.
+    """
+
+    model: Model
+    normalization: Normalization
+    calibration: Calibration | None
+    samples: Samples | None
+    target: Target
+    options: QuantizationOptions
+    equalize: bool
+    center: bool
+    correct: bool
+    adaptive: bool
+    progress: Progress
+    outputs: tuple[str, ...] = ()
+    shapes: Shapes = field(default_factory=dict)
+    batching: Batching = WHOLE
+    again: QuantizationResult | None = None
+    keep: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def scheme(self) -> Scheme:
+        """What nodes are to compute with."""
+        return self.target.scheme(self.options.scheme)
