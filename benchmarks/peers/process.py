@@ -17,7 +17,16 @@ from pathlib import Path
 
 
 class Failed(Exception):  # noqa: N818 - reads as what happened
-    """The command did not do its work; the message is the reason, one line."""
+    """The command did not do its work; the message is the reason, one line.
+
+    Attributes:
+        code: its exit code, the negative signal that ended it, None where it ran too long or did
+            not start.
+    """
+
+    def __init__(self, reason: str, code: int | None = None) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 @dataclass(frozen=True)
@@ -74,8 +83,9 @@ def run(
         seconds = time.monotonic() - started
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            late = f"stopped after {limit:g} s"
-            raise Failed(late if seconds >= limit else _reason(_text(errors), process.returncode))
+            if seconds >= limit:
+                raise Failed(f"stopped after {limit:g} s")
+            raise Failed(_reason(_text(errors), process.returncode), process.returncode)
         cpu = usage.ru_utime + usage.ru_stime
         return Cost(seconds, cpu, usage.ru_maxrss / 1024, _text(output))
 

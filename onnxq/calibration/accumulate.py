@@ -22,8 +22,8 @@ PASSING = 1 << 20
 """Elements of a sample, or codes of a batch, beyond which nothing as large is kept for each tensor:
 codes are counted at once and extremes brought down to the channels."""
 
-LARGEST = (1 << 32) - 1
-"""Values a channel can have while its counts are 32 bits wide."""
+WIDTHS = (np.uint16, np.uint32, np.int64)
+"""Types of counts; the first that holds all values of a channel is taken."""
 
 Floats = NDArray[np.float32]
 
@@ -48,7 +48,7 @@ class Accumulator:
         self._low: Floats = np.zeros(0, np.float32)
         self._high: Floats = np.zeros(0, np.float32)
         self._sides: tuple[int, ...] = ()
-        self._counts: NDArray[Any] = np.zeros((0, 0), np.uint32)
+        self._counts: NDArray[Any] = np.zeros((0, 0), WIDTHS[0])
         self._counted = 0
         self._top = bins.FLOOR + 1
         self._codes = np.zeros((0, 0, 0), np.uint16)
@@ -70,17 +70,19 @@ class Accumulator:
             self._counts = np.pad(found.counts, ((0, 0), (0, 1)))
             self._not_finite = found.not_finite
             self._counted = int(self._counts.sum(axis=1).max())
-            if self._counted <= LARGEST:
-                self._counts = self._counts.astype(np.uint32)
+            self._counts = self._counts.astype(_wide_enough(self._counted))
             self._top, self._first = found.top, found.first_not_finite
             self._halves = self._halves if found.halves is None else found.halves.copy()
         return self
 
-    def add(self, observed: Observed | NDArray[Any], *, half: int = 0) -> bool:
+    def add(
+        self, observed: Observed | NDArray[Any], *, half: int = 0, batches: int | None = None
+    ) -> bool:
         """Take one batch, of any shape; whether all its values are finite.
 
         Args:
             half: 0 or 1, whichever half of the data the batch belongs to.
+            batches: how many such batches there are; None where unknown.
         """
         if not isinstance(observed, Observed):
             observed = Observed(observed)
@@ -97,7 +99,7 @@ class Accumulator:
         if self._minimum is None:
             self._start(outer * inner)
         positions = len(thin) * thin.shape[2]
-        self._reserve(outer, positions, inner)
+        self._reserve(outer, positions, inner, ROW if batches is None else positions * batches)
         if self._loops is None:
             here = self._codes[:, self._filled : self._filled + positions]
             place = here.reshape(outer, len(thin), thin.shape[2], inner)
@@ -121,16 +123,21 @@ class Accumulator:
     def _start(self, channels: int) -> None:
         self._minimum = np.full(channels, np.inf, np.float32)
         self._maximum = np.full(channels, -np.inf, np.float32)
-        self._counts = np.zeros((channels, 2 + 2 * bins.magnitude_bins(self._top)), np.uint32)
+        self._counts = np.zeros((channels, 2 + 2 * bins.magnitude_bins(self._top)), WIDTHS[0])
 
-    def _reserve(self, outer: int, positions: int, inner: int) -> None:
-        """Make room for codes (outer, positions, inner), behind those that are there."""
+    def _reserve(self, outer: int, positions: int, inner: int, expected: int) -> None:
+        """Make room for codes (outer, positions, inner), behind those that are there.
+
+        Args:
+            expected: positions in all the data: there need be no room for more.
+        """
         blocks, room, lanes = self._codes.shape
         if (outer, inner) != (blocks, lanes) or positions > room - self._filled:
             self._flush()
         if (outer, inner) != (blocks, lanes) or positions > room:
             # Written to, not just reserved: memory is the same from the first batch on.
-            self._codes = np.zeros((outer, max(positions, ROW), inner), np.uint16)
+            room = max(positions, min(expected, ROW))
+            self._codes = np.zeros((outer, room, inner), np.uint16)
             if self._codes.size <= PASSING:
                 self._codes |= np.uint16(0)
 
@@ -195,8 +202,7 @@ class Accumulator:
         seen = self._halves[np.isfinite(self._halves)]
         top = max(self._top, bins.top_of(float(np.abs(seen).max(initial=0.0))))
         self._counted += self._filled
-        if self._counted > LARGEST and self._counts.dtype == np.uint32:
-            self._counts = self._counts.astype(np.int64)
+        self._counts = self._counts.astype(_wide_enough(self._counted), copy=False)
         if top != self._top:
             self._counts = bins.regrow(self._counts, self._top, top)
             # Written to, so that memory does not creep up as rarer values find their bins.
@@ -224,6 +230,11 @@ class Accumulator:
             self.axis, self._minimum.copy(), self._maximum.copy(), counts[:, :-1], self._top,
             self._not_finite, self._first, self._halves + np.float32(0), self.step,
         )  # fmt: skip
+
+
+def _wide_enough(values: int) -> type[np.integer[Any]]:
+    """The type of counts of a channel with so many values."""
+    return next(width for width in WIDTHS if values <= np.iinfo(width).max)
 
 
 def _sides(observed: Observed, axis: int | None) -> tuple[int, int, int, int]:

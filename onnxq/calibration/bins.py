@@ -23,7 +23,7 @@ FLOOR = -32
 CEILING = 128
 """Exponent above every finite float32."""
 
-Counts = NDArray[np.int32] | NDArray[np.int64]
+Counts = NDArray[np.uint16] | NDArray[np.int32] | NDArray[np.int64]
 
 SCHEMA = f"float32-leading-bits/{BINS_PER_OCTAVE}/{FLOOR}"
 """Names the bins in calibration files; files of another schema are refused."""
@@ -86,14 +86,18 @@ def code_table(top: int) -> NDArray[np.intp]:
 
 
 def narrowest(counts: NDArray[Any]) -> Counts:
-    """A copy of the counts in 32 bits, where every row's sum fits: histograms fill the memory.
+    """The counts in 16 or 32 bits, where every row's sum fits: histograms fill the memory.
 
-    Others become, or stay, 64 bits wide; what has 32 bits already is not copied.
+    What has that width already is not copied.
     """
-    if counts.dtype == np.int32:
+    if counts.dtype == np.uint16:
         return counts
-    fits = counts.sum(axis=1).max(initial=0) <= np.iinfo(np.int32).max
-    return counts.astype(np.int32) if fits else counts.astype(np.int64)
+    largest = int(counts.sum(axis=1).max(initial=0))
+    if largest <= np.iinfo(np.uint16).max:
+        return counts.astype(np.uint16)
+    if largest <= np.iinfo(np.int32).max:
+        return counts.astype(np.int32, copy=False)
+    return counts.astype(np.int64, copy=False)
 
 
 def regrow(counts: NDArray[Any], old: int, new: int) -> NDArray[Any]:

@@ -85,7 +85,8 @@ def _try(loops: Loops) -> None:
     loops.take(
         np.zeros((1, 1, 1, 1), np.float32), 1, codes, 0, channel, channel, np.zeros(2, np.float32)
     )
-    loops.count(codes, 1, np.zeros((1, 2 + 2 * bins.magnitude_bins(1)), np.uint32), 1)
+    for width in (np.uint16, np.uint32):
+        loops.count(codes, 1, np.zeros((1, 2 + 2 * bins.magnitude_bins(1)), width), 1)
 
 
 @lru_cache(maxsize=256)

@@ -65,7 +65,8 @@ class Counter:
         Raises:
             DataError: NaN or Inf in the batch where they do harm.
         """
-        bad = self._count(values, half)
+        count = self._source.count
+        bad = self._count(values, half, None if count is None else -(-count // samples))
         for name in filter(bad.__contains__, values):
             found = self._locate(values[name], start, samples, self._accumulators[name].axis)
             harm = self._harm(name, found.kind)
@@ -79,7 +80,7 @@ class Counter:
             with self._locks[name]:
                 self._accumulators[name].note(found)
 
-    def _count(self, values: Values, half: int) -> set[str]:
+    def _count(self, values: Values, half: int, batches: int | None) -> set[str]:
         """Count all tensors; the names of those with values that are not finite."""
         bad: set[str] = set()
         # The last computed first: they are still in the cache.
@@ -92,7 +93,7 @@ class Counter:
                     busy.append(name)
                     continue
                 try:
-                    if not self._accumulators[name].add(values[name], half=half):
+                    if not self._accumulators[name].add(values[name], half=half, batches=batches):
                         bad.add(name)
                 finally:
                     self._locks[name].release()

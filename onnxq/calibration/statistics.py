@@ -38,8 +38,8 @@ class TensorStatistics:
     Attributes:
         axis: the channel axis, None where the whole tensor is one channel.
         minimum, maximum: float32 (channels,), over the finite values; +inf and −inf where none.
-        counts: (channels, 1 + 2·magnitude_bins(top)), see `bins`; int32, or int64 where a channel
-            has too many values.
+        counts: (channels, 1 + 2·magnitude_bins(top)), see `bins`; uint16, or int32 or int64 where
+            a channel has too many values.
         top: exponent above every finite magnitude.
         not_finite: number of NaN and infinite values.
         first_not_finite: the first of them, None where there is none.
@@ -188,7 +188,7 @@ class TensorStatistics:
     @cached_property
     def pooled(self) -> NDArray[np.int64]:
         """The whole tensor's histogram row."""
-        row: NDArray[np.int64] = self.counts.sum(axis=0)
+        row: NDArray[np.int64] = self.counts.sum(axis=0, dtype=np.int64)
         return row
 
 

@@ -26,7 +26,7 @@ from onnxq.model.already import require_float
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model, with_metadata
 from onnxq.model.narrow import OPSET as HALF_OPSET
-from onnxq.model.operators import is_weighted, operator_of
+from onnxq.model.operators import is_weighted, operator_of, weighted_inside
 from onnxq.model.status import Float, Quantized
 from onnxq.options.quantize import (
     FloatRest,
@@ -129,7 +129,7 @@ def _require_quantized(model: Model, result: QuantizationResult) -> None:
     if any(isinstance(each, Quantized) for each in plan.nodes.values()):
         return
     nodes = Graph(result.prepared.model).nodes
-    weighted = [node for node in nodes if is_weighted(node)]
+    weighted = [node for node in nodes if is_weighted(node) or weighted_inside(node)]
     others = [node for node in nodes if (row := operator_of(node)) is None or not row.fuses]
     refused = [
         status.reason

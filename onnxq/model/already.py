@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-
-from onnx import NodeProto
 
 from onnxq.errors import ModelError
+from onnxq.model.graph import nodes_in
 from onnxq.model.model import Model
 from onnxq.model.operators import is_of_quantized_models
 
@@ -15,7 +13,7 @@ from onnxq.model.operators import is_of_quantized_models
 def quantized_operators(model: Model) -> Counter[str]:
     """Operators that only quantized models have → how many there are, bodies included."""
     bodies = (model.proto.graph.node, *(function.node for function in model.proto.functions))
-    names = (node.op_type for body in bodies for node in _nodes(body))
+    names = (node.op_type for body in bodies for node in nodes_in(body))
     return Counter(filter(is_of_quantized_models, names))
 
 
@@ -32,11 +30,3 @@ def require_float(model: Model) -> None:
             f"{model.name}: quantized already, it has {counted(found)}",
             hint="give the float model it was made from",
         )
-
-
-def _nodes(body: Iterable[NodeProto]) -> Iterator[NodeProto]:
-    for node in body:
-        yield node
-        for attribute in node.attribute:
-            for graph in (attribute.g, *attribute.graphs):
-                yield from _nodes(graph.node)

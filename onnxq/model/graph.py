@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -195,6 +195,15 @@ def _node(index: int, proto: NodeProto) -> Node:
         index, proto.name, proto.op_type, domain, tuple(proto.input), tuple(proto.output),
         MappingProxyType(attributes),
     )  # fmt: skip
+
+
+def nodes_in(body: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """The nodes, each followed by those in the bodies of an If, Loop or Scan."""
+    for node in body:
+        yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from nodes_in(graph.node)
 
 
 def names_in_subgraphs(node: NodeProto) -> set[str]:

@@ -30,20 +30,24 @@ FREE_WEIGHTS = 4
 
 
 def free_weights(model: Model) -> tuple[Model, int]:
-    """Make the weights constants where the IR version is so old that it lists them as inputs.
+    """Make the weights constants where all of them are listed as inputs. Returns how many.
 
-    There being listed says nothing: it was the only way to write a weight. Returns how many.
+    Their being listed says nothing then: it was the only way to write a weight before IR version 4,
+    and exporters went on with it for years. Later models that list some, or their only one, let a
+    caller override them.
     """
-    if model.proto.ir_version >= FREE_WEIGHTS:
+    given = {tensor.name for tensor in model.proto.graph.initializer}
+    listed = {each.name for each in model.proto.graph.input} & given
+    is_habit = listed == given and len(given) > 1
+    if not listed or (model.proto.ir_version >= FREE_WEIGHTS and not is_habit):
         return model, 0
     proto = ModelProto()
     proto.CopyFrom(model.proto)
-    given = {tensor.name for tensor in proto.graph.initializer}
     kept = [i for i in proto.graph.input if i.name not in given]
     count = len(proto.graph.input) - len(kept)
     del proto.graph.input[:]
     proto.graph.input.extend(kept)
-    proto.ir_version = FREE_WEIGHTS
+    proto.ir_version = max(proto.ir_version, FREE_WEIGHTS)
     return Model.adopt(proto, model.source), count
 
 

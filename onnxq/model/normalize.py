@@ -61,7 +61,7 @@ class Normalization:
         renamed: number of nodes that had no name or shared one.
         widened: number of tensors that were float16 or bfloat16 and are float32 now.
         narrowed: how a model with layers in float64 became float32; None where there are none.
-        freed: number of weights that the model's old IR version listed as inputs.
+        freed: number of weights that were all listed as inputs, as old exporters do it.
         inlined: number of model-local functions that were written out.
         unused: number of nodes that no output depends on, removed.
         copies: number of nodes that changed nothing, removed.

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxq.model.graph import Graph, Node
+from onnxq.model.graph import Graph, Node, nodes_in
 from onnxq.model.weights import WeightLayout
 from onnxq.refusal import Refusal
 
@@ -498,6 +498,14 @@ def is_weighted(node: Node) -> bool:
     """Whether the operator multiplies its input with a weight."""
     row = operator_of(node)
     return row is not None and row.quantized is QuantizedRule.WEIGHTED
+
+
+def weighted_inside(node: Node) -> int:
+    """How many nodes with a weight lie in the bodies of an If, Loop or Scan."""
+    bodies = [body for body in node.attributes.values() if isinstance(body, onnx.GraphProto)]
+    inner = [each for body in bodies for each in nodes_in(body.node) if not each.domain]
+    rows = [OPERATORS.get(each.op_type) for each in inner]
+    return sum(row is not None and row.quantized is QuantizedRule.WEIGHTED for row in rows)
 
 
 def offset_rule(node: Node) -> OffsetRule:

@@ -70,11 +70,16 @@ def _between(graph: Graph, compression: Node) -> dict[int, Node]:
 
 
 def _before(graph: Graph, inside: dict[int, Node]) -> dict[int, Node]:
-    """The nodes before those that only they read, as far as a front end can reach."""
+    """The nodes before those that only they read, as far as a front end can reach.
+
+    Powers are among them: magnitudes, roots of sums of squares, are squared again for decibels.
+    """
     found: dict[int, Node] = {}
     for node in reversed(graph.nodes):
         row = operator_of(node)
-        if node.index in inside or row is None or row.scale not in _PASSING:
+        if node.index in inside or row is None:
+            continue
+        if row.scale not in _PASSING and (degree(graph, node) or 0) < COMPRESSED:
             continue
         readers = [use.node.index for name in node.outputs for use in graph.consumers(name)]
         exposed = any(map(graph.is_exposed, node.outputs))

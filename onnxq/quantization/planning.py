@@ -12,7 +12,13 @@ from onnxq.calibration.ranges import Range
 from onnxq.calibration.statistics import Calibration, TensorStatistics
 from onnxq.formats.scheme import Scheme
 from onnxq.model.graph import Graph, Node, Place
-from onnxq.model.operators import QuantizedRule, is_weighted, operator_of, weight_layout
+from onnxq.model.operators import (
+    QuantizedRule,
+    is_weighted,
+    operator_of,
+    weight_layout,
+    weighted_inside,
+)
 from onnxq.model.spectral import spectral_front_ends
 from onnxq.model.status import Float, Quantized
 from onnxq.quantization.parameters import (
@@ -141,6 +147,9 @@ def _refusal(
 ) -> Refusal | None:
     """Why a node cannot be quantized, wherever it stands; None where it can."""
     row = operator_of(node)
+    if inside := weighted_inside(node):
+        what = "a node" if inside == 1 else f"{inside:,} nodes"
+        return Refusal(f"{what} with a weight in the bodies of an {node.op_type}, which stay float")
     if row is None:
         return Refusal(f"{node.op_type} has no row in the operator table")
     # A fused activation goes where its host goes, whatever its own name.

@@ -149,6 +149,45 @@ def test_memory_does_not_grow_with_the_samples():
     assert accumulator.finish().count == 40_000_000
 
 
+def test_a_channel_of_few_values_takes_little_memory():
+    """A recurrent network that was unrolled has hundreds of thousands of them: gigabytes."""
+    rng = np.random.default_rng(0)
+    parts = rng.standard_normal((3, 8, 100)).astype(np.float32)
+    little, usual = Accumulator(1), Accumulator(1)
+    for part in parts:
+        little.add(part, batches=3)
+        usual.add(part)
+    assert little._codes.nbytes == 100 * 2 * 24
+    assert little._counts.dtype == np.uint16
+    found, expected = little.finish(), usual.finish()
+    assert np.array_equal(found.counts, expected.counts)
+    assert found.counts.nbytes == 2 * found.counts.size
+    assert found.count == parts.size
+
+
+def test_more_batches_than_were_foreseen_are_counted():
+    parts = np.random.default_rng(0).standard_normal((5, 8, 3)).astype(np.float32)
+    accumulator = Accumulator(1)
+    for part in parts:
+        accumulator.add(part, batches=2)
+    assert np.array_equal(accumulator.finish().counts, statistics(parts.reshape(-1, 3), 1).counts)
+
+
+def test_counts_widen_with_the_values():
+    ones, accumulator = np.ones((40_000, 2), np.float32), Accumulator(1)
+    widths = []
+    for _ in range(3):
+        accumulator.add(ones)
+        found = accumulator.finish()
+        widths.append(found.counts.dtype)
+        assert found.counts.max() == found.counts.sum(axis=1).max() == len(ones) * len(widths)
+    assert widths == [np.uint16, np.int32, np.int32]
+    merged = statistics(ones, 1).merge(statistics(ones, 1))
+    assert merged.counts.max() == 2 * len(ones)
+    assert merged.counts.dtype == np.int32
+    assert merged.scaled(np.array([1, -2])).counts.max() == 2 * len(ones)
+
+
 def test_nothing_seen_is_nothing_known():
     assert Accumulator(1).finish() is None
     accumulator = Accumulator(1)

@@ -69,7 +69,7 @@ def test_channels_last(channels, step):
     same([rng.standard_normal((3, 7, channels)).astype(np.float32) for _ in range(2)], 2, step)
 
 
-@pytest.mark.parametrize("dtype", [np.uint32, np.int64])
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int64])
 def test_three_ways_to_count(dtype):
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 1 << 14, (3, 500, 4)).astype(np.uint16)

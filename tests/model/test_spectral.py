@@ -55,6 +55,20 @@ def test_front_ends_are_found(parts, squared, compressed, root):
     assert ("magnitude" in there) == root
 
 
+def test_a_magnitude_that_is_squared_again_leads_to_its_own_squares():
+    """A constant-Q transform that gives magnitudes, and decibels made of their squares."""
+    b = Builder()
+    re, im = transform(b, b.input(2, 6, 6), "two layers")
+    both = b.op("Mul", b.op("Concat", re, im, axis=1, shape=(8, 6, 6)), b.const(np.float32(0.3)))
+    power = b.op("Conv", b.op("Mul", both, both), b.const(np.ones((3, 8, 1, 1))), shape=(3, 6, 6),
+                 name="power")  # fmt: skip
+    magnitude = b.op("Sqrt", power, name="magnitude")
+    squared = b.op("Add", b.op("Mul", magnitude, magnitude), b.const(np.float32(1e-6)))
+    there = found(b, b.conv(b.op("Log", squared), 5, 3, name="network"))
+    assert {"re", "im", "power", "magnitude"} <= there
+    assert "network" not in there
+
+
 def test_framing_before_the_transform_belongs_to_it():
     b = Builder()
     framed = b.conv(b.input(2, 6, 6), 4, 3, name="frames")

@@ -175,10 +175,24 @@ def test_weights_listed_as_inputs_are_weights():
     assert [i.name for i in quantized.proto.graph.input] == ["x"]
 
 
+def test_weights_that_are_all_listed_as_inputs_are_weights_in_newer_models_too():
+    """PyTorch wrote them so for years, with IR version 4 and 6: nothing was quantized."""
+    proto = built(
+        [helper.make_node("Gemm", ["x", "w", "b"], ["y"])],
+        [info("x", "N", 4), info("w", 4, 3), info("b", 3)], [info("y", "N", 3)],
+        [weight("w", 4, 3), weight("b", 3)], ir_version=6,
+    )  # fmt: skip
+    quantized, result = onnxq.quantize(Model(proto), RNG.standard_normal((8, 4)).astype(np.float32))
+    assert result.normalization.freed == 2
+    assert len(result.plan.weights) == 1
+    assert [i.name for i in quantized.proto.graph.input] == ["x"]
+
+
 def test_newer_models_may_let_a_caller_override_a_weight():
     proto = built(
-        [helper.make_node("Gemm", ["x", "w"], ["y"])],
-        [info("x", "N", 4), info("w", 4, 3)], [info("y", "N", 3)], [weight("w", 4, 3)],
+        [helper.make_node("Gemm", ["x", "w", "b"], ["y"])],
+        [info("x", "N", 4), info("w", 4, 3)], [info("y", "N", 3)],
+        [weight("w", 4, 3), weight("b", 3)],
     )  # fmt: skip
     normalized, record = normalize(Model(proto))
     assert record.freed == 0
@@ -254,6 +268,27 @@ def test_a_model_without_floats_has_nothing_to_quantize():
         onnxq.quantize(Model(proto), data)
     _, result = onnxq.quantize(Model(proto), data, allow_none=True)
     assert not result.plan.weights
+
+
+def test_a_model_whose_layers_lie_in_bodies_says_so():
+    """As in voice detectors with a branch for each sample rate; the reason was one of integers."""
+
+    def branch(name):
+        nodes = [helper.make_node("Gemm", ["x", "w"], [f"{name}.g"]),
+                 helper.make_node("MatMul", [f"{name}.g", "v"], [name])]  # fmt: skip
+        return helper.make_graph(nodes, name, [], [info(name, "N", 2)])
+
+    proto = built(
+        [helper.make_node("Equal", ["rate", "known"], ["same"]),
+         helper.make_node("If", ["same"], ["y"], then_branch=branch("a"), else_branch=branch("b"))],
+        [info("x", "N", 4), helper.make_tensor_value_info("rate", TensorProto.INT64, [])],
+        [info("y", "N", 2)],
+        [weight("w", 4, 3), weight("v", 3, 2), numpy_helper.from_array(np.array(8), "known")],
+    )  # fmt: skip
+    x = RNG.standard_normal((8, 4)).astype(np.float32)
+    reason = "4 nodes with a weight in the bodies of an If, which stay float"
+    with pytest.raises(ModelError, match=f"for target gpu: {reason}"):
+        onnxq.quantize(Model(proto), {"x": x, "rate": np.array(8)})
 
 
 def test_the_first_complaint_is_shown():
