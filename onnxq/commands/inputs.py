@@ -91,7 +91,9 @@ def _classes(model: Model, spec: object, names: Sequence[str] | PathLike | None)
     scores = model.outputs[0] if model.outputs else None
     if not unsaid or scores is None or (scores.shape is not None and len(scores.shape) != 2):
         return known
-    shapes = [run[scores.name].shape for run in run_trials(model, [scores.name])]
+    # An output may be no tensor but a sequence.
+    runs = run_trials(model, [scores.name])
+    shapes = [values[scores.name].shape for values in runs if scores.name in values]
     if len({shape[1:] for shape in shapes}) != 1:
         return known
     seen = replace(scores, shape=(None, *shapes[0][1:]))

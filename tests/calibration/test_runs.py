@@ -213,7 +213,7 @@ class Stopping(Deadly):
 
     folder: Path
 
-    def batches(self, *args, first, **kwargs):
+    def batches(self, *args, first=0, **kwargs):
         if os.getpid() == self.parent:
             return self.inner.batches(*args, first=first, **kwargs)
         if first == 1:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from onnxq.api import as_source, calibrate
 from onnxq.commands.costliest import NAMED, PROBES, costliest, ranked_layers
+from onnxq.data.budget import USUAL
 from onnxq.errors import DataError
 from onnxq.model.normalize import normalize
 from onnxq.progress import SILENT
@@ -40,8 +41,8 @@ def made():
 
 def test_those_with_the_largest_shares_are_named(made):
     request, (quantized, result), source = made
-    found = costliest(request, (quantized, result), source)
-    ranked = ranked_layers(request, (quantized, result), source, PROBES)
+    found = costliest(request, (quantized, result), source, USUAL)
+    ranked = ranked_layers(request, (quantized, result), source, PROBES, USUAL)
     assert [each.node for each in found] == [layer.name for layer in ranked[: len(found)]]
     assert 0 < len(found) <= NAMED
     shares = [each.share for each in found]
@@ -54,12 +55,12 @@ def test_those_with_the_largest_shares_are_named(made):
 def test_nobody_looks_where_the_model_is_good_or_unmeasured(made, sqnr):
     request, (quantized, result), source = made
     good = dataclasses.replace(result, quantized_sqnr=sqnr)
-    assert costliest(request, (quantized, good), source) == ()
+    assert costliest(request, (quantized, good), source, USUAL) == ()
 
 
 def test_without_data_they_are_unknown(made):
     request, both, _ = made
-    assert costliest(request, both, None) == ()
+    assert costliest(request, both, None, USUAL) == ()
 
 
 def test_data_that_fail_do_not_take_the_model_away(made, tmp_path):
@@ -69,5 +70,5 @@ def test_data_that_fail_do_not_take_the_model_away(made, tmp_path):
     source = as_source(path, request.model)
     path.unlink()
     with pytest.raises(DataError):
-        ranked_layers(request, both, source, PROBES)
-    assert costliest(request, both, source) == ()
+        ranked_layers(request, both, source, PROBES, USUAL)
+    assert costliest(request, both, source, USUAL) == ()

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from onnxq.api import calibrate
 from onnxq.calibration import files as calibration_files
 from onnxq.commands.budget import one_sample
@@ -19,6 +20,7 @@ from onnxq.commands.merge import merge
 from onnxq.data.preprocess import Preprocessing
 from onnxq.errors import DataError, UsageError
 from onnxq.model import files
+from onnxq.model.model import Model
 from onnxq.options.validate import ValidateOptions
 
 from support.builder import Builder
@@ -96,9 +98,9 @@ def test_preprocessing_has_to_agree_as_far_as_both_say():
 
 
 def test_one_sample_is_the_first_or_a_random_one():
-    first = one_sample(MODEL, as_source(DATA, MODEL)).first()
+    first = one_sample(MODEL, as_source(DATA, MODEL)).largest
     assert first["x"][0].tolist() == [0, 1, 2, 3]
-    random = one_sample(MODEL, None).first()
+    random = one_sample(MODEL, None).largest
     assert random["x"].shape[1:] == (4,)
 
 
@@ -126,3 +128,18 @@ def test_parts_that_do_not_fit_are_named(tmp_path):
     with pytest.raises(DataError) as caught:
         merge(paths)
     assert caught.value.message.startswith(f"{paths[0]}, {paths[1]}: ")
+
+
+def test_a_folder_for_a_model_that_gives_a_sequence(tmp_path):
+    """It has no classes whose number a run could tell."""
+    node = helper.make_node("SplitToSequence", ["x"], ["seq"], axis=1)
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+    graph = helper.make_graph(
+        [node], "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
+        [helper.make_value_info("seq", kind)],
+    )  # fmt: skip
+    opset = [helper.make_opsetid("", 17)]
+    model = Model(helper.make_model(graph, opset_imports=opset, ir_version=8))
+    for number in range(2):
+        np.savez(tmp_path / f"{number}.npz", x=np.ones((1, 4), np.float32))
+    assert as_source(tmp_path, model).count == 2

@@ -97,7 +97,14 @@ def test_what_only_a_fused_activation_reads_is_left_out():
     b = Builder()
     x = b.op("Relu", b.conv(b.input(3, 4, 4), 4, name="conv"), name="relu")
     y = b.conv(x, 2, name="y")
-    assert observed(b, y) == {"x": None, "relu": 1, "y": 1}
+    assert observed(b, y) == {"x": 1, "relu": 1, "y": 1}
+
+
+def test_a_layer_s_input_is_counted_by_channel_where_its_scales_are_pinned_too():
+    """Channel factors ask for it; a tensor that no layer reads has no channels to tell apart."""
+    b = Builder()
+    x = b.op("Sigmoid", b.input(3, 4, 4), name="sigmoid")
+    assert observed(b, b.conv(x, 2, name="y")) == {"x": None, "sigmoid": 1, "y": 1}
 
 
 @pytest.mark.parametrize("exposed", ["output", "second reader"])

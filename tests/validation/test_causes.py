@@ -24,7 +24,7 @@ def finder(x, *, per_channel=True):
     model = b.model(y)
     options = QuantizationOptions(ranges="minmax", per_channel=per_channel)
     plan = plan_quantization(Graph(model), calibrate(model, {"x": x}), target_named("gpu"), options)
-    return CauseFinder(pair(model, insert(model, plan))), plan.activations["x"].parameters
+    return CauseFinder(pair(model, insert(model, plan)), {"conv"}), plan.activations["x"].parameters
 
 
 def samples(first=1.0, second=1.0, count=16):
@@ -37,8 +37,9 @@ def causes(x, *, own, rounded, calibrated=None, per_channel=True, batches=1):
     """Causes where the own error and that of the weights alone have these rms."""
     found, parameters = finder(x if calibrated is None else calibrated, per_channel=per_channel)
     for part in np.array_split(x, batches):
-        exact = {"x": part, "conv": np.zeros((len(part), 3, 3, 3), np.float32)}
-        found.add(exact, {"conv": exact["conv"] + own}, {"conv": exact["conv"] + rounded})
+        elements = len(part) * 27
+        powers = ({"conv": float(rms) ** 2 * elements} for rms in (own, rounded))
+        found.add(*powers, found.look({"x": part}))
     return found.finish()["conv"], parameters
 
 

@@ -138,7 +138,7 @@ def test_standing_and_own_errors_are_those_of_the_models(calibrated):
 def test_scales_of_an_equalized_model_are_divided_out():
     original = uneven()
     data, seen = random_feeds(original, 1, batch=32), random_feeds(original, 0, batch=32)
-    int8, result = onnxq.quantize(original, seen, weights="per-tensor", bias_correction=False)
+    int8, result = onnxq.quantize(original, seen, weights="per-tensor")
     assert sum(each.scaled for each in result.equalization.classes) > 10
     stripped = with_metadata(int8, {METADATA_KEY: "[]", OFFSETS_KEY: "{}"})
     against_original = measured(original, int8, data)
