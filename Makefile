@@ -21,11 +21,11 @@ $(VENV)/.installed: pyproject.toml
 demo: venv ## quantize the two networks of testdata/ and print what int8 costs
 	ONNXQ=$(BIN)/onnxq WORK=$(WORK) scripts/demo.sh
 
-test: venv ## run all the tests
-	$(BIN)/python -m pytest
+test: venv ## run all the tests, two at a time
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-fast: venv ## run the tests that take less than a few seconds each
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 lint: venv ## check style and format
 	$(BIN)/ruff check .
