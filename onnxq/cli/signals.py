@@ -28,7 +28,7 @@ GRACE = 3.0
 """Seconds that a stopped command has to end, before it is stopped again."""
 
 
-FRAGILE = re.compile(r"<frozen importlib|.*[/\\\\](numba|llvmlite)[/\\\\]")
+FRAGILE = re.compile(r"<frozen importlib|.*[/\\](numba|llvmlite)[/\\]")
 """Files whose code may crash the process where an exception leaves it anywhere: a compiled module
 whose imports fail, and the compiler, which frees what it handed over a second time.
 """

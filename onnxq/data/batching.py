@@ -115,6 +115,11 @@ def samples_in(feeds: Mapping[str, Array]) -> int:
     return as_feeds(feeds).samples
 
 
+def elements_of_sample(feeds: Mapping[str, Array]) -> float:
+    """Elements of all inputs that a sample of a batch has."""
+    return sum(values.size for values in feeds.values()) / samples_in(feeds)
+
+
 def stack(samples: Sequence[Sample], axes: BatchAxes) -> Feeds:
     """Samples that are `alike` as one batch."""
     arrays = {}

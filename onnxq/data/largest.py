@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from onnxq.data.batching import Array, Feeds
+from onnxq.data.batching import Feeds, elements_of_sample
 from onnxq.data.source import DataSource
 from onnxq.errors import DataError
 from onnxq.model.model import Model, TensorSpec
@@ -25,7 +23,7 @@ def largest_sample(model: Model, source: DataSource) -> Feeds:
     found: Feeds | None = None
     for batch in source.batches(BATCH):
         feeds, fixed = batch.feeds, batch.feeds.axes.fixed
-        if found is None or _size(feeds) * found.samples > _size(found) * feeds.samples:
+        if found is None or elements_of_sample(feeds) > elements_of_sample(found):
             found = feeds if fixed else feeds.take([0])
         if not _is_open(model, feeds):
             break
@@ -42,7 +40,3 @@ def _is_open(model: Model, feeds: Feeds) -> bool:
 def _open_axes(spec: TensorSpec, samples: int | None) -> bool:
     sides = enumerate(spec.shape) if spec.shape is not None else [(0, None), (1, None)]
     return any(not isinstance(side, int) for axis, side in sides if axis != samples)
-
-
-def _size(feeds: Mapping[str, Array]) -> int:
-    return sum(values.size for values in feeds.values())

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxq.data.batching import samples_in
+from onnxq.data.batching import elements_of_sample
 from onnxq.data.budget import USUAL, Limits, OneSample, plan_batching
 from onnxq.data.gather import run_batch
 from onnxq.emulation.emulate import Machine
@@ -132,7 +132,7 @@ def agreement(
     produced = [name for name in names if name not in known]
     model = infer_shapes(Model.adopt(with_outputs(emulator.machine, produced)))
     # All layers of a batch are there at once; one batch runs at a time, on all cores.
-    sample = OneSample(model, lambda: max(batches, key=_elements), integers=True)
+    sample = OneSample(model, lambda: max(batches, key=elements_of_sample), integers=True)
     batching = plan_batching(sample, limits, kept=produced)
     machine = open_session(model, keep_qdq=True, lean=batching.large)
     parts = [part for batch in batches for part in batching.parts(batch)]
@@ -145,10 +145,6 @@ def agreement(
                     _compare(graph, layer, values, provider)
             advance(1)
     return tuple(_finish(layer) for layer in layers)
-
-
-def _elements(feeds: Mapping[str, Array]) -> int:
-    return sum(values.size for values in feeds.values()) // samples_in(feeds)
 
 
 def _layer(graph: Graph, quantizer: Node) -> _Layer:

@@ -10,9 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
+from onnxq.equalization.channel_factors import (
+    Factor,
+    counted_in,
+    plan_factors,
+    with_ones,
+    with_products,
+)
 from onnxq.equalization.classes import ScaleClasses, find_classes
 from onnxq.equalization.clips import Variables, choose_variables
-from onnxq.equalization.factors import Factor, counted_in, plan_factors, with_ones, with_products
 from onnxq.equalization.intervals import Interval, intervals
 from onnxq.equalization.noise import NoiseModel, build_noise_model
 from onnxq.equalization.solve import Solution, UpperBounds, decibels, solve
@@ -42,7 +48,7 @@ class EqualizationOptions:
         relu6: how a scale passes a saturating Clip, see `clips`.
         per_channel: whether the weights will be quantized per output channel.
         scheme: what the nodes will compute with.
-        factors_worth: dB of expected SQNR for which channel factors are put in, see `factors`;
+        factors_worth: dB of expected SQNR for which channel factors are put in, see `channel_factors`;
             infinity for none.
     """
 
@@ -63,6 +69,7 @@ class Choice:
         variables, groups, noise, solution: the problem and its solution.
         original: the model that it was chosen for: that of `graph` without factors.
         factors: those that `graph` has, all 1.
+        plain: the choice without them; None where there are none.
     """
 
     options: EqualizationOptions
@@ -75,6 +82,7 @@ class Choice:
     solution: Solution
     original: Model
     factors: tuple[Factor, ...] = ()
+    plain: Choice | None = None
 
     @property
     def expected_noise(self) -> float:
@@ -99,7 +107,7 @@ def choose(model: Model, calibration: Calibration | None, options: EqualizationO
         UsageError: a Clip mode needs a calibration and there is none.
     """
     plain = _choose(model, calibration, options)
-    if calibration is None or math.isinf(options.factors_worth):
+    if calibration is None:
         return plain
     wanted = counted_in(calibration, plan_factors(plain.graph, plain.classes))
     if not wanted:
@@ -107,7 +115,7 @@ def choose(model: Model, calibration: Calibration | None, options: EqualizationO
     best = plain
     for _ in range(2):
         choice = _choose(with_ones(model, wanted), with_products(calibration, wanted), options)
-        best = replace(choice, original=model, factors=wanted)
+        best = replace(choice, original=model, factors=wanted, plain=plain)
         worth = dict(zip((g.tensors[0] for g in best.groups), class_gains(best), strict=True))
         wanted, tried = (tuple(f for f in wanted if worth.get(f.name, 0.0) >= FACTOR_WORTH), wanted)
         if not wanted or wanted == tried:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from onnxq.equalization.channel_factors import plan_factors
 from onnxq.equalization.classes import find_classes
-from onnxq.equalization.factors import plan_factors
 from onnxq.model.graph import Graph
 from onnxq.model.operators import operator_of
 

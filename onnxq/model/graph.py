@@ -206,6 +206,11 @@ def nodes_in(body: Iterable[NodeProto]) -> Iterator[NodeProto]:
                 yield from nodes_in(graph.node)
 
 
+def names_read_by(node: NodeProto) -> set[str]:
+    """What a node reads, in the bodies of its If, Loop or Scan too."""
+    return {name for name in node.input if name} | names_in_subgraphs(node)
+
+
 def names_in_subgraphs(node: NodeProto) -> set[str]:
     """Tensor names that the bodies of If, Loop and Scan read."""
     names: set[str] = set()

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import onnx
 from onnx import ModelProto
 
-from onnxq.model.graph import Graph, Node, names_in_subgraphs
+from onnxq.model.graph import Graph, Node, names_read_by
 
 
 def names_read(graph: Graph, node: Node) -> set[str]:
     """What a node reads, in the bodies of its If, Loop or Scan too."""
-    proto = graph.model.proto.graph.node[node.index]
-    return {name for name in node.inputs if name} | names_in_subgraphs(proto)
+    return names_read_by(graph.model.proto.graph.node[node.index])
 
 
 def subgraph_model(

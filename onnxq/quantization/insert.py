@@ -139,8 +139,7 @@ class _Writer:
         if table.transposed:
             chain.add("Transpose", perm=[*range(1, rank), 0])
         if by_row:
-            chain.add("Cast", to=TensorProto.FLOAT)
-            chain.add("Mul", self._scale_of_rows(gs_graph, lookup, scale))
+            self._scale_taken(gs_graph, lookup, chain, scale)
         if table.factors is not None:
             chain.add("Mul", constant(f"{lookup.name}/factors", table.factors))
         chain.end()
@@ -155,9 +154,13 @@ class _Writer:
         stored, scale = self._rows[name]
         lookup.inputs[0] = stored
         chain = _Chain(gs_graph, lookup)
+        self._scale_taken(gs_graph, lookup, chain, scale)
+        chain.end()
+
+    def _scale_taken(self, gs_graph: Any, lookup: Any, chain: _Chain, scale: Any) -> None:
+        """Multiply the integers that a lookup took by their scale, or by those of their rows."""
         chain.add("Cast", to=TensorProto.FLOAT)
         chain.add("Mul", self._scale_of_rows(gs_graph, lookup, scale))
-        chain.end()
 
     def _scale_of_rows(self, gs_graph: Any, lookup: Any, scale: Any) -> Any:
         if not scale.values.ndim:

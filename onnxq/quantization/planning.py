@@ -92,7 +92,6 @@ def plan_quantization(
     if target.row_tables and scheme.weight is not None:
         own = {table.node for table in tied} | set(unwanted)
         rows = row_tables(graph, scheme.weight, options.scales, own)
-    stored = Refusal(f"its table is stored in {scheme.weight and scheme.weight.format}, by row")
     return QuantizationPlan(
         target,
         options,
@@ -100,7 +99,7 @@ def plan_quantization(
         activations,
         weights,
         biases,
-        {**placed.nodes, **{table.node: Float(stored) for table in rows}},
+        {**placed.nodes, **{table.node: Float(table.why_float) for table in rows}},
         placed.readers,
         tied,
         rows,

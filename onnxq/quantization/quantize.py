@@ -35,11 +35,11 @@ TIE_MARGIN = 15.0
 """A tied Clip is used only if the float change is this many dB below the quantization noise."""
 
 
-FACTORS_WORTH = 0.5
+TRIED_WORTH = 0.5
 """dB of SQNR on samples held out for which the kernels of channel factors are worth their time."""
 
-FACTOR_WORTH = 0.1
-"""The same for each."""
+WORTH_OF_EACH = 0.1
+"""The same of each, where they are many."""
 
 SURELY_WORSE = 1.5
 """dB by which equalization may look worse before weights are rounded for their layers: so far have
@@ -77,14 +77,14 @@ def quantize(request: Request) -> tuple[Model, QuantizationResult]:
     return _finish(request, _prepare(request, other or _choose(request, exact)), reason)
 
 
-def _choose(request: Request, relu6: str, *, factors: bool = True) -> Choice:
+def _choose(request: Request, relu6: str) -> Choice:
     """The scales under one treatment of saturating Clips."""
     worth = KERNEL_WORTH if request.samples and request.samples.measured else UNTRIED_WORTH
     options = EqualizationOptions(
         relu6=relu6,
         per_channel=request.options.per_channel,
         scheme=request.scheme,
-        factors_worth=worth if factors else math.inf,
+        factors_worth=worth,
     )
     with request.progress.track("choose scales", None):
         return choose(request.model, request.calibration, options)
@@ -101,20 +101,20 @@ def _prepare(request: Request, choice: Choice | None) -> Prepared:
     if not changed or samples is None or not samples.measured:
         return equalized
     variants = [Variant("not equalized", lambda: unchanged(request.model, request.calibration))]
-    if choice.factors:
-        plain = _choose(request, choice.options.relu6, factors=False)
+    if (plain := choice.plain) is not None:
         variants.append(Variant("equalized", lambda: _scaled(request, plain), -SURELY_WORSE))
-        worth = max(FACTORS_WORTH, FACTOR_WORTH * len(choice.factors))
+        worth = max(TRIED_WORTH, WORTH_OF_EACH * len(choice.factors))
         variants.append(Variant("with channel factors", lambda: equalized, worth))
     else:
         variants.append(Variant("equalized", lambda: equalized, -SURELY_WORSE))
-    _, reference = run_reference(request.model, samples.measured, batching=request.batching).levels
-
+    reference = run_reference(
+        request.model, samples.measured, levels=(False,), batching=request.batching
+    )
     few = replace(samples, correction=samples.few)
+    trial = replace(request, samples=few, adaptive=False, progress=SILENT)
 
     def measure(prepared: Prepared) -> float:
         plan = _plan(request, prepared)
-        trial = replace(request, samples=few, adaptive=False, progress=SILENT)
         settled = _settle(trial, prepared.model, plan)
         quantized = insert(prepared.model, plan, weights=settled.weights, biases=settled.biases)
         return worst_sqnr(_closeness(request, reference, quantized))

@@ -20,6 +20,7 @@ from onnxq.formats.parameters import Parameters, dequantize, quantize
 from onnxq.formats.scheme import Representable, Spec
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.operators import operator_of
+from onnxq.refusal import Refusal
 
 ROWS = 4096
 """Rows of a table that are compared at once."""
@@ -55,6 +56,11 @@ class RowTable:
 
     node: str
     parameters: Parameters
+
+    @property
+    def why_float(self) -> Refusal:
+        """Why what it gives is float."""
+        return Refusal(f"its table is stored in {self.parameters.format}, by row")
 
 
 def row_tables(

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper
 
-from onnxq.model.graph import names_in_subgraphs
+from onnxq.model.graph import names_read_by
 from onnxq.model.model import Model
 
 OWN, RAW, DELTA = "@own", "@raw", "@delta"
@@ -35,7 +35,7 @@ def cut(model: Model, tensors: Iterable[str], wanted: Collection[str] | None = N
     read = set(produced)
     if wanted is not None:
         nodes = needed_for(proto.graph.node, {name + OWN for name in made})
-        read = {name for node in nodes for name in names_read(node)}
+        read = {name for node in nodes for name in names_read_by(node)}
         kept = [tensor for tensor in proto.graph.initializer if tensor.name in read]
         del proto.graph.node[:], proto.graph.initializer[:]
         proto.graph.node.extend(nodes)
@@ -68,13 +68,8 @@ def needed_for(nodes: Sequence[NodeProto], targets: Collection[str]) -> list[Nod
     for node in reversed(nodes):
         if not needed.isdisjoint(node.output):
             found.append(node)
-            needed |= names_read(node)
+            needed |= names_read_by(node)
     return found[::-1]
-
-
-def names_read(node: NodeProto) -> set[str]:
-    """What a node reads, in the bodies of its If and Loop too."""
-    return {name for name in node.input if name} | names_in_subgraphs(node)
 
 
 def with_deltas(model: Model, tensors: Iterable[str]) -> ModelProto:

@@ -15,9 +15,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
+from onnxq.model.graph import names_read_by
 from onnxq.model.model import Model
 from onnxq.model.session import open_session, run
-from onnxq.validation.cut import DELTA, RAW, names_read, needed_for, with_deltas
+from onnxq.validation.cut import DELTA, RAW, needed_for, with_deltas
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession as Session
@@ -137,7 +138,7 @@ def suffix_of(model: Model, tensors: Sequence[str], outputs: Sequence[str]) -> S
     constants |= {tensor.values.name for tensor in proto.graph.sparse_initializer}
     nodes = _between(proto.graph.node, {name + DELTA for name in tensors}, set(outputs))
     computed = {name for node in nodes for name in node.output}
-    read = {name for node in nodes for name in names_read(node)}
+    read = {name for node in nodes for name in names_read_by(node)}
     # The bodies of If and Loop read tensors of their own, too.
     known = {name for node in proto.graph.node for name in node.output}
     known |= {info.name for info in proto.graph.input}
@@ -163,7 +164,7 @@ def _between(nodes: Sequence[NodeProto], sources: set[str], targets: set[str]) -
     """The nodes on a way from sources to targets, in order."""
     reached, behind = set(sources), []
     for node in nodes:
-        if not reached.isdisjoint(names_read(node)):
+        if not reached.isdisjoint(names_read_by(node)):
             behind.append(node)
             reached.update(node.output)
     return needed_for(behind, targets)

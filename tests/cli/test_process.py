@@ -239,6 +239,14 @@ def test_stopped_in_a_real_process(case: Case, name: str, code: int, said: str, 
     assert result.stderr == f"{said}\n"
 
 
+def assert_terminated(case: Case) -> None:
+    """A command whose metric stands in mine.py ends as one that SIGTERM stopped."""
+    metric = f"{case.folder / 'mine.py'}:score"
+    arguments = ("validate", case.model, "--data", case.data, "--metric", metric)
+    result = process(*arguments, timeout=30)
+    assert (result.returncode, result.stderr) == (143, "terminated\n")
+
+
 def test_a_stop_waits_for_an_import(case: Case):
     """Compiled modules whose imports were cut have crashed the interpreter."""
     (case.folder / "mine.py").write_text(
@@ -249,10 +257,7 @@ def test_a_stop_waits_for_an_import(case: Case):
         "Path(__file__).with_name('imported').touch()\n"
         "def score(*_):\n    time.sleep(60)\n"
     )
-    metric = f"{case.folder / 'mine.py'}:score"
-    arguments = ("validate", case.model, "--data", case.data, "--metric", metric)
-    result = process(*arguments, timeout=30)
-    assert (result.returncode, result.stderr) == (143, "terminated\n")
+    assert_terminated(case)
     assert (case.folder / "imported").exists()
 
 
@@ -274,10 +279,7 @@ def test_a_stop_waits_for_the_compiler(case: Case):
         "    numba.njit(lambda: len(3))()\n"
         "    time.sleep(60)\n"
     )
-    metric = f"{case.folder / 'mine.py'}:score"
-    arguments = ("validate", case.model, "--data", case.data, "--metric", metric)
-    result = process(*arguments, timeout=30)
-    assert (result.returncode, result.stderr) == (143, "terminated\n")
+    assert_terminated(case)
     assert (case.folder / "compiled").exists()
 
 

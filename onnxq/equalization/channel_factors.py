@@ -22,6 +22,7 @@ from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.rewrite import constant, edit, node, variable
+from onnxq.model.widen import free_name
 
 SUFFIX = ".channel_factors"
 """What is added to a tensor's name for the node, and its output, that scales its channels."""
@@ -60,19 +61,11 @@ def plan_factors(graph: Graph, classes: ScaleClasses) -> tuple[Factor, ...]:
     taken = {name for each in graph.nodes for name in (each.name, *each.outputs)}
     factors = []
     for (tensor, axis, shape), found in sites.items():
-        name = _unused(f"{tensor}{SUFFIX}", taken)
+        name = free_name(f"{tensor}{SUFFIX}", taken)
         taken.add(name)
         readers = tuple((site.node.name, site.layout.data) for site in found)
         factors.append(Factor(tensor, name, readers, axis, shape))
     return tuple(factors)
-
-
-def _unused(name: str, taken: set[str]) -> str:
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name}_{number}"
-    return free
 
 
 def counted_in(calibration: Calibration, factors: Sequence[Factor]) -> tuple[Factor, ...]:
@@ -125,10 +118,11 @@ def _is_one(graph: Graph, factor: Factor) -> bool:
 
 
 def with_products(calibration: Calibration, factors: Sequence[Factor]) -> Calibration:
-    """The calibration, in which what factors of 1 make is what they are made of."""
-    source = {factor.name: factor.tensor for factor in factors}
+    """The calibration, in which what factors of 1 make is what they are made of.
+
+    Args:
+        factors: of tensors that it knows, see `counted_in`.
+    """
     before = calibration.tensors
-    known = {name: name for name in before} | {
-        name: tensor for name, tensor in source.items() if tensor in before
-    }
-    return replace(calibration, tensors=Derived(known, lambda name: before[known[name]]))
+    source = {name: name for name in before} | {f.name: f.tensor for f in factors}
+    return replace(calibration, tensors=Derived(source, lambda name: before[source[name]]))

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from onnxq.api import calibrate, quantize
 from onnxq.calibration.stream import observe
 from onnxq.data.open import open_data
+from onnxq.equalization.channel_factors import plan_factors, with_ones, with_products, without_ones
 from onnxq.equalization.choose import EqualizationOptions, choose
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.equalize import equalize
-from onnxq.equalization.factors import plan_factors, with_ones, with_products, without_ones
 from onnxq.equalization.observed import tensors_to_observe
 from onnxq.formats.scheme import REFERENCE
 from onnxq.model.graph import Graph
