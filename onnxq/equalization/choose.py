@@ -48,8 +48,8 @@ class EqualizationOptions:
         relu6: how a scale passes a saturating Clip, see `clips`.
         per_channel: whether the weights will be quantized per output channel.
         scheme: what the nodes will compute with.
-        factors_worth: dB of expected SQNR for which channel factors are put in, see `channel_factors`;
-            infinity for none.
+        factors_worth: dB of expected SQNR for which channel factors are put in, see
+            `channel_factors`; infinity for none.
     """
 
     real_scales: bool = False
