@@ -50,6 +50,9 @@ class EqualizationOptions:
         scheme: what the nodes will compute with.
         factors_worth: dB of expected SQNR for which channel factors are put in, see
             `channel_factors`; infinity for none.
+        weights_left: share of the weights' noise that is left once they are rounded for their
+            layer's output. It counts where there are channel factors, which move noise from
+            activations to weights.
     """
 
     real_scales: bool = False
@@ -57,6 +60,7 @@ class EqualizationOptions:
     per_channel: bool = False
     scheme: Scheme = REFERENCE
     factors_worth: float = UNTRIED_WORTH
+    weights_left: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def choose(model: Model, calibration: Calibration | None, options: EqualizationO
     Raises:
         UsageError: a Clip mode needs a calibration and there is none.
     """
-    plain = _choose(model, calibration, options)
+    plain = _choose(model, calibration, replace(options, weights_left=1.0))
     if calibration is None:
         return plain
     wanted = counted_in(calibration, plan_factors(plain.graph, plain.classes))
@@ -208,11 +212,25 @@ def _solve(
     )  # fmt: skip
     groups = _groups(classes, variables)
     members = [[of[root] for root in group.roots] for group in groups]
-    solution = solve(noise, start, bounds, groups=members, real=options.real_scales)
+    solution = _solution(noise, start, bounds, members, options)
     classes = replace(classes, clips=variables.sites)
     return Choice(
         options, calibration, graph, classes, variables, groups, noise, solution, graph.model
     )
+
+
+def _solution(
+    noise: NoiseModel,
+    start: NDArray[np.float64],
+    bounds: UpperBounds,
+    groups: list[list[int]],
+    options: EqualizationOptions,
+) -> Solution:
+    """Solve for what rounding leaves of the noise; told in all of it, as that of any choice."""
+    left = replace(noise, weight_divisor=noise.weight_divisor / options.weights_left)
+    solution = solve(left, start, bounds, groups=groups, real=options.real_scales)
+    before, after = (noise.evaluate(e * math.log(2)) for e in (start, solution.exponents))
+    return replace(solution, before=before, after=after)
 
 
 @dataclass(frozen=True)

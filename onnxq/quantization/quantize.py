@@ -17,6 +17,7 @@ from onnxq.equalization.choose import (
     choose,
 )
 from onnxq.equalization.classes import find_classes
+from onnxq.equalization.measured import measured
 from onnxq.equalization.prepare import Prepared, centered, scaled, unchanged
 from onnxq.equalization.prove import Reference, run_reference
 from onnxq.equalization.solve import decibels
@@ -40,6 +41,9 @@ TRIED_WORTH = 0.5
 
 WORTH_OF_EACH = 0.1
 """The same of each, where they are many."""
+
+ROUNDED = 0.4
+"""Share of the weights' noise that adaptive rounding leaves of that of rounding to nearest."""
 
 SURELY_WORSE = 1.5
 """dB by which equalization may look worse before weights are rounded for their layers: so far have
@@ -85,6 +89,7 @@ def _choose(request: Request, relu6: str) -> Choice:
         per_channel=request.options.per_channel,
         scheme=request.scheme,
         factors_worth=worth,
+        weights_left=ROUNDED if request.adaptive and request.options.per_channel else 1.0,
     )
     with request.progress.track("choose scales", None):
         return choose(request.model, request.calibration, options)
@@ -95,6 +100,9 @@ def _prepare(request: Request, choice: Choice | None) -> Prepared:
     if choice is None:
         return unchanged(request.model, request.calibration)
     samples = request.samples
+    if samples is not None and choice.factors:
+        with request.progress.track("measure scales", None):
+            choice = measured(choice, samples.correction, request.batching)
     equalized = _scaled(request, choice)
     record, centering = equalized.equalization, equalized.centering
     changed = (record is not None and record.changed) or (centering and centering.shifts)
