@@ -72,7 +72,7 @@ class Choice:
         graph, classes: what is scaled; the Clips among the classes as they will be treated.
         variables, groups, noise, solution: the problem and its solution.
         original: the model that it was chosen for: that of `graph` without factors.
-        factors: those that `graph` has, all 1.
+        factors: those that `graph` has, all 1 there.
         plain: the choice without them; None where there are none.
     """
 
@@ -92,6 +92,17 @@ class Choice:
     def expected_noise(self) -> float:
         """Of all layers together, each relative to the power of its output."""
         return float(self.solution.after.sum())
+
+    @property
+    def working(self) -> tuple[Factor, ...]:
+        """The factors that are not all 1."""
+        change = self.solution.change
+        moved = {
+            group.tensors[0]
+            for group, members in zip(self.groups, self.numbers, strict=True)
+            if change[members].any()
+        }
+        return tuple(factor for factor in self.factors if factor.name in moved)
 
     @property
     def numbers(self) -> list[list[int]]:
@@ -116,16 +127,27 @@ def choose(model: Model, calibration: Calibration | None, options: EqualizationO
     wanted = counted_in(calibration, plan_factors(plain.graph, plain.classes))
     if not wanted:
         return plain
-    best = plain
-    for _ in range(2):
-        choice = _choose(with_ones(model, wanted), with_products(calibration, wanted), options)
-        best = replace(choice, original=model, factors=wanted, plain=plain)
-        worth = dict(zip((g.tensors[0] for g in best.groups), class_gains(best), strict=True))
-        wanted, tried = (tuple(f for f in wanted if worth.get(f.name, 0.0) >= FACTOR_WORTH), wanted)
-        if not wanted or wanted == tried:
-            break
+    products = with_products(calibration, wanted)
+    choice = _choose(with_ones(model, wanted), products, options)
+    best = _without_idle(replace(choice, original=model, factors=wanted, plain=plain))
     gain = decibels(plain.expected_noise, best.expected_noise)
-    return best if wanted and gain >= options.factors_worth else plain
+    return best if best.working and gain >= options.factors_worth else plain
+
+
+def _without_idle(choice: Choice) -> Choice:
+    """The choice in which classes of one product each, worth less than a kernel, stay as they are.
+
+    Nothing else depends on the scales of such a class.
+    """
+    exponents, start = choice.solution.exponents.copy(), choice.solution.start
+    products = {factor.name for factor in choice.factors}
+    for group, members, gain in zip(
+        choice.groups, choice.numbers, class_gains(choice), strict=True
+    ):
+        if group.tensors[0] in products and gain < FACTOR_WORTH:
+            exponents[members] = start[members]
+    after = choice.noise.evaluate(exponents * math.log(2))
+    return replace(choice, solution=replace(choice.solution, exponents=exponents, after=after))
 
 
 def class_gains(choice: Choice, final: NDArray[np.float64] | None = None) -> tuple[float, ...]:

@@ -92,7 +92,7 @@ def measured(choice: Choice, feeds: Sequence[Feeds], batching: Batching = WHOLE)
     exponents, start = choice.solution.exponents.copy(), choice.solution.start
     rows = _rows(choice.original, jobs, feeds, batching)
     for job in jobs:
-        now = (exponents - start)[job.variables]
+        now = choice.solution.change[job.variables]
         error = _measure(
             job, rows[job.tensor], scheme.activation, scheme.weight,
             per_channel=choice.options.per_channel, share=choice.options.weights_left,
@@ -119,7 +119,9 @@ def _candidates(job: Job, now: Floats) -> list[Floats]:
 
 
 def _jobs(choice: Choice) -> list[Job]:
-    """The tensors that only matrices read, whose scales nothing else that is rounded shares."""
+    """The tensors that only matrices read, whose scales nothing else that is rounded shares; of
+    those that the solver scaled.
+    """
     source = {factor.name: factor.tensor for factor in choice.factors}
     group_of = {root: group for group in choice.groups for root in group.roots}
     readers: dict[str, list[LinearSite]] = {}
@@ -162,9 +164,11 @@ def _stands_alone(choice: Choice, group: Group, sites: Sequence[LinearSite]) -> 
     """
     names = {site.node.name for site in sites}
     free = choice.options.per_channel or not group.producers
+    scaled = choice.solution.change[[choice.variables.of[root] for root in group.roots]].any()
     bounded = any(root in choice.variables.limits for root in group.roots)
     return (
         free
+        and bool(scaled)
         and not bounded
         and set(group.consumers) == names
         and all(len(site.layout.shape) == 2 for site in sites)

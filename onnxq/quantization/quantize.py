@@ -100,7 +100,7 @@ def _prepare(request: Request, choice: Choice | None) -> Prepared:
     if choice is None:
         return unchanged(request.model, request.calibration)
     samples = request.samples
-    if samples is not None and choice.factors:
+    if samples is not None and choice.working:
         with request.progress.track("measure scales", None):
             choice = measured(choice, samples.correction, request.batching)
     equalized = _scaled(request, choice)
@@ -110,8 +110,9 @@ def _prepare(request: Request, choice: Choice | None) -> Prepared:
         return equalized
     variants = [Variant("not equalized", lambda: unchanged(request.model, request.calibration))]
     if (plain := choice.plain) is not None:
-        variants.append(Variant("equalized", lambda: _scaled(request, plain), -SURELY_WORSE))
-        worth = max(TRIED_WORTH, WORTH_OF_EACH * len(choice.factors))
+        if plain.solution.gain >= TRIED_WORTH:
+            variants.append(Variant("equalized", lambda: _scaled(request, plain), -SURELY_WORSE))
+        worth = max(TRIED_WORTH, WORTH_OF_EACH * len(choice.working))
         variants.append(Variant("with channel factors", lambda: equalized, worth))
     else:
         variants.append(Variant("equalized", lambda: equalized, -SURELY_WORSE))

@@ -72,7 +72,8 @@ def test_measured_scales_are_never_worse_than_solved_ones_where_they_are_measure
 def test_candidates_alone_find_what_large_channels_cost():
     choice, feeds = chosen(two_readers(), samples()), [samples()]
     start = choice.solution.start
-    unsolved = replace(choice, solution=replace(choice.solution, exponents=start))
+    hardly = start + (np.arange(len(start)) == 1)
+    unsolved = replace(choice, solution=replace(choice.solution, exponents=hardly))
     before, found = errors(unsolved, feeds), measured(unsolved, feeds)
     assert errors(found, feeds)["x"] < before["x"] / 6
     change = (found.solution.exponents - start)[1:]
