@@ -20,6 +20,7 @@ from onnxq.commands.normalized import normalized_on
 from onnxq.data.budget import Limits, OneSample, plan_batching
 from onnxq.data.sizes import parse_shapes
 from onnxq.data.source import DataSource
+from onnxq.data.tokens import NO_TOKENS
 from onnxq.equalization.observed import tensors_to_observe
 from onnxq.errors import ModelError
 from onnxq.model.already import require_float
@@ -86,6 +87,7 @@ def quantize(
         outputs=choose_outputs(model, options.outputs),
         shapes=shapes,
         batching=plan_batching(sample, limits.halved()),
+        tokens=sample.tokens if samples is not None and samples.padded else NO_TOKENS,
     )
     made = stage.quantize(request)
     if not options.allow_none:
@@ -97,6 +99,7 @@ def quantize(
             preprocess=options.preprocess,
             allow_nonfinite=options.allow_nonfinite,
             states=options.states,
+            mask=options.mask,
         )
         preprocessing = "" if calibration is None else calibration.provenance.preprocessing
         require_same_preprocessing(preprocessing, checked, "the calibration")

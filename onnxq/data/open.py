@@ -17,6 +17,7 @@ from onnxq.data.fitted import FittedSource, run_singly
 from onnxq.data.functions import FunctionSource, parse_function
 from onnxq.data.hdf5 import hdf5_columns
 from onnxq.data.images import open_images
+from onnxq.data.masks import find_mask
 from onnxq.data.random import PREFIX, open_random
 from onnxq.data.sizes import Shapes
 from onnxq.data.source import DataSource
@@ -70,6 +71,7 @@ def open_data(
     states: States = MappingProxyType({}),
     shapes: Shapes = MappingProxyType({}),
     classes: Classes | None = None,
+    mask: str | None = None,
 ) -> DataSource:
     """Open the data a user named, or handed over, for a model with these inputs.
 
@@ -86,6 +88,7 @@ def open_data(
         states: input → the output of the step before that it takes; needs the model.
         shapes: of `random:N`, input → shape.
         classes: the model's, of which a folder of class folders may have a part.
+        mask: the input that says which positions count; see `find_mask`.
 
     Raises:
         DataError: the data are missing, unreadable, of unknown kind, or do not fit the model.
@@ -113,7 +116,8 @@ def open_data(
         if source.axes.fixed not in {None, 1}:
             raise UsageError(f"--state needs a model of batch size 1, not {source.axes.fixed}")
         source = StreamedSource(source, PortableModel.of(model), tuple(inputs), states)
-    return FittedSource(source, nonfinite, None if model is None else run_singly(source, model))
+    singly = None if model is None else run_singly(source, model)
+    return FittedSource(source, nonfinite, singly, find_mask(mask, inputs, source.axes))
 
 
 def _opened(

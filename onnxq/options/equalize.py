@@ -45,6 +45,7 @@ class EqualizeOptions(Options):
     preprocess: Any = shared.preprocess()
     states: tuple[str, ...] = shared.states()
     input_shapes: tuple[str, ...] = shared.input_shapes()
+    mask: str | None = shared.mask()
     batch_size: int = shared.batch_size()
     memory: int = shared.memory()
     allow_nonfinite: bool = shared.allow_nonfinite()
@@ -73,6 +74,7 @@ class EqualizeKeywords(TypedDict, total=False):
 
     states: Sequence[str]
     input_shapes: Sequence[str]
+    mask: str | None
     batch_size: int
     memory: int | str
     allow_nonfinite: bool

@@ -82,6 +82,7 @@ class QuantizeOptions(Options):
     samples: int | None = shared.samples()
     states: tuple[str, ...] = shared.states()
     input_shapes: tuple[str, ...] = shared.input_shapes()
+    mask: str | None = shared.mask()
     batch_size: int = shared.batch_size()
     memory: int = shared.memory()
     allow_nonfinite: bool = shared.allow_nonfinite()
@@ -166,6 +167,7 @@ class QuantizeKeywords(TypedDict, total=False):
 
     states: Sequence[str]
     input_shapes: Sequence[str]
+    mask: str | None
     batch_size: int
     memory: int | str
     allow_nonfinite: bool

@@ -25,6 +25,7 @@ class ReportOptions(Options):
     samples: int | None = shared.samples()
     states: tuple[str, ...] = shared.states()
     input_shapes: tuple[str, ...] = shared.input_shapes()
+    mask: str | None = shared.mask()
     batch_size: int = shared.batch_size()
     memory: int = shared.memory()
     outputs: tuple[str, ...] = shared.outputs()
@@ -47,6 +48,7 @@ class ReportKeywords(TypedDict, total=False):
     states: Sequence[str]
     input_shapes: Sequence[str]
     samples: int | None
+    mask: str | None
     batch_size: int
     memory: int | str
     outputs: Sequence[str]

@@ -70,6 +70,15 @@ def states() -> Any:
     )
 
 
+def mask() -> Any:
+    return option(
+        Text("the name of an input, or none"),
+        "The input that says which positions of a sample count, those above 0; none if none does.  "
+        "[default: attention_mask where the model has it]",
+        metavar="NAME",
+    )
+
+
 def input_shapes() -> Any:
     return option(
         Several(Text("a shape such as 1x3x320x320 or NAME:1x3x320x320")),

@@ -10,6 +10,7 @@ from onnxq.calibration.statistics import Calibration
 from onnxq.closeness import OutputCloseness, worst
 from onnxq.data.budget import WHOLE, Batching
 from onnxq.data.sizes import Shapes
+from onnxq.data.tokens import NO_TOKENS, Tokens
 from onnxq.equalization.centering import Centering
 from onnxq.equalization.equalize import Equalization
 from onnxq.equalization.prepare import Prepared
@@ -96,6 +97,7 @@ class Request:
         outputs: names of those that are measured, () for all.
         shapes: input → sizes for random samples, which prove where there are no others.
         batching: how samples run; the result does not depend on it.
+        tokens: which axes count tokens, so that padding does not count.
         again: an earlier result for the same request; its equalization is used as it is.
         keep: node → why it stays in float.
     """
@@ -114,6 +116,7 @@ class Request:
     outputs: tuple[str, ...] = ()
     shapes: Shapes = field(default_factory=dict)
     batching: Batching = WHOLE
+    tokens: Tokens = NO_TOKENS
     again: QuantizationResult | None = None
     keep: Mapping[str, str] = field(default_factory=dict)
 

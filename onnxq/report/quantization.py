@@ -130,10 +130,12 @@ def low_text(result: QuantizationResult) -> str:
 def _samples(result: QuantizationResult) -> str:
     """What the estimates rest on."""
     measured = result.measured_on
+    left_out = max((each.left_out for each in result.closeness), default=0.0)
+    padding = f", without the {left_out:.0f} % that is padding" if left_out else ""
     if measured is None or measured.held_out:
-        return "held-out samples"
+        return f"held-out samples{padding}"
     number = count(measured.samples, "sample")
-    return f"the {number} it was made with"
+    return f"the {number} it was made with{padding}"
 
 
 def uneven_text(uneven: Sequence[Uneven]) -> str:
