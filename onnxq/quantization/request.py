@@ -19,6 +19,7 @@ from onnxq.model.model import Model
 from onnxq.model.narrow import Narrowing
 from onnxq.model.normalize import Normalization
 from onnxq.progress import Progress
+from onnxq.quantization.clipping import Clipped
 from onnxq.quantization.correct import BiasCorrection
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
 from onnxq.quantization.rounding import Rounding
@@ -49,6 +50,7 @@ class QuantizationResult(Shown):
         costliest: the layers with the largest shares of the error, where `quantized_sqnr` is below
             `LOW_SQNR`; () where it is not, or they are not known.
         plan: every node and tensor.
+        clipped: tensors whose ranges leave out values that matter.
         uneven: tensors that have one scale with others whose values are far larger.
         corrections: what bias correction did to each layer.
         roundings: what adaptive rounding did to each layer.
@@ -70,6 +72,7 @@ class QuantizationResult(Shown):
     costliest: tuple[Candidate, ...] = ()
     closeness: tuple[OutputCloseness, ...] = ()
     uneven: tuple[Uneven, ...] = ()
+    clipped: tuple[Clipped, ...] = ()
 
     @property
     def quantized_sqnr_error(self) -> float:
