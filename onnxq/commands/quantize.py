@@ -101,6 +101,7 @@ def quantize(
             allow_nonfinite=options.allow_nonfinite,
             states=options.states,
             mask=options.mask,
+            tokenizer=options.tokenizer,
         )
         preprocessing = "" if calibration is None else calibration.provenance.preprocessing
         require_same_preprocessing(preprocessing, checked, "the calibration")

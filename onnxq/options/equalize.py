@@ -43,6 +43,7 @@ class EqualizeOptions(Options):
     calibration: Any = shared.calibration()
     data: Any = shared.data(extra=" Calibrates, and proves on these samples.")
     preprocess: Any = shared.preprocess()
+    tokenizer: Path | None = shared.tokenizer()
     states: tuple[str, ...] = shared.states()
     input_shapes: tuple[str, ...] = shared.input_shapes()
     mask: str | None = shared.mask()
@@ -72,6 +73,7 @@ class EqualizeOptions(Options):
 class EqualizeKeywords(TypedDict, total=False):
     """The options of `onnxq.equalize` for editors; a test holds them to `EqualizeOptions`."""
 
+    tokenizer: str | os.PathLike[str] | None
     states: Sequence[str]
     input_shapes: Sequence[str]
     mask: str | None

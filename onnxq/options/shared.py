@@ -26,8 +26,9 @@ def _is_data(value: object) -> bool:
 def data(*, required: bool = False, extra: str = "") -> Any:
     return option(
         TextOr("a path, an array, arrays by input name or a data source", _is_data),
-        "Samples: an .npz, .npy, .h5, .parquet or .tar file, a folder of images, of class "
-        f"folders, of .npz files or of test_data_set_*, file.py:function, or random:N.{extra}",
+        "Samples: an .npz, .npy, .h5, .parquet or .tar file, texts in a .txt, .jsonl or .parquet "
+        "file, a folder of images, of class folders, of .npz files or of test_data_set_*, "
+        f"file.py:function, or random:N.{extra}",
         REQUIRED if required else None,
         metavar="DATA",
         recorded=False,
@@ -52,6 +53,16 @@ def preprocess() -> Any:
         "How images become inputs: imagenet, tf, unit, pixels, or pairs such as "
         "resize=96,crop=96,mean=0.5,std=0.5 or letterbox=640.",
         metavar="P",
+        recorded=False,
+    )
+
+
+def tokenizer() -> Any:
+    return option(
+        File(),
+        "The tokenizer.json that makes texts samples: lines of a .txt file, the field text of a "
+        ".jsonl or .parquet file, or FILE.jsonl:field.",
+        metavar="FILE",
         recorded=False,
     )
 

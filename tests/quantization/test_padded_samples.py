@@ -31,8 +31,7 @@ def test_models_of_padded_samples_are_as_good(made, unpadded):
     """Those of the same samples with the padding counted are much worse."""
     ignoring, _ = onnxq.quantize(encoder(), padded(SAMPLES), mask="none", **OPTIONS)
     masked, wanted, bad = (
-        row(model, unpadded).rows[1].values["sqnr"]
-        for model in (made[0][0], made[1][0], ignoring)
+        row(model, unpadded).rows[1].values["sqnr"] for model in (made[0][0], made[1][0], ignoring)
     )
     assert masked == pytest.approx(wanted, abs=0.5)
     assert bad < wanted - 3
