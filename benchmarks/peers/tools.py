@@ -86,7 +86,8 @@ TOOLS = (
             *_channel("percentile", method="Percentile"),
             *_channel("entropy", method="Entropy"),
         ),
-        ("onnxruntime==1.32.0", "onnx==1.23.2"),
+        # MatMulNBits is written through onnx-ir.
+        ("onnxruntime==1.32.0", "onnx==1.23.2", "onnx-ir==1.1.0"),
         "with_onnxruntime.py",
     ),
     Tool(

@@ -10,6 +10,8 @@ from support.masked import encoder, padded, save_feeds, sentences
 SAMPLES = sentences(96)
 OPTIONS = {"target": "cpu"}
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def unpadded(tmp_path_factory):
@@ -26,7 +28,6 @@ def row(model, data, **options):
     return onnxq.validate(encoder(), model, data, **options)
 
 
-@pytest.mark.slow
 def test_models_of_padded_samples_are_as_good(made, unpadded):
     """Those of the same samples with the padding counted are much worse."""
     ignoring, _ = onnxq.quantize(encoder(), padded(SAMPLES), mask="none", **OPTIONS)
@@ -47,7 +48,6 @@ def test_the_estimate_is_of_real_positions(made):
     assert all(each.left_out == 0 for each in wanted.closeness)
 
 
-@pytest.mark.slow
 def test_validate_compares_real_positions(made, unpadded):
     quantized = made[1][0]
     data = padded(SAMPLES)
