@@ -1,4 +1,4 @@
-"""Top-1 and SQNR of one int8 model, as JSON; the same for every tool.
+"""Top-1 and SQNR of one int8 model of images, as JSON; the same for every tool.
 
     python evaluate.py FLOAT.onnx INT8.onnx TEST.npz REFERENCE.npy
 
@@ -48,11 +48,12 @@ def main() -> None:
         np.save(reference, logits(exact_model, arrays))
     exact, got = np.load(reference), logits(model, arrays)
     noise = np.square(exact - got).sum()
-    result = {"sqnr": float(10 * np.log10(np.square(exact).sum() / noise)) if noise else None}
+    sqnr = float(10 * np.log10(np.square(exact).sum() / noise)) if noise else None
+    values, floats = {"SQNR dB": sqnr}, {}
     if labels is not None:
-        result["float_top1"] = 100 * float(np.mean(exact.argmax(1) == labels))
-        result["top1"] = 100 * float(np.mean(got.argmax(1) == labels))
-    print(json.dumps(result))
+        top1 = [100 * float(np.mean(each.argmax(1) == labels)) for each in (exact, got)]
+        floats, values = {"top-1 %": top1[0]}, {"top-1 %": top1[1], **values}
+    print(json.dumps({"values": values, "float_values": floats}))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """Quantize one model with onnxq and with five other quantizers; print what each makes of it.
 
     python benchmarks/peers/run.py MODEL --calibration DATA --test DATA --preprocess P
+    python benchmarks/peers/run.py MODEL --calibration DATA --test DATA --transformer --metric sqnr
 
 Each tool is installed in a virtual environment of its own under --cache, gets the same samples, and
-runs as a process of its own, one at a time. All int8 models are evaluated alike. Results are kept
-under --cache: `--only onnxq` measures onnxq again and prints it beside what is known of the others,
-`--missing` measures what has no figures yet, `--only none` just prints.
+runs as a process of its own, one at a time. All quantized models are evaluated alike: an image
+classifier by top-1 and SQNR, any other by the metrics of `onnxq validate` that --metric names. With
+--transformer the modes are those for transformers. Results are kept under --cache: `--only onnxq`
+measures onnxq again and prints it beside what is known of the others, `--missing` measures what has
+no figures yet, `--only none` just prints.
 """
 
 from __future__ import annotations
@@ -18,14 +21,14 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import process
 import results
 from install import interpreter
-from tools import TOOLS, Mode, Tool
+from tools import TOOLS, TRANSFORMERS, Mode, Tool
 
 HERE = Path(__file__).parent
 
@@ -35,16 +38,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(options.keep or folder).resolve()
         work.mkdir(parents=True, exist_ok=True)
-        samples = {name: work / f"{name}.npz" for name in ("calibration", "test")}
-        for name, path in samples.items():
-            _script("prepare.py", options.model, getattr(options, name), options.preprocess,
-                    str(path))  # fmt: skip
-        kept = options.cache / "results" / _case(Path(options.model), *samples.values())
-        for tool in TOOLS:
+        samples = {
+            name: Path(_script("prepare.py", options.model, getattr(options, name),
+                               options.preprocess, options.tokenizer, str(work / name)).strip())
+            for name in ("calibration", "test")
+        }  # fmt: skip
+        tools = TRANSFORMERS if options.transformer else TOOLS
+        case = _case(Path(options.model), *samples.values(), words=(*options.metric,))
+        kept = options.cache / "results" / case
+        for tool in tools:
             if tool.name in options.only:
-                _measure(tool, options, work, kept)
+                _measure(tool, options, samples, kept)
         print(f"{Path(options.model).name}; results kept in {kept}\n")
-        print("\n".join(results.table(kept)))
+        print("\n".join(results.table(kept, tools)))
 
 
 def _options() -> argparse.Namespace:
@@ -56,6 +62,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--calibration", required=True, metavar="DATA", help="as onnxq --data")
     parser.add_argument("--test", required=True, metavar="DATA", help="labelled, for top-1")
     parser.add_argument("--preprocess", default="", metavar="P", help="as onnxq --preprocess")
+    parser.add_argument("--tokenizer", default="", metavar="FILE", help="as onnxq --tokenizer")
+    parser.add_argument(
+        "--metric", action="append", default=[], metavar="METRIC",
+        help="as onnxq validate --metric; repeatable",
+    )  # fmt: skip
+    parser.add_argument("--transformer", action="store_true", help="the modes for transformers")
     parser.add_argument(
         "--only", action="append", choices=[*names, "none"], help="measure this tool; repeatable"
     )
@@ -75,9 +87,16 @@ def _options() -> argparse.Namespace:
     options.model = str(Path(options.model).resolve())
     options.only = options.only or names
     options.cache = options.cache.resolve()
+    options.metric = [_absolute(metric) for metric in options.metric]
     given = (word.split("=", 1) for word in options.interpreter)
     options.interpreter = {name: str(Path(python).absolute()) for name, python in given}
     return options
+
+
+def _absolute(metric: str) -> str:
+    """A metric of a file by a path that holds in any folder."""
+    path, colon, rest = metric.partition(".py:")
+    return f"{Path(path).resolve()}{colon}{rest}" if colon else metric
 
 
 def _script(name: str, *arguments: str) -> str:
@@ -85,17 +104,20 @@ def _script(name: str, *arguments: str) -> str:
     return process.run([sys.executable, str(HERE / name), *arguments], limit=3600).output
 
 
-def _case(*files: Path) -> str:
-    """A name for model and data together, by content."""
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+def _case(*files: Path, words: Sequence[str]) -> str:
+    """A name for model, data and metrics together, by content."""
+    digest = hashlib.sha256(" ".join(Path(word).name for word in words).encode())
+    for given in files:
+        for file in sorted(given.iterdir()) if given.is_dir() else [given]:
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
     return f"{files[0].stem}-{digest.hexdigest()[:12]}"
 
 
-def _measure(tool: Tool, options: argparse.Namespace, work: Path, kept: Path) -> None:
+def _measure(
+    tool: Tool, options: argparse.Namespace, samples: Mapping[str, Path], kept: Path
+) -> None:
     """Run the tool's modes and keep each row as soon as it is there."""
     rows = results.load(kept, tool)
     modes = [
@@ -117,7 +139,7 @@ def _measure(tool: Tool, options: argparse.Namespace, work: Path, kept: Path) ->
         return
     for mode in modes:
         print(f"{tool.name}: {mode.key}", file=sys.stderr, flush=True)
-        rows[mode.key] = _row(tool, mode, command, options, work)
+        rows[mode.key] = _row(tool, mode, command, options, samples)
         results.save(kept, tool, rows)
 
 
@@ -140,12 +162,17 @@ def _command(tool: Tool, options: argparse.Namespace) -> Command:
 
 
 def _row(
-    tool: Tool, mode: Mode, command: Command, options: argparse.Namespace, work: Path
+    tool: Tool,
+    mode: Mode,
+    command: Command,
+    options: argparse.Namespace,
+    samples: Mapping[str, Path],
 ) -> results.Row:
+    work = samples["test"].parent
     row, output = _empty(), work / f"{tool.name}-{tool.modes.index(mode)}.onnx"
     try:
         cost = process.run(
-            command(options.model, str(work / "calibration.npz"), str(output), mode),
+            command(options.model, str(samples["calibration"]), str(output), mode),
             limit=options.limit,
             folder=work,  # some leave files where they run
             environment=tool.environment,
@@ -159,11 +186,12 @@ def _row(
             megabytes=cost.megabytes,
             file_megabytes=output.stat().st_size / 2**20,
         )
-        found = json.loads(
-            _script("evaluate.py", options.model, str(output), str(work / "test.npz"),
-                    str(work / "reference.npy"))
-        )  # fmt: skip
-        return replace(row, **found)
+        given = (options.model, str(output), str(samples["test"]))
+        if options.metric:
+            found = _script("measure.py", *given, *options.metric)
+        else:
+            found = _script("evaluate.py", *given, str(work / "reference.npy"))
+        return replace(row, **json.loads(found))
     except process.Failed as failure:
         return replace(row, failure=str(failure))
 

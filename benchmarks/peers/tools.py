@@ -6,7 +6,7 @@ Training is left out; rounding learned layer by layer (AdaRound) takes minutes a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -22,7 +22,7 @@ class Mode:
 
     Attributes:
         name: the mode in the tool's own words.
-        weights: whether int8 weights have a scale per tensor or per channel.
+        weights: whether the weights have a scale per tensor, per channel or for blocks.
         settings: what the driver reads; for onnxq the options of `onnxq quantize`.
         slow: takes minutes, so that it runs with `--slow` only.
     """
@@ -86,7 +86,8 @@ TOOLS = (
             *_channel("percentile", method="Percentile"),
             *_channel("entropy", method="Entropy"),
         ),
-        ("onnxruntime==1.32.0", "onnx==1.23.2"),
+        # MatMulNBits is written through onnx-ir.
+        ("onnxruntime==1.32.0", "onnx==1.23.2", "onnx-ir==1.1.0"),
         "with_onnxruntime.py",
     ),
     Tool(
@@ -154,3 +155,44 @@ TOOLS = (
         ),
     ),
 )  # fmt: skip
+
+_STATIC = {"kind": "static", "activations": "uint8"}
+_NNCF = {"preset": "performance", "transformer": True}
+
+
+def _modes(name: str, modes: tuple[Mode, ...]) -> Tool:
+    """A tool of the table with other modes."""
+    return replace(next(tool for tool in TOOLS if tool.name == name), modes=modes)
+
+
+TRANSFORMERS = (
+    _modes(
+        "onnxruntime",
+        (
+            *_both("dynamic", kind="dynamic"),
+            *_channel("static, uint8 activations, minmax", method="MinMax", **_STATIC),
+            *_channel("static, uint8 activations, percentile", method="Percentile", **_STATIC),
+            *_channel("static, int8 activations, minmax", method="MinMax", kind="static"),
+            Mode("MatMulNBits, 8 bits", "blocks", {"kind": "weights", "bits": 8, "block": 128}),
+            Mode("MatMulNBits, 4 bits", "blocks", {"kind": "weights", "bits": 4, "block": 32}),
+        ),
+    ),
+    _modes(
+        "nncf",
+        (
+            *_channel("transformer, SmoothQuant, fast bias correction",
+                      fast_bias_correction=True, **_NNCF),
+            *_channel("transformer, SmoothQuant, full bias correction",
+                      fast_bias_correction=False, **_NNCF),
+        ),
+    ),
+    _modes(
+        "onnxq",
+        (
+            *_onnxq("--target cpu --no-equalize")[1:],
+            *_onnxq("--target cpu")[1:],
+            *_onnxq("--target gpu")[1:],
+        ),
+    ),
+)  # fmt: skip
+"""Those that have a mode for transformers of their own; the others were not tried."""

@@ -141,14 +141,21 @@ def _entropy(data: Distribution, bounds: Range, levels: int) -> Range:
     """Least Kullback–Leibler divergence on 2,048 linear bins (Migacz, GTC 2017).
 
     Unlike its common form, the reference distribution keeps the clipped mass in its outer bins
-    and every candidate is compared on the same bins.
+    and every candidate is compared on the same bins. Shares of values do not tell how far the
+    clipped ones are: where a few hold most of the power, as one channel behind a GELU does, it
+    would cut them off for the sake of the many. So only ranges count whose expected squared error
+    is no larger than that of the whole range.
     """
     values, half, counts = data.values, data.half, data.counts
     low, high = bounds
     reference = _linear_histogram(values, half, counts, bounds)
     centers = low + (np.arange(ENTROPY_BINS) + 0.5) * (high - low) / ENTROPY_BINS
 
+    most = noise(values, counts, bounds, levels)
+
     def loss(candidate: Range) -> float:
+        if noise(values, counts, candidate, levels) > most:
+            return math.inf
         first, last = candidate
         clipped = np.clip(centers, first, last)
         step = (last - first) / (levels - 1)

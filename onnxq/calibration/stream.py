@@ -20,12 +20,14 @@ from onnxq.calibration.passes import groups_within, with_group
 from onnxq.calibration.statistics import Calibration, Provenance, TensorStatistics, join_notes
 from onnxq.calibration.thinning import step_of
 from onnxq.data.ahead import MOST, map_ahead
-from onnxq.data.batching import Array, Feeds, samples_in
+from onnxq.data.batching import Array, Feeds, as_feeds, samples_in
 from onnxq.data.budget import GROUP, USUAL, Batching, Limits, OneSample, plan_batching
 from onnxq.data.fitted import REFUSES_BATCHES
 from onnxq.data.gather import run_batch
 from onnxq.data.largest import largest_sample
+from onnxq.data.masks import Real, real_positions
 from onnxq.data.source import Batch, DataSource
+from onnxq.data.tokens import Tokens
 from onnxq.errors import DataError
 from onnxq.model.blocked import Observed, open_observer
 from onnxq.model.graph import Graph
@@ -36,6 +38,9 @@ from onnxq.progress import SILENT, Progress
 
 SINGLY = REFUSES_BATCHES.reason
 """The note of a calibration where that was so."""
+
+MASKED = "only the positions that {!r} keeps"
+"""The note of a calibration where there were any."""
 
 
 def batch_of(calibration: Calibration | None) -> int:
@@ -117,22 +122,24 @@ def calibrate(
         ModelError: the model does not run.
     """
     calibration = _empty(source, request)
-    batching, groups = _plan(sample or request.sample(model, source), request)
-    key = _key(calibration, request, groups)
+    sample = sample or request.sample(model, source)
+    batching, groups = _plan(sample, request)
+    key = _key(calibration, request, groups, source.axes.mask)
     cursor, before = checkpoint.load(key) if checkpoint else (Cursor(), None)
     calibration = calibration if before is None else before
     graph = Graph(model)
+    # Where padding is left out, no pattern of positions is the same in all batches.
+    thin = partial(step_of, samples=None if source.axes.mask else source.count)
     counter = Counter(
         {name: Accumulator.of(axis, calibration.tensors.get(name),
-                              step_of(graph.shape(name), axis, source.count), compiled.loops())
+                              thin(graph.shape(name), axis), compiled.loops())
          for name, axis in request.tensors.items()}, source,
         _no_harm if request.allow_nonfinite else partial(harm, graph),
     )  # fmt: skip
     calibration = replace(calibration, tensors={})
-    singly = batching.singly or SINGLY in calibration.note
+    notes = {calibration.note, SINGLY if batching.singly else ""}
 
     def found(tensors: Mapping[str, TensorStatistics]) -> Calibration:
-        notes = (calibration.note, SINGLY) if singly else (calibration.note,)
         return replace(calibration, note=join_notes(notes), samples=cursor.samples, tensors=tensors)
 
     number_of_parts = _number_of_parts(source, request, batching)
@@ -142,12 +149,12 @@ def calibrate(
         advance(cursor.passes * (total or 0) + cursor.spans * GROUP)
         for number in range(cursor.passes, len(groups)):
             spans = spans_of(source, request.shard, cursor.spans)
-            count = _count(model, request, batching, groups[number], counter, number_of_parts)
+            count = _count(sample, request, batching, groups[number], counter, number_of_parts)
             for first in spans:
                 some = _before_due(first, spans, checkpoint)
                 parts = parts_of(some, request.hold_out, batching)
-                for part, alone in map_ahead(count, parts, workers=workers, ahead=1):
-                    singly |= alone
+                for part, said in map_ahead(count, parts, workers=workers, ahead=1):
+                    notes |= said
                     seen = len(part) if number == 0 and not part.held_out else 0
                     cursor = Cursor(number, cursor.spans + part.is_last, cursor.samples + seen)
                     advance(len(part))
@@ -174,17 +181,18 @@ def _number_of_parts(source: DataSource, request: Request, batching: Batching) -
 
 
 def _count(
-    model: Model,
+    sample: OneSample,
     request: Request,
     batching: Batching,
     group: Sequence[str],
     counter: Counter,
     parts: int,
-) -> Callable[[Part], tuple[Part, bool]]:
+) -> Callable[[Part], tuple[Part, set[str]]]:
     """How to run and count samples in one pass; several threads may do so.
 
-    The function returns what it was given, and whether the samples had to run one by one.
+    The function returns what it was given, and what a reader must know of how it was counted.
     """
+    model = sample.model
     computed = [name for name in request.tensors if name not in _inputs(model)]
     names = [name for name in computed if name in group]
     others = [name for name in computed if name not in group]
@@ -199,18 +207,33 @@ def _count(
         with turn:
             return observer.run(feeds)
 
-    def count(part: Part) -> tuple[Part, bool]:
-        singly, start = False, part.start
+    def count(part: Part) -> tuple[Part, set[str]]:
+        notes, start = set[str](), part.start
         for feeds, values in () if part.held_out else run_batch(run, part.feeds):
-            singly |= feeds is not part.feeds
+            if feeds is not part.feeds:
+                notes.add(SINGLY)
             seen = {name: Observed(feeds[name]) for name in group if name in feeds}
             seen |= {n: v for n, v in values.items() if part.is_first or n not in once}
-            held = samples_in(feeds)
+            held, real = samples_in(feeds), real_positions(feeds)
+            if real is not None:
+                notes.add(MASKED.format(as_feeds(feeds).axes.mask))
+                seen = _without_padding(seen, real, sample.tokens)
             counter.add(seen, start, held, part.half)
             start += held
-        return replace(part, feeds={}), singly
+        return replace(part, feeds={}), notes
 
     return count
+
+
+def _without_padding(
+    seen: Mapping[str, Observed], real: Real, tokens: Tokens
+) -> dict[str, Observed]:
+    """The tensors with their real positions only; those without an axis of tokens as they are."""
+    kept = {name: tokens.kept(name, each.plain, real) for name, each in seen.items()}
+    return {
+        name: each if (values := kept[name]) is None else Observed(values)
+        for name, each in seen.items()
+    }
 
 
 def _empty(source: DataSource, request: Request) -> Calibration:
@@ -221,12 +244,14 @@ def _empty(source: DataSource, request: Request) -> Calibration:
     )  # fmt: skip
 
 
-def _key(empty: Calibration, request: Request, groups: Sequence[Sequence[str]]) -> dict[str, Any]:
+def _key(
+    empty: Calibration, request: Request, groups: Sequence[Sequence[str]], mask: str
+) -> dict[str, Any]:
     """What a run must have in common with the one whose state it goes on from."""
     return {
         "model": request.fingerprint, "preprocessing": empty.provenance.preprocessing,
         "bins": empty.provenance.schema, "data": empty.data, "shard": list(request.shard),
-        "hold out": request.hold_out, "memory": [len(group) for group in groups],
+        "hold out": request.hold_out, "mask": mask, "memory": [len(group) for group in groups],
         "tensors": sorted(request.tensors),
     }  # fmt: skip
 

@@ -51,6 +51,7 @@ class OutputCloseness:
         largest_error: largest |x − y|.
         equal: elements that are the same, %.
         other_shape: samples that could not be compared for their shape, %.
+        left_out: values that are padding, and were not compared, %.
     """
 
     name: str
@@ -60,6 +61,7 @@ class OutputCloseness:
     largest_error: float
     equal: float
     other_shape: float
+    left_out: float = 0.0
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -113,6 +115,7 @@ def _closeness(name: str, sums: Sums) -> OutputCloseness:
         sums.largest if sums.is_float else math.nan,
         100 * sums.equal / sums.values if sums.values else math.nan,
         100 * sums.other_shape / max(sums.samples + sums.other_shape, 1),
+        100 * sums.left_out / max(sums.values + sums.left_out, 1),
     )  # fmt: skip
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ class Sums:
     Attributes:
         samples, other_shape: samples compared; samples that could not be, for their shape.
         values, equal: elements compared; those that are the same.
+        left_out: elements that are padding, and were not compared.
         largest: largest |x − y|.
         powers: (4,) of all values.
         cosines: Σ of the samples' cosines, their number.
@@ -57,6 +59,7 @@ class Sums:
     slices: Mapping[int, Array] = field(default_factory=dict)
     spread: Array = field(default_factory=lambda: np.zeros((3, BUCKETS)))
     slice_spread: Mapping[int, Array] = field(default_factory=dict)
+    left_out: int = 0
 
     def __add__(self, other: Sums) -> Sums:
         if not (self.samples and other.samples):
@@ -79,11 +82,15 @@ class Sums:
             max(self.largest, other.largest), self.powers + other.powers,
             self.cosines + other.cosines, slices,
             joined(self.spread, other.spread, self.samples), slice_spread,
+            self.left_out + other.left_out,
         )  # fmt: skip
 
 
 def sums_of(
-    reference: Mapping[str, Any], outputs: Mapping[str, Any], samples: int
+    reference: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    samples: int,
+    real: Mapping[str, Array] = MappingProxyType({}),
 ) -> dict[str, Sums]:
     """Compare the outputs of one run.
 
@@ -91,11 +98,34 @@ def sums_of(
         reference: name → value of each output; what to compare.
         outputs: the same of the other model.
         samples: samples that ran at once.
+        real: output → which of its values are no padding, an array that it broadcasts with: along
+            its first axis as long as the output, and along the one that counts tokens, if that is
+            another; outputs that are not named have no padding.
     """
     return {
-        name: _compared(as_array(wanted), as_array(outputs[name]), samples)
+        name: _without_padding(as_array(wanted), as_array(outputs[name]), samples, real[name])
+        if name in real
+        else _compared(as_array(wanted), as_array(outputs[name]), samples)
         for name, wanted in reference.items()
     }
+
+
+def _without_padding(wanted: Array, got: Array, samples: int, real: Array) -> Sums:
+    """`_compared` of one sample after the other, without its padding."""
+    if wanted.shape != got.shape or not real.any():
+        return _compared(wanted, got, samples)
+    total = Sums(is_float(wanted))
+    counted = len(wanted) == samples
+    for row, kept in enumerate(real.reshape(samples, -1)):
+        if counted:
+            axis = int(np.argmax(real.shape[1:]))
+            one, other = (np.compress(kept, each[row], axis)[None] for each in (wanted, got))
+        else:
+            here = slice(row * kept.size, (row + 1) * kept.size)
+            one, other = (each[here][kept][None] for each in (wanted, got))
+        if kept.any():
+            total += _compared(one, other, 1)
+    return replace(total, left_out=wanted.size - total.values)
 
 
 def add_sums(total: dict[str, Sums], more: Mapping[str, Sums]) -> None:

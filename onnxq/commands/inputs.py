@@ -54,6 +54,8 @@ def as_source(
     classes: Sequence[str] | PathLike | None = None,
     states: Sequence[str] = (),
     input_shapes: Sequence[str] = (),
+    mask: str | None = None,
+    tokenizer: PathLike | None = None,
 ) -> DataSource:
     """Open data for a model; a `DataSource` passes through.
 
@@ -63,6 +65,8 @@ def as_source(
         input_shapes: "NAME:1x3x320x320", sizes for random samples where the model has none.
         classes: names of the model's classes in its order, or a file of them: what class folders
             are called.
+        mask: the input that says which positions count, "none" for none; see `onnxq.data.masks`.
+        tokenizer: the tokenizer.json that makes texts samples.
     """
     if not isinstance(data, (str, os.PathLike, np.ndarray, Mapping)):
         return data
@@ -78,6 +82,8 @@ def as_source(
         states=parse_states(states, model),
         shapes=parse_shapes(input_shapes, model.inputs),
         classes=_classes(model, spec, classes),
+        mask=mask,
+        tokenizer=None if tokenizer is None else Path(tokenizer),
     )
 
 
@@ -101,7 +107,8 @@ def _classes(model: Model, spec: object, names: Sequence[str] | PathLike | None)
 
 
 _READING = (
-    "data", "preprocess", "samples", "allow_nonfinite", "classes", "states", "input_shapes",
+    "data", "preprocess", "samples", "allow_nonfinite", "classes", "states", "input_shapes", "mask",
+    "tokenizer",
 )  # fmt: skip
 """Options that say which data, and how they are read; a command has some of them."""
 
@@ -136,7 +143,7 @@ def require_same_preprocessing(expected: str, source: DataSource | None, what: s
     if source is not None and given and expected and given != expected:
         raise DataError(
             f"{source.spec}: preprocessed as {given!r}, but {what} used {expected!r}",
-            hint="use the same --preprocess",
+            hint="use the same --preprocess, or --tokenizer",
         )
 
 

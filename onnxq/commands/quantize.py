@@ -20,6 +20,7 @@ from onnxq.commands.normalized import normalized_on
 from onnxq.data.budget import Limits, OneSample, plan_batching
 from onnxq.data.sizes import parse_shapes
 from onnxq.data.source import DataSource
+from onnxq.data.tokens import NO_TOKENS
 from onnxq.equalization.observed import tensors_to_observe
 from onnxq.errors import ModelError
 from onnxq.model.already import require_float
@@ -37,6 +38,7 @@ from onnxq.options.quantize import (
 )
 from onnxq.progress import Progress
 from onnxq.quantization import quantize as stage
+from onnxq.quantization.clipping import harmful_clips
 from onnxq.quantization.details import METADATA_KEY, details_json
 from onnxq.quantization.patterns import check_patterns
 from onnxq.quantization.plan import QuantizationOptions
@@ -44,7 +46,7 @@ from onnxq.quantization.request import QuantizationResult, Request
 from onnxq.quantization.rest import require_float_biases
 from onnxq.quantization.samples import hold_out_of, take_samples
 from onnxq.quantization.search import Bounds
-from onnxq.quantization.shares import Uneven, uneven_shares
+from onnxq.quantization.shares import uneven_shares
 from onnxq.targets import target_named
 from onnxq.validation.interface import choose_outputs
 
@@ -86,6 +88,7 @@ def quantize(
         outputs=choose_outputs(model, options.outputs),
         shapes=shapes,
         batching=plan_batching(sample, limits.halved()),
+        tokens=sample.tokens if samples is not None and samples.padded else NO_TOKENS,
     )
     made = stage.quantize(request)
     if not options.allow_none:
@@ -97,6 +100,8 @@ def quantize(
             preprocess=options.preprocess,
             allow_nonfinite=options.allow_nonfinite,
             states=options.states,
+            mask=options.mask,
+            tokenizer=options.tokenizer,
         )
         preprocessing = "" if calibration is None else calibration.provenance.preprocessing
         require_same_preprocessing(preprocessing, checked, "the calibration")
@@ -106,17 +111,20 @@ def quantize(
             _require_quantized(model, made[1])
     quantized, result = made
     cost = costliest(request, (quantized, result), source, limits)
-    result = replace(result, costliest=cost, uneven=_uneven(result))
+    result = _with_scales_judged(replace(result, costliest=cost))
     entry = details_json(result, calibration, options.settings())
     return with_metadata(result.prepared.recorded_in(quantized), {METADATA_KEY: entry}), result
 
 
-def _uneven(result: QuantizationResult) -> tuple[Uneven, ...]:
-    """The tensors that a scale they share serves badly."""
-    calibration = result.prepared.calibration
+def _with_scales_judged(result: QuantizationResult) -> QuantizationResult:
+    """With the tensors that their range, or a scale they share, serves badly."""
+    calibration, gains = result.prepared.calibration, result.prepared.gains
     if calibration is None:
-        return ()
-    return uneven_shares(result.plan, calibration.tensors, result.prepared.gains)
+        return result
+    uneven = uneven_shares(result.plan, calibration.tensors, gains)
+    return replace(
+        result, uneven=uneven, clipped=harmful_clips(result.plan, calibration.tensors, gains)
+    )
 
 
 def _require_quantized(model: Model, result: QuantizationResult) -> None:

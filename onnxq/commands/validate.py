@@ -90,6 +90,7 @@ def validate(
         options.outputs,
         _truth(options, source, classes),
         classes,
+        sample.tokens,
     )
     rows, count = compare(every, source, comparison, dask=options.dask, progress=progress)
     gates = check_gates(rows, first, max_drop=options.max_drop, min_accuracy=options.min_accuracy)
@@ -106,8 +107,15 @@ def validate(
         for model in (models if options.layers else ())
     ]
     own = OWN_STATES if streamed(source) is not None and models else ""
-    note = "; ".join(text for text in (source.note, own) if text)
+    note = "; ".join(text for text in (source.note, own, _left_out(rows, source)) if text)
     return Validation(rows, gates, count, note, tuple(reports))
+
+
+def _left_out(rows: Sequence[Row], source: DataSource) -> str:
+    """What share of the outputs is padding and was not compared; "" for nothing."""
+    shares = [output.left_out for row in rows for output in row.outputs]
+    most = max(shares, default=0.0)
+    return f"outputs without the {most:.0f} % that {source.axes.mask!r} masks" if most else ""
 
 
 def _require_order(float_model: Model, models: Sequence[Model]) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from onnxq.data.batching import BatchAxes
-    from onnxq.data.preprocess import Preprocessing
     from onnxq.data.source import DataSource
 
 
@@ -38,7 +37,7 @@ class SourceAround:
         return self.source.note
 
     @property
-    def preprocessing(self) -> Preprocessing | None:
+    def preprocessing(self) -> object | None:
         return self.source.preprocessing
 
     @property

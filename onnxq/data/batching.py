@@ -35,12 +35,15 @@ class BatchAxes:
             that counts them; None where it takes any.
         open: input whose shape does not tell for certain → the axes that may count its samples;
             the data tell which one does, if any.
+        mask: the input that says which positions of a sample count, see `onnxq.data.masks`; "" for
+            none.
     """
 
     inputs: Axes
     outputs: Axes = field(default_factory=dict)
     fixed: int | None = None
     open: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    mask: str = ""
 
     def settled(self, axes: Axes) -> BatchAxes:
         """With the axes that the data told; without any, a sample is one whole feed."""

@@ -13,6 +13,8 @@ from typing import TypeVar
 
 from onnxq.data.ahead import AHEAD, MOST, WORKERS, map_ahead
 from onnxq.data.batching import Array, as_feeds, find_axes, samples_in
+from onnxq.data.batching import Feeds as Samples
+from onnxq.data.tokens import NO_TOKENS, Tokens, measure_tokens
 from onnxq.errors import ModelError, UsageError
 from onnxq.model.footprint import Footprint, known_footprint, measure_axes, measure_footprint
 from onnxq.model.graph import Graph
@@ -199,7 +201,17 @@ class OneSample:
         except ModelError:
             return None
 
-    def _copies(self, count: int) -> Feeds:
+    @cached_property
+    def tokens(self) -> Tokens:
+        """The axes that count tokens; of no tensor where the data have no mask."""
+        if not as_feeds(self.largest).axes.mask:
+            return NO_TOKENS
+        # Of two samples: a table of positions has as many rows as one has tokens.
+        single = self.fixed is not None or self.axes is None
+        feeds = as_feeds(self.largest) if single else self._copies(2)
+        return measure_tokens(self.model, feeds, self.runtime)
+
+    def _copies(self, count: int) -> Samples:
         """The first sample, so many times."""
         return as_feeds(self.largest).take([0] * count)
 

@@ -34,14 +34,17 @@ class FittedSource(SourceAround):
     Attributes:
         nonfinite: inputs that may hold NaN and Inf; None for all.
         singly: why the model is given one sample at a time; None where it takes batches.
+        mask: the input that says which positions count; "" for none.
     """
 
     nonfinite: Collection[str] | None
     singly: Refusal | None = None
+    mask: str = ""
 
     @property
     def axes(self) -> BatchAxes:
-        return self.source.axes if self.singly is None else self.source.axes.singly()
+        axes = self.source.axes if self.singly is None else self.source.axes.singly()
+        return replace(axes, mask=self.mask)
 
     @property
     def note(self) -> str:

@@ -17,6 +17,7 @@ from onnxq.data.fitted import FittedSource, run_singly
 from onnxq.data.functions import FunctionSource, parse_function
 from onnxq.data.hdf5 import hdf5_columns
 from onnxq.data.images import open_images
+from onnxq.data.masks import find_mask
 from onnxq.data.random import PREFIX, open_random
 from onnxq.data.sizes import Shapes
 from onnxq.data.source import DataSource
@@ -24,6 +25,7 @@ from onnxq.data.states import States, StreamedSource
 from onnxq.data.storage import Column, npy_column, npz_columns
 from onnxq.data.tables import is_dataset, open_table
 from onnxq.data.tar import open_tar
+from onnxq.data.texts import open_texts, parse_texts
 from onnxq.errors import DataError, ModelError, UsageError
 from onnxq.model.portable import PortableModel
 from onnxq.suggest import suggest
@@ -34,9 +36,9 @@ if TYPE_CHECKING:
     from onnxq.model.model import Model, TensorSpec
 
 KINDS = (
-    "data are an .npz, .npy, .h5, .parquet or .tar file, a folder of images, of class folders or "
-    "of .npz files, a folder of test_data_set_*, a Hugging Face dataset on disk, file.py:function, "
-    "or random:N"
+    "data are an .npz, .npy, .h5, .parquet or .tar file, texts in a .txt, .jsonl or .parquet file, "
+    "a folder of images, of class folders or of .npz files, a folder of test_data_set_*, a Hugging "
+    "Face dataset on disk, file.py:function, or random:N"
 )
 """What a hint says about `--data`."""
 
@@ -70,6 +72,8 @@ def open_data(
     states: States = MappingProxyType({}),
     shapes: Shapes = MappingProxyType({}),
     classes: Classes | None = None,
+    mask: str | None = None,
+    tokenizer: Path | None = None,
 ) -> DataSource:
     """Open the data a user named, or handed over, for a model with these inputs.
 
@@ -86,6 +90,8 @@ def open_data(
         states: input → the output of the step before that it takes; needs the model.
         shapes: of `random:N`, input → shape.
         classes: the model's, of which a folder of class folders may have a part.
+        mask: the input that says which positions count; see `find_mask`.
+        tokenizer: the tokenizer.json that makes texts samples.
 
     Raises:
         DataError: the data are missing, unreadable, of unknown kind, or do not fit the model.
@@ -99,21 +105,48 @@ def open_data(
     axes = find_axes(inputs, () if model is None else model.outputs)
     kept = frozenset(states)
     random = isinstance(spec, str) and spec.startswith(PREFIX)
+    texts = _texts(spec, tokenizer)
     if random:
         _refuse_preprocessing(preprocessing, str(spec))
         fed = [item for item in inputs if item.name not in states]
         source: DataSource = open_random(
             str(spec), fed, axes, model=model, samples=samples, seed=seed, shapes=shapes
         )
+    elif shapes:
+        raise UsageError("--input-shape is for random samples", hint="leave it out")
+    elif texts is not None:
+        _refuse_preprocessing(preprocessing, str(spec))
+        source = open_texts(texts, str(spec), inputs, axes, tokenizer=tokenizer, samples=samples)
     else:
-        if shapes:
-            raise UsageError("--input-shape is for random samples", hint="leave it out")
         source = _opened(spec, inputs, axes, preprocessing, samples, kept, classes)
     if states and model is not None:
         if source.axes.fixed not in {None, 1}:
             raise UsageError(f"--state needs a model of batch size 1, not {source.axes.fixed}")
         source = StreamedSource(source, PortableModel.of(model), tuple(inputs), states)
-    return FittedSource(source, nonfinite, None if model is None else run_singly(source, model))
+    singly = None if model is None else run_singly(source, model)
+    return FittedSource(source, nonfinite, singly, find_mask(mask, inputs, source.axes))
+
+
+def _texts(
+    spec: str | Path | Array | Mapping[str, Array], tokenizer: Path | None
+) -> tuple[Path, str] | None:
+    """The file and field of texts that were named; None for other data.
+
+    Raises:
+        DataError: there is no such file.
+        UsageError: a tokenizer for data that are no texts.
+    """
+    named = isinstance(spec, (str, Path))
+    found = parse_texts(str(spec), tokenized=tokenizer is not None) if named else None
+    if found is not None:
+        _existing(str(found[0]))
+    elif tokenizer is not None:
+        what = str(spec) if named else IN_MEMORY
+        raise UsageError(
+            f"{what} takes no tokenizer: only texts do",
+            hint="leave --tokenizer out, or give a .txt, .jsonl or .parquet file",
+        )
+    return found
 
 
 def _opened(

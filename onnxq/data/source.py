@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.data.batching import BatchAxes, Feeds, Sample, alike, as_feeds, stack
 from onnxq.errors import DataError, UsageError
-
-if TYPE_CHECKING:
-    from onnxq.data.preprocess import Preprocessing
 
 Labels = NDArray[np.int64]
 
@@ -69,8 +66,8 @@ class DataSource(Protocol):
         ...
 
     @property
-    def preprocessing(self) -> Preprocessing | None:
-        """What was done to the images; None for data that are fed as they are."""
+    def preprocessing(self) -> object | None:
+        """What was done to images or texts, whose `str` tells; None for data fed as they are."""
         ...
 
     @property

@@ -66,7 +66,7 @@ def known_footprint(graph: Graph) -> Footprint | None:
 def measure_footprint(model: Model, one: Feeds, runtime: Runtime) -> Footprint:
     """By running one sample. Raises `ModelError` where it does not run."""
     graph = Graph(model)
-    (shapes,) = measure_shapes(model, _typed(graph), [one], runtime)
+    (shapes,) = measure_shapes(model, tensors_in(graph), [one], runtime)
     return Footprint({name: _bytes(graph, name, shape) for name, shape in shapes.items()})
 
 
@@ -84,7 +84,7 @@ def measure_axes(
     Raises:
         ModelError: it does not run, or not beside itself.
     """
-    one, two = measure_shapes(model, _typed(Graph(model)), [single, double], runtime)
+    one, two = measure_shapes(model, tensors_in(Graph(model)), [single, double], runtime)
     axes: dict[str, int | None] = {}
     for name, shape in one.items():
         pairs = enumerate(zip(shape, two[name], strict=False))
@@ -94,7 +94,7 @@ def measure_axes(
     return axes
 
 
-def _typed(graph: Graph) -> list[str]:
+def tensors_in(graph: Graph) -> list[str]:
     """What nodes compute and is known to be tensors."""
     made = [name for node in graph.nodes for name in node.outputs if name]
     return [name for name in made if graph.is_tensor(name) and graph.elem_type(name)]

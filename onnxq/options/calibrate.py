@@ -38,6 +38,7 @@ class CalibrateOptions(ReadingOptions):
 
     command: ClassVar[str] = "calibrate"
 
+    mask: str | None = shared.mask()
     batch_size: int = shared.batch_size()
     shard: tuple[int, int] = option(
         Part(), "Run only the I-th of N parts; onnxq merge joins them.", (1, 1), metavar="I/N"
@@ -64,6 +65,7 @@ class CalibrateOptions(ReadingOptions):
 class CalibrateKeywords(ReadingKeywords, total=False):
     """The options of `onnxq.calibrate` for editors; a test holds them to `CalibrateOptions`."""
 
+    mask: str | None
     batch_size: int
     shard: tuple[int, int] | str
     jobs: int

@@ -43,8 +43,10 @@ class EqualizeOptions(Options):
     calibration: Any = shared.calibration()
     data: Any = shared.data(extra=" Calibrates, and proves on these samples.")
     preprocess: Any = shared.preprocess()
+    tokenizer: Path | None = shared.tokenizer()
     states: tuple[str, ...] = shared.states()
     input_shapes: tuple[str, ...] = shared.input_shapes()
+    mask: str | None = shared.mask()
     batch_size: int = shared.batch_size()
     memory: int = shared.memory()
     allow_nonfinite: bool = shared.allow_nonfinite()
@@ -71,8 +73,10 @@ class EqualizeOptions(Options):
 class EqualizeKeywords(TypedDict, total=False):
     """The options of `onnxq.equalize` for editors; a test holds them to `EqualizeOptions`."""
 
+    tokenizer: str | os.PathLike[str] | None
     states: Sequence[str]
     input_shapes: Sequence[str]
+    mask: str | None
     batch_size: int
     memory: int | str
     allow_nonfinite: bool

@@ -79,9 +79,11 @@ class QuantizeOptions(Options):
     data: Any = shared.data(extra=" Calibrates, rounds, corrects biases and measures.")
     calibration: Any = shared.calibration()
     preprocess: Any = shared.preprocess()
+    tokenizer: Path | None = shared.tokenizer()
     samples: int | None = shared.samples()
     states: tuple[str, ...] = shared.states()
     input_shapes: tuple[str, ...] = shared.input_shapes()
+    mask: str | None = shared.mask()
     batch_size: int = shared.batch_size()
     memory: int = shared.memory()
     allow_nonfinite: bool = shared.allow_nonfinite()
@@ -164,8 +166,10 @@ class QuantizeOptions(Options):
 class QuantizeKeywords(TypedDict, total=False):
     """The options of `onnxq.quantize` for editors; a test holds them to `QuantizeOptions`."""
 
+    tokenizer: str | os.PathLike[str] | None
     states: Sequence[str]
     input_shapes: Sequence[str]
+    mask: str | None
     batch_size: int
     memory: int | str
     allow_nonfinite: bool

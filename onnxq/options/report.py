@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from onnxq.errors import UsageError
@@ -10,6 +11,7 @@ from onnxq.options import shared
 from onnxq.options.fields import Options, switch
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
 
 
@@ -22,9 +24,11 @@ class ReportOptions(Options):
     calibration: Any = shared.calibration()
     data: Any = shared.data(extra=" Measures accuracy, SQNR and each layer's error.")
     preprocess: Any = shared.preprocess()
+    tokenizer: Path | None = shared.tokenizer()
     samples: int | None = shared.samples()
     states: tuple[str, ...] = shared.states()
     input_shapes: tuple[str, ...] = shared.input_shapes()
+    mask: str | None = shared.mask()
     batch_size: int = shared.batch_size()
     memory: int = shared.memory()
     outputs: tuple[str, ...] = shared.outputs()
@@ -44,9 +48,11 @@ class ReportOptions(Options):
 class ReportKeywords(TypedDict, total=False):
     """The options of `onnxq.report` for editors; a test holds them to `ReportOptions`."""
 
+    tokenizer: str | os.PathLike[str] | None
     states: Sequence[str]
     input_shapes: Sequence[str]
     samples: int | None
+    mask: str | None
     batch_size: int
     memory: int | str
     outputs: Sequence[str]

@@ -26,8 +26,9 @@ def _is_data(value: object) -> bool:
 def data(*, required: bool = False, extra: str = "") -> Any:
     return option(
         TextOr("a path, an array, arrays by input name or a data source", _is_data),
-        "Samples: an .npz, .npy, .h5, .parquet or .tar file, a folder of images, of class "
-        f"folders, of .npz files or of test_data_set_*, file.py:function, or random:N.{extra}",
+        "Samples: an .npz, .npy, .h5, .parquet or .tar file, texts in a .txt, .jsonl or .parquet "
+        "file, a folder of images, of class folders, of .npz files or of test_data_set_*, "
+        f"file.py:function, or random:N.{extra}",
         REQUIRED if required else None,
         metavar="DATA",
         recorded=False,
@@ -56,6 +57,16 @@ def preprocess() -> Any:
     )
 
 
+def tokenizer() -> Any:
+    return option(
+        File(),
+        "The tokenizer.json that makes texts samples: lines of a .txt file, the field text of a "
+        ".jsonl or .parquet file, or FILE.jsonl:field.",
+        metavar="FILE",
+        recorded=False,
+    )
+
+
 def samples() -> Any:
     return option(Whole(), "Use at most N samples.", metavar="N")
 
@@ -67,6 +78,15 @@ def states() -> Any:
         (),
         flag="--state",
         metavar="OUT=IN",
+    )
+
+
+def mask() -> Any:
+    return option(
+        Text("the name of an input, or none"),
+        "The input that says which positions of a sample count, those above 0; none if none does.  "
+        "[default: attention_mask where the model has it]",
+        metavar="NAME",
     )
 
 

@@ -64,6 +64,7 @@ class ValidateOptions(ReadingOptions):
     max_drop: float | None = shared.max_drop()
     min_accuracy: float | None = shared.min_accuracy()
     layers: bool = flag("Rank each quantized model's layers by their share of its output error.")
+    mask: str | None = shared.mask()
     batch_size: int = shared.batch_size()
     memory: int = shared.memory()
     dask: str | None = shared.dask()
@@ -81,6 +82,7 @@ class ValidateKeywords(ReadingKeywords, total=False):
     max_drop: float | None
     min_accuracy: float | None
     layers: bool
+    mask: str | None
     batch_size: int
     memory: int | str
     dask: str | None

@@ -43,6 +43,7 @@ def measure_shift(
     got: Sequence[Array],
     axis: int,
     bounds: tuple[float, float],
+    real: Sequence[Array | None] = (),
 ) -> tuple[Floats, BiasCorrection]:
     """What to add to the bias of each channel, 0 where nothing helps, and the record.
 
@@ -51,6 +52,8 @@ def measure_shift(
             sample measures, those between decide.
         axis: of the channels.
         bounds: of the fused activation, ±∞ for none.
+        real: of each batch which values are no padding, as an array that they broadcast with; None
+            for all; () for all of all.
     """
     exact, other = Values.of(wanted), Values.of(got)
     shapes = exact.shapes
@@ -60,12 +63,12 @@ def measure_shift(
         return np.zeros(channels), BiasCorrection(node, False, math.nan, math.nan)
     with np.errstate(over="ignore", invalid="ignore"):
         measured, rest = (
-            _mean_errors(_every_other_sample(exact, other, axis, half), channels, axis, bounds)
-            for half in (0, 1)
+            _mean_errors(pairs, channels, axis, bounds)
+            for pairs in (_every_other_sample(exact, other, axis, half, real) for half in (0, 1))
         )
         # Where nothing clips, the third shift is the second one.
         shifts = measured.shifts()[: 3 if _clips(bounds) else 2]
-        deciding = _every_other_sample(exact, other, axis, 1)
+        deciding = _every_other_sample(exact, other, axis, 1, real)
         errors = _squared_errors(deciding, shifts, axis, bounds)
     # What float32 cannot square is not known to help.
     errors[~np.isfinite(errors)] = np.inf
@@ -105,9 +108,11 @@ class _MeanErrors:
         return np.zeros_like(mean), mean, inside
 
 
-def _every_other_sample(wanted: Values, got: Values, axis: int, half: int) -> Pairs:
+def _every_other_sample(
+    wanted: Values, got: Values, axis: int, half: int, real: Sequence[Array | None]
+) -> Pairs:
     """One of two halves, some samples at a time. Of large maps it holds the positions that a
-    histogram counts.
+    histogram counts, and none that are padding.
     """
     samples, seen = sum(shape[0] for shape in wanted.shapes), 0
     for index, shape in enumerate(wanted.shapes):
@@ -117,6 +122,10 @@ def _every_other_sample(wanted: Values, got: Values, axis: int, half: int) -> Pa
         for start in range((half + seen) % 2, shape[0], step):
             chosen = slice(start, start + step, 2)
             pair = (wanted.rows(index, chosen), got.rows(index, chosen))
+            kept = real[index] if real else None
+            if kept is not None:
+                yield _unpadded(pair[0], axis, kept[chosen]), _unpadded(pair[1], axis, kept[chosen])
+                continue
             yield _thinned(pair[0], axis, apart), _thinned(pair[1], axis, apart)
         seen += shape[0]
 
@@ -126,6 +135,13 @@ def _thinned(values: Array, axis: int, step: int) -> Array:
     if step == 1 or axis == values.ndim - 1:
         return values
     return values.reshape(*values.shape[: axis + 1], -1)[..., ::step]
+
+
+def _unpadded(values: Array, axis: int, real: Array) -> Array:
+    """The positions that are no padding, one a row, with the channels where they were."""
+    rows = np.moveaxis(values, axis, -1)
+    found = rows[np.moveaxis(np.broadcast_to(real, values.shape), axis, -1)[..., 0]]
+    return np.asarray(found.reshape(len(found), *[1] * (axis - 1), found.shape[1]))
 
 
 def _mean_errors(
@@ -162,7 +178,7 @@ def _squared_errors(
             error -= target
             total[number] += _sum(np.square(error, out=error), axis)
         count += exact.size // len(shifts[0])
-    return total / count
+    return total / max(count, 1)
 
 
 def _sum(values: Array, axis: int) -> Floats:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,12 @@ from onnxq.data.ahead import map_ahead
 from onnxq.data.shelf import Values
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.columns import Columns, pick
+from onnxq.quantization.positions import by_position, positions
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
-
-POSITIONS = 64
-"""Output positions looked at in each sample; their neighbours tell little that is new. On the
-halves of the reference case's calibration images 128 and 256 gave no more, 32 gave 0.2 dB less."""
+_Block = tuple[Array, Array, Array]
+"""Numbers of samples, their columns and their targets."""
 
 PENDING = 1 << 23
 """Numbers to collect before they are multiplied: few large products are faster than many small."""
@@ -34,8 +34,6 @@ ROUNDING = 2.0**-20
 
 ORDINARY = 32
 """Largest exponent of values whose squares float32 holds as well as those near 1."""
-
-GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -149,49 +147,62 @@ def collect_moments(
     *,
     centered: bool,
     bias: Array | None = None,
+    real: Sequence[Array | None] = (),
 ) -> tuple[Moments, Moments] | None:
     """Moments of every other sample, and of those between; None for fewer than two samples.
 
     Args:
         inputs, targets: activations and outputs of the layer, group by group.
         bias: (outputs,) to take from the targets first.
+        real: of each group which targets are no padding, see `by_position`; () for all of all.
     """
     activations, outputs = Values.of(inputs), Values.of(targets)
     halves = (_Collector(centered), _Collector(centered))
     origins: list[Array] = []
-    samples = 0
+    counts = [0, 0]
     sizes = [shape[0] if len(shape) > 1 else 1 for shape in outputs.shapes]
 
-    def look(group: int) -> tuple[int, Array, Array]:
+    def look(group: int) -> list[_Block]:
         first = sum(sizes[:group])
-        parts = []
+        kept = by_position(real[group], outputs.shapes[group], layout) if real else None
+        blocks = []
         for chosen in max(outputs.pieces(group), activations.pieces(group), key=len):
             x, t = activations.rows(group, chosen), outputs.rows(group, chosen)
             rows = np.moveaxis(np.atleast_2d(t), layout.output_axis, 1)
             rows = rows.reshape(len(rows), layout.outputs, -1)
-            index = _positions(first + chosen.start, len(rows), rows.shape[2])
-            picked = pick(rows, index[:, None], layout.groups)
-            if bias is not None:
-                picked -= bias.astype(np.float32).reshape(layout.groups, -1, 1, 1)
-            parts.append((columns.of(x, index), picked))
-        found, wanted = (np.concatenate(p, 2) if p[1:] else p[0] for p in zip(*parts, strict=True))
-        return sizes[group], found, wanted
+            start = first + chosen.start
+            here = None if kept is None else kept[chosen]
+            for some, index in positions(start, len(rows), rows.shape[2], here):
+                picked = pick(rows[some], index[:, None], layout.groups)
+                if bias is not None:
+                    picked -= bias.astype(np.float32).reshape(layout.groups, -1, 1, 1)
+                blocks.append((start + some, columns.of(np.atleast_2d(x)[some], index), picked))
+        return _joined(blocks) if kept is None else blocks
 
-    for size, found, wanted in map_ahead(look, range(len(sizes)), ahead=1):
+    for numbers, found, wanted in chain.from_iterable(map_ahead(look, range(len(sizes)), ahead=1)):
         if not origins:
             # Far from 0 float32 sums of squares would swallow what the covariance is made of.
             origins = [v.mean(axis=(2, 3), keepdims=True) * centered for v in (found, wanted)]
         np.subtract(found, origins[0], out=found)
         np.subtract(wanted, origins[1], out=wanted)
         for half, collector in enumerate(halves):
-            chosen = slice((half + samples) % 2, None, 2)
-            collector.add(found[:, :, chosen], wanted[:, :, chosen])
-        samples += size
-    if samples < 2:
+            chosen = numbers % 2 == half
+            if chosen.any():
+                collector.add(found[:, :, chosen], wanted[:, :, chosen])
+                counts[half] += 1
+    if not all(counts):
         return None
     basis = _basis(halves)
     fitted, unseen = map_ahead(lambda half: half.moments(basis), halves)
     return fitted, unseen
+
+
+def _joined(blocks: Sequence[_Block]) -> list[_Block]:
+    """The samples of a group in one block."""
+    numbers, found, wanted = zip(*blocks, strict=True)
+    if len(numbers) == 1:
+        return list(blocks)
+    return [(np.concatenate(numbers), np.concatenate(found, 2), np.concatenate(wanted, 2))]
 
 
 def _basis(halves: Sequence[_Collector]) -> Floats | None:
@@ -204,14 +215,6 @@ def _basis(halves: Sequence[_Collector]) -> Floats | None:
     if not np.isfinite(joined).all():
         return None
     return np.asarray(np.linalg.qr(joined.astype(np.float64)).Q)
-
-
-def _positions(first: int, samples: int, count: int) -> NDArray[np.int64]:
-    """(samples, chosen): evenly spaced positions, others in each sample."""
-    chosen = min(count, POSITIONS)
-    offset = (np.arange(first, first + samples) * GOLDEN) % 1
-    index = (np.arange(chosen) + offset[:, None]) * (count / chosen)
-    return np.minimum(index.astype(np.int64), count - 1)
 
 
 class _Collector:

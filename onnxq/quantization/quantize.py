@@ -200,6 +200,7 @@ def _settle(request: Request, model: Model, plan: QuantizationPlan) -> SettledLa
         adaptive=request.adaptive,
         correct=request.correct,
         batching=request.batching,
+        tokens=request.tokens,
         progress=request.progress,
     )
 
@@ -215,5 +216,6 @@ def _closeness(request: Request, reference: Reference, model: Model) -> tuple[Ou
         for feeds, exact, got in zip(reference.feeds, wanted, found, strict=True):
             one, other = dict(zip(names, exact, strict=True)), dict(zip(names, got, strict=True))
             kept = {name: one[name] for name in request.outputs or names}
-            add_sums(sums, sums_of(kept, other, samples_in(feeds)))
+            real = request.tokens.of(kept, feeds)
+            add_sums(sums, sums_of(kept, other, samples_in(feeds), real))
     return closeness(sums)

@@ -10,6 +10,7 @@ from onnxq.calibration.statistics import Calibration
 from onnxq.closeness import OutputCloseness, worst
 from onnxq.data.budget import WHOLE, Batching
 from onnxq.data.sizes import Shapes
+from onnxq.data.tokens import NO_TOKENS, Tokens
 from onnxq.equalization.centering import Centering
 from onnxq.equalization.equalize import Equalization
 from onnxq.equalization.prepare import Prepared
@@ -18,6 +19,7 @@ from onnxq.model.model import Model
 from onnxq.model.narrow import Narrowing
 from onnxq.model.normalize import Normalization
 from onnxq.progress import Progress
+from onnxq.quantization.clipping import Clipped
 from onnxq.quantization.correct import BiasCorrection
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
 from onnxq.quantization.rounding import Rounding
@@ -48,6 +50,7 @@ class QuantizationResult(Shown):
         costliest: the layers with the largest shares of the error, where `quantized_sqnr` is below
             `LOW_SQNR`; () where it is not, or they are not known.
         plan: every node and tensor.
+        clipped: tensors whose ranges leave out values that matter.
         uneven: tensors that have one scale with others whose values are far larger.
         corrections: what bias correction did to each layer.
         roundings: what adaptive rounding did to each layer.
@@ -69,6 +72,7 @@ class QuantizationResult(Shown):
     costliest: tuple[Candidate, ...] = ()
     closeness: tuple[OutputCloseness, ...] = ()
     uneven: tuple[Uneven, ...] = ()
+    clipped: tuple[Clipped, ...] = ()
 
     @property
     def quantized_sqnr_error(self) -> float:
@@ -96,6 +100,7 @@ class Request:
         outputs: names of those that are measured, () for all.
         shapes: input → sizes for random samples, which prove where there are no others.
         batching: how samples run; the result does not depend on it.
+        tokens: which axes count tokens, so that padding does not count.
         again: an earlier result for the same request; its equalization is used as it is.
         keep: node → why it stays in float.
     """
@@ -114,6 +119,7 @@ class Request:
     outputs: tuple[str, ...] = ()
     shapes: Shapes = field(default_factory=dict)
     batching: Batching = WHOLE
+    tokens: Tokens = NO_TOKENS
     again: QuantizationResult | None = None
     keep: Mapping[str, str] = field(default_factory=dict)
 

@@ -10,6 +10,7 @@ from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import batch_of
 from onnxq.data.batching import samples_in
 from onnxq.data.gather import BATCH_SIZE, gather_both
+from onnxq.data.masks import has_padding
 from onnxq.data.source import DataSource
 from onnxq.equalization.prove import PROOF_SAMPLES, Feeds
 
@@ -57,6 +58,11 @@ class Samples:
     correction: list[Feeds]
     held_out: list[Feeds]
     unseen: bool
+
+    @property
+    def padded(self) -> bool:
+        """Whether some positions are padding, and do not count."""
+        return has_padding([*self.correction, *self.held_out])
 
     @property
     def proof(self) -> list[Feeds]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from onnxq.data.budget import WHOLE, Batching
 from onnxq.data.shelf import Shelf, Values
+from onnxq.data.tokens import NO_TOKENS, Tokens
 from onnxq.formats.parameters import Integers
 from onnxq.model.biases import BiasSite, bias_site
 from onnxq.model.graph import Graph, Node, Place
@@ -63,6 +64,7 @@ def settle_layers(
     adaptive: bool,
     correct: bool,
     batching: Batching = WHOLE,
+    tokens: Tokens = NO_TOKENS,
     progress: Progress = SILENT,
 ) -> SettledLayers:
     """Round weights adaptively, correct biases, or both.
@@ -71,8 +73,9 @@ def settle_layers(
         model: the float model the plan was made for.
         batches: samples in groups; half of them measure, the other half decide.
         batching: how they run; the result does not depend on it.
+        tokens: which axes count tokens, so that padding does not count.
     """
-    layers = _Layers(model, plan, batches, batching)
+    layers = _Layers(model, plan, batches, batching, tokens)
     weights: dict[Place, Integers] = {}
     biases: dict[str, NDArray[np.float32]] = {}
     roundings: list[Rounding] = []
@@ -108,8 +111,10 @@ class _Layers:
         plan: QuantizationPlan,
         batches: Sequence[Mapping[str, Array]],
         batching: Batching,
+        tokens: Tokens,
     ) -> None:
         self._graph, self._plan = Graph(model), plan
+        self._batches, self._tokens = batches, tokens
         quantized = insert(model, plan, float_biases=True)
         self._quantized = Graph(quantized)
         shelf = Shelf(batching.room, copies=batching.large)
@@ -137,8 +142,9 @@ class _Layers:
         columns = Columns(self._graph, node, layout)
         with blas_threads_for(layout.columns):
             moments = collect_moments(
-                layout, columns, inputs, wanted, centered=centered, bias=None if centered else bias
-            )
+                layout, columns, inputs, wanted, centered=centered,
+                bias=None if centered else bias, real=self._real(node.output, wanted),
+            )  # fmt: skip
             if moments is None:
                 return keep_nearest(node.name, weight, parameters, ONE_SAMPLE)
             if not all(half.is_finite for half in moments):
@@ -162,10 +168,16 @@ class _Layers:
         shift, record = measure_shift(
             node.name, wanted, got, layout.output_axis,
             fused_bounds(self._graph, self._graph.by_name[site.node]),
+            self._real(site.output, wanted),
         )  # fmt: skip
         if record.accepted:
             self._rounded.add(site.output, along(shift, len(got.shapes[0]), layout.output_axis))
         return (site.value + shift).astype(np.float32), record
+
+    def _real(self, tensor: str, values: Values) -> list[Array | None]:
+        """Of each group which values are no padding; None for all."""
+        groups = zip(values.shapes, self._batches, strict=True)
+        return [self._tokens.real(tensor, shape, feeds) for shape, feeds in groups]
 
     def _layout(self, node: Node) -> WeightLayout:
         return granted(weight_layout(self._graph, node))

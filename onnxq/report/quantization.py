@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxq.closeness import worst
 from onnxq.model.status import Float, Quantized
+from onnxq.options.quantize import QuantizeOptions
 from onnxq.quantization.plan import QuantizationPlan
 from onnxq.quantization.request import LOW_SQNR
 from onnxq.report import equalization as equalization_report
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from onnxq.equalization.prepare import Trial
     from onnxq.model.model import Model
     from onnxq.model.narrow import Narrowing
+    from onnxq.quantization.clipping import Clipped
     from onnxq.quantization.request import QuantizationResult
     from onnxq.quantization.search import Criterion, Search, Step
     from onnxq.quantization.shares import Uneven
@@ -52,6 +54,8 @@ def summary(result: QuantizationResult) -> Iterator[str]:
     yield from _settled(result)
     if result.uneven:
         yield uneven_text(result.uneven)
+    if result.clipped:
+        yield clipped_text(result.clipped, result.plan.options.ranges)
     yield from verdict(result)
     if result.search is not None:
         yield search_text(result.search)
@@ -130,10 +134,12 @@ def low_text(result: QuantizationResult) -> str:
 def _samples(result: QuantizationResult) -> str:
     """What the estimates rest on."""
     measured = result.measured_on
+    left_out = max((each.left_out for each in result.closeness), default=0.0)
+    padding = f", without the {left_out:.0f} % that is padding" if left_out else ""
     if measured is None or measured.held_out:
-        return "held-out samples"
+        return f"held-out samples{padding}"
     number = count(measured.samples, "sample")
-    return f"the {number} it was made with"
+    return f"the {number} it was made with{padding}"
 
 
 def uneven_text(uneven: Sequence[Uneven]) -> str:
@@ -146,6 +152,20 @@ def uneven_text(uneven: Sequence[Uneven]) -> str:
     rest = len(uneven) - NAMED
     more = f"; and {count(rest, 'other tensor')}, all in --json" if rest > 0 else ""
     return f"one scale for ranges far apart: {named}{more}"
+
+
+def clipped_text(clipped: Sequence[Clipped], ranges: str) -> str:
+    """Names tensors whose ranges cost more than they save, the worst first."""
+    usual = QuantizeOptions.ranges.value
+    instead = "" if ranges == usual else f"; --ranges {usual} clips where it pays only"
+    named = "; ".join(
+        f"{each.tensor!r} holds {each.smallest:.3g} to {each.largest:.3g}, its range "
+        f"{each.low:.3g} to {each.high:.3g}, {each.loss_db:.1f} dB more error than without clipping"
+        for each in clipped[:NAMED]
+    )
+    rest = len(clipped) - NAMED
+    more = f"; and {count(rest, 'other tensor')}, all in --json" if rest > 0 else ""
+    return f"warning: ranges clip values that matter: {named}{more}{instead}"
 
 
 def search_text(search: Search) -> str:
@@ -261,6 +281,7 @@ def document(
         "costliest": result.costliest,
         "outputs": [output_document(each) for each in result.closeness],
         "uneven_scales": result.uneven,
+        "harmful_clips": result.clipped,
         "roundings": result.roundings,
         "bias_corrections": result.corrections,
         "search": result.search,

@@ -20,6 +20,7 @@ from onnxq.data.gather import in_parts, run_batch
 from onnxq.data.labels import SampleLabels
 from onnxq.data.source import DataSource, spans
 from onnxq.data.states import StreamedSource, streamed
+from onnxq.data.tokens import NO_TOKENS, Tokens
 from onnxq.errors import ModelError
 from onnxq.model.model import Model
 from onnxq.model.portable import PortableModel
@@ -48,6 +49,7 @@ class Comparison:
         outputs: names of those that are compared, () for all.
         labels: the truth from a file of its own; else the data's.
         classes: names of the model's classes, for metrics that want them.
+        tokens: which axes of the outputs count tokens, so that padding does not count.
         returns_outputs: whether workers send outputs, for metrics that cannot be computed there.
     """
 
@@ -59,6 +61,7 @@ class Comparison:
     outputs: tuple[str, ...] = ()
     labels: SampleLabels | None = None
     classes: tuple[str, ...] = ()
+    tokens: Tokens = NO_TOKENS
     returns_outputs: bool = True
 
     @property
@@ -174,7 +177,7 @@ def measured(
             ran = Ran(feeds, labels, tuple(found))
             yield Terms(
                 batch.start + done, samples,
-                tuple(_sums(models[0], model, ran, number, seen)
+                tuple(_sums(models[0], model, ran, number, seen, comparison.tokens)
                       for number, (model, _) in enumerate(plan)),
                 tuple(_instances(merging, ran, number) for number in range(len(plan))),
                 ran if keep else None,
@@ -228,12 +231,18 @@ def _outputs(
 
 
 def _sums(
-    float_model: Model, model: Model, ran: Ran, number: int, seen: set[tuple[int, str]]
+    float_model: Model,
+    model: Model,
+    ran: Ran,
+    number: int,
+    seen: set[tuple[int, str]],
+    tokens: Tokens,
 ) -> dict[str, Sums]:
     """What one model adds; `seen` are outputs that are known to differ in shape by the data."""
     if number == 0:
         return {}
-    sums = sums_of(ran.outputs[0], ran.outputs[number], samples_in(ran.feeds))
+    real = tokens.of(ran.outputs[0], ran.feeds)
+    sums = sums_of(ran.outputs[0], ran.outputs[number], samples_in(ran.feeds), real)
     for name, each in sums.items():
         if each.other_shape and (number, name) not in seen:
             seen.add((number, name))

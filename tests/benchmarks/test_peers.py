@@ -11,6 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from support.masked import encoder, save_feeds, sentences
+
 ROOT = Path(__file__).parent.parent.parent
 PEERS = ROOT / "benchmarks" / "peers"
 
@@ -37,8 +39,8 @@ def case(tmp_path, rng):
     return tmp_path
 
 
-def peers(case, *options, **environment):
-    samples = str(case / "samples.npz")
+def peers(case, *options, data=None, **environment):
+    samples = str(data or case / "samples.npz")
     done = subprocess.run(
         [sys.executable, str(PEERS / "run.py"), str(case / "tiny.onnx"), "--calibration", samples,
          "--test", samples, "--cache", str(case / "cache"), *options],
@@ -93,3 +95,28 @@ def test_a_tool_that_takes_too_long_is_stopped(case):
         *("--mode", "minmax, per tensor", "--limit", "0.1"),
     )
     assert rows["onnxruntime 1.32.0, minmax", "per tensor"][0] == "failed: stopped after 0.1 s"
+
+
+@pytest.mark.slow
+def test_a_model_of_tokens_is_measured_by_any_metric(tmp_path):
+    """Samples of several lengths, as texts are; a metric of onnxq's and one of a file."""
+    onnx.save(encoder().proto, tmp_path / "tiny.onnx")
+    save_feeds(sentences(20), tmp_path / "samples")
+    (tmp_path / "mine.py").write_text("def largest(output, labels):\n    return [0.5]\n")
+    rows = peers(
+        tmp_path,
+        *("--transformer", "--metric", "sqnr", "--metric", f"{tmp_path / 'mine.py'}:largest"),
+        *("--metric", f"{PEERS / 'pooled.py'}:PooledSqnr", "--keep", str(tmp_path / "kept")),
+        *("--only", "onnxruntime", "--interpreter", f"onnxruntime={sys.executable}"),
+        *("--only", "onnxq", "--mode", "dynamic, per channel|--target cpu`"),
+        data=tmp_path / "samples",
+    )
+    for tool in ("onnxruntime 1.32.0, dynamic", "onnxq, `--target cpu`"):
+        sqnr, largest, pooled, *_ = map(float, rows[tool, "per channel"])
+        assert 15 < sqnr < 60
+        assert largest == 0.5
+        assert 15 < pooled < 70
+    model = onnx.load(tmp_path / "kept" / "onnxruntime-1.onnx")
+    assert "DynamicQuantizeLinear" in {node.op_type for node in model.graph.node}
+    assert rows["onnxruntime 1.32.0, MatMulNBits, 4 bits", "blocks"][0] == "not run"
+    assert not any("aimet" in name for name, _ in rows)

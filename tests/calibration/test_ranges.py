@@ -129,9 +129,22 @@ def test_entropy_keeps_nearly_everything(kind, symmetric):
     values = draw(kind)
     low, high = estimate(values, "entropy", symmetric=symmetric)
     assert np.mean((values >= low) & (values <= high)) > 0.99
-    # It cares for shares, not for distances, and clips the outliers.
+    # With outliers the whole range has more.
     if kind != "outliers":
         assert error(values, (low, high), symmetric=symmetric) < 0.02 * np.square(values).mean()
+
+
+@both
+@kinds
+def test_entropy_costs_no_more_than_the_whole_range(kind, symmetric):
+    """Also where a few values hold most of the power, of which shares tell nothing."""
+    rng = np.random.default_rng(1)
+    far = np.where(rng.random(SIZE) < 3e-3, np.float32(40), np.float32(1))
+    for values in (draw(kind), draw(kind) * far):
+        found = {m: estimate(values, m, symmetric=symmetric) for m in ("entropy", "minmax")}
+        errors = {m: error(values, r, symmetric=symmetric) for m, r in found.items()}
+        # The histogram knows values to a part in 64.
+        assert errors["entropy"] <= errors["minmax"] * 1.05
 
 
 def test_entropy_compares_at_least_2048_bins():

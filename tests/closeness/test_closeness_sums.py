@@ -146,3 +146,50 @@ def test_maps_are_rows_and_sequences_one_vector():
 def test_which_types_are_float(kind, wanted):
     assert is_float_type(np.dtype(kind)) is wanted
     assert is_float(np.zeros(1, kind)) is wanted
+
+
+# --- padding -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(1, (3, 4, 5)), (2, (3, 5, 4)), (0, (12, 5))])
+def test_padding_is_not_compared(axis, shape):
+    """As if each sample had been given alone, without the values that are padding."""
+    rng = np.random.default_rng(2)
+    lengths = [4, 1, 3]
+    real = np.arange(4) < np.array(lengths)[:, None]
+    x, y = rng.standard_normal((2, *shape)).astype(np.float32)
+    sides = [1] * len(shape)
+    sides[0] = shape[0]
+    if axis:
+        sides[axis] = 4
+    kept = real.reshape(sides)
+    y = np.where(kept, y, np.float32(1000))
+    found = sums_of({"y": x}, {"y": y}, 3, {"y": kept})["y"]
+    total: dict[str, Sums] = {}
+    for row, length in enumerate(lengths):
+        if axis:
+            parts = [np.moveaxis(v, axis, 1)[row, :length][None] for v in (x, y)]
+            parts = [np.moveaxis(v, 1, axis) for v in parts]
+        else:
+            parts = [v[4 * row : 4 * row + length][None] for v in (x, y)]
+        add_sums(total, {"y": one(*parts)})
+    wanted = total["y"]
+    np.testing.assert_allclose(found.powers, wanted.powers)
+    np.testing.assert_allclose(found.cosines, wanted.cosines)
+    np.testing.assert_allclose(found.spread, wanted.spread)
+    assert (found.samples, found.values, found.left_out) == (3, 40, 20)
+    assert found.largest == wanted.largest < 100
+
+
+def test_a_sample_of_nothing_but_padding_has_no_say():
+    x, y = np.ones((2, 3, 2), np.float32), np.zeros((2, 3, 2), np.float32)
+    y[1] = 5
+    found = sums_of({"y": x}, {"y": y}, 2, {"y": np.array([[True] * 3, [False] * 3])[..., None]})
+    assert (found["y"].samples, found["y"].values, found["y"].largest) == (1, 6, 1)
+    np.testing.assert_allclose(found["y"].powers, numbers(x[0], y[0]))
+
+
+def test_outputs_of_two_shapes_stay_incomparable():
+    x, y = np.ones((2, 3, 2), np.float32), np.ones((2, 3, 1), np.float32)
+    found = sums_of({"y": x}, {"y": y}, 2, {"y": np.array([[True, True, False]] * 2)[..., None]})
+    assert found["y"].other_shape == 2

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +27,9 @@ from onnxq.cli.group import COMMANDS
 from onnxq.cli.group import onnxq as command_line
 from onnxq.records import VERSIONS
 from PIL import Image
+
+from support.builder import Builder
+from support.written import SENTENCES, reader, trained, write
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
@@ -311,6 +315,38 @@ def test_shell_examples_run(page: Path):
             assert not code or {"--max-drop", "--min-accuracy"} & set(words), line
             if target:
                 Path(target).write_text(shown)
+
+
+@pytest.mark.slow
+def test_examples_of_texts_and_audio_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Those of docs/data.md as they are typed, on a small encoder and on two recordings."""
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "data.md"
+    onnx.save(reader().proto, "encoder.onnx")
+    trained(Path("tokenizer.json"))
+    write(Path("sentences.txt"), SENTENCES * 3)
+    write(Path("questions.jsonl"), SENTENCES, field="question")
+    b = Builder(1)
+    onnx.save(b.proto(b.head(b.conv(b.op("Reshape", b.input(16000, name="waveform"),
+              b.ints(0, 1, 100, 160), shape=(1, 100, 160)), 4, 3))), "speech.onnx")  # fmt: skip
+    Path("recordings").mkdir()
+    for number in (1, 2):
+        with wave.open(f"recordings/{number}.wav", "wb") as file:
+            file.setparams((1, 2, 16000, 0, "NONE", ""))
+            sound = np.random.default_rng(number).normal(0, 3000, 40000)
+            file.writeframes(sound.astype(np.int16).tobytes())
+    blocks = code_blocks(page.read_text(encoding="utf-8"))
+    (function,) = [block for language, block in blocks if language == "python" and "wave" in block]
+    Path("speech.py").write_text(function)
+    chosen = [
+        block for block in shell_blocks(page) if "speech.py" in block or "--tokenizer" in block
+    ]
+    assert len(chosen) == 2
+    for line in "".join(chosen).splitlines():
+        code, shown = invoke(*shlex.split(line)[1:])
+        assert code == 0
+        if "validate" in line:
+            assert "encoder.cpu.onnx" in shown
 
 
 @pytest.mark.slow

@@ -97,7 +97,7 @@ def test_a_wrong_or_missing_option_is_named():
 
 def test_every_command_that_reads_data_has_the_same_options_for_it():
     own = set(options_of(ReadingOptions))
-    assert own == {"data", "preprocess", "samples", "states", "input_shapes"}
+    assert own == {"data", "preprocess", "tokenizer", "samples", "states", "input_shapes"}
     assert set(ReadingKeywords.__annotations__) < own
     readers = [each for each in ReadingOptions.__subclasses__() if each.__module__.startswith("onnxq")]  # fmt: skip
     for each in readers:

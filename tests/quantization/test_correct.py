@@ -57,3 +57,32 @@ def test_one_sample_cannot_decide():
     shift, record = measure_shift("n", one, one, 1, (-INF, INF))
     assert not shift.any()
     assert not record.accepted
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "sides"),
+    [((40, 9, 3), -1, (40, 9, 1)), ((40, 3, 9), 1, (40, 1, 9)), ((360, 3), 1, (360, 1))],
+)
+def test_padding_has_no_say(shape, axis, sides):
+    """Of each sample some positions hold another error, which the mask leaves out."""
+    rng = np.random.default_rng(0)
+    wanted = rng.standard_normal(shape).astype(np.float32)
+    real = rng.random(sides) < 0.6
+    error = np.array([0.5, 0.0, -2.0], np.float32)
+    got = np.moveaxis(np.moveaxis(wanted, axis, -1) - error, -1, axis)
+    got = np.where(real, got, np.float32(100))
+    shift, record = measure_shift(
+        "n", batches(wanted), batches(got), axis, (-INF, INF), batches(real)
+    )
+    assert np.allclose(shift, error, atol=1e-5)
+    assert record.error_before == pytest.approx(np.square(error).mean(), rel=1e-4)
+    assert record.error_after == pytest.approx(0, abs=1e-9)
+
+
+def test_padding_has_no_say_where_an_activation_clips():
+    rng = np.random.default_rng(0)
+    wanted = rng.uniform(0.5, 1, (32, 6, 2)).astype(np.float32)
+    real = np.arange(6)[None, :, None] < rng.integers(1, 6, 32)[:, None, None]
+    got = np.where(real, wanted - np.float32(0.25), np.float32(7))
+    shift, _ = measure_shift("n", batches(wanted), batches(got), -1, (0.0, INF), batches(real))
+    assert np.allclose(shift, 0.25, atol=1e-5)

@@ -171,6 +171,45 @@ def test_one_sample_has_no_half_to_decide_on():
 
 
 @pytest.mark.parametrize("centered", [True, False])
+def test_moments_of_padded_samples_are_those_of_their_real_positions(centered):
+    """Positions of a sample are few enough for all to be looked at; padding holds large values."""
+    rng = np.random.default_rng(0)
+    model = node_model("matmul")
+    graph = Graph(model)
+    node = graph.by_name["node"]
+    layout, columns = weight_layout(graph, node), Columns(graph, node, weight_layout(graph, node))
+    x = rng.standard_normal((12, 5, 6)).astype(np.float32)
+    real = np.arange(5) < rng.integers(1, 6, 12)[:, None]
+    t = np.asarray(x @ graph.constant(layout.weight))
+    bad = [np.where(real[..., None], v, np.float32(50)) for v in (x, t)]
+    kept = real[..., None]
+    masked = collect_moments(
+        layout, columns, [bad[0][:8], bad[0][8:]], [bad[1][:8], bad[1][8:]], centered=centered,
+        real=[kept[:8], kept[8:]],
+    )  # fmt: skip
+    singles = [[v[row : row + 1, :length] for row, length in enumerate(real.sum(axis=1))]
+               for v in (x, t)]  # fmt: skip
+    wanted = collect_moments(layout, columns, *singles, centered=centered)
+    other = graph.constant(layout.weight) + 0.1 * rng.standard_normal(layout.shape)
+    for mine, each in zip(masked, wanted, strict=True):
+        assert mine.count == each.count
+        assert np.allclose(mine.metric, each.metric, atol=1e-4)
+        error = each.error(output_major(layout, other))
+        assert mine.error(output_major(layout, other)) == pytest.approx(error, rel=1e-3)
+
+
+def test_samples_of_nothing_but_padding_cannot_decide():
+    model = node_model("matmul")
+    graph = Graph(model)
+    node = graph.by_name["node"]
+    layout, columns = weight_layout(graph, node), Columns(graph, node, weight_layout(graph, node))
+    x = np.ones((2, 5, 6), np.float32)
+    real = np.array([[True] * 5, [False] * 5])[..., None]
+    t = np.ones((2, 5, 4), np.float32)
+    assert collect_moments(layout, columns, [x], [t], centered=False, real=[real]) is None
+
+
+@pytest.mark.parametrize("centered", [True, False])
 @pytest.mark.parametrize("groups", [1, 2])
 def test_few_positions_of_many_columns_lose_nothing(groups, centered, monkeypatch):
     """The basis of what they span gives the same errors, weights and metric."""

@@ -1,22 +1,29 @@
-"""Quantize with onnxruntime's `quantize_static`, after its `quant_pre_process` as it advises.
+"""Quantize with onnxruntime. Settings: kind (static, dynamic, weights), and those of the kind.
 
-Settings: method (MinMax, Percentile, Entropy), per_channel.
+- static: `quantize_static`, after its `quant_pre_process` as it advises. method (MinMax, …),
+  per_channel, activations (int8, uint8).
+- dynamic: `quantize_dynamic`, which takes no data. per_channel.
+- weights: MatMulNBits. bits, block.
 """
 
 import tempfile
 from pathlib import Path
 
+import onnx
 from contract import job
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
     QuantFormat,
     QuantType,
+    quantize_dynamic,
     quantize_static,
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 BATCH = 10
+
+TYPES = {"int8": QuantType.QInt8, "uint8": QuantType.QUInt8}
 
 
 class Reader(CalibrationDataReader):
@@ -27,21 +34,44 @@ class Reader(CalibrationDataReader):
         return next(self.feeds, None)
 
 
-task = job()
-# Its histograms cannot stack batches of two sizes.
-count = len(next(iter(task.arrays.values())))
-size = BATCH if count % BATCH == 0 else 1
-with tempfile.TemporaryDirectory() as folder:
-    prepared = str(Path(folder) / "prepared.onnx")
-    # Its symbolic shapes are for transformers, and fail on a Constant given as `value_ints`.
-    quant_pre_process(task.model, prepared, skip_symbolic_shape=True)
-    quantize_static(
-        prepared,
-        task.output,
-        Reader(task.feeds(size)),
-        quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QInt8,
-        weight_type=QuantType.QInt8,
-        per_channel=task.settings["per_channel"],
-        calibrate_method=CalibrationMethod[task.settings["method"]],
+def static(task, settings):
+    # Its histograms cannot stack batches of two sizes.
+    counts = {len(next(iter(part.values()))) % BATCH for part in task.parts}
+    size = BATCH if counts == {0} else 1
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = str(Path(folder) / "prepared.onnx")
+        # Its symbolic shapes are for transformers, and fail on a Constant given as `value_ints`.
+        quant_pre_process(task.model, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            task.output,
+            Reader(task.feeds(size)),
+            quant_format=QuantFormat.QDQ,
+            activation_type=TYPES[settings.get("activations", "int8")],
+            weight_type=QuantType.QInt8,
+            per_channel=settings["per_channel"],
+            calibrate_method=CalibrationMethod[settings["method"]],
+        )
+
+
+def dynamic(task, settings):
+    quantize_dynamic(
+        task.model, task.output, per_channel=settings["per_channel"], weight_type=QuantType.QInt8
     )
+
+
+def weights(task, settings):
+    # It needs a package that the others do not.
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    made = MatMulNBitsQuantizer(
+        onnx.load(task.model), bits=settings["bits"], block_size=settings["block"],
+        is_symmetric=True,
+    )  # fmt: skip
+    made.process()
+    made.model.save_model_to_file(task.output)
+
+
+work = job()
+kinds = {"static": static, "dynamic": dynamic, "weights": weights}
+kinds[work.settings.get("kind", "static")](work, work.settings)

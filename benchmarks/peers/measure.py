@@ -1,0 +1,31 @@
+"""Metrics of `onnxq validate` of one quantized model, as JSON; the same for every tool.
+
+    python measure.py FLOAT.onnx QUANTIZED.onnx TEST METRIC…
+
+ONNX Runtime on the CPU with its integer kernels, one sample at a time, as a server runs it: what a
+model computes scales of at run time depends on what else is in the batch.
+"""
+
+import json
+import math
+import sys
+
+import onnxq
+
+exact, model, data, *metrics = sys.argv[1:]
+reference, row = onnxq.validate(
+    exact, model, data, metrics=metrics, executions=["cpu"], batch_size=1
+).rows  # fmt: skip
+
+
+def labelled(values):
+    """With the units in the names; what is infinite is equal."""
+    return {
+        f"{name} {row.units[name]}".strip(): None if math.isinf(value) else value
+        for name, value in values.items()
+        if not math.isnan(value)
+    }
+
+
+floats = {name: v for name, v in labelled(reference.values).items() if v is not None}
+print(json.dumps({"values": labelled(row.values), "float_values": floats}))
