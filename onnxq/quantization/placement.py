@@ -50,6 +50,29 @@ def place(
     return _place_all(graph, target, dict(nodes), calibrated)
 
 
+def beside(graph: Graph, placed: Placed) -> frozenset[str]:
+    """What is rounded for more than the layers that multiply it with a weight.
+
+    Moving quantized values on rounds nothing: where they end counts.
+    """
+    found: set[str] = set()
+    for name in placed.tensors:
+        readers = [use.node for use in graph.consumers(name)
+                   if Place(use.node.name, use.position) in placed.readers]  # fmt: skip
+        if not readers or not all(_layer_or_move(placed, node) for node in readers):
+            found.add(name)
+    return frozenset(found)
+
+
+def _layer_or_move(placed: Placed, node: Node) -> bool:
+    """Whether a reader multiplies by a quantized weight, or moves values on to what is rounded."""
+    row = operator_of(node)
+    if row is None or not isinstance(placed.nodes[node.name], Quantized):
+        return False
+    moves = row.quantized is QuantizedRule.SHARED and not placed.tensors.isdisjoint(node.outputs)
+    return moves or is_weighted(node)
+
+
 def _tensor(graph: Graph, reader: Place) -> str:
     return graph.by_name[reader.node].inputs[reader.position]
 
