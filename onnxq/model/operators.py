@@ -204,6 +204,11 @@ class Operator:
         """The form; what is weighted accumulates, what passes quantized values on moves them."""
         return _IMPLIED.get(self.quantized, self.form)
 
+    @property
+    def keeps_elements(self) -> bool:
+        """Whether the output has each element of the data input once, and no others."""
+        return self.copies or self.rearranges is not Rearrangement.NONE
+
     def data_of(self, node: Node) -> tuple[str, ...]:
         """The tensors at the data inputs that the node has."""
         positions = range(len(node.inputs)) if self.data_inputs is None else self.data_inputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -118,8 +119,33 @@ def _place_inputs(graph: Graph, target: Target, nodes: _Nodes) -> Placed:
             reason = f"target {target.name} runs {node.op_type} in float"
             nodes[node.name] = Float(Refusal(reason))
         wanted |= {_tensor(graph, reader) for reader in readers if reader.node == node.name}
+    _unchain(graph, target, nodes, readers)
     tensors = frozenset(_tensor(graph, reader) for reader in readers)
     return Placed(nodes, frozenset(readers), tensors)
+
+
+def _unchain(graph: Graph, target: Target, nodes: _Nodes, readers: set[Place]) -> None:
+    """Leave in float what only rearranges float values on their way to a quantized reader.
+
+    Each such node would stand between two pairs of one scale, of which the last does the work: a
+    compiler moves it forward itself. Behind a quantized kernel, or where others read the quantized
+    tensor too, the values come in integers already.
+    """
+    read = Counter(_tensor(graph, reader) for reader in readers)
+    for node in graph.nodes:
+        row = operator_of(node)
+        if row is None or isinstance(nodes[node.name], Float):
+            continue
+        if row.quantized is not QuantizedRule.SHARED or not row.keeps_elements:
+            continue
+        (place,) = _data_places(graph, node)
+        producer = graph.producers.get(node.input(place.position))
+        if read[node.input(place.position)] > 1:
+            continue
+        if producer is None or isinstance(nodes[producer.name], Float):
+            readers.discard(place)
+            reason = f"target {target.name} runs {node.op_type} in float: integers are made behind"
+            nodes[node.name] = Float(Refusal(reason))
 
 
 def _weighted_host(graph: Graph, node: Node, nodes: _Nodes) -> str | None:

@@ -117,3 +117,38 @@ def test_moves_before_a_quantized_reader_follow_it():
     model = b.model(b.conv(x, 4, name="conv"), b.op("MaxPool", x, kernel_shape=[2, 2], shape=(3, 2, 2), name="end"))  # fmt: skip
     found = becomes(placed(model, "gpu"))
     assert (found["pool"], found["conv"], found["end"]) == ("", "", None)
+
+
+def attention_output(*, layer=False):
+    """Heads joined in front of a projection, behind what is float or behind a layer."""
+    b = Builder()
+    x = b.op("Sigmoid", b.input(2, 6, 4), name="float")
+    if layer:
+        x = b.op("MatMul", x, b.const(b.random(4, 4)), name="layer", shape=(2, 6, 4))
+    x = b.op("Transpose", x, perm=[0, 2, 1, 3], shape=(6, 2, 4), name="swap")
+    x = b.op("Reshape", x, b.ints(0, 0, 8), shape=(6, 8), name="join")
+    return b, b.op("MatMul", x, b.const(b.random(8, 4)), shape=(6, 4), name="project")
+
+
+def test_behind_a_float_operator_one_pair_stands_in_front_of_the_reader():
+    b, y = attention_output()
+    found = placed(b.model(y), "gpu")
+    assert becomes(found) == {"float": None, "swap": None, "join": None, "project": ""}
+    assert found.tensors == {"join"}
+    assert "integers are made behind" in found.nodes["swap"].reason
+
+
+def test_behind_a_layer_values_are_moved_as_integers():
+    b, y = attention_output(layer=True)
+    found = placed(b.model(y), "gpu")
+    assert becomes(found) == {"float": None, "layer": "", "swap": "", "join": "", "project": ""}
+    assert found.tensors == {"float", "layer", "swap", "join"}
+
+
+def test_what_others_read_in_integers_is_moved_as_integers():
+    b, y = attention_output()
+    b.op("MatMul", "float", b.const(b.random(4, 3)), shape=(2, 6, 3), name="beside")
+    found = placed(b.model(y, "beside"), "gpu")
+    assert becomes(found) == {
+        "float": None, "swap": "", "join": "", "project": "", "beside": "",
+    }  # fmt: skip
