@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from onnxq.model.elementwise import before_join
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.operators import (
     QuantizedRule,
@@ -220,6 +221,9 @@ def _decide_all(graph: Graph, target: Target, nodes: _Nodes, calibrated: set[str
             result = kernel_output(graph, node)
             if constants and not weighted:
                 reason = f"its operand {constants[0]!r} is a constant"
+                nodes[node.name] = Float(Refusal(reason))
+            elif any(isinstance(nodes[n.name], Float) for n in before_join(graph, node)):
+                reason = f"a function, value by value, that target {target.name} runs in float"
                 nodes[node.name] = Float(Refusal(reason))
             elif result not in calibrated and not _may_stay_float(graph, result, target, nodes):
                 nodes[node.name] = Float(Refusal(f"its output {result!r} was not calibrated"))

@@ -3,13 +3,18 @@
 import dataclasses
 
 import pytest
+from onnxq.api import calibrate
 from onnxq.model.graph import Graph, Place
 from onnxq.model.status import Float, Quantized
 from onnxq.quantization.placement import place
+from onnxq.quantization.plan import QuantizationOptions
+from onnxq.quantization.planning import plan_quantization
 from onnxq.refusal import Refusal
 from onnxq.targets.read import target_named
 
+from support.activations import WRITTEN
 from support.builder import Builder
+from support.random_graphs import random_feeds
 
 
 def placed(model, target, *, keep=(), calibrated=None, **changes):
@@ -152,3 +157,26 @@ def test_what_others_read_in_integers_is_moved_as_integers():
     assert becomes(found) == {
         "float": None, "swap": "", "join": "", "project": "", "beside": "",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_function_written_out_is_integers_throughout_or_float_throughout(name):
+    """On `cpu` a SiLU has kernels for both its operators; of the others one has none, and a product
+    in integers would round what is float on both sides."""
+    b = Builder()
+    y = WRITTEN[name](b, b.conv(b.input(4, 8, 8), 4, name="first"))
+    graph = Graph(model := b.model(b.conv(y, 4, name="second")))
+    found = quantization_nodes(model, "cpu")
+    inside = {found[node.name] for node in graph.nodes if node.op_type != "Conv"}
+    assert inside == ({True} if name == "silu" else {False})
+    assert found["first"]
+    assert found["second"]
+
+
+def quantization_nodes(model, target):
+    """Node → whether the plan quantizes it."""
+    calibration = calibrate(model, random_feeds(model, batch=4))
+    plan = plan_quantization(
+        Graph(model), calibration, target_named(target), QuantizationOptions()
+    )  # fmt: skip
+    return {name: isinstance(status, Quantized) for name, status in plan.nodes.items()}
