@@ -24,6 +24,7 @@ def joined(write):
     [
         ("gelu", ["Div", "Erf", "Add"]),
         ("gelu, halved first", ["Mul", "Div", "Erf", "Add"]),
+        ("gelu, x by its weight", ["Div", "Erf", "Add", "Mul"]),
         ("gelu by tanh", ["Pow", "Mul", "Add", "Mul", "Tanh", "Add"]),
         ("gelu by tanh, cubed by products", ["Mul", "Mul", "Mul", "Add", "Mul", "Tanh", "Add"]),
         ("silu", ["Sigmoid"]),

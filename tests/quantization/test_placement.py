@@ -180,3 +180,19 @@ def quantization_nodes(model, target):
         Graph(model), calibration, target_named(target), QuantizationOptions()
     )  # fmt: skip
     return {name: isinstance(status, Quantized) for name, status in plan.nodes.items()}
+
+
+def test_keys_that_only_attention_reads_stay_float_behind_their_layer():
+    """Through a Reshape and a Transpose too: no kernel would take them in integers."""
+    b = Builder()
+    x = b.input(6, 8)
+    q, k = (b.op("MatMul", x, b.const(b.random(8, 8)), name=name) for name in ("query", "key"))
+    k = b.op("Reshape", k, b.ints(0, 0, 2, 4), shape=(6, 2, 4), name="heads")
+    k = b.op("Transpose", k, perm=[0, 2, 3, 1], shape=(2, 4, 6), name="turned")
+    q = b.op("Reshape", q, b.ints(0, 2, 6, 4), shape=(2, 6, 4))
+    model = b.model(b.op("MatMul", q, k, shape=(2, 6, 6), name="scores"))
+    found = quantization_nodes(model, "cpu")
+    assert {name for name, quantized in found.items() if quantized} == {"query", "key"}
+    calibration = calibrate(model, random_feeds(model, batch=4))
+    plan = plan_quantization(Graph(model), calibration, target_named("cpu"), QuantizationOptions())
+    assert set(plan.activations) == {"x"}

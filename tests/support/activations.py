@@ -17,6 +17,11 @@ def gelu_halved_first(b, x):
     return b.op("Mul", b.op("Mul", x, _number(b, 0.5)), b.op("Add", bent, _number(b, 1)))
 
 
+def gelu_weighed_last(b, x):
+    bent = b.op("Erf", b.op("Div", x, _number(b, np.sqrt(2))))
+    return b.op("Mul", x, b.op("Mul", b.op("Add", bent, _number(b, 1)), _number(b, 0.5)))
+
+
 def gelu_by_tanh(b, x, cube=None):
     cube = b.op("Pow", x, _number(b, 3)) if cube is None else cube
     inner = b.op("Add", x, b.op("Mul", cube, _number(b, 0.044715)))
@@ -48,6 +53,7 @@ def hard_swish(b, x):
 WRITTEN = {
     "gelu": gelu,
     "gelu, halved first": gelu_halved_first,
+    "gelu, x by its weight": gelu_weighed_last,
     "gelu by tanh": gelu_by_tanh,
     "gelu by tanh, cubed by products": gelu_cubed,
     "silu": silu,

@@ -95,8 +95,8 @@ def vision_transformer(blocks=2):
     return b.model(dense(b, x, 10, behind=OUTLIER))
 
 
-def speech_encoder(blocks=2):
-    """Two convolutions along the time, a GELU behind each, then blocks."""
+def speech_encoder(blocks=2, activation="gelu"):
+    """Two convolutions along the time, an activation behind each, then blocks."""
     b = Builder(2, spread=0)
     x, inputs, length = b.input(8, 32), 8, 32
     for stride in (1, 2):
@@ -104,7 +104,7 @@ def speech_encoder(blocks=2):
         length //= stride
         x = b.op("Conv", x, b.const(weight), b.const(b.random(WIDTH)), pads=[1, 1],
                  strides=[stride], shape=(WIDTH, length))  # fmt: skip
-        x, inputs = WRITTEN["gelu"](b, x), WIDTH
+        x, inputs = WRITTEN[activation](b, x), WIDTH
     x = b.op("Transpose", x, perm=[0, 2, 1], shape=(length, WIDTH))
     x = b.op("Add", x, b.const(b.random(length, WIDTH)))
     for _ in range(blocks):
