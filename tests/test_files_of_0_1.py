@@ -93,7 +93,13 @@ def test_a_model_gives_its_recipe(folder, model):
 def test_both_tables_of_a_recipe_are_taken(folder):
     made = onnxq("equalize", "tiny.onnx", "--recipe", "adaptive.toml", "-o", "again.onnx")
     assert made.code == 0, made.err
-    assert without_metadata("again.onnx") == without_metadata("equalized.onnx")
+    # 0.1 did not know what the target rounds, so its scales were others: of the same float model.
+    again, old = (activations(name, ["logits"], samples(folder)) for name in
+                  ("again.onnx", "equalized.onnx"))  # fmt: skip
+    assert np.array_equal(again["logits"], old["logits"])
+    kinds = [[n.op_type for n in without_metadata(name).graph.node] for name in
+             ("again.onnx", "equalized.onnx")]  # fmt: skip
+    assert kinds[0] == kinds[1]
     made = onnxq("quantize", "equalized.onnx", "--recipe", "adaptive.toml", "-o", "int8.onnx")
     assert made.code == 0, made.err
     assert details(api.load("int8.onnx")).float_nodes["classifier"] == "--exclude matches it"

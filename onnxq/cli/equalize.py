@@ -49,7 +49,8 @@ def equalize(
         equalized, result = run(loaded, chosen, terminal.progress)
     save(with_recipe(equalized, "equalize", recipe.written(chosen)), output)
     record = result.equalization
-    lines = [*normalization.summary(result.normalization), *report.summary(record)]
+    lines = [*normalization.summary(result.normalization), report.chosen_for(record.options)]
+    lines += report.summary(record)
     tables = [*report.tables(record)]
     if result.centering is not None:
         lines.append(report.centering_summary(result.centering))

@@ -24,9 +24,12 @@ from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.normalize import Normalization
 from onnxq.options.equalize import ChannelScales, EqualizeOptions
-from onnxq.options.quantize import QuantizeOptions
+from onnxq.options.quantize import QuantizeOptions, WeightScales
 from onnxq.progress import Progress
+from onnxq.quantization.plan import QuantizationOptions
+from onnxq.quantization.planning import rounded_beside
 from onnxq.shown import Shown
+from onnxq.targets import target_named
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,16 +57,14 @@ def equalize(
 ) -> tuple[Model, EqualizationResult]:
     """Scale weights across layers; see `onnxq.api.equalize`."""
     require_float(model)
+    target_named(options.target).scheme(options.scheme.value)
     source = None if options.data is None else source_of(options, model)
     shapes = parse_shapes(options.input_shapes, model.inputs)
     normalized, normalization = normalized_on(model, source, shapes, _limits(options))
     sample = one_sample(normalized, source, shapes)
     calibration = _calibration(model, options, source, sample, progress)
     feeds = proof_feeds(normalized, source, batch_of(calibration), shapes)
-    real = options.scales is ChannelScales.REAL
-    choice = choose(
-        normalized, calibration, EqualizationOptions(real_scales=real, relu6=options.relu6.value)
-    )
+    choice = _choice(normalized, calibration, options)
     batching = plan_batching(sample, _limits(options).halved())
     try:
         result, record, centering, change = _carried_out(choice, feeds, options, batching)
@@ -73,6 +74,24 @@ def equalize(
         hint = "without data the proof feeds random numbers; give samples with --data"
         raise ModelError(error.message, hint=hint) from None
     return result, EqualizationResult(normalization, record, centering, change, calibration)
+
+
+def _choice(model: Model, calibration: Calibration | None, options: EqualizeOptions) -> Choice:
+    """The scales for what `quantize` would make of the model with the same options."""
+    target = target_named(options.target)
+    plan = QuantizationOptions(
+        scheme=options.scheme.value, per_channel=options.weights is WeightScales.PER_CHANNEL
+    )
+    chosen = EqualizationOptions(
+        real_scales=options.scales is ChannelScales.REAL,
+        relu6=options.relu6.value,
+        per_channel=plan.per_channel,
+        scheme=target.scheme(plan.scheme),
+        target=target.name,
+    )
+    return choose(
+        model, calibration, chosen, lambda graph, known: rounded_beside(graph, known, target, plan)
+    )
 
 
 def _calibration(

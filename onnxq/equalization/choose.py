@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from onnxq.equalization.classes import ScaleClasses, find_classes
 from onnxq.equalization.clips import Variables, choose_variables
 from onnxq.equalization.intervals import Interval, intervals
 from onnxq.equalization.noise import NoiseModel, build_noise_model
+from onnxq.equalization.rounded import Rounded
 from onnxq.equalization.solve import Solution, UpperBounds, decibels, solve
 from onnxq.equalization.starting_scales import starting_exponents
 from onnxq.equalization.union import DisjointSets
@@ -39,6 +41,10 @@ FACTOR_WORTH = 0.05
 """dB of expected SQNR for which one channel factor is: they add up, and each costs little."""
 
 
+def _nothing(_graph: Graph, _calibration: Calibration) -> tuple[str, ...]:
+    return ()
+
+
 @dataclass(frozen=True)
 class EqualizationOptions:
     """What the caller decides.
@@ -48,6 +54,7 @@ class EqualizationOptions:
         relu6: how a scale passes a saturating Clip, see `clips`.
         per_channel: whether the weights will be quantized per output channel.
         scheme: what the nodes will compute with.
+        target: name of the machine that they will run on; "" where nobody said.
         factors_worth: dB of expected SQNR for which channel factors are put in, see
             `channel_factors`; infinity for none.
         weights_left: share of the weights' noise that is left once they are rounded for their
@@ -59,6 +66,7 @@ class EqualizationOptions:
     relu6: str = "auto"
     per_channel: bool = False
     scheme: Scheme = REFERENCE
+    target: str = ""
     factors_worth: float = UNTRIED_WORTH
     weights_left: float = 1.0
 
@@ -110,25 +118,31 @@ class Choice:
         return [[self.variables.of[root] for root in group.roots] for group in self.groups]
 
 
-def choose(model: Model, calibration: Calibration | None, options: EqualizationOptions) -> Choice:
+def choose(
+    model: Model,
+    calibration: Calibration | None,
+    options: EqualizationOptions,
+    rounded: Rounded = _nothing,
+) -> Choice:
     """Solve, with channel factors where they are expected to pay.
 
     Args:
         model: normalized.
         calibration: of this model; without one only the weights guide the scales, and there are
             no factors.
+        rounded: what the target rounds besides the inputs of layers.
 
     Raises:
         UsageError: a Clip mode needs a calibration and there is none.
     """
-    plain = _choose(model, calibration, replace(options, weights_left=1.0))
+    plain = _choose(model, calibration, replace(options, weights_left=1.0), rounded)
     if calibration is None:
         return plain
     wanted = counted_in(calibration, plan_factors(plain.graph, plain.classes))
     if not wanted:
         return plain
     products = with_products(calibration, wanted)
-    choice = _choose(with_ones(model, wanted), products, options)
+    choice = _choose(with_ones(model, wanted), products, options, rounded)
     best = _without_idle(replace(choice, original=model, factors=wanted, plain=plain))
     gain = decibels(plain.expected_noise, best.expected_noise)
     return best if best.working and gain >= options.factors_worth else plain
@@ -169,7 +183,9 @@ def class_gains(choice: Choice, final: NDArray[np.float64] | None = None) -> tup
     return tuple(gains)
 
 
-def _choose(model: Model, calibration: Calibration | None, options: EqualizationOptions) -> Choice:
+def _choose(
+    model: Model, calibration: Calibration | None, options: EqualizationOptions, rounded: Rounded
+) -> Choice:
     """Solve with the treatment of saturating Clips asked for.
 
     `auto` takes ties that intervals prove, which cost nothing at run time, if a bound for each
@@ -184,6 +200,7 @@ def _choose(model: Model, calibration: Calibration | None, options: Equalization
     """
     graph = Graph(model)
     classes = find_classes(graph, clips_pass=options.relu6 != "skip")
+    tensors = rounded(graph, calibration) if calibration else ()
     measured = (
         {name: Interval(s.minimum.astype(np.float64), s.maximum.astype(np.float64))
          for name, s in calibration.tensors.items()}
@@ -196,13 +213,13 @@ def _choose(model: Model, calibration: Calibration | None, options: Equalization
                 hint="give --calibration or --data",
             )
         variables = choose_variables(classes, measured, options.relu6)
-        return _solve(graph, classes, calibration, options, variables)
+        return _solve(graph, classes, calibration, options, variables, tensors)
     variables = choose_variables(classes, measured, "per-channel")
-    exact = _solve(graph, classes, calibration, options, variables)
+    exact = _solve(graph, classes, calibration, options, variables, tensors)
     if options.relu6 != "auto" or not classes.clips or not exact.solution.change.any():
         return exact
     variables = choose_variables(classes, intervals(graph, classes), "proven")
-    proven = _solve(graph, classes, calibration, options, variables)
+    proven = _solve(graph, classes, calibration, options, variables, tensors)
     worth = decibels(proven.expected_noise, exact.expected_noise)
     return proven if worth < KERNEL_WORTH else exact
 
@@ -213,6 +230,7 @@ def _solve(
     calibration: Calibration | None,
     options: EqualizationOptions,
     variables: Variables,
+    rounded: Collection[str],
 ) -> Choice:
     """Solve in coordinates that do not depend on it."""
     pinned = frozenset(classes.free.tolist()) - variables.of.keys()
@@ -230,7 +248,7 @@ def _solve(
     bounds = UpperBounds(numbers, slack + start[numbers] * math.log(2))
     noise = build_noise_model(
         graph, classes, of, calibration, {root: start_of[root] for root in free},
-        per_channel=options.per_channel, scheme=options.scheme,
+        per_channel=options.per_channel, scheme=options.scheme, rounded=rounded,
     )  # fmt: skip
     groups = _groups(classes, variables)
     members = [[of[root] for root in group.roots] for group in groups]

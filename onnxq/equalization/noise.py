@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.equalization.classes import LinearSite, ScaleClasses
+from onnxq.equalization.rounded import rounded_tensors
 from onnxq.equalization.sensitivity import (
     SILENT,
     Frame,
@@ -168,6 +169,7 @@ def build_noise_model(
     *,
     per_channel: bool,
     scheme: Scheme = REFERENCE,
+    rounded: Collection[str] = (),
 ) -> NoiseModel:
     """Write down the noise of every weighted node and, given a calibration, of its inputs.
 
@@ -176,6 +178,7 @@ def build_noise_model(
         exponents: class root → log₂ of the scale that counts as σ = 0.
         per_channel: whether weights will be quantized per output channel.
         scheme: what the nodes will compute with.
+        rounded: what else the target rounds, see `onnxq.equalization.rounded`.
     """
     lookup = np.zeros(1 + int(max([0, *classes.free.tolist()])), np.int64)
     for root, variable in variable_of.items():
@@ -193,6 +196,10 @@ def build_noise_model(
         _activation_term(frame, tensor, sites, lookup, gains, powers)
         for tensor, sites in readers.items()
         if tensor in frame.tensors
+    ]
+    activations += [
+        ActivationTerm(each.tensor, _log(snap(each.bound)), lookup[each.ids], snap(each.gain))
+        for each in rounded_tensors(frame, rounded, gains.by_class)
     ]
     return NoiseModel(
         1 + max([0, *variable_of.values()]), tuple(weights), tuple(activations), per_channel,

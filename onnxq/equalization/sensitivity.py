@@ -66,10 +66,14 @@ class Sensitivities:
 
     So the noise of each layer counts against its own signal: products of many layers' squared
     weights order the channels of one layer well, but say little about how layers compare.
+
+    Attributes:
+        by_class: root → the same of its channels wherever layers read them, relative to nothing.
     """
 
     at_output: Mapping[str, Floats]
     at_input: Mapping[str, Floats]
+    by_class: Mapping[int, float]
 
 
 def input_gains(graph: Graph, classes: ScaleClasses, calibration: Calibration) -> dict[str, Floats]:
@@ -108,7 +112,7 @@ def sensitivities(frame: Frame, powers: Mapping[str, Floats]) -> Sensitivities:
         for root, value in zip(site.input_ids.tolist(), passed.tolist(), strict=True):
             if root:
                 by_class[root] = by_class.get(root, 0.0) + value
-    return Sensitivities(at_output, at_input)
+    return Sensitivities(at_output, at_input, by_class)
 
 
 def _signal(frame: Frame, site: LinearSite, expected: Floats, gain: Floats) -> float:

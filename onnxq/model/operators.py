@@ -152,6 +152,7 @@ class Operator:
         rearranges: see `Rearrangement`.
         copies: the output is its data input.
         power: see `degree`.
+        by_value: see `elementwise`; for operators that no integer machine computes.
         surrounded: a function that runtimes know by the constants around it and replace, with
             them, by one kernel: the Erf or Tanh of a Gelu.
         trailing: its scale and bias lie along the last axes, not along axis 1.
@@ -190,6 +191,7 @@ class Operator:
     copies: bool = False
     surrounded: bool = False
     power: PowerOf | None = None
+    by_value: bool = False
     trailing: bool = False
     bounds: tuple[float, float] | None = None
     float32_kernel: str = ""
@@ -203,6 +205,16 @@ class Operator:
     def integer_form(self) -> IntegerForm:
         """The form; what is weighted accumulates, what passes quantized values on moves them."""
         return _IMPLIED.get(self.quantized, self.form)
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether each element of the output depends on one element of each operand."""
+        return self.by_value or self.form in {IntegerForm.VALUE, IntegerForm.PRODUCT}
+
+    @property
+    def keeps_elements(self) -> bool:
+        """Whether the output has each element of the data input once, and no others."""
+        return self.copies or self.rearranges is not Rearrangement.NONE
 
     def data_of(self, node: Node) -> tuple[str, ...]:
         """The tensors at the data inputs that the node has."""
@@ -416,9 +428,12 @@ _ROWS = (
     Operator("Erf", _S.BARRIER, _I.FLOAT, form=_F.VALUE, surrounded=True),
     Operator("Abs", _S.HOMOGENEOUS, _I.FLOAT, form=_F.VALUE),
     Operator("Neg", _S.HOMOGENEOUS, _I.FLOAT, form=_F.VALUE),
-    Operator("Pow", _S.BARRIER, _I.FLOAT, power=_exponent, batch_dependent=True),
-    Operator("Sqrt", _S.BARRIER, _I.FLOAT, power=_always_power(0.5)),
-    Operator("Log", _S.BARRIER, _I.FLOAT, power=_always_power(0.0), batch_dependent=True),
+    Operator("Softplus", _S.BARRIER, _I.FLOAT, by_value=True, batch_dependent=True),
+    Operator("Exp", _S.BARRIER, _I.FLOAT, by_value=True, batch_dependent=True),
+    Operator("Pow", _S.BARRIER, _I.FLOAT, power=_exponent, by_value=True, batch_dependent=True),
+    Operator("Sqrt", _S.BARRIER, _I.FLOAT, power=_always_power(0.5), by_value=True),
+    Operator("Log", _S.BARRIER, _I.FLOAT, power=_always_power(0.0), by_value=True,
+             batch_dependent=True),
     # elementwise with several operands
     Operator("Add", _S.TIE, _I.OWN, form=_F.VALUE, data_inputs=None, offset=_O.ADDS),
     Operator("Sub", _S.TIE, _I.FLOAT, form=_F.VALUE, data_inputs=None, subtracts=True),

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 from onnxq.errors import UsageError
+from onnxq.formats.scheme import DEFAULT
 from onnxq.options import shared
 from onnxq.options.fields import Options, option
 from onnxq.options.kinds import Choice
+from onnxq.options.quantize import SchemeName, WeightScales
 
 if TYPE_CHECKING:
     import os
@@ -50,6 +52,13 @@ class EqualizeOptions(Options):
     batch_size: int = shared.batch_size()
     memory: int = shared.memory()
     allow_nonfinite: bool = shared.allow_nonfinite()
+    target: str = shared.target("The machine that the quantized model will be for.")
+    scheme: SchemeName = option(
+        Choice(SchemeName), "What nodes will compute with there.", SchemeName(DEFAULT)
+    )
+    weights: WeightScales = option(
+        Choice(WeightScales), "Scales that the weights will have.", WeightScales.PER_CHANNEL
+    )
     scales: ChannelScales = option(
         Choice(ChannelScales),
         "Powers of two keep the float output bit-identical.",
@@ -80,6 +89,9 @@ class EqualizeKeywords(TypedDict, total=False):
     batch_size: int
     memory: int | str
     allow_nonfinite: bool
+    target: shared.TargetName | str | os.PathLike[str]
+    scheme: SchemeName | Literal["w8a8", "w8a16", "w8"]
+    weights: WeightScales | Literal["per-channel", "per-tensor"]
     scales: ChannelScales | Literal["power-of-two", "real"]
     relu6: Relu6 | Literal["auto", "tie", "per-channel", "relu", "skip"]
     absorb_bias: bool

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from onnxq.model.elementwise import before_join
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.operators import (
     QuantizedRule,
@@ -48,6 +50,29 @@ def place(
     if target.placement is Placement.INPUTS:
         return _place_inputs(graph, target, dict(nodes))
     return _place_all(graph, target, dict(nodes), calibrated)
+
+
+def beside(graph: Graph, placed: Placed) -> frozenset[str]:
+    """What is rounded for more than the layers that multiply it with a weight.
+
+    Moving quantized values on rounds nothing: where they end counts.
+    """
+    found: set[str] = set()
+    for name in placed.tensors:
+        readers = [use.node for use in graph.consumers(name)
+                   if Place(use.node.name, use.position) in placed.readers]  # fmt: skip
+        if not readers or not all(_layer_or_move(placed, node) for node in readers):
+            found.add(name)
+    return frozenset(found)
+
+
+def _layer_or_move(placed: Placed, node: Node) -> bool:
+    """Whether a reader multiplies by a quantized weight, or moves values on to what is rounded."""
+    row = operator_of(node)
+    if row is None or not isinstance(placed.nodes[node.name], Quantized):
+        return False
+    moves = row.quantized is QuantizedRule.SHARED and not placed.tensors.isdisjoint(node.outputs)
+    return moves or is_weighted(node)
 
 
 def _tensor(graph: Graph, reader: Place) -> str:
@@ -95,8 +120,33 @@ def _place_inputs(graph: Graph, target: Target, nodes: _Nodes) -> Placed:
             reason = f"target {target.name} runs {node.op_type} in float"
             nodes[node.name] = Float(Refusal(reason))
         wanted |= {_tensor(graph, reader) for reader in readers if reader.node == node.name}
+    _unchain(graph, target, nodes, readers)
     tensors = frozenset(_tensor(graph, reader) for reader in readers)
     return Placed(nodes, frozenset(readers), tensors)
+
+
+def _unchain(graph: Graph, target: Target, nodes: _Nodes, readers: set[Place]) -> None:
+    """Leave in float what only rearranges float values on their way to a quantized reader.
+
+    Each such node would stand between two pairs of one scale, of which the last does the work: a
+    compiler moves it forward itself. Behind a quantized kernel, or where others read the quantized
+    tensor too, the values come in integers already.
+    """
+    read = Counter(_tensor(graph, reader) for reader in readers)
+    for node in graph.nodes:
+        row = operator_of(node)
+        if row is None or isinstance(nodes[node.name], Float):
+            continue
+        if row.quantized is not QuantizedRule.SHARED or not row.keeps_elements:
+            continue
+        (place,) = _data_places(graph, node)
+        producer = graph.producers.get(node.input(place.position))
+        if read[node.input(place.position)] > 1:
+            continue
+        if producer is None or isinstance(nodes[producer.name], Float):
+            readers.discard(place)
+            reason = f"target {target.name} runs {node.op_type} in float: integers are made behind"
+            nodes[node.name] = Float(Refusal(reason))
 
 
 def _weighted_host(graph: Graph, node: Node, nodes: _Nodes) -> str | None:
@@ -171,6 +221,9 @@ def _decide_all(graph: Graph, target: Target, nodes: _Nodes, calibrated: set[str
             result = kernel_output(graph, node)
             if constants and not weighted:
                 reason = f"its operand {constants[0]!r} is a constant"
+                nodes[node.name] = Float(Refusal(reason))
+            elif any(isinstance(nodes[n.name], Float) for n in before_join(graph, node)):
+                reason = f"a function, value by value, that target {target.name} runs in float"
                 nodes[node.name] = Float(Refusal(reason))
             elif result not in calibrated and not _may_stay_float(graph, result, target, nodes):
                 nodes[node.name] = Float(Refusal(f"its output {result!r} was not calibrated"))

@@ -28,7 +28,7 @@ from onnxq.quantization.parameters import (
     weight_parameters,
 )
 from onnxq.quantization.patterns import left_out
-from onnxq.quantization.placement import Placed, place
+from onnxq.quantization.placement import Placed, beside, place
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
 from onnxq.quantization.shares import Ranges, better_apart
 from onnxq.quantization.tables import RowTable, row_tables, tied_tables
@@ -62,8 +62,7 @@ def plan_quantization(
     """
     scheme = target.scheme(options.scheme)
     tensors = calibration.tensors if calibration is not None else {}
-    kept = {name: Refusal(reason) for name, reason in (keep or {}).items()}
-    unwanted = spectral_front_ends(graph) | left_out(graph, options) | kept
+    unwanted = _unwanted(graph, options, keep)
     ranges = None
     if scheme.activation is not None:
         ranges = Ranges(tensors, gains or {}, fixed or {}, scheme.activation, options.ranges)
@@ -104,6 +103,33 @@ def plan_quantization(
         tied,
         rows,
     )
+
+
+def rounded_beside(
+    graph: Graph,
+    calibration: Calibration,
+    target: Target,
+    options: QuantizationOptions,
+    keep: Mapping[str, str] | None = None,
+) -> frozenset[str]:
+    """What the plan would round not for layers with a weight alone; see `placement.beside`.
+
+    Args: as in `plan_quantization`.
+    """
+    scheme = target.scheme(options.scheme)
+    if scheme.activation is None:
+        return frozenset()
+    ranges = Ranges(calibration.tensors, {}, {}, scheme.activation, options.ranges)
+    unwanted = _unwanted(graph, options, keep)
+    return beside(graph, _placed(graph, target, scheme, calibration.tensors, unwanted, ranges))
+
+
+def _unwanted(
+    graph: Graph, options: QuantizationOptions, keep: Mapping[str, str] | None
+) -> dict[str, Refusal]:
+    """Node → why it stays in float wherever it stands."""
+    kept = {name: Refusal(reason) for name, reason in (keep or {}).items()}
+    return spectral_front_ends(graph) | left_out(graph, options) | kept
 
 
 def _placed(

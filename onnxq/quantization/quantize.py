@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from onnxq.calibration.statistics import Calibration
 from onnxq.closeness import OutputCloseness, Sums, add_sums, closeness, sums_of, worst_sqnr
 from onnxq.data.batching import samples_in
 from onnxq.data.gather import run_batches
@@ -26,7 +27,7 @@ from onnxq.model.model import Model
 from onnxq.progress import SILENT
 from onnxq.quantization.insert import insert
 from onnxq.quantization.plan import QuantizationPlan
-from onnxq.quantization.planning import plan_quantization
+from onnxq.quantization.planning import plan_quantization, rounded_beside
 from onnxq.quantization.request import QuantizationResult, Request
 from onnxq.quantization.rest import narrow_rest
 from onnxq.quantization.sequential import SettledLayers, settle_layers
@@ -88,11 +89,16 @@ def _choose(request: Request, relu6: str) -> Choice:
         relu6=relu6,
         per_channel=request.options.per_channel,
         scheme=request.scheme,
+        target=request.target.name,
         factors_worth=worth,
         weights_left=ROUNDED if request.adaptive and request.options.per_channel else 1.0,
     )
+
+    def rounded(graph: Graph, calibration: Calibration) -> frozenset[str]:
+        return rounded_beside(graph, calibration, request.target, request.options, request.keep)
+
     with request.progress.track("choose scales", None):
-        return choose(request.model, request.calibration, options)
+        return choose(request.model, request.calibration, options, rounded)
 
 
 def _prepare(request: Request, choice: Choice | None) -> Prepared:

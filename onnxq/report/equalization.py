@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from onnxq.commands.equalize import EqualizationResult
     from onnxq.equalization.centering import Centering
+    from onnxq.equalization.choose import EqualizationOptions
     from onnxq.equalization.equalize import Equalization
     from onnxq.equalization.prove import Proof
     from onnxq.model.model import Model
@@ -37,6 +38,12 @@ def summary(record: Equalization) -> Iterator[str]:
         yield f"a factor a channel, as a Mul of its own, in front of the readers of {number}"
     if record.rolled_back:
         yield f"rolled back, as the proof failed: {', '.join(record.rolled_back)}"
+
+
+def chosen_for(options: EqualizationOptions) -> str:
+    """What the scales were chosen for."""
+    scales = "channel" if options.per_channel else "tensor"
+    return f"for target {options.target}: {options.scheme}, weights per {scales}"
 
 
 def centering_summary(plan: Centering) -> str:

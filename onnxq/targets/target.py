@@ -15,8 +15,9 @@ class Placement(enum.Enum):
     """Where QuantizeLinear/DequantizeLinear pairs go."""
 
     INPUTS = "inputs"
-    """On the inputs of weighted operators, residual branches and pass-throughs before them; a float
-    reader of the same tensor keeps reading the float value."""
+    """On the inputs of weighted operators, residual branches and pass-throughs before them, unless
+    these only rearrange what is float; a float reader of the same tensor keeps reading the float
+    value."""
     ALL = "all"
     """On the inputs and outputs of everything that has an integer kernel, so that each group
     between two pairs becomes one kernel; every reader reads the dequantized value."""

@@ -466,7 +466,8 @@ def test_json_fields_are_documented(folder: Path):
                      "--absorb-bias"),
         "quantize": ("quantize", "model.onnx", "--data", "data.npz", "-o", "model.int8.onnx",
                      "--max-drop", "100", "--validate-data", "data.npz", "--rest", "fp16"),
-        "emulate": ("emulate", "model.int8.onnx", "--data", "data.npz", "-o", "outputs.npz",
+        # On `cpu` a node besides the layers takes and gives integers; the first is float.
+        "emulate": ("emulate", "model.cpu.onnx", "--data", "data.npz", "-o", "outputs.npz",
                     "--compare", "cpu"),
         "validate": ("validate", "model.onnx", "model.int8.onnx", "--data", "data.npz",
                      "--max-drop", "100", "--layers"),
@@ -477,6 +478,10 @@ def test_json_fields_are_documented(folder: Path):
         "doctor": ("doctor",),
     }  # fmt: skip
     assert set(calls) == set(COMMANDS)
+    document(
+        "quantize", "model.onnx", "--data", "data.npz", "--target", "cpu", "--exclude", "stem",
+        "-o", "model.cpu.onnx",
+    )  # fmt: skip
     for command, call in calls.items():
         found = fields(document(*call), WHOLE.get(command, set()))
         told = documented(command)

@@ -461,7 +461,7 @@ def test_reasons_name_what_is_missing():
         return [layer.weight("w", w.astype(np.int32), Scale("int32", np.float32(1), np.array(0)))]
 
     def no_row(layer):
-        return [{"op": "Softplus"}]
+        return [{"op": "Selu"}]
 
     def no_form(layer):
         return [{"op": "Softmax"}]
@@ -469,7 +469,7 @@ def test_reasons_name_what_is_missing():
     assert "axis 1" in reason(by_input_channel)
     assert reason(float_weight) == "'w' is not quantized"
     assert reason(wide_weight) == "'w_real' is int32, of more than 16 bits"
-    assert reason(no_row) == "Softplus has no row in the operator table"
+    assert reason(no_row) == "Selu has no row in the operator table"
     assert reason(no_form) == "Softmax has no integer form"
 
 

@@ -154,6 +154,8 @@ CASES = {
     "Tanh": [Case(IMAGE)],
     "Gelu": [Case(IMAGE), Case(IMAGE, approximate="tanh")],
     "Elu": [Case(IMAGE)],
+    "Softplus": [Case(IMAGE)],
+    "Exp": [Case(IMAGE)],
     "Erf": [Case(IMAGE)],
     "Pow": [Case(IMAGE, constants=at(_1=scalar(2))), Case(IMAGE, constants=at(_1=scalar(0.3)))],
     "Sqrt": [Case(IMAGE)],
@@ -322,6 +324,37 @@ def test_homogeneous(op_type, case, rng):
     (after,) = fixture.run({"x0": x * scales})
     kept = scales if before.ndim == x.ndim else scales.squeeze(axes)
     assert exact_equal(after, before * kept)
+
+
+def elementwise_cases():
+    return pytest.mark.parametrize(
+        ("op_type", "case"),
+        [
+            pytest.param(row.op_type, case, id=f"{row.op_type} {case}"[:70])
+            for row in OPERATORS.values()
+            if row.elementwise
+            for case in CASES[row.op_type]
+        ],
+    )
+
+
+@elementwise_cases()
+def test_by_value(op_type, case, rng):
+    """Another value at one place of an operand changes the result at that place alone."""
+    fixture = Fixture(op_type, case)
+    feeds = fixture.feeds()
+    (before,) = fixture.run(feeds)
+    for name, x in feeds.items():
+        if x.shape != IMAGE:
+            continue
+        place = tuple(int(rng.integers(size)) for size in IMAGE)
+        changed = x.copy()
+        changed[place] = 0.3 if abs(x[place]) > 0.5 else 2.5
+        (after,) = fixture.run(feeds | {name: changed})
+        assert before.shape == after.shape == IMAGE
+        elsewhere = np.ones(IMAGE, np.bool_)
+        elsewhere[place] = False
+        assert exact_equal(after[elsewhere], before[elsewhere])
 
 
 @cases(ScaleRule.CLIP)

@@ -3,13 +3,18 @@
 import dataclasses
 
 import pytest
+from onnxq.api import calibrate
 from onnxq.model.graph import Graph, Place
 from onnxq.model.status import Float, Quantized
 from onnxq.quantization.placement import place
+from onnxq.quantization.plan import QuantizationOptions
+from onnxq.quantization.planning import plan_quantization
 from onnxq.refusal import Refusal
 from onnxq.targets.read import target_named
 
+from support.activations import WRITTEN
 from support.builder import Builder
+from support.random_graphs import random_feeds
 
 
 def placed(model, target, *, keep=(), calibrated=None, **changes):
@@ -117,3 +122,77 @@ def test_moves_before_a_quantized_reader_follow_it():
     model = b.model(b.conv(x, 4, name="conv"), b.op("MaxPool", x, kernel_shape=[2, 2], shape=(3, 2, 2), name="end"))  # fmt: skip
     found = becomes(placed(model, "gpu"))
     assert (found["pool"], found["conv"], found["end"]) == ("", "", None)
+
+
+def attention_output(*, layer=False):
+    """Heads joined in front of a projection, behind what is float or behind a layer."""
+    b = Builder()
+    x = b.op("Sigmoid", b.input(2, 6, 4), name="float")
+    if layer:
+        x = b.op("MatMul", x, b.const(b.random(4, 4)), name="layer", shape=(2, 6, 4))
+    x = b.op("Transpose", x, perm=[0, 2, 1, 3], shape=(6, 2, 4), name="swap")
+    x = b.op("Reshape", x, b.ints(0, 0, 8), shape=(6, 8), name="join")
+    return b, b.op("MatMul", x, b.const(b.random(8, 4)), shape=(6, 4), name="project")
+
+
+def test_behind_a_float_operator_one_pair_stands_in_front_of_the_reader():
+    b, y = attention_output()
+    found = placed(b.model(y), "gpu")
+    assert becomes(found) == {"float": None, "swap": None, "join": None, "project": ""}
+    assert found.tensors == {"join"}
+    assert "integers are made behind" in found.nodes["swap"].reason
+
+
+def test_behind_a_layer_values_are_moved_as_integers():
+    b, y = attention_output(layer=True)
+    found = placed(b.model(y), "gpu")
+    assert becomes(found) == {"float": None, "layer": "", "swap": "", "join": "", "project": ""}
+    assert found.tensors == {"float", "layer", "swap", "join"}
+
+
+def test_what_others_read_in_integers_is_moved_as_integers():
+    b, y = attention_output()
+    b.op("MatMul", "float", b.const(b.random(4, 3)), shape=(2, 6, 3), name="beside")
+    found = placed(b.model(y, "beside"), "gpu")
+    assert becomes(found) == {
+        "float": None, "swap": "", "join": "", "project": "", "beside": "",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_function_written_out_is_integers_throughout_or_float_throughout(name):
+    """On `cpu` a SiLU has kernels for both its operators; of the others one has none, and a product
+    in integers would round what is float on both sides."""
+    b = Builder()
+    y = WRITTEN[name](b, b.conv(b.input(4, 8, 8), 4, name="first"))
+    graph = Graph(model := b.model(b.conv(y, 4, name="second")))
+    found = quantization_nodes(model, "cpu")
+    inside = {found[node.name] for node in graph.nodes if node.op_type != "Conv"}
+    assert inside == ({True} if name == "silu" else {False})
+    assert found["first"]
+    assert found["second"]
+
+
+def quantization_nodes(model, target):
+    """Node → whether the plan quantizes it."""
+    calibration = calibrate(model, random_feeds(model, batch=4))
+    plan = plan_quantization(
+        Graph(model), calibration, target_named(target), QuantizationOptions()
+    )  # fmt: skip
+    return {name: isinstance(status, Quantized) for name, status in plan.nodes.items()}
+
+
+def test_keys_that_only_attention_reads_stay_float_behind_their_layer():
+    """Through a Reshape and a Transpose too: no kernel would take them in integers."""
+    b = Builder()
+    x = b.input(6, 8)
+    q, k = (b.op("MatMul", x, b.const(b.random(8, 8)), name=name) for name in ("query", "key"))
+    k = b.op("Reshape", k, b.ints(0, 0, 2, 4), shape=(6, 2, 4), name="heads")
+    k = b.op("Transpose", k, perm=[0, 2, 3, 1], shape=(2, 4, 6), name="turned")
+    q = b.op("Reshape", q, b.ints(0, 2, 6, 4), shape=(2, 6, 4))
+    model = b.model(b.op("MatMul", q, k, shape=(2, 6, 6), name="scores"))
+    found = quantization_nodes(model, "cpu")
+    assert {name for name, quantized in found.items() if quantized} == {"query", "key"}
+    calibration = calibrate(model, random_feeds(model, batch=4))
+    plan = plan_quantization(Graph(model), calibration, target_named("cpu"), QuantizationOptions())
+    assert set(plan.activations) == {"x"}
