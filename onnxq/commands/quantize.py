@@ -45,6 +45,7 @@ from onnxq.quantization.rest import require_float_biases
 from onnxq.quantization.samples import hold_out_of, take_samples
 from onnxq.quantization.search import Bounds
 from onnxq.quantization.shares import Uneven, uneven_shares
+from onnxq.quantization.tables import forms_of_tables
 from onnxq.targets import target_named
 from onnxq.validation.interface import choose_outputs
 
@@ -55,10 +56,11 @@ def quantize(
     """Turn a float model into a QDQ model; see `onnxq.api.quantize`."""
     require_float(model)
     target, chosen = target_named(options.target), stage_options(options)
-    scheme = target.scheme(chosen.scheme)
+    scheme = chosen.scheme_on(target)
     if chosen.half:
         require_float_biases(target, scheme)
-    opset = max(scheme.opset, HALF_OPSET if chosen.half else 0)
+    forms = forms_of_tables(target, scheme, chosen.table_bits)
+    opset = max(scheme.opset, *(form.opset for form in forms), HALF_OPSET if chosen.half else 0)
     limits = Limits(options.batch_size, options.memory)
     shapes = parse_shapes(options.input_shapes, model.inputs)
     source = None if options.data is None else source_of(options, model)
@@ -152,6 +154,8 @@ def stage_options(options: QuantizeOptions) -> QuantizationOptions:
         ranges=options.ranges.value,
         power_of_two=options.scale is ScaleNumbers.POWER_OF_TWO,
         half=options.rest is FloatRest.FP16,
+        block=options.block_size or 0,
+        table_bits=options.table_bits or 0,
         include=options.include,
         exclude=options.exclude,
     )

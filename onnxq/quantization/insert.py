@@ -16,6 +16,7 @@ from onnxq.model.model import Model
 from onnxq.model.operators import DEQUANTIZE, QUANTIZE, weight_layout
 from onnxq.model.rewrite import constant, edit, node, variable
 from onnxq.model.weights import WeightLayout
+from onnxq.quantization.lookups import Chain, look_up_blocks, scale_blocks
 from onnxq.quantization.plan import QuantizationPlan
 from onnxq.quantization.tables import RowTable, TiedTable
 from onnxq.refusal import granted
@@ -133,7 +134,7 @@ class _Writer:
         stored, scale, _ = restored.inputs[0].inputs
         by_row = self._plan.target.placement is Placement.ALL
         rank = (self._graph.rank(lookup.inputs[1].name) or 0) + 1
-        chain = _Chain(gs_graph, lookup)
+        chain = Chain(gs_graph, lookup)
         lookup.inputs[0] = stored if by_row else restored
         lookup.attrs["axis"] = int(table.transposed)
         if table.transposed:
@@ -152,12 +153,22 @@ class _Writer:
             scale, _ = _constants(f"{name}/row", table.parameters)
             self._rows[name] = constant(f"{name}/integers", integers), scale
         stored, scale = self._rows[name]
+        if table.narrow:
+            zero = constant(f"{name}/row_zero_point", table.parameters.stored_zero_point)
+            inputs = [stored, lookup.inputs[1], scale, zero]
+            look_up_blocks(lookup, inputs, table.parameters.format.bits, table.block)
+            return
         lookup.inputs[0] = stored
-        chain = _Chain(gs_graph, lookup)
-        self._scale_taken(gs_graph, lookup, chain, scale)
+        chain = Chain(gs_graph, lookup)
+        if table.block:
+            rank = self._graph.rank(lookup.inputs[1].name) or 0
+            columns = self._scale_of_rows(gs_graph, lookup, scale)
+            scale_blocks(chain, columns, [0] * rank, scale.values.shape[1], table.block)
+        else:
+            self._scale_taken(gs_graph, lookup, chain, scale)
         chain.end()
 
-    def _scale_taken(self, gs_graph: Any, lookup: Any, chain: _Chain, scale: Any) -> None:
+    def _scale_taken(self, gs_graph: Any, lookup: Any, chain: Chain, scale: Any) -> None:
         """Multiply the integers that a lookup took by their scale, or by those of their rows."""
         chain.add("Cast", to=TensorProto.FLOAT)
         chain.add("Mul", self._scale_of_rows(gs_graph, lookup, scale))
@@ -200,24 +211,6 @@ class _Writer:
         nodes[site.node].inputs[site.position] = value
 
 
-class _Chain:
-    """Nodes put behind another one, the last of which gives its output."""
-
-    def __init__(self, gs_graph: Any, first: Any) -> None:
-        self._graph, self._name, self._last = gs_graph, first.name, first
-        (self._output,) = first.outputs
-
-    def add(self, op_type: str, *others: Any, **attributes: Any) -> None:
-        name = f"{self._name}/{len(self._graph.nodes)}"
-        between = variable(f"{name}_in")
-        self._last.outputs = [between]
-        self._last = node(op_type, name, [between, *others], [], **attributes)
-        self._graph.nodes.append(self._last)
-
-    def end(self) -> None:
-        self._last.outputs = [self._output]
-
-
 def _constants(label: str, parameters: Parameters) -> tuple[Any, Any]:
     return (
         constant(f"{label}_scale", parameters.scale),
@@ -228,11 +221,11 @@ def _constants(label: str, parameters: Parameters) -> tuple[Any, Any]:
 def _dequantize(gs_graph: Any, label: str, integers: Integers, parameters: Parameters) -> Any:
     scale, zero = _constants(label, parameters)
     restored = variable(label + DEQUANTIZED_SUFFIX, np.float32, integers.shape)
-    attributes = {} if parameters.axis is None else {"axis": parameters.axis}
     gs_graph.nodes.append(
         node(
             DEQUANTIZE, f"{label}/dequantize",
-            [constant(label + QUANTIZED_SUFFIX, integers), scale, zero], [restored], **attributes,
+            [constant(label + QUANTIZED_SUFFIX, integers), scale, zero], [restored],
+            **parameters.granularity.attributes,
         )
     )  # fmt: skip
     return restored

@@ -26,6 +26,8 @@ class QuantizationOptions:
         ranges: range estimator of the activations.
         power_of_two: all scales are powers of two.
         half: all scales are float16 numbers, as the float remainder will be.
+        block: values of a weight that share a scale; 0 for as many as the scheme says.
+        table_bits: of the tables that are looked up, where the target stores them narrower.
         include, exclude: regular expressions on node names; a node is quantized if it matches
             some `include` (or there is none) and no `exclude`.
     """
@@ -35,8 +37,14 @@ class QuantizationOptions:
     ranges: str = "mse"
     power_of_two: bool = False
     half: bool = False
+    block: int = 0
+    table_bits: int = 0
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+
+    def scheme_on(self, target: Target) -> Scheme:
+        """What nodes compute with; raises `UsageError` where the target does not take it."""
+        return target.scheme(self.scheme, self.block)
 
     @property
     def scales(self) -> Representable:

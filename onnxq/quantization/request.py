@@ -98,6 +98,7 @@ class Request:
         batching: how samples run; the result does not depend on it.
         again: an earlier result for the same request; its equalization is used as it is.
         keep: node → why it stays in float.
+        wider: nodes that compute with the wider scheme of theirs.
     """
 
     model: Model
@@ -116,8 +117,9 @@ class Request:
     batching: Batching = WHOLE
     again: QuantizationResult | None = None
     keep: Mapping[str, str] = field(default_factory=dict)
+    wider: frozenset[str] = frozenset()
 
     @property
     def scheme(self) -> Scheme:
         """What nodes are to compute with."""
-        return self.target.scheme(self.options.scheme)
+        return self.options.scheme_on(self.target)

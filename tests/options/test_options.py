@@ -65,6 +65,7 @@ POSITIONAL = {
 
 WRONG: dict[type, list[object]] = {
     kinds.Whole: ["8", 0, 2.5, True, [1]],
+    kinds.OneOf: ["x", 33, 32.0, True, [32]],
     kinds.Number: ["x", math.nan, True, [1]],
     kinds.Flag: ["yes", 1, []],
     kinds.Text: [3, ["x"]],

@@ -269,7 +269,7 @@ def test_blocks_do_not_change_the_result(monkeypatch):
     x = rng.standard_normal((1, 40, 100)) + rng.standard_normal((1, 1, 100))
     gram, values = x @ x.swapaxes(1, 2), rng.standard_normal((1, 6, 40)) * 20
     whole = rounding.round_in_order(values, gram, LIMITS)
-    monkeypatch.setattr(rounding, "BLOCK", 7)
+    monkeypatch.setattr(rounding, "TOGETHER", 7)
     assert np.array_equal(rounding.round_in_order(values, gram, LIMITS), whole)
 
 
