@@ -103,8 +103,7 @@ class QuantizeOptions(Options):
     )
     block_size: int | None = option(
         OneOf(BLOCK_SIZES),
-        "Values of a weight that share a scale, where only weights are quantized; "
-        f"{_BLOCKS}.",
+        f"Values of a weight that share a scale, where only weights are quantized; {_BLOCKS}.",
         metavar="N",
     )
     table_bits: int | None = option(

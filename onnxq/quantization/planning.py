@@ -158,7 +158,9 @@ def _scheme_of(
     has_none = isinstance(layout, WeightLayout) and layout.block_axis is None
     if not has_none or not PRESETS[scheme.name].block:
         return scheme
-    return scheme.wider or Refusal(f"{scheme} stores weights in blocks, which {node.op_type} has not")
+    return scheme.wider or Refusal(
+        f"{scheme} stores weights in blocks, which {node.op_type} has not"
+    )
 
 
 def _refusal(

@@ -36,8 +36,14 @@ Floats = NDArray[np.float64]
 STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 """λ of the refit to try, as shares of the mean of H's diagonal."""
 
+BYTE = 8
+"""Bits."""
+
 DAMPING = 0.01
 """Added to H's diagonal while rounding, as a share of its mean."""
+
+DAMPING_NARROW = 0.1
+"""The same for numbers narrower than a byte, whose errors are too large to chase every accident."""
 
 TOGETHER = 16
 """Columns rounded before their errors are passed on to all the rest."""
@@ -106,8 +112,9 @@ def round_weight(
         step = step[:, :, :1]
     zero = by_output(parameters.zero_of_each(layout.shape)) if parameters.zero_point.any() else 0.0
     integers, adaptive, nearest_error, adaptive_error = choose_rounding(
-        by_output(weight), step, fitted, unseen, limits_of(parameters, zero)
-    )
+        by_output(weight), step, fitted, unseen, limits_of(parameters, zero),
+        DAMPING_NARROW if parameters.format.bits < BYTE else DAMPING,
+    )  # fmt: skip
     whole = integers + zero
     stored = layout.from_output_major(whole.reshape(layout.outputs, -1, layout.taps))
     return stored.astype(parameters.format.dtype), Rounding(
@@ -130,13 +137,19 @@ def limits_of(parameters: Parameters, zero: Floats | float = 0.0) -> Uniform | L
 
 
 def choose_rounding(
-    weight: Floats, step: Floats, fitted: Moments, unseen: Moments, limits: Uniform | Limits
+    weight: Floats,
+    step: Floats,
+    fitted: Moments,
+    unseen: Moments,
+    limits: Uniform | Limits,
+    damping: float = DAMPING,
 ) -> tuple[Floats, bool, float, float]:
     """The same for a weight (groups, outputs per group, columns) of floats in output-major form.
 
     Args:
         step: (groups, outputs per group, columns), or 1 column where an output has one scale.
         limits: the numbers that weights may become.
+        damping: added to H's diagonal while rounding, as a share of its mean.
 
     Returns:
         Whole numbers, whether they are adaptive, and the errors of nearest and adaptive
@@ -150,7 +163,7 @@ def choose_rounding(
 
     def adapt(moments: Moments) -> Floats:
         values = refit(weight, moments, strength) / unit
-        return round_in_order(values, moments.metric, limits, moments.noise, step / unit)
+        return round_in_order(values, moments.metric, limits, moments.noise, step / unit, damping)
 
     def error(integers: Floats, moments: Moments) -> float:
         return moments.error(integers * step)
@@ -223,6 +236,7 @@ def round_in_order(
     limits: Uniform | Limits,
     noise: Floats | float = 0.0,
     step: Floats | float = 1.0,
+    damping: float = DAMPING,
 ) -> Floats:
     """Whole numbers of steps near `values`, in the metric of `gram` (groups, columns, columns).
 
@@ -231,6 +245,7 @@ def round_in_order(
         limits: of the whole numbers.
         noise: how much of the diagonal may be rounding, for each group.
         step: in units of the values, broadcastable to them.
+        damping: see `choose_rounding`.
 
     With gram = Rᵀ·R the error is ‖R·(values − q)‖². R is triangular, so from the last column on
     each q is the nearest to its value plus what the errors made so far add to it. Columns with the
@@ -239,7 +254,8 @@ def round_in_order(
     columns = values.shape[2]
     order = np.argsort(np.einsum("gii->gi", gram), axis=1, kind="stable")
     each = np.arange(len(order))[:, None]
-    factor = _factor(gram[each[:, :, None], order[:, :, None], order[:, None, :]], noise)
+    factor = _factor(gram[each[:, :, None], order[:, :, None], order[:, None, :]], noise, damping)
+
     # One column after the other, so that each lies in one piece.
     def in_order(array: Floats | float) -> Floats:
         return np.broadcast_to(array, values.shape).swapaxes(1, 2)[each, order]
@@ -267,7 +283,7 @@ def _at(limits: Uniform | Limits, column: int) -> Uniform | Limits:
     return limits
 
 
-def _factor(gram: Floats, noise: Floats | float) -> Floats:
+def _factor(gram: Floats, noise: Floats | float, damping: float) -> Floats:
     """Rᵀ with a diagonal of ones and Rᵀ·D·R = `gram`, damped until that exists.
 
     Rounding may leave `gram` with eigenvalues further below 0 than `noise` expects.
@@ -276,7 +292,7 @@ def _factor(gram: Floats, noise: Floats | float) -> Floats:
     growth = 1.0
     while True:
         try:
-            lower = np.linalg.cholesky(_damped(gram, growth * (DAMPING * power + noise)))
+            lower = np.linalg.cholesky(_damped(gram, growth * (damping * power + noise)))
         except np.linalg.LinAlgError:
             growth *= 10
             continue
