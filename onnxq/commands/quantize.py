@@ -16,6 +16,7 @@ from onnxq.commands.inputs import (
     source_of,
 )
 from onnxq.commands.keep_in_float import keep_in_float
+from onnxq.commands.mixed import require_wider, spare_costliest
 from onnxq.commands.normalized import normalized_on
 from onnxq.data.budget import Limits, OneSample, plan_batching
 from onnxq.data.sizes import parse_shapes
@@ -62,6 +63,8 @@ def quantize(
     require_float(model)
     target, chosen = target_named(options.target), stage_options(options)
     scheme = chosen.scheme_on(target)
+    if options.mixed is not None:
+        require_wider(target, scheme)
     if chosen.half:
         require_float_biases(target, scheme)
     forms = forms_of_tables(target, scheme, chosen.table_bits)
@@ -96,6 +99,8 @@ def quantize(
         batching=plan_batching(sample, limits.halved()),
     )
     made = stage.quantize(request)
+    if options.mixed is not None and source is not None:
+        request, made = spare_costliest(request, made, source, options.mixed, limits)
     if not options.allow_none:
         _require_quantized(model, made[1])
     if options.max_drop is not None:

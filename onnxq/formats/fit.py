@@ -94,7 +94,7 @@ def _error(runs: NDArray[np.float64], parameters: Parameters, axis: int) -> NDAr
     numbers, scale, zero = parameters.numbers, parameters.scale, parameters.zero_point
     scale, zero = np.expand_dims(scale, axis), np.expand_dims(zero, axis)
     whole = np.clip(np.rint(runs / scale), numbers.lowest - zero, numbers.highest - zero)
-    return np.square(whole * scale - runs).sum(axis=axis)
+    return np.asarray(np.square(whole * scale - runs).sum(axis=axis))
 
 
 def _blocks_over(

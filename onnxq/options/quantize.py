@@ -12,6 +12,7 @@ from onnxq.formats.scheme import BLOCK_SIZES, DEFAULT, PRESETS
 from onnxq.options import shared
 from onnxq.options.fields import Options, flag, option, switch
 from onnxq.options.kinds import Choice, Number, OneOf, Pattern, Several, Whole
+from onnxq.options.values import Share
 
 if TYPE_CHECKING:
     import os
@@ -106,6 +107,12 @@ class QuantizeOptions(Options):
         f"Values of a weight that share a scale, where only weights are quantized; {_BLOCKS}.",
         metavar="N",
     )
+    mixed: float | None = option(
+        Share(),
+        "Share of the weights that the layers which hurt most keep in 8 bits, where the scheme has "
+        "fewer; needs --data.",
+        metavar="SHARE",
+    )
     table_bits: int | None = option(
         OneOf((8, 4)),
         "Bits of large tables that rows are looked up in, such as embeddings, where the target "
@@ -174,6 +181,11 @@ class QuantizeOptions(Options):
         blocks = self.block_size or preset.block
         if blocks and self.weights is WeightScales.PER_TENSOR:
             raise UsageError("--weights per-tensor does not go with weights in blocks")
+        if self.mixed is not None and self.data is None:
+            raise UsageError(
+                "--mixed needs samples, on which it finds the layers that hurt most",
+                hint="give --data",
+            )
         activations = preset.activation_bits
         if activations and self.data is None and self.calibration is None:
             raise UsageError("quantize needs data", hint="give --data or --calibration")
@@ -201,6 +213,7 @@ class QuantizeKeywords(TypedDict, total=False):
     scheme: SchemeName | Literal["w8a8", "w8a16", "w8", "w4"]
     weights: WeightScales | Literal["per-channel", "per-tensor"]
     block_size: Literal[32, 64, 128] | None
+    mixed: float | str | None
     table_bits: Literal[8, 4] | None
     equalize: bool
     absorb_bias: bool

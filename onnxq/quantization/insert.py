@@ -62,7 +62,7 @@ class _Writer:
         self._weights, self._biases = weights, biases
         self._float_biases = float_biases
         self._writers: dict[Place, Any] = {}
-        self._rows: dict[str, tuple[Any, Any]] = {}
+        self._rows: dict[str, tuple[Any, Any, Any]] = {}
 
     def write(self, gs_graph: Any) -> None:
         nodes = {n.name: n for n in gs_graph.nodes}
@@ -150,13 +150,17 @@ class _Writer:
         name = lookup.inputs[0].name
         if name not in self._rows:
             integers = quantize(self._graph.value(name), table.parameters)
-            scale, _ = _constants(f"{name}/row", table.parameters)
-            self._rows[name] = constant(f"{name}/integers", integers), scale
-        stored, scale = self._rows[name]
+            scale, zero = _constants(f"{name}/row", table.parameters)
+            if table.narrow:
+                scale = constant(f"{name}/row_scale", scale.values.astype(np.float16))
+            self._rows[name] = constant(f"{name}/integers", integers), scale, zero
+        stored, scale, zero = self._rows[name]
         if table.narrow:
-            zero = constant(f"{name}/row_zero_point", table.parameters.stored_zero_point)
             inputs = [stored, lookup.inputs[1], scale, zero]
             look_up_blocks(lookup, inputs, table.parameters.format.bits, table.block)
+            chain = Chain(gs_graph, lookup)
+            chain.add("Cast", to=TensorProto.FLOAT)
+            chain.end()
             return
         lookup.inputs[0] = stored
         chain = Chain(gs_graph, lookup)

@@ -128,9 +128,8 @@ def _placed(
     nodes: dict[str, Quantized | Float] = {}
     for node in graph.nodes:
         refusal = _refusal(graph, node, target, scheme, tensors, unwanted)
-        own = _scheme_of(graph, node, scheme, wider)
-        refusal = own if refusal is None and isinstance(own, Refusal) else refusal
-        nodes[node.name] = Quantized(own) if refusal is None else Float(refusal)
+        own = refusal or _scheme_of(graph, node, scheme, wider)
+        nodes[node.name] = Float(own) if isinstance(own, Refusal) else Quantized(own)
     if ranges is not None:
         placed = place(graph, target, nodes, set(tensors))
         apart = better_apart(graph, placed, ranges) if target.own_parts else ()
@@ -158,9 +157,7 @@ def _scheme_of(
     has_none = isinstance(layout, WeightLayout) and layout.block_axis is None
     if not has_none or not PRESETS[scheme.name].block:
         return scheme
-    return scheme.wider or Refusal(
-        f"{scheme} stores weights in blocks, which {node.op_type} has not"
-    )
+    return scheme.wider or Refusal(f"{scheme} stores weights in blocks: {node.op_type} has none")
 
 
 def _refusal(

@@ -126,11 +126,11 @@ def limits_of(parameters: Parameters, zero: Floats | float = 0.0) -> Uniform | L
     """The whole numbers that a weight may become, counted from its zero points.
 
     Raises:
-        ValueError: they are no whole numbers.
+        TypeError: they are no whole numbers.
     """
     numbers = parameters.numbers
     if isinstance(numbers, Floating):
-        raise ValueError(f"weights in {parameters.format} are not rounded in order")
+        raise TypeError(f"weights in {parameters.format} are not rounded in order")
     if isinstance(zero, float):
         return numbers
     return Limits(numbers.lowest - zero, numbers.highest - zero)

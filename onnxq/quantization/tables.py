@@ -96,6 +96,11 @@ class TableForm:
     block: int = 0
 
     @property
+    def narrow(self) -> bool:
+        """Whether its numbers are narrower than a byte."""
+        return self.spec.format.bits < BYTE
+
+    @property
     def opset(self) -> int:
         """The first operator set that holds it."""
         return self.spec.format.opset
@@ -170,6 +175,8 @@ def _fit(table: NDArray[Any], form: TableForm, scales: Representable) -> Paramet
     if not np.isfinite(largest).all():
         return None
     if form.block:
+        # Of few bits a float32 scale is a large part, and what is looked up is cast anyway.
+        scales = replace(scales, half=scales.half or form.narrow)
         parameters = _by_block(table, form, scales)
     else:
         parameters = fit_magnitude(largest, form.spec, PerChannel(0), scales)
@@ -177,7 +184,7 @@ def _fit(table: NDArray[Any], form: TableForm, scales: Representable) -> Paramet
     error = np.square(parameters.scale.astype(np.float64)).sum(axis=0) / 12
     error = np.repeat(error, form.block) if form.block else error
     power = np.einsum("ij,ij->j", table, table, dtype=np.float64)
-    lowest = LOWEST_NARROW if form.spec.format.bits < BYTE else LOWEST_SQNR
+    lowest = LOWEST_NARROW if form.narrow else LOWEST_SQNR
     kept = power >= error * 10 ** (lowest / 10)
     return parameters if np.all(kept | (power == 0)) else None
 
