@@ -101,7 +101,4 @@ class Blocks:
 
 Granularity = PerTensor | PerChannel | Blocks
 
-BLOCKS_OPSET = 21
-"""The first operator set whose QuantizeLinear and DequantizeLinear know blocks."""
-
 PER_TENSOR = PerTensor()

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from onnxq.formats.granularity import BLOCKS_OPSET
-from onnxq.formats.table import FORMATS, Floating, Format, Uniform
+from onnxq.formats.table import BLOCKS_OPSET, FORMATS, Floating, Format, Uniform
 from onnxq.records import Named
 
 

@@ -75,6 +75,11 @@ class _Writer:
                 self._write_bias(gs_graph, nodes[name], layout)
             elif name in self._biases:
                 self._write_added(nodes, name, layout)
+        for place, parameters in self._plan.stored.items():
+            value = self._graph.value(self._graph.by_name[place.node].input(place.position))
+            label, integers = f"{place.node}.weight{place.position}", quantize(value, parameters)
+            restored = _dequantize(gs_graph, label, integers, parameters)
+            nodes[place.node].inputs[place.position] = restored
         for table in self._plan.tables:
             self._write_table(gs_graph, nodes[table.node], table)
         for rows in self._plan.rows:

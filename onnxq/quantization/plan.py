@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from onnxq.formats.parameters import Parameters
 from onnxq.formats.scheme import DEFAULT, Representable, Scheme
@@ -89,6 +89,7 @@ class QuantizationPlan:
         readers: the places that read the dequantized tensor.
         tables: lookups that read the integers of a weight in place of a float table.
         rows: those whose table is stored with one scale a row.
+        stored: where nodes that compute in float read a weight that is stored in numbers.
     """
 
     target: Target
@@ -101,6 +102,7 @@ class QuantizationPlan:
     readers: frozenset[Place]
     tables: tuple[TiedTable, ...] = ()
     rows: tuple[RowTable, ...] = ()
+    stored: Mapping[Place, Parameters] = field(default_factory=dict)
 
     @property
     def weighted(self) -> frozenset[str]:

@@ -16,6 +16,7 @@ from onnxq.model.operators import (
     QuantizedRule,
     is_weighted,
     operator_of,
+    stores,
     weight_layout,
     weighted_inside,
 )
@@ -32,6 +33,7 @@ from onnxq.quantization.patterns import left_out
 from onnxq.quantization.placement import Placed, place
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
 from onnxq.quantization.shares import Ranges, better_apart
+from onnxq.quantization.stored import refusal_to_store, stored_weights
 from onnxq.quantization.tables import (
     LARGE,
     LARGE_OF_WEIGHTS,
@@ -112,6 +114,7 @@ def plan_quantization(
         placed.readers,
         tied,
         rows,
+        stored_weights(graph, placed.nodes, options.scales),
     )
 
 
@@ -140,7 +143,7 @@ def _placed(
     reason = Refusal(f"{scheme} quantizes weights only")
     alone = {
         node.name: nodes[node.name]
-        if is_weighted(node) or isinstance(nodes[node.name], Float)
+        if is_weighted(node) or stores(node) or isinstance(nodes[node.name], Float)
         else Float(reason)
         for node in graph.nodes
     }
@@ -154,7 +157,7 @@ def _scheme_of(
     if node.name in wider and scheme.wider is not None:
         return scheme.wider
     layout = weight_layout(graph, node) if is_weighted(node) else None
-    has_none = isinstance(layout, WeightLayout) and layout.block_axis is None
+    has_none = (isinstance(layout, WeightLayout) and layout.block_axis is None) or stores(node)
     if not has_none or not PRESETS[scheme.name].block:
         return scheme
     return scheme.wider or Refusal(f"{scheme} stores weights in blocks: {node.op_type} has none")
@@ -179,7 +182,8 @@ def _refusal(
     if node.name in unwanted and not row.fuses:
         return unwanted[node.name]
     if row.quantized is QuantizedRule.FLOAT:
-        return Refusal(f"{node.op_type} has no quantized form")
+        stored = refusal_to_store(graph, node, row, scheme)
+        return stored or target.refusal(scheme.name, node.op_type)
     data = [name for name in row.data_of(node) if graph.constant(name) is None]
     missing = [name for name in (*data, *node.outputs[:1]) if not graph.is_float(name)]
     if missing:
