@@ -162,7 +162,7 @@ class _Writer:
         stored, scale, zero = self._rows[name]
         if table.narrow:
             inputs = [stored, lookup.inputs[1], scale, zero]
-            look_up_blocks(lookup, inputs, table.parameters.format.bits, table.block)
+            look_up_blocks(lookup, inputs, table.block)
             chain = Chain(gs_graph, lookup)
             chain.add("Cast", to=TensorProto.FLOAT)
             chain.end()

@@ -31,16 +31,17 @@ class Chain:
         self._last.outputs = [self._output]
 
 
-def look_up_blocks(lookup: Any, inputs: list[Any], bits: int, block: int) -> None:
-    """Make a lookup one of numbers in blocks.
+def look_up_blocks(lookup: Any, inputs: list[Any], block: int) -> None:
+    """Make a lookup one of 4-bit numbers in blocks.
+
+    Its attribute `bits`, 4 by default, is unknown to ONNX Runtime before 1.23.
 
     Args:
         inputs: the numbers, the indices, scales and zero points.
-        bits: of a number.
         block: columns that share a scale.
     """
     lookup.op, lookup.domain, lookup.inputs = BLOCKS_OP, BLOCKS_DOMAIN, inputs
-    lookup.attrs = {"gather_axis": 0, "quantize_axis": 1, "block_size": block, "bits": bits}
+    lookup.attrs = {"gather_axis": 0, "quantize_axis": 1, "block_size": block}
 
 
 def scale_blocks(chain: Chain, scales: Any, lead: list[int], blocks: int, block: int) -> None:
