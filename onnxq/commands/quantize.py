@@ -16,6 +16,7 @@ from onnxq.commands.inputs import (
     source_of,
 )
 from onnxq.commands.keep_in_float import keep_in_float
+from onnxq.commands.mixed import require_wider, spare_costliest
 from onnxq.commands.normalized import normalized_on
 from onnxq.data.budget import Limits, OneSample, plan_batching
 from onnxq.data.sizes import parse_shapes
@@ -47,6 +48,7 @@ from onnxq.quantization.rest import require_float_biases
 from onnxq.quantization.samples import hold_out_of, take_samples
 from onnxq.quantization.search import Bounds
 from onnxq.quantization.shares import uneven_shares
+from onnxq.quantization.tables import forms_of_tables
 from onnxq.targets import target_named
 from onnxq.validation.interface import choose_outputs
 
@@ -57,10 +59,13 @@ def quantize(
     """Turn a float model into a QDQ model; see `onnxq.api.quantize`."""
     require_float(model)
     target, chosen = target_named(options.target), stage_options(options)
-    scheme = target.scheme(chosen.scheme)
+    scheme = chosen.scheme_on(target)
+    if options.mixed is not None:
+        require_wider(target, scheme)
     if chosen.half:
         require_float_biases(target, scheme)
-    opset = max(scheme.opset, HALF_OPSET if chosen.half else 0)
+    forms = forms_of_tables(target, scheme, chosen.table_bits)
+    opset = max(scheme.opset, *(form.opset for form in forms), HALF_OPSET if chosen.half else 0)
     limits = Limits(options.batch_size, options.memory)
     shapes = parse_shapes(options.input_shapes, model.inputs)
     source = None if options.data is None else source_of(options, model)
@@ -91,6 +96,8 @@ def quantize(
         tokens=sample.tokens if samples is not None and samples.padded else NO_TOKENS,
     )
     made = stage.quantize(request)
+    if options.mixed is not None and source is not None:
+        request, made = spare_costliest(request, made, source, options.mixed, limits)
     if not options.allow_none:
         _require_quantized(model, made[1])
     if options.max_drop is not None:
@@ -160,6 +167,8 @@ def stage_options(options: QuantizeOptions) -> QuantizationOptions:
         ranges=options.ranges.value,
         power_of_two=options.scale is ScaleNumbers.POWER_OF_TWO,
         half=options.rest is FloatRest.FP16,
+        block=options.block_size or 0,
+        table_bits=options.table_bits or 0,
         include=options.include,
         exclude=options.exclude,
     )

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.formats.granularity import PER_TENSOR, Granularity
+from onnxq.formats.granularity import PER_TENSOR, Blocks, Granularity
 from onnxq.formats.parameters import Parameters
 from onnxq.formats.scheme import Representable, Spec
 from onnxq.formats.table import Format, Uniform
 
 SMALLEST_SCALE = 2.0**-100
 """Its reciprocal and its products stay finite."""
+
+WIDE = 8
+"""Bits from which rounding within the whole range of a block costs least."""
+
+SHARES_OF_RANGE = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+"""Of a block of narrower numbers: what is cut off may cost less than wider steps."""
 
 ANY_SCALE = Representable()
 
@@ -53,6 +61,58 @@ def fit_magnitude(
     shaped = single.reshape(()) if granularity == PER_TENSOR else single
     zero = np.full(shaped.shape, spec.middle, np.int32)
     return Parameters(spec.format, shaped, zero, granularity, spec.numbers)
+
+
+def fit_blocks(
+    weight: NDArray[np.float64], spec: Spec, blocks: Blocks, scales: Representable = ANY_SCALE
+) -> Parameters:
+    """Parameters of weights in blocks, each from the smallest to the largest value and 0.
+
+    A block of zeros gets the scale of the widest.
+    """
+    runs, axis = blocks.split(weight), blocks.axis % weight.ndim + 1
+    low, high = runs.min(axis=axis, initial=0.0), runs.max(axis=axis, initial=0.0)
+    whole = _blocks_over(low, high, spec, blocks, scales)
+    if spec.format.bits >= WIDE:
+        return whole
+    best, least = whole, _error(runs, whole, axis)
+    for part in SHARES_OF_RANGE:
+        some = _blocks_over(low * part, high * part, spec, blocks, scales)
+        error = _error(runs, some, axis)
+        better = error < least
+        least = np.where(better, error, least)
+        best = replace(
+            best,
+            scale=np.where(better, some.scale, best.scale),
+            zero_point=np.where(better, some.zero_point, best.zero_point),
+        )
+    return best
+
+
+def _error(runs: NDArray[np.float64], parameters: Parameters, axis: int) -> NDArray[np.float64]:
+    """Sum of squared rounding errors of each block."""
+    numbers, scale, zero = parameters.numbers, parameters.scale, parameters.zero_point
+    scale, zero = np.expand_dims(scale, axis), np.expand_dims(zero, axis)
+    whole = np.clip(np.rint(runs / scale), numbers.lowest - zero, numbers.highest - zero)
+    return np.asarray(np.square(whole * scale - runs).sum(axis=axis))
+
+
+def _blocks_over(
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    spec: Spec,
+    blocks: Blocks,
+    scales: Representable,
+) -> Parameters:
+    """Parameters of blocks with these ranges."""
+    span = np.maximum(-low, high) if spec.symmetric else high - low
+    span = np.where(span > 0, span, span.max(initial=0.0) or 1.0)
+    scale = _representable(np.maximum(span / spec.steps, SMALLEST_SCALE), scales)
+    zero = np.full(scale.shape, spec.middle, np.int32)
+    if not spec.symmetric:
+        lowest, highest = spec.numbers.lowest, spec.numbers.highest
+        zero = np.clip(np.rint(lowest - low / scale), lowest, highest).astype(np.int32)
+    return Parameters(spec.format, scale, zero, blocks, spec.numbers)
 
 
 def coarser(parameters: Parameters, ratio: float, scales: Representable) -> Parameters:

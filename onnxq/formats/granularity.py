@@ -24,6 +24,11 @@ class PerTensor:
         """Whether scales of this shape are enough for a tensor of that shape."""
         return scale == ()
 
+    @property
+    def attributes(self) -> dict[str, int]:
+        """Of the DequantizeLinear."""
+        return {}
+
     def __str__(self) -> str:
         return "per tensor"
 
@@ -44,6 +49,11 @@ class PerChannel:
         """Whether scales of this shape are enough for a tensor of that shape."""
         inside = -len(shape) <= self.axis < len(shape)
         return inside and scale == (shape[self.axis],)
+
+    @property
+    def attributes(self) -> dict[str, int]:
+        """Of the DequantizeLinear."""
+        return {"axis": self.axis}
 
     def __str__(self) -> str:
         return f"per channel on axis {self.axis}"
@@ -71,6 +81,19 @@ class Blocks:
         axis = self.axis % len(shape)
         needed = [-(-n // self.size) if i == axis else n for i, n in enumerate(shape)]
         return self.size > 0 and list(scale) == needed
+
+    def split(self, values: Array) -> Array:
+        """The values with the axis cut in two, (…, blocks, size, …); zeros fill the last block."""
+        axis = self.axis % values.ndim
+        missing = -values.shape[axis] % self.size
+        padded = np.pad(values, [(0, missing * (i == axis)) for i in range(values.ndim)])
+        shape = values.shape
+        return padded.reshape(*shape[:axis], -1, self.size, *shape[axis + 1 :])
+
+    @property
+    def attributes(self) -> dict[str, int]:
+        """Of the DequantizeLinear."""
+        return {"axis": self.axis, "block_size": self.size}
 
     def __str__(self) -> str:
         return f"blocks of {self.size} on axis {self.axis}"

@@ -75,6 +75,10 @@ class Parameters:
         """The scale of each element of a tensor of that shape, as a read-only view if it can be."""
         return np.broadcast_to(self.granularity.spread(self.scale, shape), shape)
 
+    def zero_of_each(self, shape: tuple[int, ...]) -> NDArray[np.int32]:
+        """The same of the zero points."""
+        return np.broadcast_to(self.granularity.spread(self.zero_point, shape), shape)
+
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether there is a scale for each element of a tensor of that shape."""
         return self.granularity.fits(self.scale.shape, shape)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from onnxq.formats.table import FORMATS, Floating, Format, Uniform
+from onnxq.formats.table import BLOCKS_OPSET, FORMATS, Floating, Format, Uniform
 from onnxq.records import Named
 
 
@@ -50,8 +50,12 @@ class Spec:
         return f"{self.format}, {'symmetric' if self.symmetric else 'asymmetric'}"
 
 
-def weights_in(format_: Format, bits: int = 0) -> Spec:
-    """Symmetric weights: the numbers of `bits`, by default all of the format's, but the lowest."""
+def weights_in(format_: Format, bits: int = 0, *, symmetric: bool = True) -> Spec:
+    """Weights; symmetric ones in the numbers of `bits`, by default all of the format's, but the
+    lowest.
+    """
+    if not symmetric or not format_.signed:
+        return activations_in(format_, symmetric=symmetric)
     highest = (1 << (bits or format_.bits) - 1) - 1
     return Spec(format_, symmetric=True, numbers=Uniform(-highest, highest))
 
@@ -71,22 +75,29 @@ class Preset:
     Attributes:
         weight_bits, activation_bits: their widths; 0 for what stays in float.
         meaning: for people.
+        block: values that share a scale where nothing else is asked for; 0 for scales by channel,
+            None where weights are never in blocks.
     """
 
     weight_bits: int
     activation_bits: int
     meaning: str
+    block: int | None = None
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "w8a8": Preset(8, 8, "8-bit weights and activations"),
         "w8a16": Preset(8, 16, "8-bit weights, 16-bit activations"),
-        "w8": Preset(8, 0, "8-bit weights, float activations"),
+        "w8": Preset(8, 0, "8-bit weights, float activations", block=0),
+        "w4": Preset(4, 0, "4-bit weights in blocks, float activations", block=32),
     }
 )
 
 DEFAULT = "w8a8"
+
+BLOCK_SIZES = (32, 64, 128)
+"""Values that may share a scale: those that kernels of ONNX Runtime know and that pay."""
 
 
 @dataclass(frozen=True)
@@ -97,18 +108,24 @@ class Scheme(Named):
         name: of the preset.
         weight, activation: None for what stays in float.
         bias: format of biases, in steps of input scale × weight scale; None for float ones.
+        block: values of a weight along its inputs that share a scale; 0 for scales by channel.
+        wider: what layers compute with whose weights have no blocks, and those that are spared;
+            None where there is no such scheme.
     """
 
     name: str
     weight: Spec | None
     activation: Spec | None
     bias: Format | None
+    block: int = 0
+    wider: Scheme | None = None
 
     @property
     def opset(self) -> int:
         """The first operator set that holds all of it."""
         used = [spec.format for spec in (self.weight, self.activation) if spec is not None]
-        return max(row.opset for row in (*used, FORMATS["int8"]))
+        lowest = BLOCKS_OPSET if self.block else 0
+        return max(lowest, *(row.opset for row in (*used, FORMATS["int8"])))
 
     @property
     def formats(self) -> dict[str, str]:

@@ -118,6 +118,9 @@ _ROWS = (
 
 FORMATS: Mapping[str, Format] = MappingProxyType({row.name: row for row in _ROWS})
 
+BLOCKS_OPSET = 21
+"""The first operator set whose QuantizeLinear and DequantizeLinear know blocks."""
+
 SUMS = FORMATS["int32"]
 """What sums of products of 8-bit integers are computed in, and biases are stored in."""
 

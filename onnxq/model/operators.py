@@ -168,6 +168,8 @@ class Operator:
         keeps_rule: whether a node's attributes leave it its rule; without it the node stays
             in float.
         form: what an integer machine computes; see `integer_form`.
+        stores: role → position of weights (directions, rows, inputs) of an operator that computes
+            in float; they may be stored as numbers with a scale for each row.
         batch_dependent: ONNX Runtime's CPU kernels may round a sample otherwise in a batch of
             another size: the order of a sum follows the alignment of the data or the threads.
     """
@@ -199,6 +201,7 @@ class Operator:
     offset: OffsetRule = OffsetRule.STOPS
     keeps_rule: Callable[[Node], bool] = _always
     form: IntegerForm = IntegerForm.NONE
+    stores: tuple[tuple[str, int], ...] = ()
     batch_dependent: bool = False
 
     @property
@@ -398,6 +401,8 @@ def _always_power(exponent: float) -> PowerOf:
 
 _S, _I, _O, _F, _R = ScaleRule, QuantizedRule, OffsetRule, IntegerForm, Rearrangement
 
+_RECURRENT = (("Input weights", 1), ("Recurrent weights", 2))
+
 _ROWS = (
     # weighted
     Operator("Conv", _S.LINEAR, _I.WEIGHTED, layout=_conv,
@@ -490,6 +495,9 @@ _ROWS = (
     Operator("Expand", _S.MOVE, _I.SHARED, offset=_O.KEEPS),
     Operator("DepthToSpace", _S.MOVE, _I.SHARED, offset=_O.KEEPS, rearranges=_R.ELEMENTS),
     Operator("SpaceToDepth", _S.MOVE, _I.SHARED, offset=_O.KEEPS, rearranges=_R.ELEMENTS),
+    # recurrent
+    Operator("LSTM", _S.BARRIER, _I.FLOAT, stores=_RECURRENT, batch_dependent=True),
+    Operator("GRU", _S.BARRIER, _I.FLOAT, stores=_RECURRENT, batch_dependent=True),
     # the scale, or the value, does not matter
     Operator("Sign", _S.INVARIANT, _I.FLOAT),
     Operator("ArgMax", _S.INVARIANT, _I.FLOAT, mixed_axes=_compared_axis),
@@ -513,6 +521,12 @@ def is_weighted(node: Node) -> bool:
     """Whether the operator multiplies its input with a weight."""
     row = operator_of(node)
     return row is not None and row.quantized is QuantizedRule.WEIGHTED
+
+
+def stores(node: Node) -> bool:
+    """Whether the operator computes in float with weights that may be stored as numbers."""
+    row = operator_of(node)
+    return row is not None and bool(row.stores)
 
 
 def weighted_inside(node: Node) -> int:

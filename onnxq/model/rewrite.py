@@ -167,6 +167,10 @@ def _merge_opsets(proto: ModelProto, result: ModelProto, opset: int) -> None:
     proto.opset_import.extend(
         entry for entry in result.opset_import if entry.domain not in known and entry.domain in used
     )
+    imported = {"ai.onnx", "", *(entry.domain for entry in proto.opset_import)}
+    proto.opset_import.extend(
+        onnx.helper.make_opsetid(domain, 1) for domain in sorted(used - imported)
+    )
     for entry in proto.opset_import:
         if entry.domain in {"", "ai.onnx"}:
             entry.version = max(entry.version, opset)

@@ -70,6 +70,16 @@ class WeightLayout:
         return not self.output_last or len(self.shape) == 2
 
     @property
+    def block_axis(self) -> int | None:
+        """The axis of the inputs of a stored matrix, along which blocks lie; None for the rest.
+
+        ONNX Runtime has kernels for blocks in matrices alone, and dequantizes other weights whole.
+        """
+        if len(self.shape) != 2 or self.transposed or self.groups != 1:
+            return None
+        return 0 if self.output_last else 1
+
+    @property
     def taps(self) -> int:
         if self.output_last:
             return math.prod(self.shape[:-2])

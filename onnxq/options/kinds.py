@@ -84,6 +84,32 @@ class Whole:
 
 
 @dataclass(frozen=True)
+class OneOf:
+    """One of a few whole numbers."""
+
+    of: tuple[int, ...]
+
+    @property
+    def wanted(self) -> str:
+        return listed(map(str, self.of))
+
+    def accept(self, value: object, name: str) -> int:
+        fits = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if not fits or int(value) not in self.of:  # type: ignore[call-overload]
+            raise refusal(name, self.wanted, value)
+        return int(value)  # type: ignore[call-overload, no-any-return]
+
+    def read(self, text: str) -> object:
+        try:
+            return int(text)
+        except ValueError:
+            return text
+
+    def write(self, value: int) -> Plain:
+        return value
+
+
+@dataclass(frozen=True)
 class Number:
     """Numbers, but NaN; from `least` on where that is given."""
 

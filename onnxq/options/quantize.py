@@ -8,16 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 from onnxq.errors import UsageError
-from onnxq.formats.scheme import DEFAULT, PRESETS
+from onnxq.formats.scheme import BLOCK_SIZES, DEFAULT, PRESETS
 from onnxq.options import shared
 from onnxq.options.fields import Options, flag, option, switch
-from onnxq.options.kinds import Choice, Number, Pattern, Several, Whole
+from onnxq.options.kinds import Choice, Number, OneOf, Pattern, Several, Whole
+from onnxq.options.values import Share
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
 _MEANINGS = "; ".join(f"{name}, {preset.meaning}" for name, preset in PRESETS.items())
+
+_BLOCKS = "; ".join(
+    f"{name}: {preset.block} by default" if preset.block else f"{name}: a channel by default"
+    for name, preset in PRESETS.items()
+    if preset.block is not None
+)
 
 MAX_TRIALS = 16
 """Models made and measured, the first one with all layers quantized included."""
@@ -97,6 +104,23 @@ class QuantizeOptions(Options):
     weights: WeightScales = option(
         Choice(WeightScales), "Scales of the weights.", WeightScales.PER_CHANNEL
     )
+    block_size: int | None = option(
+        OneOf(BLOCK_SIZES),
+        f"Values of a weight that share a scale, where only weights are quantized; {_BLOCKS}.",
+        metavar="N",
+    )
+    mixed: float | None = option(
+        Share(),
+        "Share of the weights that the layers which hurt most keep in 8 bits, where the scheme has "
+        "fewer; needs --data.",
+        metavar="SHARE",
+    )
+    table_bits: int | None = option(
+        OneOf((8, 4)),
+        "Bits of large tables that rows are looked up in, such as embeddings, where the target "
+        "stores them as integers; 4 is read by ONNX Runtime alone.",
+        metavar="N",
+    )
     equalize: bool = switch("Equalize across layers first.", default=True)
     absorb_bias: bool = shared.absorb_bias(
         default=True, extra=", if equalized and zero points are 0"
@@ -149,7 +173,22 @@ class QuantizeOptions(Options):
     libraries: tuple[Path, ...] = shared.libraries()
 
     def check(self) -> None:
-        activations = PRESETS[self.scheme.value].activation_bits
+        preset = PRESETS[self.scheme.value]
+        if self.block_size is not None and preset.block is None:
+            able = ", ".join(name for name, each in PRESETS.items() if each.block is not None)
+            raise UsageError(
+                f"--block-size: scheme {self.scheme.value} has no blocks",
+                hint=f"those of {able} have",
+            )
+        blocks = self.block_size or preset.block
+        if blocks and self.weights is WeightScales.PER_TENSOR:
+            raise UsageError("--weights per-tensor does not go with weights in blocks")
+        if self.mixed is not None and self.data is None:
+            raise UsageError(
+                "--mixed needs samples, on which it finds the layers that hurt most",
+                hint="give --data",
+            )
+        activations = preset.activation_bits
         if activations and self.data is None and self.calibration is None:
             raise UsageError("quantize needs data", hint="give --data or --calibration")
         if self.data is None and (self.preprocess is not None or self.samples is not None):
@@ -175,8 +214,11 @@ class QuantizeKeywords(TypedDict, total=False):
     allow_nonfinite: bool
     samples: int | None
     target: shared.TargetName | str | os.PathLike[str]
-    scheme: SchemeName | Literal["w8a8", "w8a16", "w8"]
+    scheme: SchemeName | Literal["w8a8", "w8a16", "w8", "w4"]
     weights: WeightScales | Literal["per-channel", "per-tensor"]
+    block_size: Literal[32, 64, 128] | None
+    mixed: float | str | None
+    table_bits: Literal[8, 4] | None
     equalize: bool
     absorb_bias: bool
     ranges: RangeEstimator | Literal["minmax", "percentile", "entropy", "mse"]

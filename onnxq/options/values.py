@@ -116,6 +116,29 @@ class Part:
         return f"{value[0]}/{value[1]}"
 
 
+@dataclass(frozen=True)
+class Share:
+    """A share of a whole: a number from 0 to 1, or a text such as "10%"."""
+
+    wanted: str = "a share, such as 10% or 0.1"
+
+    def accept(self, value: object, name: str) -> float:
+        found = self.read(value) if isinstance(value, str) else value
+        fits = isinstance(found, (int, float)) and not isinstance(found, bool)
+        if not fits or not 0 <= found <= 1:  # type: ignore[operator]
+            raise refusal(name, self.wanted, value)
+        return float(found)  # type: ignore[arg-type]
+
+    def read(self, text: str) -> object:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)(\s*%)?", text.strip(), re.ASCII)
+        if found is None:
+            return text
+        return float(found[1]) / (100 if found[2] else 1)
+
+    def write(self, value: float) -> Plain:
+        return value
+
+
 UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 

@@ -23,7 +23,7 @@ from onnxq.model.graph import Node
 from onnxq.model.model import Model
 from onnxq.model.modernize import inline_functions
 from onnxq.model.normalize import FOLDS, name_nodes
-from onnxq.model.operators import is_weighted, weight_layout
+from onnxq.model.operators import is_weighted, operator_of, weight_layout
 from onnxq.model.qdq import QdqGraph, Quantization, quantized_activations, stored_weight
 from onnxq.model.status import Float, Quantized
 from onnxq.model.weights import WeightLayout
@@ -171,6 +171,8 @@ def details(model: Model) -> Details:
         for name, host in record.get(kind, {}).items():
             inside.setdefault(host, []).append(name)
     for node in graph.nodes:
+        learnables += (others := list(_stored_in(graph, node)))
+        layers += [node.name] * bool(others)
         if node.name in weights:
             layers += [node.name, *inside.get(node.name, [])]
             learnables += _learnables(graph, node, weights[node.name])
@@ -183,7 +185,7 @@ def details(model: Model) -> Details:
         }
     operators = {node.name: node.op_type for node in graph.nodes}
     return Details(
-        quantized or bool(weights), record.get("target", ""), tuple(layers), tuple(learnables),
+        quantized or bool(learnables), record.get("target", ""), tuple(layers), tuple(learnables),
         tuple(map(_activation, quantized_activations(graph).values())), float_nodes, operators,
         record,
     )  # fmt: skip
@@ -246,6 +248,15 @@ def _learnables(
         yield _stored(graph, node, "Bias", bias)
     elif layout.bias and (value := graph.constant(layout.bias)) is not None:
         yield Learnable(node.name, "Bias", str(value.dtype), value.shape)
+
+
+def _stored_in(graph: QdqGraph, node: Node) -> Iterator[Learnable]:
+    """Weights of an operator that computes in float with stored ones."""
+    row = operator_of(node)
+    for role, position in row.stores if row is not None else ():
+        found = stored_weight(graph, node.input(position))
+        if isinstance(found, Quantization):
+            yield _stored(graph, node, role, found)
 
 
 def _stored(graph: QdqGraph, node: Node, parameter: str, found: Quantization) -> Learnable:

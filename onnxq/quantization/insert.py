@@ -16,6 +16,7 @@ from onnxq.model.model import Model
 from onnxq.model.operators import DEQUANTIZE, QUANTIZE, weight_layout
 from onnxq.model.rewrite import constant, edit, node, variable
 from onnxq.model.weights import WeightLayout
+from onnxq.quantization.lookups import Chain, look_up_blocks, scale_blocks
 from onnxq.quantization.plan import QuantizationPlan
 from onnxq.quantization.tables import RowTable, TiedTable
 from onnxq.refusal import granted
@@ -61,7 +62,7 @@ class _Writer:
         self._weights, self._biases = weights, biases
         self._float_biases = float_biases
         self._writers: dict[Place, Any] = {}
-        self._rows: dict[str, tuple[Any, Any]] = {}
+        self._rows: dict[str, tuple[Any, Any, Any]] = {}
 
     def write(self, gs_graph: Any) -> None:
         nodes = {n.name: n for n in gs_graph.nodes}
@@ -74,6 +75,11 @@ class _Writer:
                 self._write_bias(gs_graph, nodes[name], layout)
             elif name in self._biases:
                 self._write_added(nodes, name, layout)
+        for place, parameters in self._plan.stored.items():
+            value = self._graph.value(self._graph.by_name[place.node].input(place.position))
+            label, integers = f"{place.node}.weight{place.position}", quantize(value, parameters)
+            restored = _dequantize(gs_graph, label, integers, parameters)
+            nodes[place.node].inputs[place.position] = restored
         for table in self._plan.tables:
             self._write_table(gs_graph, nodes[table.node], table)
         for rows in self._plan.rows:
@@ -133,7 +139,7 @@ class _Writer:
         stored, scale, _ = restored.inputs[0].inputs
         by_row = self._plan.target.placement is Placement.ALL
         rank = (self._graph.rank(lookup.inputs[1].name) or 0) + 1
-        chain = _Chain(gs_graph, lookup)
+        chain = Chain(gs_graph, lookup)
         lookup.inputs[0] = stored if by_row else restored
         lookup.attrs["axis"] = int(table.transposed)
         if table.transposed:
@@ -149,15 +155,29 @@ class _Writer:
         name = lookup.inputs[0].name
         if name not in self._rows:
             integers = quantize(self._graph.value(name), table.parameters)
-            scale, _ = _constants(f"{name}/row", table.parameters)
-            self._rows[name] = constant(f"{name}/integers", integers), scale
-        stored, scale = self._rows[name]
+            scale, zero = _constants(f"{name}/row", table.parameters)
+            if table.narrow:
+                scale = constant(f"{name}/row_scale", scale.values.astype(np.float16))
+            self._rows[name] = constant(f"{name}/integers", integers), scale, zero
+        stored, scale, zero = self._rows[name]
+        if table.narrow:
+            inputs = [stored, lookup.inputs[1], scale, zero]
+            look_up_blocks(lookup, inputs, table.block)
+            chain = Chain(gs_graph, lookup)
+            chain.add("Cast", to=TensorProto.FLOAT)
+            chain.end()
+            return
         lookup.inputs[0] = stored
-        chain = _Chain(gs_graph, lookup)
-        self._scale_taken(gs_graph, lookup, chain, scale)
+        chain = Chain(gs_graph, lookup)
+        if table.block:
+            rank = self._graph.rank(lookup.inputs[1].name) or 0
+            columns = self._scale_of_rows(gs_graph, lookup, scale)
+            scale_blocks(chain, columns, [0] * rank, scale.values.shape[1], table.block)
+        else:
+            self._scale_taken(gs_graph, lookup, chain, scale)
         chain.end()
 
-    def _scale_taken(self, gs_graph: Any, lookup: Any, chain: _Chain, scale: Any) -> None:
+    def _scale_taken(self, gs_graph: Any, lookup: Any, chain: Chain, scale: Any) -> None:
         """Multiply the integers that a lookup took by their scale, or by those of their rows."""
         chain.add("Cast", to=TensorProto.FLOAT)
         chain.add("Mul", self._scale_of_rows(gs_graph, lookup, scale))
@@ -200,24 +220,6 @@ class _Writer:
         nodes[site.node].inputs[site.position] = value
 
 
-class _Chain:
-    """Nodes put behind another one, the last of which gives its output."""
-
-    def __init__(self, gs_graph: Any, first: Any) -> None:
-        self._graph, self._name, self._last = gs_graph, first.name, first
-        (self._output,) = first.outputs
-
-    def add(self, op_type: str, *others: Any, **attributes: Any) -> None:
-        name = f"{self._name}/{len(self._graph.nodes)}"
-        between = variable(f"{name}_in")
-        self._last.outputs = [between]
-        self._last = node(op_type, name, [between, *others], [], **attributes)
-        self._graph.nodes.append(self._last)
-
-    def end(self) -> None:
-        self._last.outputs = [self._output]
-
-
 def _constants(label: str, parameters: Parameters) -> tuple[Any, Any]:
     return (
         constant(f"{label}_scale", parameters.scale),
@@ -228,11 +230,11 @@ def _constants(label: str, parameters: Parameters) -> tuple[Any, Any]:
 def _dequantize(gs_graph: Any, label: str, integers: Integers, parameters: Parameters) -> Any:
     scale, zero = _constants(label, parameters)
     restored = variable(label + DEQUANTIZED_SUFFIX, np.float32, integers.shape)
-    attributes = {} if parameters.axis is None else {"axis": parameters.axis}
     gs_graph.nodes.append(
         node(
             DEQUANTIZE, f"{label}/dequantize",
-            [constant(label + QUANTIZED_SUFFIX, integers), scale, zero], [restored], **attributes,
+            [constant(label + QUANTIZED_SUFFIX, integers), scale, zero], [restored],
+            **parameters.granularity.attributes,
         )
     )  # fmt: skip
     return restored

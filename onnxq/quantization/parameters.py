@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from onnxq.formats.fit import coarser, derived, fit_magnitude, fit_range
-from onnxq.formats.granularity import PER_TENSOR, PerChannel
+from onnxq.formats.fit import coarser, derived, fit_blocks, fit_magnitude, fit_range
+from onnxq.formats.granularity import PER_TENSOR, Blocks, PerChannel
 from onnxq.formats.parameters import Parameters
 from onnxq.formats.scheme import Scheme
 from onnxq.formats.table import SUMS
@@ -97,7 +97,10 @@ def weight_parameters(
     spec = scheme.weight
     if spec is None:
         raise ValueError(f"{scheme} leaves weights in float")
-    weight = np.abs(np.asarray(graph.constant(layout.weight), np.float64))
+    values = np.asarray(graph.constant(layout.weight), np.float64)
+    if scheme.block and (axis := layout.block_axis) is not None:
+        return fit_blocks(values, spec, Blocks(axis, scheme.block), options.scales)
+    weight = np.abs(values)
     others = tuple(a for a in range(weight.ndim) if a != layout.channel_axis)
     magnitude = weight.max(axis=others, initial=0.0)
     source, bias = activations.get(node.input(layout.data)), graph.constant(layout.bias)

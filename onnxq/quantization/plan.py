@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from onnxq.formats.parameters import Parameters
 from onnxq.formats.scheme import DEFAULT, Representable, Scheme
@@ -26,6 +26,8 @@ class QuantizationOptions:
         ranges: range estimator of the activations.
         power_of_two: all scales are powers of two.
         half: all scales are float16 numbers, as the float remainder will be.
+        block: values of a weight that share a scale; 0 for as many as the scheme says.
+        table_bits: of the tables that are looked up, where the target stores them narrower.
         include, exclude: regular expressions on node names; a node is quantized if it matches
             some `include` (or there is none) and no `exclude`.
     """
@@ -35,8 +37,14 @@ class QuantizationOptions:
     ranges: str = "mse"
     power_of_two: bool = False
     half: bool = False
+    block: int = 0
+    table_bits: int = 0
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+
+    def scheme_on(self, target: Target) -> Scheme:
+        """What nodes compute with; raises `UsageError` where the target does not take it."""
+        return target.scheme(self.scheme, self.block)
 
     @property
     def scales(self) -> Representable:
@@ -81,6 +89,7 @@ class QuantizationPlan:
         readers: the places that read the dequantized tensor.
         tables: lookups that read the integers of a weight in place of a float table.
         rows: those whose table is stored with one scale a row.
+        stored: where nodes that compute in float read a weight that is stored in numbers.
     """
 
     target: Target
@@ -93,6 +102,7 @@ class QuantizationPlan:
     readers: frozenset[Place]
     tables: tuple[TiedTable, ...] = ()
     rows: tuple[RowTable, ...] = ()
+    stored: Mapping[Place, Parameters] = field(default_factory=dict)
 
     @property
     def weighted(self) -> frozenset[str]:

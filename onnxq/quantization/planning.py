@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,17 +10,19 @@ from numpy.typing import NDArray
 from onnxq.calibration.not_finite import non_finite
 from onnxq.calibration.ranges import Range
 from onnxq.calibration.statistics import Calibration, TensorStatistics
-from onnxq.formats.scheme import Scheme
+from onnxq.formats.scheme import PRESETS, Scheme
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.operators import (
     QuantizedRule,
     is_weighted,
     operator_of,
+    stores,
     weight_layout,
     weighted_inside,
 )
 from onnxq.model.spectral import spectral_front_ends
 from onnxq.model.status import Float, Quantized
+from onnxq.model.weights import WeightLayout
 from onnxq.quantization.parameters import (
     Activations,
     activation_parameters,
@@ -31,7 +33,14 @@ from onnxq.quantization.patterns import left_out
 from onnxq.quantization.placement import Placed, beside, place
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
 from onnxq.quantization.shares import Ranges, better_apart
-from onnxq.quantization.tables import RowTable, row_tables, tied_tables
+from onnxq.quantization.stored import refusal_to_store, stored_weights
+from onnxq.quantization.tables import (
+    LARGE,
+    LARGE_OF_WEIGHTS,
+    forms_of_tables,
+    row_tables,
+    tied_tables,
+)
 from onnxq.refusal import Refusal, granted
 from onnxq.targets import Target
 
@@ -47,6 +56,7 @@ def plan_quantization(
     *,
     fixed: Mapping[str, Range] | None = None,
     keep: Mapping[str, str] | None = None,
+    wider: Collection[str] = (),
 ) -> QuantizationPlan:
     """Decide what is quantized.
 
@@ -56,41 +66,42 @@ def plan_quantization(
         gains: tensor → how much an error in each channel matters at its readers (channels,).
         fixed: tensor → the range it must have, and with it all that share its scale.
         keep: node → why it stays in float whatever the options say.
+        wider: nodes that compute with the wider scheme of the one asked for.
 
     Raises:
         UsageError: the target does not take the scheme.
     """
-    scheme = target.scheme(options.scheme)
+    scheme = options.scheme_on(target)
     tensors = calibration.tensors if calibration is not None else {}
     unwanted = _unwanted(graph, options, keep)
     ranges = None
     if scheme.activation is not None:
         ranges = Ranges(tensors, gains or {}, fixed or {}, scheme.activation, options.ranges)
-    placed = _placed(graph, target, scheme, tensors, unwanted, ranges)
+    placed = _placed(graph, target, scheme, tensors, unwanted, ranges, wider)
     activations: Activations = {}
     if ranges is not None:
         activations = activation_parameters(graph, placed, ranges, target, options)
     layouts = [
-        (node, granted(weight_layout(graph, node)))
+        (node, granted(weight_layout(graph, node)), status.scheme)
         for node in graph.nodes
-        if is_weighted(node) and isinstance(placed.nodes[node.name], Quantized)
+        if is_weighted(node) and isinstance(status := placed.nodes[node.name], Quantized)
     ]
     weights = {
         Place(node.name, layout.weight_position): weight_parameters(
-            graph, node, layout, target, scheme, options, activations
+            graph, node, layout, target, own, options, activations
         )
-        for node, layout in layouts
+        for node, layout, own in layouts
     }
     biases = {
         Place(node.name, layout.bias_position): derived
-        for node, layout in layouts
+        for node, layout, _ in layouts
         if (derived := bias_parameters(graph, node, layout, scheme, activations, weights))
     }
     tied = tied_tables(graph, weights)
-    rows: tuple[RowTable, ...] = ()
-    if target.row_tables and scheme.weight is not None:
-        own = {table.node for table in tied} | set(unwanted)
-        rows = row_tables(graph, scheme.weight, options.scales, own)
+    forms = forms_of_tables(target, scheme, options.table_bits)
+    alone = {table.node for table in tied} | set(unwanted)
+    smallest = LARGE_OF_WEIGHTS if scheme.activation is None else LARGE
+    rows = row_tables(graph, forms, options.scales, alone, smallest)
     return QuantizationPlan(
         target,
         options,
@@ -102,6 +113,7 @@ def plan_quantization(
         placed.readers,
         tied,
         rows,
+        stored_weights(graph, placed.nodes, options.scales),
     )
 
 
@@ -121,7 +133,7 @@ def rounded_beside(
         return frozenset()
     ranges = Ranges(calibration.tensors, {}, {}, scheme.activation, options.ranges)
     unwanted = _unwanted(graph, options, keep)
-    return beside(graph, _placed(graph, target, scheme, calibration.tensors, unwanted, ranges))
+    return beside(graph, _placed(graph, target, scheme, calibration.tensors, unwanted, ranges, ()))
 
 
 def _unwanted(
@@ -139,12 +151,14 @@ def _placed(
     tensors: Statistics,
     unwanted: Mapping[str, Refusal],
     ranges: Ranges | None,
+    wider: Collection[str],
 ) -> Placed:
     """What each node becomes, and where Q/DQ go."""
     nodes: dict[str, Quantized | Float] = {}
     for node in graph.nodes:
         refusal = _refusal(graph, node, target, scheme, tensors, unwanted)
-        nodes[node.name] = Quantized(scheme) if refusal is None else Float(refusal)
+        own = refusal or _scheme_of(graph, node, scheme, wider)
+        nodes[node.name] = Float(own) if isinstance(own, Refusal) else Quantized(own)
     if ranges is not None:
         placed = place(graph, target, nodes, set(tensors))
         apart = better_apart(graph, placed, ranges) if target.own_parts else ()
@@ -155,11 +169,24 @@ def _placed(
     reason = Refusal(f"{scheme} quantizes weights only")
     alone = {
         node.name: nodes[node.name]
-        if is_weighted(node) or isinstance(nodes[node.name], Float)
+        if is_weighted(node) or stores(node) or isinstance(nodes[node.name], Float)
         else Float(reason)
         for node in graph.nodes
     }
     return Placed(alone, frozenset(), frozenset())
+
+
+def _scheme_of(
+    graph: Graph, node: Node, scheme: Scheme, wider: Collection[str]
+) -> Scheme | Refusal:
+    """The scheme asked for, or the wider one: where that is wanted, or weights have no blocks."""
+    if node.name in wider and scheme.wider is not None:
+        return scheme.wider
+    layout = weight_layout(graph, node) if is_weighted(node) else None
+    has_none = (isinstance(layout, WeightLayout) and layout.block_axis is None) or stores(node)
+    if not has_none or not PRESETS[scheme.name].block:
+        return scheme
+    return scheme.wider or Refusal(f"{scheme} stores weights in blocks: {node.op_type} has none")
 
 
 def _refusal(
@@ -181,7 +208,8 @@ def _refusal(
     if node.name in unwanted and not row.fuses:
         return unwanted[node.name]
     if row.quantized is QuantizedRule.FLOAT:
-        return Refusal(f"{node.op_type} has no quantized form")
+        stored = refusal_to_store(graph, node, row, scheme)
+        return stored or target.refusal(scheme.name, node.op_type)
     data = [name for name in row.data_of(node) if graph.constant(name) is None]
     missing = [name for name in (*data, *node.outputs[:1]) if not graph.is_float(name)]
     if missing:

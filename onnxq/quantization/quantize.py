@@ -157,6 +157,7 @@ def _plan(request: Request, prepared: Prepared) -> QuantizationPlan:
         prepared.gains,
         fixed=prepared.centering.ranges if prepared.centering else {},
         keep=request.keep,
+        wider=request.wider,
     )
 
 

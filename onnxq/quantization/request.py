@@ -103,6 +103,7 @@ class Request:
         tokens: which axes count tokens, so that padding does not count.
         again: an earlier result for the same request; its equalization is used as it is.
         keep: node → why it stays in float.
+        wider: nodes that compute with the wider scheme of theirs.
     """
 
     model: Model
@@ -122,8 +123,9 @@ class Request:
     tokens: Tokens = NO_TOKENS
     again: QuantizationResult | None = None
     keep: Mapping[str, str] = field(default_factory=dict)
+    wider: frozenset[str] = frozenset()
 
     @property
     def scheme(self) -> Scheme:
         """What nodes are to compute with."""
-        return self.target.scheme(self.options.scheme)
+        return self.options.scheme_on(self.target)

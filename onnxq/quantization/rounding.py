@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.formats.granularity import Blocks
 from onnxq.formats.parameters import Integers, Parameters, quantize
 from onnxq.formats.table import Floating, Uniform
 from onnxq.model.weights import WeightLayout
@@ -35,11 +36,25 @@ Floats = NDArray[np.float64]
 STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 """λ of the refit to try, as shares of the mean of H's diagonal."""
 
+BYTE = 8
+"""Bits."""
+
 DAMPING = 0.01
 """Added to H's diagonal while rounding, as a share of its mean."""
 
-BLOCK = 16
+DAMPING_NARROW = 0.1
+"""The same for numbers narrower than a byte, whose errors are too large to chase every accident."""
+
+TOGETHER = 16
 """Columns rounded before their errors are passed on to all the rest."""
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """Whole numbers that weights may become: (groups, outputs per group, columns) each."""
+
+    lowest: Floats
+    highest: Floats
 
 
 @dataclass(frozen=True)
@@ -81,49 +96,60 @@ def round_weight(
 
     Args:
         weight: float32 in stored layout.
-        parameters: its scales, which stay; symmetric, of a uniform format.
+        parameters: its scales and zero points, which stay; of a uniform format.
         fitted, unseen: moments of two disjoint sets of samples.
 
     Returns:
         Numbers of the format in stored layout, fitted to all samples where adaptive; the record.
     """
-    steps = parameters.scale_of_each(layout.shape)
-    by_output, step = (
-        layout.to_output_major(np.asarray(values, np.float64)).reshape(
-            layout.groups, layout.outputs // layout.groups, -1
-        )
-        for values in (weight, steps)
-    )
-    step = step[:, :, :1]
+    shape = layout.groups, layout.outputs // layout.groups, layout.columns
+
+    def by_output(values: Array) -> Floats:
+        return layout.to_output_major(np.asarray(values, np.float64)).reshape(shape)
+
+    step = by_output(parameters.scale_of_each(layout.shape))
+    if not isinstance(parameters.granularity, Blocks):
+        step = step[:, :, :1]
+    zero = by_output(parameters.zero_of_each(layout.shape)) if parameters.zero_point.any() else 0.0
     integers, adaptive, nearest_error, adaptive_error = choose_rounding(
-        by_output, step, fitted, unseen, limits_of(parameters)
-    )
-    stored = layout.from_output_major(integers.reshape(layout.outputs, -1, layout.taps))
+        by_output(weight), step, fitted, unseen, limits_of(parameters, zero),
+        DAMPING_NARROW if parameters.format.bits < BYTE else DAMPING,
+    )  # fmt: skip
+    whole = integers + zero
+    stored = layout.from_output_major(whole.reshape(layout.outputs, -1, layout.taps))
     return stored.astype(parameters.format.dtype), Rounding(
         node, adaptive, nearest_error, adaptive_error
     )
 
 
-def limits_of(parameters: Parameters) -> Uniform:
-    """The whole numbers that a weight may become.
+def limits_of(parameters: Parameters, zero: Floats | float = 0.0) -> Uniform | Limits:
+    """The whole numbers that a weight may become, counted from its zero points.
 
     Raises:
-        ValueError: they are not whole numbers around a zero point of 0.
+        TypeError: they are no whole numbers.
     """
     numbers = parameters.numbers
-    if isinstance(numbers, Floating) or parameters.zero_point.any():
-        raise ValueError(f"weights in {parameters.format} are not rounded in order")
-    return numbers
+    if isinstance(numbers, Floating):
+        raise TypeError(f"weights in {parameters.format} are not rounded in order")
+    if isinstance(zero, float):
+        return numbers
+    return Limits(numbers.lowest - zero, numbers.highest - zero)
 
 
 def choose_rounding(
-    weight: Floats, step: Floats, fitted: Moments, unseen: Moments, limits: Uniform
+    weight: Floats,
+    step: Floats,
+    fitted: Moments,
+    unseen: Moments,
+    limits: Uniform | Limits,
+    damping: float = DAMPING,
 ) -> tuple[Floats, bool, float, float]:
     """The same for a weight (groups, outputs per group, columns) of floats in output-major form.
 
     Args:
-        step: (groups, outputs per group, 1), the scale of each output.
+        step: (groups, outputs per group, columns), or 1 column where an output has one scale.
         limits: the numbers that weights may become.
+        damping: added to H's diagonal while rounding, as a share of its mean.
 
     Returns:
         Whole numbers, whether they are adaptive, and the errors of nearest and adaptive
@@ -133,9 +159,11 @@ def choose_rounding(
     nearest = _nearest(weight / step, limits)
     strength = best_strength(weight, fitted, unseen)
 
+    unit = step[:, :, :1]
+
     def adapt(moments: Moments) -> Floats:
-        values = refit(weight, moments, strength) / step
-        return round_in_order(values, moments.metric, limits, moments.noise)
+        values = refit(weight, moments, strength) / unit
+        return round_in_order(values, moments.metric, limits, moments.noise, step / unit, damping)
 
     def error(integers: Floats, moments: Moments) -> float:
         return moments.error(integers * step)
@@ -164,7 +192,7 @@ def best_strength(weight: Floats, fitted: Moments, unseen: Moments) -> float:
     return best
 
 
-def _nearest(values: Floats, limits: Uniform, out: Floats | None = None) -> Floats:
+def _nearest(values: Floats, limits: Uniform | Limits, out: Floats | None = None) -> Floats:
     rounded: Floats = np.rint(values, out=out)
     np.minimum(rounded, limits.highest, out=rounded)
     np.maximum(rounded, limits.lowest, out=rounded)
@@ -203,12 +231,21 @@ def _damped(matrix: Floats, added: Floats) -> Floats:
 
 
 def round_in_order(
-    values: Floats, gram: Floats, limits: Uniform, noise: Floats | float = 0.0
+    values: Floats,
+    gram: Floats,
+    limits: Uniform | Limits,
+    noise: Floats | float = 0.0,
+    step: Floats | float = 1.0,
+    damping: float = DAMPING,
 ) -> Floats:
-    """Whole numbers near `values`, within `limits`, in the metric of `gram` (groups, columns,
-    columns).
+    """Whole numbers of steps near `values`, in the metric of `gram` (groups, columns, columns).
 
-    `noise` is how much of the diagonal may be rounding, for each group.
+    Args:
+        values: (groups, outputs per group, columns).
+        limits: of the whole numbers.
+        noise: how much of the diagonal may be rounding, for each group.
+        step: in units of the values, broadcastable to them.
+        damping: see `choose_rounding`.
 
     With gram = Rᵀ·R the error is ‖R·(values − q)‖². R is triangular, so from the last column on
     each q is the nearest to its value plus what the errors made so far add to it. Columns with the
@@ -217,22 +254,36 @@ def round_in_order(
     columns = values.shape[2]
     order = np.argsort(np.einsum("gii->gi", gram), axis=1, kind="stable")
     each = np.arange(len(order))[:, None]
-    factor = _factor(gram[each[:, :, None], order[:, :, None], order[:, None, :]], noise)
+    factor = _factor(gram[each[:, :, None], order[:, :, None], order[:, None, :]], noise, damping)
+
     # One column after the other, so that each lies in one piece.
-    exact = values.swapaxes(1, 2)[each, order]
+    def in_order(array: Floats | float) -> Floats:
+        return np.broadcast_to(array, values.shape).swapaxes(1, 2)[each, order]
+
+    exact, steps = in_order(values), in_order(step)
+    if isinstance(limits, Limits):
+        limits = Limits(in_order(limits.lowest), in_order(limits.highest))
     target, result = exact.copy(), np.empty_like(exact)
-    for stop in range(columns, 0, -BLOCK):
-        start = max(0, stop - BLOCK)
+    for stop in range(columns, 0, -TOGETHER):
+        start = max(0, stop - TOGETHER)
         for column in range(stop - 1, start - 1, -1):
-            rounded = _nearest(target[:, column], limits, out=result[:, column])
-            error = exact[:, column] - rounded
+            rounded = _nearest(target[:, column] / steps[:, column], _at(limits, column))
+            result[:, column] = rounded
+            error = exact[:, column] - rounded * steps[:, column]
             target[:, start:column] += factor[:, column, start:column, None] * error[:, None]
-        errors = exact[:, start:stop] - result[:, start:stop]
+        errors = exact[:, start:stop] - result[:, start:stop] * steps[:, start:stop]
         target[:, :start] += factor[:, start:stop, :start].swapaxes(1, 2) @ errors
     return result[each, np.argsort(order, axis=1)].swapaxes(1, 2)
 
 
-def _factor(gram: Floats, noise: Floats | float) -> Floats:
+def _at(limits: Uniform | Limits, column: int) -> Uniform | Limits:
+    """The limits of one column, of those that lie column by column."""
+    if isinstance(limits, Limits):
+        return Limits(limits.lowest[:, column], limits.highest[:, column])
+    return limits
+
+
+def _factor(gram: Floats, noise: Floats | float, damping: float) -> Floats:
     """Rᵀ with a diagonal of ones and Rᵀ·D·R = `gram`, damped until that exists.
 
     Rounding may leave `gram` with eigenvalues further below 0 than `noise` expects.
@@ -241,7 +292,7 @@ def _factor(gram: Floats, noise: Floats | float) -> Floats:
     growth = 1.0
     while True:
         try:
-            lower = np.linalg.cholesky(_damped(gram, growth * (DAMPING * power + noise)))
+            lower = np.linalg.cholesky(_damped(gram, growth * (damping * power + noise)))
         except np.linalg.LinAlgError:
             growth *= 10
             continue

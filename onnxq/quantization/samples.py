@@ -113,10 +113,8 @@ def take_samples(
         (each.seen * 4 / max(calibration.samples, 1) for each in calibration.tensors.values()),
         default=1.0,
     )
-    wanted = CORRECTION_POSITIONS / max(
-        _positions(calibration), CORRECTION_POSITIONS / MOST_SAMPLES
-    )
-    most = max(CORRECTION_SAMPLES, wanted)
+    wanted = CORRECTION_POSITIONS / max(_positions(calibration), 1.0)
+    most = np.clip(wanted, CORRECTION_SAMPLES, MOST_SAMPLES)
     count = int(np.clip(MEMORY_FOR_SAMPLES / max(per_sample, 1), LEAST_SAMPLES, most))
     held = MEASURED_SAMPLES if hold_out else 0
     size = batch_of(calibration)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnxq.data.budget import WHOLE, Batching
 from onnxq.data.shelf import Shelf, Values
 from onnxq.data.tokens import NO_TOKENS, Tokens
-from onnxq.formats.parameters import Integers
+from onnxq.formats.parameters import Integers, dequantize
 from onnxq.model.biases import BiasSite, bias_site
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.model import Model
@@ -150,8 +150,9 @@ class _Layers:
             if not all(half.is_finite for half in moments):
                 return keep_nearest(node.name, weight, parameters, NOT_FINITE)
             integers, record = round_weight(node.name, layout, weight, parameters, *moments)
-        stored = self._quantized.producers[quantized.inputs[place.position]].input(0)
-        self._rounded.set_constant(stored, integers)
+        # Not the integers: ONNX Runtime takes none narrower than a byte from numpy.
+        restored = dequantize(integers, parameters)
+        self._rounded.set_constant(quantized.inputs[place.position], restored)
         return integers, record
 
     def correct(

@@ -7,20 +7,22 @@ float the quantized one would hold the numbers twice. Any other large table gets
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.formats.fit import fit_magnitude
-from onnxq.formats.granularity import PerChannel
+from onnxq.errors import UsageError
+from onnxq.formats.fit import fit_blocks, fit_magnitude
+from onnxq.formats.granularity import Blocks, PerChannel
 from onnxq.formats.parameters import Parameters, dequantize, quantize
-from onnxq.formats.scheme import Representable, Spec
+from onnxq.formats.scheme import Representable, Scheme, Spec
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.operators import operator_of
 from onnxq.refusal import Refusal
+from onnxq.targets import Target
 
 ROWS = 4096
 """Rows of a table that are compared at once."""
@@ -28,9 +30,17 @@ ROWS = 4096
 LOWEST_SQNR = 20.0
 """dB that each column must keep in integers, else the table stays a float array."""
 
+LOWEST_NARROW = 10.0
+"""The same of numbers narrower than a byte, which somebody asked for."""
 
 LARGE = 1 << 18
 """Elements from which a table is worth the kernels that multiply what is looked up, 1 MB."""
+
+LARGE_OF_WEIGHTS = 1 << 16
+"""The same where only weights are quantized, for their size."""
+
+BYTE = 8
+"""Bits from which numbers can be looked up by any runtime."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,55 +62,145 @@ class TiedTable:
 
 @dataclass(frozen=True, eq=False)
 class RowTable:
-    """A lookup whose table is stored in the format of the weights, with one scale a row."""
+    """A lookup whose table is stored in a format of weights, with scales of each row.
+
+    That is one, or one for each block of its columns.
+    """
 
     node: str
     parameters: Parameters
 
     @property
+    def block(self) -> int:
+        """Columns that share a scale; 0 where all do."""
+        granularity = self.parameters.granularity
+        return granularity.size if isinstance(granularity, Blocks) else 0
+
+    @property
+    def narrow(self) -> bool:
+        """Whether its numbers are narrower than a byte, which takes a kernel of its own."""
+        return self.parameters.format.bits < BYTE
+
+    @property
     def why_float(self) -> Refusal:
         """Why what it gives is float."""
-        return Refusal(f"its table is stored in {self.parameters.format}, by row")
+        scales = f"in blocks of {self.block}" if self.block else "by row"
+        return Refusal(f"its table is stored in {self.parameters.format}, {scales}")
+
+
+@dataclass(frozen=True)
+class TableForm:
+    """What a table may be stored in: weights of a kind, in blocks of columns or (0) by row."""
+
+    spec: Spec
+    block: int = 0
+
+    @property
+    def narrow(self) -> bool:
+        """Whether its numbers are narrower than a byte."""
+        return self.spec.format.bits < BYTE
+
+    @property
+    def opset(self) -> int:
+        """The first operator set that holds it."""
+        return self.spec.format.opset
+
+    def suits(self, columns: int) -> bool:
+        return columns % self.block == 0 if self.block else self.spec.symmetric
+
+
+def forms_of_tables(target: Target, scheme: Scheme, bits: int) -> tuple[TableForm, ...]:
+    """What the target stores tables in, what is wanted most first.
+
+    Args:
+        bits: of the numbers; 0 for those of the scheme, or of its wider one.
+
+    Raises:
+        UsageError: the target does not store tables so.
+    """
+    every = [row.scheme for row in target.schemes.values()] if target.row_tables else []
+    narrow = [each for each in every if each.weight is not None and each.weight.format.bits == bits]
+    if bits and not narrow:
+        raise UsageError(
+            f"target {target.name} stores no tables in {bits} bits",
+            hint="leave --table-bits out, or give a target that does, such as cpu",
+        )
+    usual = scheme.wider or scheme
+    found = [each for each in (*narrow[:1], usual) if each.weight is not None]
+    forms = [form for each in found if each.weight for form in _forms(each.weight, each.block)]
+    return tuple(forms) if target.row_tables else ()
+
+
+def _forms(spec: Spec, block: int) -> list[TableForm]:
+    return [TableForm(spec, block), TableForm(spec)] if block else [TableForm(spec)]
 
 
 def row_tables(
-    graph: Graph, spec: Spec, scales: Representable, float_nodes: Collection[str]
+    graph: Graph,
+    forms: Sequence[TableForm],
+    scales: Representable,
+    float_nodes: Collection[str],
+    smallest: int = LARGE,
 ) -> tuple[RowTable, ...]:
     """The lookups of large tables that nothing else reads.
 
     Args:
-        spec: of weights.
+        forms: what tables may be stored in; the first that holds a table is taken.
         scales: numbers that a scale may be.
         float_nodes: nodes that are to be left alone.
+        smallest: elements of a table that is large.
     """
     lookups: dict[str, list[str]] = {}
     for node in graph.nodes:
         name = node.input(0)
         if node.name in float_nodes or not _looks_up(graph, node):
             continue
-        if graph.value(name).size >= LARGE and graph.rank(node.input(1)) is not None:
+        if graph.value(name).size >= smallest and graph.rank(node.input(1)) is not None:
             lookups.setdefault(name, []).append(node.name)
     tables = []
     for name, nodes in lookups.items():
         if not _is_free(graph, name, {Place(node, 0) for node in nodes}):
             continue
-        parameters = _by_row(graph.value(name), spec, scales)
+        table = graph.value(name)
+        fits = (_fit(table, form, scales) for form in forms if form.suits(table.shape[1]))
+        parameters = next((each for each in fits if each is not None), None)
         if parameters is not None:
             tables += [RowTable(node, parameters) for node in nodes]
     return tuple(tables)
 
 
-def _by_row(table: NDArray[Any], spec: Spec, scales: Representable) -> Parameters | None:
-    """A scale for each row; None where the integers would not hold the rows well enough."""
+def _fit(table: NDArray[Any], form: TableForm, scales: Representable) -> Parameters | None:
+    """Scales of each row; None where the integers would not hold the rows well enough."""
     largest = np.abs(table).max(axis=1, initial=0.0).astype(np.float64)
     if not np.isfinite(largest).all():
         return None
-    parameters = fit_magnitude(largest, spec, PerChannel(0), scales)
+    if form.block:
+        # Of few bits a float32 scale is a large part, and what is looked up is cast anyway.
+        scales = replace(scales, half=scales.half or form.narrow)
+        parameters = _by_block(table, form, scales)
+    else:
+        parameters = fit_magnitude(largest, form.spec, PerChannel(0), scales)
     # A step's error is even, so its power is known without rounding each element.
-    error = np.square(parameters.scale.astype(np.float64)).sum() / 12
+    error = np.square(parameters.scale.astype(np.float64)).sum(axis=0) / 12
+    error = np.repeat(error, form.block) if form.block else error
     power = np.einsum("ij,ij->j", table, table, dtype=np.float64)
-    kept = power >= error * 10 ** (LOWEST_SQNR / 10)
+    lowest = LOWEST_NARROW if form.narrow else LOWEST_SQNR
+    kept = power >= error * 10 ** (lowest / 10)
     return parameters if np.all(kept | (power == 0)) else None
+
+
+def _by_block(table: NDArray[Any], form: TableForm, scales: Representable) -> Parameters:
+    """A scale for each block of columns of each row, found some rows at a time."""
+    blocks = Blocks(1, form.block)
+    parts = [
+        fit_blocks(np.asarray(table[at : at + ROWS], np.float64), form.spec, blocks, scales)
+        for at in range(0, len(table), ROWS)
+    ]
+    return replace(
+        parts[0],
+        scale=np.concatenate([part.scale for part in parts]),
+        zero_point=np.concatenate([part.zero_point for part in parts]),
+    )
 
 
 def tied_tables(graph: Graph, weights: Mapping[Place, Parameters]) -> tuple[TiedTable, ...]:
@@ -141,7 +241,7 @@ def _tied(graph: Graph, node: Node, weights: Mapping[Place, Parameters]) -> Tied
             rows = weight.T if transposed else weight
             if rows.shape != table.shape or parameters.axis not in {None, int(transposed)}:
                 continue
-            if parameters.zero_point.any() or graph.rank(node.input(1)) is None:
+            if isinstance(parameters.granularity, Blocks) or graph.rank(node.input(1)) is None:
                 continue
             factors = _factors(table, rows)
             if factors is not None and _keeps(table, weight, parameters, transposed, factors):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -174,13 +174,31 @@ _OPERATORS_OF: Mapping[str, Callable[[Operator], bool]] = MappingProxyType(
 
 # --- schemes ---------------------------------------------------------------------------------
 
-_SCHEME_KEYS = ("weight", "activation", "symmetric", "bias", "operators")
+_SCHEME_KEYS = (
+    "weight", "symmetric_weight", "activation", "symmetric", "bias", "operators", "wider",
+)  # fmt: skip
 
 
 def _schemes(path: Path, key: str, value: object) -> Mapping[str, TargetScheme]:
     if not isinstance(value, dict) or not value:
         raise UsageError(f"{path}: {key} must be a table of schemes such as [schemes.{DEFAULT}]")
-    return MappingProxyType({name: _scheme(path, name, row) for name, row in value.items()})
+    found = {name: _scheme(path, name, row) for name, row in value.items()}
+    for name, row in value.items():
+        if "wider" in row:
+            found[name] = _with_wider(path, found, name, row["wider"])
+    return MappingProxyType(found)
+
+
+def _with_wider(
+    path: Path, found: Mapping[str, TargetScheme], name: str, wider: object
+) -> TargetScheme:
+    """The scheme with the one of its target that takes what it does not fit."""
+    able = [each for each in found if each != name and PRESETS[each].activation_bits == 0]
+    if wider not in able or PRESETS[name].activation_bits:
+        words = ", ".join(able) or "a scheme of the file with float activations"
+        raise UsageError(f"{path}: schemes.{name}.wider must be one of {words}, not {wider!r}")
+    scheme = replace(found[name].scheme, wider=found[str(wider)].scheme)
+    return replace(found[name], scheme=scheme)
 
 
 def _scheme(path: Path, name: str, row: object) -> TargetScheme:
@@ -208,11 +226,21 @@ def _scheme(path: Path, name: str, row: object) -> TargetScheme:
         )  # fmt: skip
     scheme = Scheme(
         name,
-        None if weight is None else weights_in(weight),
+        None if weight is None else _weights(path, where, row, weight),
         _activations(path, where, row, activation),
         bias,
+        preset.block or 0,
     )
     return TargetScheme(scheme, operators)
+
+
+def _weights(path: Path, where: str, row: Mapping[str, object], format_: Format) -> Spec:
+    """Asymmetric ones in blocks only: no kernel takes a zero point for each channel."""
+    key = "symmetric_weight"
+    symmetric = _flag(path, f"{where}.{key}", row.get(key, True))
+    if not symmetric and not PRESETS[where.removeprefix("schemes.")].block:
+        raise UsageError(f"{path}: {where}.{key} must be true: its weights are not in blocks")
+    return weights_in(format_, symmetric=symmetric)
 
 
 def _activations(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnxq.errors import UsageError
 from onnxq.formats.scheme import Scheme
@@ -79,8 +79,11 @@ class Target:
     row_tables: bool
     lint: tuple[str, ...]
 
-    def scheme(self, name: str) -> Scheme:
+    def scheme(self, name: str, block: int = 0) -> Scheme:
         """What a scheme means here.
+
+        Args:
+            block: values of a weight that share a scale; 0 for as many as the scheme says.
 
         Raises:
             UsageError: the target does not take it; the hint lists those that it takes.
@@ -90,7 +93,8 @@ class Target:
                 f"target {self.name} does not take scheme {name}",
                 hint=f"it takes {', '.join(self.schemes)}",
             )
-        return self.schemes[name].scheme
+        scheme = self.schemes[name].scheme
+        return replace(scheme, block=block) if block else scheme
 
     def refusal(self, name: str, op_type: str) -> Refusal | None:
         """Why an operator does not take a scheme here; None where it does."""

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from onnxq.formats.fit import coarser, derived, fit_magnitude, fit_range
-from onnxq.formats.granularity import PER_TENSOR, PerChannel
+from onnxq.formats.fit import coarser, derived, fit_blocks, fit_magnitude, fit_range
+from onnxq.formats.granularity import PER_TENSOR, Blocks, PerChannel
 from onnxq.formats.parameters import dequantize, quantize
 from onnxq.formats.scheme import Representable, activations_in, weights_in
 from onnxq.formats.table import FORMATS
@@ -81,3 +81,35 @@ def test_biases_are_symmetric():
     assert (p.numbers.lowest, p.numbers.highest) == (1 - 2**31, 2**31 - 1)
     assert quantize(np.array([-1e20, 3.0]), p).tolist() == [1 - 2**31, 2]
     assert derived(FORMATS["int32"], np.array(1, np.float32), PER_TENSOR).per_tensor
+
+
+block_specs = st.builds(
+    lambda name, symmetric: weights_in(FORMATS[name], symmetric=symmetric),
+    st.sampled_from(["int8", "uint8"]), st.booleans(),
+)  # fmt: skip
+
+
+@given(hnp.arrays(np.float64, (7, 3), elements=st.floats(-LIMIT, LIMIT)), block_specs, scales)
+def test_blocks_cover_their_values_and_zero_the_last_one_may_be_short(weight, spec, allowed):
+    p = fit_blocks(weight, spec, Blocks(0, 4), allowed)
+    assert p.scale.shape == p.zero_point.shape == (2, 3)
+    assert p.fits(weight.shape)
+    restored = dequantize(quantize(weight, p), p)
+    assert np.all(np.abs(restored - weight) <= p.scale_of_each(weight.shape) * 1.001)
+    assert not dequantize(quantize(np.zeros((7, 3)), p), p).any()
+
+
+def test_narrow_blocks_are_cut_off_where_that_costs_less():
+    """One value far out: of 16 levels wider steps cost more than the value itself."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((64, 8))
+    weight[5] *= 2
+    spec = weights_in(FORMATS["uint4"], symmetric=False)
+    p = fit_blocks(weight, spec, Blocks(0, 32))
+    runs = Blocks(0, 32).split(weight)
+    whole = (np.maximum(runs.max(1), 0) - np.minimum(runs.min(1), 0)) / 15
+    assert np.all(p.scale <= whole * (1 + 1e-6))
+    assert (p.scale < 0.99 * whole).any()
+    restored = dequantize(quantize(weight, p), p)
+    coarse = np.rint(weight / whole.repeat(32, 0)) * whole.repeat(32, 0)
+    assert np.square(restored - weight).sum() < np.square(coarse - weight).sum()

@@ -157,6 +157,8 @@ CASES = {
     "Softplus": [Case(IMAGE)],
     "Exp": [Case(IMAGE)],
     "Erf": [Case(IMAGE)],
+    "LSTM": [Case((4, 2, 5), constants=at(_1=random(1, 12, 5), _2=random(1, 12, 3)), hidden_size=3)],
+    "GRU": [Case((4, 2, 5), constants=at(_1=random(1, 9, 5), _2=random(1, 9, 3)), hidden_size=3)],
     "Pow": [Case(IMAGE, constants=at(_1=scalar(2))), Case(IMAGE, constants=at(_1=scalar(0.3)))],
     "Sqrt": [Case(IMAGE)],
     "Log": [Case(IMAGE)],

@@ -65,6 +65,7 @@ POSITIONAL = {
 
 WRONG: dict[type, list[object]] = {
     kinds.Whole: ["8", 0, 2.5, True, [1]],
+    kinds.OneOf: ["x", 33, 32.0, True, [32]],
     kinds.Number: ["x", math.nan, True, [1]],
     kinds.Flag: ["yes", 1, []],
     kinds.Text: [3, ["x"]],
@@ -76,6 +77,7 @@ WRONG: dict[type, list[object]] = {
     values.TextOr: [3, True],
     values.Pairs: [3, True],
     values.Part: [(3, 2), (0, 2), "5/4", "one", 7, (1.0, 2.0), (1, 2, 3)],
+    values.Share: ["x", "101%", 1.1, -0.1, True, [0.1]],
     values.Size: ["big", "0 GB", -1, 2.5, True],
 }
 """Kind → values that are none of it; a kind that is new needs some."""

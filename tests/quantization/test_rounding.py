@@ -294,6 +294,29 @@ def test_groups_are_rounded_each_for_itself(problem):
     assert np.mean(together != np.stack(alone)) < 0.05
 
 
+def test_steps_that_differ_by_column_are_those_of_another_metric():
+    """Steps s and the metric H give what steps of 1 and s·H·s do, undamped."""
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((1, 12, 300)) * np.arange(1, 13)[:, None]
+    gram, values = x @ x.swapaxes(1, 2), rng.standard_normal((1, 5, 12)) * 9
+    step = rng.uniform(0.99, 1.01, (1, 1, 12))
+    found = rounding.round_in_order(values, gram, LIMITS, 0.0, step, 0.0)
+    scaled = gram * step.swapaxes(1, 2) * step
+    assert np.array_equal(found, rounding.round_in_order(values / step, scaled, LIMITS, damping=0))
+    assert not np.array_equal(found, rounding.round_in_order(values, gram, LIMITS, damping=0))
+
+
+def test_zero_points_that_differ_limit_each_weight():
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((1, 8, 60))
+    gram, values = x @ x.swapaxes(1, 2), rng.standard_normal((1, 30, 8)) * 9
+    zero = rng.integers(0, 16, values.shape).astype(float)
+    limits = rounding.Limits(-zero, 15 - zero)
+    found = rounding.round_in_order(values, gram, limits)
+    assert np.all((found + zero >= 0) & (found + zero <= 15))
+    assert {0.0, 15.0} <= set((found + zero).ravel())
+
+
 def test_rounding_errors_of_like_inputs_cancel():
     """Two inputs that are nearly the same: what counts is the sum of their weights."""
     gram = np.array([[[1.0, 0.99], [0.99, 1.0]]])
@@ -308,7 +331,7 @@ def test_blocks_do_not_change_the_result(monkeypatch):
     x = rng.standard_normal((1, 40, 100)) + rng.standard_normal((1, 1, 100))
     gram, values = x @ x.swapaxes(1, 2), rng.standard_normal((1, 6, 40)) * 20
     whole = rounding.round_in_order(values, gram, LIMITS)
-    monkeypatch.setattr(rounding, "BLOCK", 7)
+    monkeypatch.setattr(rounding, "TOGETHER", 7)
     assert np.array_equal(rounding.round_in_order(values, gram, LIMITS), whole)
 
 

@@ -11,9 +11,10 @@ from onnxq.formats.scheme import REFERENCE
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.session import open_session, run
-from onnxq.quantization.tables import LARGE, row_tables
+from onnxq.quantization.tables import LARGE, TableForm, row_tables
 
 COLUMNS = 64
+BY_ROW = (TableForm(REFERENCE.weight),)
 ROWS = LARGE // COLUMNS
 
 
@@ -93,7 +94,7 @@ def graph_table(model):
     ids=["small", "read by others too", "columns"],
 )
 def test_other_tables_stay_in_float(model):
-    assert row_tables(Graph(model), REFERENCE.weight, ANY_SCALE, ()) == ()
+    assert row_tables(Graph(model), BY_ROW, ANY_SCALE, ()) == ()
 
 
 def test_rows_with_outliers_that_integers_would_not_hold_stay_in_float():
@@ -101,10 +102,10 @@ def test_rows_with_outliers_that_integers_would_not_hold_stay_in_float():
     table = graph_table(model).copy()
     table[:, 3] *= 100
     model.proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(table, "table"))
-    assert row_tables(Graph(model), REFERENCE.weight, ANY_SCALE, ()) == ()
+    assert row_tables(Graph(model), BY_ROW, ANY_SCALE, ()) == ()
     table[5, 5] = np.inf
     model.proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(table, "table"))
-    assert row_tables(Graph(model), REFERENCE.weight, ANY_SCALE, ()) == ()
+    assert row_tables(Graph(model), BY_ROW, ANY_SCALE, ()) == ()
 
 
 def test_rows_of_zeros_stay_zeros():
@@ -112,7 +113,7 @@ def test_rows_of_zeros_stay_zeros():
     table = graph_table(model).copy()
     table[7] = 0
     model.proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(table, "table"))
-    (found,) = row_tables(Graph(model), REFERENCE.weight, ANY_SCALE, ())
+    (found,) = row_tables(Graph(model), BY_ROW, ANY_SCALE, ())
     assert found.parameters.granularity == PerChannel(0)
     assert np.all(found.parameters.scale > 0)
 

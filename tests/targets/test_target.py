@@ -25,6 +25,15 @@ def test_the_cpu_is_what_its_file_says():
     assert cpu.scheme("w8").activation is None
 
 
+def test_four_bits_are_in_blocks_beside_a_wider_scheme():
+    cpu = target_named("cpu")
+    scheme = cpu.scheme("w4")
+    assert (scheme.weight.format, scheme.weight.symmetric) == (FORMATS["uint4"], False)
+    assert (scheme.block, cpu.scheme("w4", 64).block, cpu.scheme("w8").block) == (32, 64, 0)
+    assert scheme.wider == cpu.scheme("w8")
+    assert (cpu.scheme("w8").opset, cpu.scheme("w8", 128).opset, scheme.opset) == (10, 21, 21)
+
+
 def test_a_scheme_it_does_not_take_is_refused_with_those_it_does():
     cpu = target_named("cpu")
     with pytest.raises(UsageError, match="target cpu does not take scheme w8a16") as caught:
