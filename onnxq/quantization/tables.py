@@ -2,11 +2,12 @@
 
 A table that is a quantized weight too, as the embedding of a language model is its last layer, is
 read from the weight's integers: both are one array in the float model, and with the table left in
-float the quantized one would hold the numbers twice. Any other large table gets one scale a row.
+float the quantized one would hold the numbers twice. Any other large table gets scales of each row.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,11 +34,21 @@ LOWEST_SQNR = 20.0
 LOWEST_NARROW = 10.0
 """The same of numbers narrower than a byte, which somebody asked for."""
 
-LARGE = 1 << 18
-"""Elements from which a table is worth the kernels that multiply what is looked up, 1 MB."""
+LARGE = 1 << 17
+"""Elements from which a table is worth the kernels that multiply what is looked up, 0.5 MB."""
 
 LARGE_OF_WEIGHTS = 1 << 16
 """The same where only weights are quantized, for their size."""
+
+USUAL_BLOCK = 128
+"""Columns that share a scale where nothing else is asked for: 3 % more bytes, 2 dB less noise of a
+table than with a scale a row (MiniLM)."""
+
+SMALL_BLOCK = 32
+"""The same of a small table, of which more bytes are few."""
+
+SMALL = 1 << 20
+"""Elements up to which a table is small."""
 
 BYTE = 8
 """Bits from which numbers can be looked up by any runtime."""
@@ -90,10 +101,17 @@ class RowTable:
 
 @dataclass(frozen=True)
 class TableForm:
-    """What a table may be stored in: weights of a kind, in blocks of columns or (0) by row."""
+    """What a table may be stored in.
+
+    Attributes:
+        spec: of its numbers.
+        block: columns that share a scale; 0 where a row does.
+        most: elements of the largest table that it is for.
+    """
 
     spec: Spec
     block: int = 0
+    most: float = math.inf
 
     @property
     def narrow(self) -> bool:
@@ -105,8 +123,12 @@ class TableForm:
         """The first operator set that holds it."""
         return self.spec.format.opset
 
-    def suits(self, columns: int) -> bool:
-        return columns % self.block == 0 if self.block else self.spec.symmetric
+    def suits(self, table: NDArray[Any]) -> bool:
+        """Whether it is for a table (rows, columns)."""
+        if not self.block:
+            return self.spec.symmetric
+        columns = table.shape[1]
+        return table.size <= self.most and columns > self.block and columns % self.block == 0
 
 
 def forms_of_tables(target: Target, scheme: Scheme, bits: int) -> tuple[TableForm, ...]:
@@ -132,7 +154,11 @@ def forms_of_tables(target: Target, scheme: Scheme, bits: int) -> tuple[TableFor
 
 
 def _forms(spec: Spec, block: int) -> list[TableForm]:
-    return [TableForm(spec, block), TableForm(spec)] if block else [TableForm(spec)]
+    """From the one that is wanted most to the one that suits any table."""
+    if block:
+        return [TableForm(spec, block), TableForm(spec)]
+    small = TableForm(spec, SMALL_BLOCK, SMALL)
+    return [small, TableForm(spec, USUAL_BLOCK), TableForm(spec)]
 
 
 def row_tables(
@@ -162,7 +188,7 @@ def row_tables(
         if not _is_free(graph, name, {Place(node, 0) for node in nodes}):
             continue
         table = graph.value(name)
-        fits = (_fit(table, form, scales) for form in forms if form.suits(table.shape[1]))
+        fits = (_fit(table, form, scales) for form in forms if form.suits(table))
         parameters = next((each for each in fits if each is not None), None)
         if parameters is not None:
             tables += [RowTable(node, parameters) for node in nodes]

@@ -13,15 +13,15 @@ from onnxq.model.model import Model
 from onnxq.model.session import open_session, run
 from onnxq.quantization.tables import LARGE, TableForm, row_tables
 
-COLUMNS = 64
+COLUMNS = 60
 BY_ROW = (TableForm(REFERENCE.weight),)
-ROWS = LARGE // COLUMNS
+ROWS = -(-LARGE // COLUMNS)
 
 
-def encoder(rows=ROWS, *, lookups=1, scale=1.0, read=False, axis=0):
+def encoder(rows=ROWS, *, columns=COLUMNS, lookups=1, scale=1.0, read=False, axis=0):
     """The rows of some words, added, and a layer."""
     rng = np.random.default_rng(0)
-    table = (rng.standard_normal((rows, COLUMNS)) * scale).astype(np.float32)
+    table = (rng.standard_normal((rows, columns)) * scale).astype(np.float32)
     node = helper.make_node
     nodes = [
         node("Gather", ["table", f"ids{i}"], [f"rows{i}"], name=f"embed{i}", axis=axis)
@@ -36,7 +36,7 @@ def encoder(rows=ROWS, *, lookups=1, scale=1.0, read=False, axis=0):
     if read:
         nodes.append(node("ReduceMax", ["table"], ["most"], name="max", keepdims=0))
         outputs.append(helper.make_tensor_value_info("most", TensorProto.FLOAT, None))
-    layer = (rng.standard_normal((COLUMNS, 16)) / 8).astype(np.float32)
+    layer = (rng.standard_normal((columns, 16)) / 8).astype(np.float32)
     inputs = [
         helper.make_tensor_value_info(f"ids{i}", TensorProto.INT64, ["N", "length"])
         for i in range(lookups)
@@ -54,6 +54,20 @@ def words(lookups=1, rows=ROWS):
 
 def stored(model):
     return {each.name: (each.data_type, tuple(each.dims)) for each in model.proto.graph.initializer}
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "block"), [(2048, 64, 32), (8000, 128, 32), (8448, 256, 128)]
+)
+def test_rows_of_many_columns_have_a_scale_for_each_block_of_them(rows, columns, block):
+    model, feeds = encoder(rows, columns=columns), words(rows=rows)
+    quantized, result = onnxq.quantize(model, feeds, target="cpu")
+    assert f"in blocks of {block}" in result.plan.nodes["embed0"].reason
+    scales = [dims for kind, dims in stored(quantized).values() if dims[:1] == (rows,)]
+    assert sorted(scales) == [(rows, columns // block), (rows, columns)]
+    plain = run(open_session(model, optimize=False), ["y"], feeds)[0]
+    found = run(open_session(quantized, optimize=True), ["y"], feeds)[0]
+    assert np.abs(found - plain).max() < 0.03 * np.abs(plain).max()
 
 
 @pytest.mark.parametrize("lookups", [1, 2])
