@@ -93,7 +93,7 @@ def first_depthwise(graph: Graph) -> str:
 def measure(label: str, model: onnxq.Model, data: object, preprocess: str | None) -> None:
     calibration = onnxq.calibrate(model, data, preprocess=preprocess)
     started = time.perf_counter()
-    scaled, result = onnxq.equalize(model, calibration=calibration)
+    scaled, result = onnxq.equalize(model, calibration=calibration, weights="per-tensor")
     seconds = time.perf_counter() - started
     record = result.equalization
     print(f"{label}: {model.size / 1e6:.0f} MB, {seconds:.1f} s, expected gain "

@@ -1,7 +1,7 @@
 """Which float model to quantize: what equalization expects of itself is tried before it is kept.
 
-The objective knows weights and the inputs of layers. What else a target rounds, a layer's own
-output before an activation in float for one, can cost more than the scales bring.
+The objective takes noises as independent and every layer as important as the next, so what it
+expects is not always what a model has.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from onnxq.api import calibrate, equalize, quantize
+from onnxq.errors import UsageError
 from onnxq.model.graph import Graph
 from onnxq.quantization.plan import QuantizationOptions
 from onnxq.quantization.planning import rounded_beside
@@ -100,3 +101,8 @@ def test_equalize_asks_what_the_weights_will_be():
         for weights in ("per-channel", "per-tensor")
     ]
     assert any(not np.array_equal(scales[0][name], scales[1][name]) for name in scales[0])
+
+
+def test_a_scheme_that_the_target_does_not_take_is_refused_by_name():
+    with pytest.raises(UsageError, match="target gpu does not take scheme w8a16"):
+        equalize(post_norm_encoder(), target="gpu", scheme="w8a16")
