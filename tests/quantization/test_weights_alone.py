@@ -201,7 +201,9 @@ def test_its_recipe_makes_it_again(tmp_path):
     np.savez(tmp_path / "data.npz", **samples())
     words = ("--block-size", 64, "--mixed", "40%", "--table-bits", 4)
     data = ("--target", "cpu", "--scheme", "w4", "--data", tmp_path / "data.npz", *words)
-    assert cli("quantize", source, *data, "-o", first).code == 0
+    made = cli("quantize", source, *data, "-o", first)
+    assert made.code == 0
+    assert "of them in w8: conv" in made.out
     recipe = tmp_path / "again.toml"
     recipe.write_text(cli("inspect", first, "--recipe").out)
     for line in ("block-size = 64", "mixed = 0.4", "table-bits = 4"):
