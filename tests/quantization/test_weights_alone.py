@@ -184,6 +184,7 @@ def test_every_command_reads_such_a_model(four_bits, tmp_path):
     assert emulated > as_run - 1
     assert emulated == pytest.approx(sqnr(outputs(layers()), outputs(model, optimize=False)), abs=1)
     assert {layer.name for layer in found.layers[0].layers} >= {"matmul", "gemm", "conv"}
+    assert onnxq.inspect(model, lint=True).findings == ()
     details = onnxq.inspect(model).details
     rows = {row.layer: row for row in details.learnables if row.parameter == "Weights"}
     assert (rows["matmul"].value, rows["matmul"].granularity) == (
