@@ -141,6 +141,7 @@ def row_tables(
     scales: Representable,
     float_nodes: Collection[str],
     smallest: int = LARGE,
+    others: Collection[Place] = (),
 ) -> tuple[RowTable, ...]:
     """The lookups of large tables that nothing else reads.
 
@@ -149,6 +150,7 @@ def row_tables(
         scales: numbers that a scale may be.
         float_nodes: nodes that are to be left alone.
         smallest: elements of a table that is large.
+        others: places that may read it too: they will read something else.
     """
     lookups: dict[str, list[str]] = {}
     for node in graph.nodes:
@@ -159,7 +161,7 @@ def row_tables(
             lookups.setdefault(name, []).append(node.name)
     tables = []
     for name, nodes in lookups.items():
-        if not _is_free(graph, name, {Place(node, 0) for node in nodes}):
+        if not _is_free(graph, name, {Place(node, 0) for node in nodes} | set(others)):
             continue
         table = graph.value(name)
         fits = (_fit(table, form, scales) for form in forms if form.suits(table.shape[1]))
