@@ -179,7 +179,7 @@ def _fit(table: NDArray[Any], form: TableForm, scales: Representable) -> Paramet
     if form.block:
         # Of few bits a float32 scale is a large part, and what is looked up is cast anyway.
         scales = replace(scales, half=scales.half or form.narrow)
-        parameters = _by_block(table, form, scales)
+        parameters = fit_blocks(table, form.spec, Blocks(1, form.block), scales)
     else:
         parameters = fit_magnitude(largest, form.spec, PerChannel(0), scales)
     # A step's error is even, so its power is known without rounding each element.
@@ -189,20 +189,6 @@ def _fit(table: NDArray[Any], form: TableForm, scales: Representable) -> Paramet
     lowest = LOWEST_NARROW if form.narrow else LOWEST_SQNR
     kept = power >= error * 10 ** (lowest / 10)
     return parameters if np.all(kept | (power == 0)) else None
-
-
-def _by_block(table: NDArray[Any], form: TableForm, scales: Representable) -> Parameters:
-    """A scale for each block of columns of each row, found some rows at a time."""
-    blocks = Blocks(1, form.block)
-    parts = [
-        fit_blocks(np.asarray(table[at : at + ROWS], np.float64), form.spec, blocks, scales)
-        for at in range(0, len(table), ROWS)
-    ]
-    return replace(
-        parts[0],
-        scale=np.concatenate([part.scale for part in parts]),
-        zero_point=np.concatenate([part.zero_point for part in parts]),
-    )
 
 
 def tied_tables(graph: Graph, weights: Mapping[Place, Parameters]) -> tuple[TiedTable, ...]:
