@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ SMALLEST_SCALE = 2.0**-100
 
 WIDE = 8
 """Bits from which rounding within the whole range of a block costs least."""
+
+AT_ONCE = 1 << 20
+"""Numbers of a matrix whose blocks are fitted at once."""
 
 SHARES_OF_RANGE = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 """Of a block of narrower numbers: what is cut off may cost less than wider steps."""
@@ -64,20 +68,38 @@ def fit_magnitude(
 
 
 def fit_blocks(
-    weight: NDArray[np.float64], spec: Spec, blocks: Blocks, scales: Representable = ANY_SCALE
+    matrix: NDArray[Any], spec: Spec, blocks: Blocks, scales: Representable = ANY_SCALE
 ) -> Parameters:
-    """Parameters of weights in blocks, each from the smallest to the largest value and 0.
+    """Parameters of a matrix in blocks, each from the smallest to the largest value and 0.
 
-    A block of zeros gets the scale of the widest.
+    Blocks of narrow numbers are cut off where that costs less than wider steps. A block of zeros
+    gets an ordinary scale. Large matrices are looked at in parts, so that no copy is whole.
     """
-    runs, axis = blocks.split(weight), blocks.axis % weight.ndim + 1
+    along = blocks.axis % 2
+    across = 1 - along
+    step = max(1, AT_ONCE // max(matrix.shape[along], 1))
+    parts = [
+        _fit_part(
+            matrix[at : at + step] if along else matrix[:, at : at + step], spec, blocks, scales
+        )
+        for at in range(0, matrix.shape[across], step)
+    ]
+    return replace(
+        parts[0],
+        scale=np.concatenate([part.scale for part in parts], axis=across),
+        zero_point=np.concatenate([part.zero_point for part in parts], axis=across),
+    )
+
+
+def _fit_part(part: NDArray[Any], spec: Spec, blocks: Blocks, scales: Representable) -> Parameters:
+    runs, axis = blocks.split(np.asarray(part, np.float64)), blocks.axis % 2 + 1
     low, high = runs.min(axis=axis, initial=0.0), runs.max(axis=axis, initial=0.0)
-    whole = _blocks_over(low, high, spec, blocks, scales)
+    best = _blocks_over(low, high, spec, blocks, scales)
     if spec.format.bits >= WIDE:
-        return whole
-    best, least = whole, _error(runs, whole, axis)
-    for part in SHARES_OF_RANGE:
-        some = _blocks_over(low * part, high * part, spec, blocks, scales)
+        return best
+    least = _error(runs, best, axis)
+    for share in SHARES_OF_RANGE:
+        some = _blocks_over(low * share, high * share, spec, blocks, scales)
         error = _error(runs, some, axis)
         better = error < least
         least = np.where(better, error, least)

@@ -97,10 +97,10 @@ def weight_parameters(
     spec = scheme.weight
     if spec is None:
         raise ValueError(f"{scheme} leaves weights in float")
-    values = np.asarray(graph.constant(layout.weight), np.float64)
+    values = graph.value(layout.weight)
     if scheme.block and (axis := layout.block_axis) is not None:
         return fit_blocks(values, spec, Blocks(axis, scheme.block), options.scales)
-    weight = np.abs(values)
+    weight = np.abs(np.asarray(values, np.float64))
     others = tuple(a for a in range(weight.ndim) if a != layout.channel_axis)
     magnitude = weight.max(axis=others, initial=0.0)
     source, bias = activations.get(node.input(layout.data)), graph.constant(layout.bias)

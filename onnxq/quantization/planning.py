@@ -35,7 +35,6 @@ from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
 from onnxq.quantization.shares import Ranges, better_apart
 from onnxq.quantization.stored import refusal_to_store, stored_weights
 from onnxq.quantization.tables import (
-    LARGE,
     LARGE_OF_WEIGHTS,
     forms_of_tables,
     row_tables,
@@ -100,8 +99,11 @@ def plan_quantization(
     tied = tied_tables(graph, weights)
     forms = forms_of_tables(target, scheme, options.table_bits)
     alone = {table.node for table in tied} | set(unwanted)
-    smallest = LARGE_OF_WEIGHTS if scheme.activation is None else LARGE
-    rows = row_tables(graph, forms, options.scales, alone, smallest)
+    if scheme.activation is None:
+        # A layer in blocks does not serve as a table: each has numbers of its own.
+        rows = row_tables(graph, forms, options.scales, alone, LARGE_OF_WEIGHTS, weights)
+    else:
+        rows = row_tables(graph, forms, options.scales, alone)
     return QuantizationPlan(
         target,
         options,

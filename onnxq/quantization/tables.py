@@ -167,6 +167,7 @@ def row_tables(
     scales: Representable,
     float_nodes: Collection[str],
     smallest: int = LARGE,
+    others: Collection[Place] = (),
 ) -> tuple[RowTable, ...]:
     """The lookups of large tables that nothing else reads.
 
@@ -175,6 +176,7 @@ def row_tables(
         scales: numbers that a scale may be.
         float_nodes: nodes that are to be left alone.
         smallest: elements of a table that is large.
+        others: places that may read it too: they will read something else.
     """
     lookups: dict[str, list[str]] = {}
     for node in graph.nodes:
@@ -185,7 +187,7 @@ def row_tables(
             lookups.setdefault(name, []).append(node.name)
     tables = []
     for name, nodes in lookups.items():
-        if not _is_free(graph, name, {Place(node, 0) for node in nodes}):
+        if not _is_free(graph, name, {Place(node, 0) for node in nodes} | set(others)):
             continue
         table = graph.value(name)
         fits = (_fit(table, form, scales) for form in forms if form.suits(table))
@@ -203,7 +205,7 @@ def _fit(table: NDArray[Any], form: TableForm, scales: Representable) -> Paramet
     if form.block:
         # Of few bits a float32 scale is a large part, and what is looked up is cast anyway.
         scales = replace(scales, half=scales.half or form.narrow)
-        parameters = _by_block(table, form, scales)
+        parameters = fit_blocks(table, form.spec, Blocks(1, form.block), scales)
     else:
         parameters = fit_magnitude(largest, form.spec, PerChannel(0), scales)
     # A step's error is even, so its power is known without rounding each element.
@@ -213,20 +215,6 @@ def _fit(table: NDArray[Any], form: TableForm, scales: Representable) -> Paramet
     lowest = LOWEST_NARROW if form.narrow else LOWEST_SQNR
     kept = power >= error * 10 ** (lowest / 10)
     return parameters if np.all(kept | (power == 0)) else None
-
-
-def _by_block(table: NDArray[Any], form: TableForm, scales: Representable) -> Parameters:
-    """A scale for each block of columns of each row, found some rows at a time."""
-    blocks = Blocks(1, form.block)
-    parts = [
-        fit_blocks(np.asarray(table[at : at + ROWS], np.float64), form.spec, blocks, scales)
-        for at in range(0, len(table), ROWS)
-    ]
-    return replace(
-        parts[0],
-        scale=np.concatenate([part.scale for part in parts]),
-        zero_point=np.concatenate([part.zero_point for part in parts]),
-    )
 
 
 def tied_tables(graph: Graph, weights: Mapping[Place, Parameters]) -> tuple[TiedTable, ...]:

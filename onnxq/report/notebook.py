@@ -70,7 +70,7 @@ def _quantization_rows(each: QuantizationResult) -> list[Row]:
     return [
         {"node": name, "becomes": becomes, "reason": reason}
         for name, status in each.plan.nodes.items()
-        for becomes, reason in [quantization.describe(status)]
+        for becomes, reason in [quantization.describe(status, each.plan)]
     ]
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 NAMED = 3
-"""Tensors that a line names; the document has all."""
+"""Tensors or nodes that a line names; the document has all."""
 
 FEW = "uncertain, with too few samples to hold any out: others may do worse"
 """Said of an estimate on samples that the model was made with."""
@@ -49,6 +49,11 @@ def summary(result: QuantizationResult) -> Iterator[str]:
         f"{count(len(plan.nodes), 'node')} in {plan.scheme}, {fused:,} more fused into them; "
         f"{count(folded, 'batch norm')} folded"
     )
+    said = _wider(plan)
+    wider = [n for n, each in plan.nodes.items() if said and describe(each, plan)[1] == said]
+    if wider:
+        named = ", ".join(wider[:NAMED]) + (" and others" if len(wider) > NAMED else "")
+        yield f"{count(len(wider), 'node')} of them {said}: {named}"
     yield from normalization_report.summary(result.normalization)
     yield from _prepared(result)
     yield from _settled(result)
@@ -210,20 +215,28 @@ def _value(value: float, wanted: Criterion, *, unit: bool = True) -> str:
     return f"{digits} {wanted.unit}".rstrip() if unit else digits
 
 
-def describe(status: Quantized | Float) -> tuple[str, str]:
-    """What happens to a node, and why."""
+def _wider(plan: QuantizationPlan) -> str:
+    """What is said of nodes that compute with the wider scheme; "" where there is none."""
+    return f"in {plan.scheme.wider}" if plan.scheme.wider is not None else ""
+
+
+def describe(status: Quantized | Float, plan: QuantizationPlan) -> tuple[str, str]:
+    """What happens to a node, and why; or in which scheme, where that is not the plan's."""
     if isinstance(status, Float):
         return "float", status.reason
     if status.fused_into:
         return "fused", f"into {status.fused_into}"
-    return "quantized", ""
+    return "quantized", _wider(plan) if status.scheme == plan.scheme.wider else ""
 
 
 def plan_table(plan: QuantizationPlan, operators: Mapping[str, str]) -> Table:
     """Every node."""
     return table(
         "Node | Operator | Becomes | Reason",
-        [(name, operators.get(name, ""), *describe(each)) for name, each in plan.nodes.items()],
+        [
+            (name, operators.get(name, ""), *describe(each, plan))
+            for name, each in plan.nodes.items()
+        ],
         title="Plan",
     )
 
@@ -257,7 +270,7 @@ def document(
     plan = result.plan
     nodes = []
     for name, status in plan.nodes.items():
-        becomes, reason = describe(status)
+        becomes, reason = describe(status, plan)
         nodes.append({
             "node": name, "operator": operators.get(name, ""), "becomes": becomes, "reason": reason,
         })  # fmt: skip

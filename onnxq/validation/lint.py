@@ -22,7 +22,13 @@ from onnxq.model.operators import (
     operator_of,
     weight_layout,
 )
-from onnxq.model.qdq import QdqGraph, Quantization, quantization_of, standing_for
+from onnxq.model.qdq import (
+    QdqGraph,
+    Quantization,
+    quantization_of,
+    quantized_activations,
+    standing_for,
+)
 from onnxq.model.weights import WeightLayout
 from onnxq.refusal import Refusal
 from onnxq.suggest import suggest
@@ -153,6 +159,9 @@ def _activation_scales(graph: QdqGraph, _target: Target) -> Found:
 
 
 def _half_quantized(graph: QdqGraph, target: Target) -> Found:
+    alone = any(each.scheme.activation is None for each in target.schemes.values())
+    if alone and not quantized_activations(graph):
+        return
     for node, layout in _weighted(graph):
         if node.op_type not in target.weighted:
             continue

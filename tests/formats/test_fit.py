@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from onnxq.formats import fit
 from onnxq.formats.fit import coarser, derived, fit_blocks, fit_magnitude, fit_range
 from onnxq.formats.granularity import PER_TENSOR, Blocks, PerChannel
 from onnxq.formats.parameters import dequantize, quantize
@@ -113,3 +114,14 @@ def test_narrow_blocks_are_cut_off_where_that_costs_less():
     restored = dequantize(quantize(weight, p), p)
     coarse = np.rint(weight / whole.repeat(32, 0)) * whole.repeat(32, 0)
     assert np.square(restored - weight).sum() < np.square(coarse - weight).sum()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_large_matrices_are_fitted_in_parts_with_the_same_result(axis, monkeypatch):
+    weight = np.random.default_rng(0).standard_normal((70, 50)).astype(np.float32)
+    spec = weights_in(FORMATS["uint4"], symmetric=False)
+    whole = fit_blocks(weight, spec, Blocks(axis, 32))
+    monkeypatch.setattr(fit, "AT_ONCE", 300)
+    parts = fit_blocks(weight, spec, Blocks(axis, 32))
+    assert np.array_equal(whole.scale, parts.scale)
+    assert np.array_equal(whole.zero_point, parts.zero_point)

@@ -184,6 +184,7 @@ def test_every_command_reads_such_a_model(four_bits, tmp_path):
     assert emulated > as_run - 1
     assert emulated == pytest.approx(sqnr(outputs(layers()), outputs(model, optimize=False)), abs=1)
     assert {layer.name for layer in found.layers[0].layers} >= {"matmul", "gemm", "conv"}
+    assert onnxq.inspect(model, lint=True).findings == ()
     details = onnxq.inspect(model).details
     rows = {row.layer: row for row in details.learnables if row.parameter == "Weights"}
     assert (rows["matmul"].value, rows["matmul"].granularity) == (
@@ -201,7 +202,9 @@ def test_its_recipe_makes_it_again(tmp_path):
     np.savez(tmp_path / "data.npz", **samples())
     words = ("--block-size", 64, "--mixed", "40%", "--table-bits", 4)
     data = ("--target", "cpu", "--scheme", "w4", "--data", tmp_path / "data.npz", *words)
-    assert cli("quantize", source, *data, "-o", first).code == 0
+    made = cli("quantize", source, *data, "-o", first)
+    assert made.code == 0
+    assert "of them in w8: conv" in made.out
     recipe = tmp_path / "again.toml"
     recipe.write_text(cli("inspect", first, "--recipe").out)
     for line in ("block-size = 64", "mixed = 0.4", "table-bits = 4"):
@@ -254,3 +257,22 @@ def test_tables_are_stored_as_asked(options, kind, said, least):
     assert sqnr(wanted, got) > least
     assert sqnr(got, emulated[next(iter(emulated))]) > 50
     assert Place("rows", 0) not in result.plan.weights
+
+
+@pytest.mark.parametrize("scheme", ["w8", "w4"])
+def test_a_table_that_is_the_last_layer_too_is_stored_in_numbers(scheme):
+    b = Builder(1, spread=0, opset=17)
+    b.inputs.append(onnx.helper.make_tensor_value_info("ids", TensorProto.INT64, ["N"]))
+    table = b.const(np.random.default_rng(1).standard_normal((ROWS, COLUMNS)), "table")
+    b.op("Gather", table, "ids", name="rows", shape=(COLUMNS,))
+    b.op("Sigmoid", "rows", name="hidden", shape=(COLUMNS,))
+    model = Model(b.proto(b.op("Gemm", "hidden", table, name="head", transB=1, shape=(ROWS,))))
+    quantized, _ = onnxq.quantize(model, target="cpu", scheme=scheme)
+    kinds = {each.data_type for each in quantized.proto.graph.initializer if len(each.dims) > 1}
+    assert TensorProto.FLOAT not in kinds or scheme == "w4"
+    large = [e for e in quantized.proto.graph.initializer if tuple(e.dims) == (ROWS, COLUMNS)]
+    assert {each.data_type for each in large} <= {TensorProto.INT8, TensorProto.UINT4}
+    assert len(large) == (1 if scheme == "w8" else 2)
+    feeds = {"ids": np.arange(0, ROWS, 7)}
+    wanted, got = (run(open_session(m, optimize=False), None, feeds)[0] for m in (model, quantized))
+    assert sqnr(wanted, got) > (40 if scheme == "w8" else 18)
