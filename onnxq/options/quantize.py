@@ -147,8 +147,8 @@ class QuantizeOptions(Options):
     libraries: tuple[Path, ...] = shared.libraries()
 
     def check(self) -> None:
-        activations = PRESETS[self.scheme.value].activation_bits
-        if activations and self.data is None and self.calibration is None:
+        ranges = PRESETS[self.scheme.value].needs_ranges
+        if ranges and self.data is None and self.calibration is None:
             raise UsageError("quantize needs data", hint="give --data or --calibration")
         if self.data is None and (self.preprocess is not None or self.samples is not None):
             raise UsageError("--preprocess and --samples need data", hint="give --data")
@@ -171,7 +171,7 @@ class QuantizeKeywords(TypedDict, total=False):
     allow_nonfinite: bool
     samples: int | None
     target: shared.TargetName | str | os.PathLike[str]
-    scheme: SchemeName | Literal["w8a8", "w8a16", "w8"]
+    scheme: SchemeName | Literal["w8a8", "w8a16", "w8", "dynamic"]
     weights: WeightScales | Literal["per-channel", "per-tensor"]
     equalize: bool
     absorb_bias: bool

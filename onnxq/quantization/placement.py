@@ -32,8 +32,8 @@ class Placed:
     """
 
     nodes: Mapping[str, Quantized | Float]
-    readers: frozenset[Place]
-    tensors: frozenset[str]
+    readers: frozenset[Place] = frozenset()
+    tensors: frozenset[str] = frozenset()
 
 
 def place(
@@ -48,6 +48,16 @@ def place(
     if target.placement is Placement.INPUTS:
         return _place_inputs(graph, target, dict(nodes))
     return _place_all(graph, target, dict(nodes), calibrated)
+
+
+def place_inputs_of_layers(graph: Graph, nodes: Mapping[str, Quantized | Float]) -> Placed:
+    """Quantize what the quantized weighted nodes read, and nothing else."""
+    readers = frozenset(
+        Place(node.name, granted(weight_layout(graph, node)).data)
+        for node in graph.nodes
+        if is_weighted(node) and isinstance(nodes[node.name], Quantized)
+    )
+    return Placed(nodes, readers, frozenset(_tensor(graph, reader) for reader in readers))
 
 
 def _tensor(graph: Graph, reader: Place) -> str:

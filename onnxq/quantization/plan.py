@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onnxq.formats.parameters import Parameters
-from onnxq.formats.scheme import DEFAULT, Representable, Scheme
+from onnxq.formats.scheme import DEFAULT, Dynamic, Representable, Scheme
+from onnxq.formats.table import Format
 from onnxq.model.graph import Place
 from onnxq.model.status import Float, Quantized
 from onnxq.quantization.tables import RowTable, TiedTable
@@ -50,6 +51,10 @@ class Own:
 
     parameters: Parameters
 
+    @property
+    def format(self) -> Format:
+        return self.parameters.format
+
 
 @dataclass(frozen=True)
 class Shared:
@@ -57,6 +62,10 @@ class Shared:
 
     parameters: Parameters
     shares_with: str
+
+    @property
+    def format(self) -> Format:
+        return self.parameters.format
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,7 @@ class QuantizationPlan:
     target: Target
     options: QuantizationOptions
     scheme: Scheme
-    activations: Mapping[str, Own | Shared]
+    activations: Mapping[str, Own | Shared | Dynamic]
     weights: Mapping[Place, Parameters]
     biases: Mapping[Place, Derived]
     nodes: Mapping[str, Quantized | Float]
@@ -98,3 +107,9 @@ class QuantizationPlan:
     def weighted(self) -> frozenset[str]:
         """The nodes with a quantized weight."""
         return frozenset(place.node for place in self.weights)
+
+    @property
+    def static(self) -> Mapping[str, Own | Shared]:
+        """The activations whose scales are known before the model runs."""
+        found = self.activations.items()
+        return {name: entry for name, entry in found if not isinstance(entry, Dynamic)}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnxq.calibration.not_finite import non_finite
 from onnxq.calibration.ranges import Range
 from onnxq.calibration.statistics import Calibration, TensorStatistics
-from onnxq.formats.scheme import Scheme
+from onnxq.formats.scheme import Dynamic, Scheme
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.operators import (
     QuantizedRule,
@@ -28,7 +28,7 @@ from onnxq.quantization.parameters import (
     weight_parameters,
 )
 from onnxq.quantization.patterns import left_out
-from onnxq.quantization.placement import Placed, place
+from onnxq.quantization.placement import Placed, place, place_inputs_of_layers
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
 from onnxq.quantization.shares import Ranges, better_apart
 from onnxq.quantization.tables import RowTable, row_tables, tied_tables
@@ -65,12 +65,12 @@ def plan_quantization(
     kept = {name: Refusal(reason) for name, reason in (keep or {}).items()}
     unwanted = spectral_front_ends(graph) | left_out(graph, options) | kept
     ranges = None
-    if scheme.activation is not None:
-        ranges = Ranges(tensors, gains or {}, fixed or {}, scheme.activation, options.ranges)
+    if scheme.static is not None:
+        ranges = Ranges(tensors, gains or {}, fixed or {}, scheme.static, options.ranges)
     placed = _placed(graph, target, scheme, tensors, unwanted, ranges)
-    activations: Activations = {}
+    static: Activations = {}
     if ranges is not None:
-        activations = activation_parameters(graph, placed, ranges, target, options)
+        static = activation_parameters(graph, placed, ranges, target, options)
     layouts = [
         (node, granted(weight_layout(graph, node)))
         for node in graph.nodes
@@ -78,14 +78,14 @@ def plan_quantization(
     ]
     weights = {
         Place(node.name, layout.weight_position): weight_parameters(
-            graph, node, layout, target, scheme, options, activations
+            graph, node, layout, target, scheme, options, static
         )
         for node, layout in layouts
     }
     biases = {
         Place(node.name, layout.bias_position): derived
         for node, layout in layouts
-        if (derived := bias_parameters(graph, node, layout, scheme, activations, weights))
+        if (derived := bias_parameters(graph, node, layout, scheme, static, weights))
     }
     tied = tied_tables(graph, weights)
     rows: tuple[RowTable, ...] = ()
@@ -96,7 +96,7 @@ def plan_quantization(
         target,
         options,
         scheme,
-        activations,
+        {**static, **_dynamic(scheme, placed)},
         weights,
         biases,
         {**placed.nodes, **{table.node: Float(table.why_float) for table in rows}},
@@ -104,6 +104,12 @@ def plan_quantization(
         tied,
         rows,
     )
+
+
+def _dynamic(scheme: Scheme, placed: Placed) -> Mapping[str, Dynamic]:
+    """The tensors that are quantized by the range of each run."""
+    known = scheme.activation
+    return dict.fromkeys(sorted(placed.tensors), known) if isinstance(known, Dynamic) else {}
 
 
 def _placed(
@@ -126,14 +132,14 @@ def _placed(
             return placed
         reason = Refusal("its outputs have scales of their own")
         return place(graph, target, nodes | dict.fromkeys(apart, Float(reason)), set(tensors))
-    reason = Refusal(f"{scheme} quantizes weights only")
+    what = "layers with a weight" if scheme.is_dynamic else "weights"
     alone = {
         node.name: nodes[node.name]
         if is_weighted(node) or isinstance(nodes[node.name], Float)
-        else Float(reason)
+        else Float(Refusal(f"{scheme} quantizes {what} only"))
         for node in graph.nodes
     }
-    return Placed(alone, frozenset(), frozenset())
+    return place_inputs_of_layers(graph, alone) if scheme.is_dynamic else Placed(alone)
 
 
 def _refusal(
@@ -169,7 +175,9 @@ def _refusal(
     layout = weight_layout(graph, node)
     if isinstance(layout, Refusal):
         return layout
+    if scheme.is_dynamic and len(layout.shape) != 2:
+        return Refusal("its weight is a stack of matrices")
     unseen = [name for name in data if name not in tensors]
-    if unseen and scheme.activation is not None:
+    if unseen and scheme.static is not None:
         return Refusal(f"its input {unseen[0]!r} was not calibrated")
     return None

@@ -124,7 +124,7 @@ def _prepare(request: Request, choice: Choice | None) -> Prepared:
 
 def _scaled(request: Request, choice: Choice) -> Prepared:
     """Equalize as chosen, and center for formats without zero points."""
-    samples, spec = request.samples, request.scheme.activation
+    samples, spec = request.samples, request.scheme.static
     feeds = random_feeds(request.model, shapes=request.shapes) if samples is None else samples.proof
     with request.progress.track("equalize", None):
         prepared, _ = scaled(choice, feeds, request.batching)

@@ -110,7 +110,7 @@ class Subject:
     def activations(self) -> Mapping[str, Parameters]:
         """Activation → how it is stored, of those quantized with one scale."""
         if self.plan is not None:
-            return {name: entry.parameters for name, entry in self.plan.activations.items()}
+            return {name: entry.parameters for name, entry in self.plan.static.items()}
         if self.quantized is None:
             return {}
         found = quantized_activations(self.quantized)
