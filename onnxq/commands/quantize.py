@@ -71,6 +71,7 @@ def quantize(
     if source is not None and calibration is not None:
         unseen = options.calibration is None or calibration.data != source.fingerprint
         samples = take_samples(source, calibration, hold_out=hold_out, unseen=unseen)
+        samples = samples.one_by_one() if scheme.is_dynamic else samples
     request = Request(
         normalized,
         normalization,

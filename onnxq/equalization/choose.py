@@ -106,7 +106,7 @@ def choose(model: Model, calibration: Calibration | None, options: EqualizationO
     Raises:
         UsageError: a Clip mode needs a calibration and there is none.
     """
-    plain = _choose(model, calibration, options)
+    plain = choose_classes(model, calibration, options)
     if calibration is None:
         return plain
     wanted = counted_in(calibration, plan_factors(plain.graph, plain.classes))
@@ -114,7 +114,7 @@ def choose(model: Model, calibration: Calibration | None, options: EqualizationO
         return plain
     best = plain
     for _ in range(2):
-        choice = _choose(with_ones(model, wanted), with_products(calibration, wanted), options)
+        choice = choose_classes(with_ones(model, wanted), with_products(calibration, wanted), options)
         best = replace(choice, original=model, factors=wanted, plain=plain)
         worth = dict(zip((g.tensors[0] for g in best.groups), class_gains(best), strict=True))
         wanted, tried = (tuple(f for f in wanted if worth.get(f.name, 0.0) >= FACTOR_WORTH), wanted)
@@ -143,7 +143,7 @@ def class_gains(choice: Choice, final: NDArray[np.float64] | None = None) -> tup
     return tuple(gains)
 
 
-def _choose(model: Model, calibration: Calibration | None, options: EqualizationOptions) -> Choice:
+def choose_classes(model: Model, calibration: Calibration | None, options: EqualizationOptions) -> Choice:
     """Solve with the treatment of saturating Clips asked for.
 
     `auto` takes ties that intervals prove, which cost nothing at run time, if a bound for each

@@ -9,6 +9,7 @@ from onnxq.closeness import OutputCloseness, Sums, add_sums, closeness, sums_of,
 from onnxq.data.batching import samples_in
 from onnxq.data.gather import run_batches
 from onnxq.data.random import random_feeds
+from onnxq.equalization.by_run import choose_by_run
 from onnxq.equalization.choose import (
     KERNEL_WORTH,
     UNTRIED_WORTH,
@@ -87,6 +88,12 @@ def _choose(request: Request, relu6: str) -> Choice:
         factors_worth=worth,
     )
     with request.progress.track("choose scales", None):
+        if request.scheme.is_dynamic and request.calibration is not None:
+            feeds = request.samples.correction if request.samples else ()
+            layers = _plan(request, unchanged(request.model, request.calibration)).weighted
+            return choose_by_run(
+                request.model, request.calibration, feeds, options, layers, request.batching
+            )
         return choose(request.model, request.calibration, options)
 
 

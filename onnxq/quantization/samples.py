@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import batch_of
-from onnxq.data.batching import samples_in
+from onnxq.data.batching import as_feeds, samples_in
 from onnxq.data.gather import BATCH_SIZE, gather_both
 from onnxq.data.source import DataSource
 from onnxq.equalization.prove import PROOF_SAMPLES, Feeds
@@ -51,6 +51,10 @@ class Samples:
     held_out: list[Feeds]
     unseen: bool
 
+    def one_by_one(self) -> Samples:
+        """Each as a batch of its own, where the model takes any."""
+        return Samples(_singles(self.correction), _singles(self.held_out), self.unseen)
+
     @property
     def proof(self) -> list[Feeds]:
         """The first batches, of `PROOF_SAMPLES` samples or more."""
@@ -69,6 +73,13 @@ class Samples:
     @property
     def measured_on(self) -> MeasuredOn:
         return MeasuredOn(sum(map(samples_in, self.measured)), bool(self.held_out))
+
+
+def _singles(batches: list[Feeds]) -> list[Feeds]:
+    apart: list[Feeds] = []
+    for feeds in map(as_feeds, batches):
+        apart += [feeds] if (feeds.axes.fixed or 1) > 1 else feeds.singles()
+    return apart
 
 
 def _first(batches: list[Feeds], count: int) -> list[Feeds]:

@@ -1,0 +1,248 @@
+"""Scales for inputs that are quantized as the model runs, by the range that each run has.
+
+Such a step follows the run, not the whole calibration: a channel that is large in a few runs costs
+the others nothing, one that is large in each costs all of them. So the noise of an input is the
+mean over runs of the range squared, and scales that suit static ranges may do harm.
+
+For each input the candidates are s = (largest weight)^b / (size of the channel)^a, powers of two of
+them (SmoothQuant, Xiao et al., 2023, has b = 1 − a); of these the one with the least noise at the
+readers' output, that of the input and that of the weights together, is chosen.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.calibration.statistics import Calibration
+from onnxq.data.budget import WHOLE, Batching
+from onnxq.data.gather import run_batches
+from onnxq.equalization.channel_factors import (
+    Factor,
+    counted_in,
+    plan_factors,
+    with_ones,
+    with_products,
+)
+from onnxq.equalization.choose import (
+    FACTOR_WORTH,
+    Choice,
+    EqualizationOptions,
+    choose_classes,
+    class_gains,
+)
+from onnxq.equalization.noise import ActivationTerm, NoiseModel, WeightTerm
+from onnxq.equalization.solve import Solution, decibels
+from onnxq.model.graph import Graph
+from onnxq.model.model import Model
+from onnxq.model.session import with_outputs
+
+Floats = NDArray[np.float64]
+Feeds = Mapping[str, NDArray[Any]]
+
+LOG2 = math.log(2)
+
+STRENGTHS = np.linspace(0, 1, 9)
+"""Powers of a channel's size that are tried."""
+
+WEIGHT_POWERS = np.linspace(0, 0.5, 5)
+"""Powers of its largest weight."""
+
+SILENT = 12
+"""Bits below the largest channel at which others count as silent: they may wake."""
+
+ROUNDED = 0.4
+"""Share of the weights' noise that is left once they are rounded for their layer's output."""
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """What runs showed of one tensor.
+
+    Attributes:
+        highest, lowest: (runs, channels), 0 included.
+        size: (channels,), root of the mean square.
+        share: (runs,), of all positions.
+    """
+
+    highest: Floats
+    lowest: Floats
+    size: Floats
+    share: Floats
+
+
+@dataclass(frozen=True)
+class RunTerm(ActivationTerm):
+    """Noise of an activation whose step is that of each run."""
+
+    highest: Floats
+    lowest: Floats
+    share: Floats
+
+    def noise(self, sigma: Floats) -> float:
+        """The mean over runs of the noise at the scales e^σ, of steps as large as half a range."""
+        scale = np.exp(sigma[self.variables])
+        width = (self.highest * scale).max(axis=1) - (self.lowest * scale).min(axis=1)
+        return float(np.square(width) @ self.share / 4 * (self.gain / np.square(scale)).sum())
+
+
+def choose_by_run(
+    model: Model,
+    calibration: Calibration,
+    feeds: Sequence[Feeds],
+    options: EqualizationOptions,
+    layers: Collection[str],
+    batching: Batching = WHOLE,
+) -> Choice:
+    """Choose scales for the inputs of some layers, channel factors among them.
+
+    Args:
+        model: normalized.
+        calibration: of this model; without feeds its ranges stand for one run.
+        feeds: each as the model is going to run.
+        layers: the nodes whose inputs and weights are quantized.
+    """
+    graph = Graph(model)
+    plain = choose_classes(model, calibration, options)
+    factors = counted_in(calibration, plan_factors(plain.graph, plain.classes))
+    factors = tuple(f for f in factors if any(node in layers for node, _ in f.readers))
+    read = {graph.by_name[name].input(0) for name in layers}
+    seen = observe(model, sorted(read), feeds, calibration, batching)
+    plain = _searched(plain, seen, {}, layers)
+    if not factors:
+        return plain
+    best = plain
+    for _ in range(2):
+        products = with_products(calibration, factors)
+        choice = choose_classes(with_ones(model, factors), products, options)
+        choice = _searched(choice, seen, {f.name: f.tensor for f in factors}, layers)
+        best = replace(choice, original=model, factors=factors, plain=plain)
+        worth = dict(zip((g.tensors[0] for g in best.groups), class_gains(best), strict=True))
+        kept = tuple(f for f in factors if worth.get(f.name, 0.0) >= FACTOR_WORTH)
+        if not kept or kept == factors:
+            break
+        factors = kept
+    gain = decibels(plain.expected_noise, best.expected_noise)
+    return best if kept and gain >= options.factors_worth else plain
+
+
+def observe(
+    model: Model,
+    tensors: Sequence[str],
+    feeds: Sequence[Feeds],
+    calibration: Calibration,
+    batching: Batching,
+) -> Mapping[str, Extremes]:
+    """What runs of a model show of some tensors, whose channels lie on the last axis."""
+    known = [name for name in tensors if name in calibration.tensors]
+    if not feeds:
+        return {name: _of_calibration(calibration, name) for name in known}
+    parts: dict[str, list[tuple[Floats, Floats, Floats, int]]] = {name: [] for name in known}
+    shown = Model.adopt(with_outputs(model, known))
+    for values in run_batches(shown, known, feeds, optimize=False, batching=batching):
+        for name, value in zip(known, values, strict=True):
+            rows = value.reshape(-1, value.shape[-1]).astype(np.float64)
+            high, low = rows.max(axis=0, initial=0.0), rows.min(axis=0, initial=0.0)
+            parts[name].append((high, low, np.square(rows).sum(axis=0), len(rows)))
+    return {name: _joined(found) for name, found in parts.items()}
+
+
+def _joined(parts: Sequence[tuple[Floats, Floats, Floats, int]]) -> Extremes:
+    high, low, squares, counts = (np.array(each, np.float64) for each in zip(*parts, strict=True))
+    total = max(counts.sum(), 1.0)
+    return Extremes(high, low, np.sqrt(squares.sum(axis=0) / total), counts / total)
+
+
+def _of_calibration(calibration: Calibration, name: str) -> Extremes:
+    """All samples as one run."""
+    found = calibration.tensors[name]
+    high, low = np.maximum(found.maximum, 0.0), np.minimum(found.minimum, 0.0)
+    return Extremes(high[None], low[None], np.sqrt(found.mean_square), np.ones(1))
+
+
+def _searched(
+    choice: Choice,
+    seen: Mapping[str, Extremes],
+    tensor_of: Mapping[str, str],
+    layers: Collection[str],
+) -> Choice:
+    """The choice with searched scales in place of solved ones.
+
+    Args:
+        tensor_of: product of a channel factor → what is multiplied, whose extremes are known.
+    """
+    start = choice.solution.start
+    sites = [site for site in choice.classes.linears if site.node.name in layers]
+    names = {site.node.input(site.layout.data) for site in sites}
+    weights = tuple(term for term in choice.noise.weights if term.node in layers)
+    terms = [
+        _run_term(term, found, start)
+        for term in choice.noise.activations
+        if term.tensor in names
+        and (found := seen.get(tensor_of.get(term.tensor, term.tensor))) is not None
+        and found.size.size == term.variables.size
+    ]
+    noise = replace(choice.noise, weights=weights, activations=tuple(terms))
+    limited = {choice.variables.of.get(root, 0) for root in choice.variables.limits}
+    exponents, taken = start.copy(), limited | {0}
+    for term in terms:
+        found = seen[tensor_of.get(term.tensor, term.tensor)]
+        if taken.isdisjoint(term.variables.tolist()):
+            _search(noise, term, found.size, exponents)
+            taken |= set(term.variables.tolist())
+    before, after = (noise.evaluate(each * LOG2) for each in (start, exponents))
+    return replace(choice, noise=noise, solution=Solution(start, exponents, before, after))
+
+
+def _run_term(term: ActivationTerm, found: Extremes, start: Floats) -> RunTerm:
+    """The term of an activation by the extremes of each run, where σ = 0 counts as 2^−start."""
+    scale = np.exp2(-start[term.variables])
+    return RunTerm(
+        term.tensor, term.log_range, term.variables, term.gain,
+        found.highest * scale, found.lowest * scale, found.share,
+    )  # fmt: skip
+
+
+def _search(noise: NoiseModel, term: RunTerm, size: Floats, exponents: Floats) -> None:
+    """Put the best candidate for one input among the exponents, if any is better than none."""
+    variables, start = term.variables, exponents.copy()
+    readers = [w for w in noise.weights if not set(variables.tolist()).isdisjoint(w.columns.flat)]
+    alone = replace(noise, weights=tuple(readers), activations=(term,))
+    share = np.array([ROUNDED] * len(readers) + [1.0])
+
+    def cost(candidate: Floats) -> float:
+        return float(alone.evaluate(candidate * LOG2) @ share)
+
+    # All in the coordinates of the model as it is.
+    weight = _bits(_largest_weights(readers, start)[variables])
+    reach = np.maximum(term.highest, -term.lowest).max(axis=0) * np.exp2(start[variables])
+    best, lowest = start, cost(start)
+    for stat, a, b in itertools.product((_bits(size), _bits(reach)), STRENGTHS, WEIGHT_POWERS):
+        wanted = b * weight - a * stat
+        candidate = start.copy()
+        candidate[variables] += np.rint(wanted - wanted.mean())
+        if (found := cost(candidate)) < lowest:
+            best, lowest = candidate, found
+    exponents[:] = best
+
+
+def _largest_weights(readers: Sequence[WeightTerm], start: Floats) -> Floats:
+    """(variables,): the largest weight of what reads each."""
+    largest = np.zeros(len(start))
+    for reader in readers:
+        peaks = np.exp(reader.scaled(start * LOG2))
+        column = np.broadcast_to(reader.column, peaks.shape)
+        np.maximum.at(largest, reader.columns.ravel()[column], peaks)
+    return largest
+
+
+def _bits(values: Floats) -> Floats:
+    """log₂; what is silent counts as `SILENT` bits below the largest."""
+    largest = float(values.max(initial=0.0)) or 1.0
+    return np.asarray(np.log2(np.maximum(values, largest * 2.0**-SILENT)))
