@@ -42,7 +42,12 @@ from onnxq.quantization.patterns import check_patterns
 from onnxq.quantization.plan import QuantizationOptions
 from onnxq.quantization.request import QuantizationResult, Request
 from onnxq.quantization.rest import require_float_biases
-from onnxq.quantization.samples import hold_out_of, take_samples
+from onnxq.quantization.samples import (
+    CORRECTION_SAMPLES,
+    SHORT_SAMPLES,
+    hold_out_of,
+    take_samples,
+)
 from onnxq.quantization.search import Bounds
 from onnxq.quantization.shares import Uneven, uneven_shares
 from onnxq.targets import target_named
@@ -70,7 +75,8 @@ def quantize(
     samples = None
     if source is not None and calibration is not None:
         unseen = options.calibration is None or calibration.data != source.fingerprint
-        samples = take_samples(source, calibration, hold_out=hold_out, unseen=unseen)
+        most = SHORT_SAMPLES if scheme.is_dynamic else CORRECTION_SAMPLES
+        samples = take_samples(source, calibration, hold_out=hold_out, unseen=unseen, most=most)
         samples = samples.one_by_one() if scheme.is_dynamic else samples
     request = Request(
         normalized,

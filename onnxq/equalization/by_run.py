@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from onnxq.calibration.statistics import Calibration
 from onnxq.data.budget import WHOLE, Batching
 from onnxq.data.gather import run_batches
+from onnxq.data.padding import padded_batches
 from onnxq.equalization.channel_factors import (
     Factor,
     counted_in,
@@ -56,6 +57,12 @@ WEIGHT_POWERS = np.linspace(0, 0.5, 5)
 
 SILENT = 12
 """Bits below the largest channel at which others count as silent: they may wake."""
+
+PADDED = 16
+"""Samples of different lengths in a batch that is filled up."""
+
+IN_BATCHES = 0.5
+"""How much such batches count beside samples that run alone."""
 
 ROUNDED = 0.4
 """Share of the weights' noise that is left once they are rounded for their layer's output."""
@@ -92,6 +99,31 @@ class RunTerm(ActivationTerm):
         return float(np.square(width) @ self.share / 4 * (self.gain / np.square(scale)).sum())
 
 
+class _DenseWeight:
+    """A weight's noise as a function of the scales of its inputs, those of its outputs fixed."""
+
+    def __init__(self, term: WeightTerm, whole: NDArray[np.float32] | None) -> None:
+        self._term, self._whole = term, whole
+        self._buffer = None if whole is None else np.empty_like(whole)
+
+    @classmethod
+    def of(cls, term: WeightTerm) -> _DenseWeight:
+        """In linear terms where all of its elements take part, which is much faster."""
+        values = term.log_weight
+        dense = values.ndim == 3 and len(values) == 1 and values.size
+        return cls(term, np.exp(values[0]) if dense else None)
+
+    def noise(self, sigma: Floats, *, per_channel: bool) -> float:
+        """As `WeightTerm.noise`."""
+        if self._whole is None or self._buffer is None or not per_channel:
+            return self._term.noise(sigma, per_channel=per_channel)
+        columns = self._term.columns[0]
+        inverse = np.exp(-sigma[columns]).astype(np.float32)
+        peaks = np.multiply(self._whole, inverse, out=self._buffer).max(axis=1)
+        received = self._term.column_power[0] @ np.exp(2 * sigma[columns])
+        return float(np.square(peaks.astype(np.float64)) @ self._term.row_gain * received)
+
+
 def choose_by_run(
     model: Model,
     calibration: Calibration,
@@ -109,7 +141,7 @@ def choose_by_run(
         layers: the nodes whose inputs and weights are quantized.
     """
     graph = Graph(model)
-    plain = choose_classes(model, calibration, options)
+    plain = choose_classes(model, calibration, options, solving=False)
     factors = counted_in(calibration, plan_factors(plain.graph, plain.classes))
     factors = tuple(f for f in factors if any(node in layers for node, _ in f.readers))
     read = {graph.by_name[name].input(0) for name in layers}
@@ -120,7 +152,7 @@ def choose_by_run(
     best = plain
     for _ in range(2):
         products = with_products(calibration, factors)
-        choice = choose_classes(with_ones(model, factors), products, options)
+        choice = choose_classes(with_ones(model, factors), products, options, solving=False)
         choice = _searched(choice, seen, {f.name: f.tensor for f in factors}, layers)
         best = replace(choice, original=model, factors=factors, plain=plain)
         worth = dict(zip((g.tensors[0] for g in best.groups), class_gains(best), strict=True))
@@ -143,20 +175,43 @@ def observe(
     known = [name for name in tensors if name in calibration.tensors]
     if not feeds:
         return {name: _of_calibration(calibration, name) for name in known}
-    parts: dict[str, list[tuple[Floats, Floats, Floats, int]]] = {name: [] for name in known}
     shown = Model.adopt(with_outputs(model, known))
-    for values in run_batches(shown, known, feeds, optimize=False, batching=batching):
-        for name, value in zip(known, values, strict=True):
+    alone = _runs(shown, known, feeds, batching)
+    batches = padded_batches(feeds, PADDED)
+    together = _runs(shown, known, batches, batching) if batches else {}
+    return {name: _joined(found, together.get(name, [])) for name, found in alone.items()}
+
+
+_Run = tuple[Floats, Floats, Floats, int]
+"""Highest, lowest and Σ x² of each channel; the number of positions."""
+
+
+def _runs(
+    model: Model, tensors: Sequence[str], feeds: Sequence[Feeds], batching: Batching
+) -> Mapping[str, list[_Run]]:
+    """What each run shows of each tensor."""
+    parts: dict[str, list[_Run]] = {name: [] for name in tensors}
+    for values in run_batches(model, tensors, feeds, optimize=False, batching=batching):
+        for name, value in zip(tensors, values, strict=True):
             rows = value.reshape(-1, value.shape[-1]).astype(np.float64)
             high, low = rows.max(axis=0, initial=0.0), rows.min(axis=0, initial=0.0)
             parts[name].append((high, low, np.square(rows).sum(axis=0), len(rows)))
-    return {name: _joined(found) for name, found in parts.items()}
+    return parts
 
 
-def _joined(parts: Sequence[tuple[Floats, Floats, Floats, int]]) -> Extremes:
-    high, low, squares, counts = (np.array(each, np.float64) for each in zip(*parts, strict=True))
+def _joined(alone: Sequence[_Run], together: Sequence[_Run]) -> Extremes:
+    """Of samples alone, and of batches of them, which count `IN_BATCHES`; sizes are the former's."""
+    high, low, squares, counts = (np.array(each, np.float64) for each in zip(*alone, strict=True))
     total = max(counts.sum(), 1.0)
-    return Extremes(high, low, np.sqrt(squares.sum(axis=0) / total), counts / total)
+    size, share = np.sqrt(squares.sum(axis=0) / total), counts / total
+    if together:
+        highest, lowest, _, many = (
+            np.array(each, np.float64) for each in zip(*together, strict=True)
+        )
+        high, low = np.concatenate([high, highest]), np.concatenate([low, lowest])
+        parts = share * (1 - IN_BATCHES), many / many.sum() * IN_BATCHES
+        share = np.concatenate(parts)
+    return Extremes(high, low, size, share)
 
 
 def _of_calibration(calibration: Calibration, name: str) -> Extremes:
@@ -213,11 +268,13 @@ def _search(noise: NoiseModel, term: RunTerm, size: Floats, exponents: Floats) -
     """Put the best candidate for one input among the exponents, if any is better than none."""
     variables, start = term.variables, exponents.copy()
     readers = [w for w in noise.weights if not set(variables.tolist()).isdisjoint(w.columns.flat)]
-    alone = replace(noise, weights=tuple(readers), activations=(term,))
-    share = np.array([ROUNDED] * len(readers) + [1.0])
+    dense = [_DenseWeight.of(reader) for reader in readers]
 
     def cost(candidate: Floats) -> float:
-        return float(alone.evaluate(candidate * LOG2) @ share)
+        sigma = candidate * LOG2
+        weights = sum(each.noise(sigma, per_channel=noise.per_channel) for each in dense)
+        rounded = ROUNDED * weights / noise.weight_divisor
+        return rounded + term.noise(sigma) / noise.activation_divisor
 
     # All in the coordinates of the model as it is.
     weight = _bits(_largest_weights(readers, start)[variables])

@@ -143,7 +143,13 @@ def class_gains(choice: Choice, final: NDArray[np.float64] | None = None) -> tup
     return tuple(gains)
 
 
-def choose_classes(model: Model, calibration: Calibration | None, options: EqualizationOptions) -> Choice:
+def choose_classes(
+    model: Model,
+    calibration: Calibration | None,
+    options: EqualizationOptions,
+    *,
+    solving: bool = True,
+) -> Choice:
     """Solve with the treatment of saturating Clips asked for.
 
     `auto` takes ties that intervals prove, which cost nothing at run time, if a bound for each
@@ -152,6 +158,7 @@ def choose_classes(model: Model, calibration: Calibration | None, options: Equal
     Args:
         model: normalized.
         calibration: of this model; without one only the weights guide the scales.
+        solving: whether to look for scales; else all stay as they are.
 
     Raises:
         UsageError: a Clip mode needs a calibration and there is none.
@@ -170,13 +177,13 @@ def choose_classes(model: Model, calibration: Calibration | None, options: Equal
                 hint="give --calibration or --data",
             )
         variables = choose_variables(classes, measured, options.relu6)
-        return _solve(graph, classes, calibration, options, variables)
+        return _solve(graph, classes, calibration, options, variables, solving=solving)
     variables = choose_variables(classes, measured, "per-channel")
-    exact = _solve(graph, classes, calibration, options, variables)
+    exact = _solve(graph, classes, calibration, options, variables, solving=solving)
     if options.relu6 != "auto" or not classes.clips or not exact.solution.change.any():
         return exact
     variables = choose_variables(classes, intervals(graph, classes), "proven")
-    proven = _solve(graph, classes, calibration, options, variables)
+    proven = _solve(graph, classes, calibration, options, variables, solving=solving)
     worth = decibels(proven.expected_noise, exact.expected_noise)
     return proven if worth < KERNEL_WORTH else exact
 
@@ -187,6 +194,8 @@ def _solve(
     calibration: Calibration | None,
     options: EqualizationOptions,
     variables: Variables,
+    *,
+    solving: bool,
 ) -> Choice:
     """Solve in coordinates that do not depend on it."""
     pinned = frozenset(classes.free.tolist()) - variables.of.keys()
@@ -208,7 +217,11 @@ def _solve(
     )  # fmt: skip
     groups = _groups(classes, variables)
     members = [[of[root] for root in group.roots] for group in groups]
-    solution = solve(noise, start, bounds, groups=members, real=options.real_scales)
+    if solving:
+        solution = solve(noise, start, bounds, groups=members, real=options.real_scales)
+    else:
+        now = noise.evaluate(start * math.log(2))
+        solution = Solution(start, start, now, now)
     classes = replace(classes, clips=variables.sites)
     return Choice(
         options, calibration, graph, classes, variables, groups, noise, solution, graph.model

@@ -19,6 +19,9 @@ CORRECTION_SAMPLES = 128
 LEAST_SAMPLES = 8
 """Samples to settle layers on, however large the activations are."""
 
+SHORT_SAMPLES = 256
+"""The same where samples are taken one by one, which is what sequences are: they are short."""
+
 MEMORY_FOR_SAMPLES = 1 << 28
 """Bytes that one activation of all correction samples may take."""
 
@@ -99,9 +102,14 @@ def hold_out_of(source: DataSource | None) -> int:
 
 
 def take_samples(
-    source: DataSource, calibration: Calibration, *, hold_out: int, unseen: bool
+    source: DataSource,
+    calibration: Calibration,
+    *,
+    hold_out: int,
+    unseen: bool,
+    most: int = CORRECTION_SAMPLES,
 ) -> Samples:
-    """As many samples as fit the memory set aside for the largest activation.
+    """As many samples as fit the memory set aside for the largest activation, `most` at most.
 
     Args:
         hold_out: see `hold_out_of`.
@@ -111,7 +119,7 @@ def take_samples(
         (each.seen * 4 / max(calibration.samples, 1) for each in calibration.tensors.values()),
         default=1.0,
     )
-    count = int(np.clip(MEMORY_FOR_SAMPLES / max(per_sample, 1), LEAST_SAMPLES, CORRECTION_SAMPLES))
+    count = int(np.clip(MEMORY_FOR_SAMPLES / max(per_sample, 1), LEAST_SAMPLES, most))
     held = MEASURED_SAMPLES if hold_out else 0
     size = batch_of(calibration)
     settle, held_out = gather_both(source, count, held, size=size, hold_out=hold_out)
