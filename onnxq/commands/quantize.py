@@ -95,6 +95,7 @@ def quantize(
         batching=plan_batching(sample, limits.halved()),
     )
     made = stage.quantize(request)
+    limits = limits.singly() if scheme.is_dynamic else limits
     if not options.allow_none:
         _require_quantized(model, made[1])
     if options.max_drop is not None:

@@ -114,7 +114,9 @@ def choose(model: Model, calibration: Calibration | None, options: EqualizationO
         return plain
     best = plain
     for _ in range(2):
-        choice = choose_classes(with_ones(model, wanted), with_products(calibration, wanted), options)
+        choice = choose_classes(
+            with_ones(model, wanted), with_products(calibration, wanted), options
+        )
         best = replace(choice, original=model, factors=wanted, plain=plain)
         worth = dict(zip((g.tensors[0] for g in best.groups), class_gains(best), strict=True))
         wanted, tried = (tuple(f for f in wanted if worth.get(f.name, 0.0) >= FACTOR_WORTH), wanted)

@@ -25,7 +25,7 @@ class ReportOptions(Options):
     samples: int | None = shared.samples()
     states: tuple[str, ...] = shared.states()
     input_shapes: tuple[str, ...] = shared.input_shapes()
-    batch_size: int = shared.batch_size()
+    batch_size: int | None = shared.batch_size_by_model()
     memory: int = shared.memory()
     outputs: tuple[str, ...] = shared.outputs()
     layers: bool = switch(
@@ -47,7 +47,7 @@ class ReportKeywords(TypedDict, total=False):
     states: Sequence[str]
     input_shapes: Sequence[str]
     samples: int | None
-    batch_size: int
+    batch_size: int | None
     memory: int | str
     outputs: Sequence[str]
     layers: bool

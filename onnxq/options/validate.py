@@ -64,7 +64,7 @@ class ValidateOptions(ReadingOptions):
     max_drop: float | None = shared.max_drop()
     min_accuracy: float | None = shared.min_accuracy()
     layers: bool = flag("Rank each quantized model's layers by their share of its output error.")
-    batch_size: int = shared.batch_size()
+    batch_size: int | None = shared.batch_size_by_model()
     memory: int = shared.memory()
     dask: str | None = shared.dask()
     libraries: tuple[Path, ...] = shared.libraries()
@@ -81,7 +81,7 @@ class ValidateKeywords(ReadingKeywords, total=False):
     max_drop: float | None
     min_accuracy: float | None
     layers: bool
-    batch_size: int
+    batch_size: int | None
     memory: int | str
     dask: str | None
     libraries: Sequence[str | os.PathLike[str]]

@@ -19,6 +19,7 @@ import onnxq
 from onnxq.calibration.statistics import Calibration
 from onnxq.errors import ModelError
 from onnxq.model.already import quantized_operators
+from onnxq.model.dynamic import with_dequantized
 from onnxq.model.graph import Node
 from onnxq.model.model import Model
 from onnxq.model.modernize import inline_functions
@@ -162,7 +163,8 @@ def details_json(
 def details(model: Model) -> Details:
     """Read the details of any model, quantized or not."""
     quantized, record = bool(quantized_operators(model)), _record(model)
-    graph = QdqGraph(_named(model, inline=not quantized))
+    named = _named(model, inline=not quantized)
+    graph = QdqGraph(with_dequantized(named) if quantized else named)
     weights = {node.name: weight for node in graph.nodes if (weight := _weight(graph, node))}
     learnables: list[Learnable] = []
     layers: list[str] = []

@@ -93,7 +93,9 @@ class _Layer:
         factor = constant(f"{self._layer.name}.beta", np.float32(beta))
         return self._add("Mul", "bias", [bias, factor], np.float32)
 
-    def _add(self, op_type: str, label: str, inputs: list[Any], dtype: Any, **attributes: Any) -> Any:
+    def _add(
+        self, op_type: str, label: str, inputs: list[Any], dtype: Any, **attributes: Any
+    ) -> Any:
         """A node and its result."""
         label = f"{self._layer.name}/{label}"
         made = variable(label, dtype)

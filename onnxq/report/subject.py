@@ -18,6 +18,7 @@ from onnxq.equalization.classes import ScaleClasses, find_classes
 from onnxq.errors import UsageError
 from onnxq.formats.parameters import Parameters
 from onnxq.model.channel_scales import recorded_exponents, recorded_offsets
+from onnxq.model.dynamic import with_dequantized
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.model import Model
 from onnxq.model.normalize import Normalization, normalize
@@ -189,6 +190,7 @@ def look_at(model: Model, plan: QuantizationPlan | None = None) -> Subject:
         ModelError: it cannot be normalized.
     """
     normalized, normalization = normalize(model)
+    normalized = with_dequantized(normalized)
     graph = Graph(normalized)
     if any(is_quantize(node) or is_dequantize(node) for node in graph.nodes):
         stripped = Graph(without_qdq(normalized))
