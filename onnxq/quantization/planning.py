@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from onnxq.model.operators import (
 )
 from onnxq.model.spectral import spectral_front_ends
 from onnxq.model.status import Float, Quantized
+from onnxq.model.weights import WeightLayout
 from onnxq.quantization.parameters import (
     Activations,
     activation_parameters,
@@ -175,9 +176,17 @@ def _refusal(
     layout = weight_layout(graph, node)
     if isinstance(layout, Refusal):
         return layout
+    return _unfit(layout, scheme, [name for name in data if name not in tensors])
+
+
+def _unfit(layout: WeightLayout, scheme: Scheme, unseen: Sequence[str]) -> Refusal | None:
+    """Why a layer's weight or input does not fit the scheme.
+
+    Args:
+        unseen: its activations that were not calibrated.
+    """
     if scheme.is_dynamic and len(layout.shape) != 2:
         return Refusal("its weight is a stack of matrices")
-    unseen = [name for name in data if name not in tensors]
     if unseen and scheme.static is not None:
         return Refusal(f"its input {unseen[0]!r} was not calibrated")
     return None
