@@ -38,6 +38,11 @@ DYNAMIC = "DynamicQuantize"
 """How the names of such operators begin, ONNX's and ONNX Runtime's."""
 
 
+def quantized_by_run(graph: Graph) -> tuple[str, ...]:
+    """The tensors that are quantized by the range of each run."""
+    return tuple(node.input(0) for node in graph.nodes if is_dynamic_quantize(node))
+
+
 @dataclass(frozen=True)
 class DynamicProduct:
     """One MatMulInteger of a weight and a tensor quantized as the model runs.
