@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import onnxq
 from onnxq.calibration.statistics import Calibration
 from onnxq.errors import ModelError
-from onnxq.model.already import quantized_operators
 from onnxq.formats.table import UNSTATED
+from onnxq.model.already import quantized_operators
 from onnxq.model.dynamic import quantized_by_run, with_dequantized
 from onnxq.model.graph import Node
 from onnxq.model.model import Model

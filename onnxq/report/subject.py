@@ -122,7 +122,9 @@ class Subject:
         """Activations that are quantized by the range that they have in each run."""
         if self.plan is not None:
             return frozenset(self.plan.activations) - frozenset(self.plan.static)
-        return frozenset() if self.quantized is None else frozenset(quantized_by_run(self.quantized))
+        return (
+            frozenset() if self.quantized is None else frozenset(quantized_by_run(self.quantized))
+        )
 
     def weight(self, node: Node) -> Parameters | None:
         """How the node's weight is stored; None where it is float."""

@@ -1,5 +1,9 @@
 """Scheme dynamic: inputs quantized as the model runs, multiplied as integers."""
 
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import numpy as np
 import onnx
 import onnxq
@@ -9,15 +13,18 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 from onnxq.errors import ModelError, UsageError
 from onnxq.model.dynamic import dynamic_products, quantizes_as_it_runs, with_dequantized
+from onnxq.model.files import load
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
-from onnxq.model.session import open_session, run, with_graph
+from onnxq.model.session import open_session, with_graph
 from onnxq.model.status import Float
+from onnxruntime.quantization import quantize_dynamic
 
 from support.builder import Builder
 from support.random_graphs import random_feeds
 from support.running import outputs
+from support.testdata import TESTDATA
 
 KERNELS = {"MatMulIntegerToFloat", "DynamicQuantizeMatMul"}
 """What ONNX Runtime makes of an integer product, its scales and its bias."""
@@ -58,13 +65,19 @@ def layers(draw):
     return b.model(b.op("Gemm", x, weight, c, transA=1, transB=1, beta=2.0, shape=(width,)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(layers(), st.integers(0, 99))
 def test_a_layer_of_any_shape_is_the_integer_product_that_onnx_specifies(model, seed):
-    quantized, result = dynamic(model)
-    feeds = random_feeds(model, seed, batch=model.inputs[0].shape[0] if len(model.inputs) > 1 else 3)
+    quantized, _result = dynamic(model)
+    feeds = random_feeds(
+        model, seed, batch=model.inputs[0].shape[0] if len(model.inputs) > 1 else 3
+    )
     if len(model.inputs) > 1:
-        feeds["c"] = np.random.default_rng(seed).standard_normal((7, *model.inputs[1].shape[1:])).astype(np.float32)
+        feeds["c"] = (
+            np.random.default_rng(seed)
+            .standard_normal((7, *model.inputs[1].shape[1:]))
+            .astype(np.float32)
+        )
     assert operators(quantized).count("MatMulInteger") == 1
     assert operators(quantized).count("DynamicQuantizeLinear") == 1
     (found,) = outputs(quantized, feeds, optimize=False)
@@ -84,18 +97,18 @@ def test_what_several_layers_read_is_quantized_once():
     quantized, result = dynamic(three_readers())
     assert operators(quantized).count("DynamicQuantizeLinear") == 1
     assert operators(quantized).count("MatMulInteger") == 3
-    assert list(result.plan.activations) == ["layernormalization1"] or len(result.plan.activations) == 1
+    assert len(result.plan.activations) == 1
 
 
 def test_onnx_runtime_makes_one_kernel_of_each_with_its_bias():
     b = Builder(3)
     alone = b.model(b.op("Relu", b.gemm(b.op("Relu", b.gemm(b.input(32), 48)), 8)))
-    for model, bias in ((three_readers(), 3), (alone, 2)):
+    for model, layers_of_it in ((three_readers(), 3), (alone, 2)):
         quantized, _ = dynamic(model)
-        _, optimized = with_graph(lambda options, q=quantized: open_session(q, **options)) if False else with_graph(lambda **o: open_session(quantized.proto, **o))
-        found = [node for node in optimized.graph.node if node.op_type in KERNELS]
-        assert len(found) == bias
-        assert not {"MatMulInteger", "Cast", "Add", "Mul"} & {n.op_type for n in optimized.graph.node}
+        _, optimized = with_graph(partial(open_session, quantized.proto))
+        ran = [node.op_type for node in optimized.graph.node]
+        assert sum(name in KERNELS for name in ran) == layers_of_it
+        assert not {"MatMulInteger", "Cast", "Add", "Mul"} & set(ran)
 
 
 def test_weights_are_symmetric_with_a_scale_for_each_output():
@@ -148,11 +161,13 @@ def test_a_float16_remainder_is_refused():
 
 def test_it_cannot_be_quantized_again_and_is_known_as_quantized():
     quantized, _ = dynamic(three_readers())
-    assert quantizes_as_it_runs(quantized) and not quantizes_as_it_runs(three_readers())
+    assert quantizes_as_it_runs(quantized)
+    assert not quantizes_as_it_runs(three_readers())
     with pytest.raises(ModelError, match="quantized already"):
         dynamic(quantized)
-    found = onnxq.inspect(quantized)
-    assert found.is_quantized and len(found.layers) == 3
+    found = onnxq.inspect(quantized).details
+    assert found.is_quantized
+    assert len(found.layers) == 3
     assert [each.granularity for each in found.activations] == ["per tensor, by run"]
     weights = [each for each in found.learnables if each.parameter == "Weights"]
     assert [each.format for each in weights] == ["int8"] * 3
@@ -165,29 +180,25 @@ def test_read_with_its_factors_dequantized_it_computes_the_same():
     read = with_dequantized(normalize(quantized)[0])
     assert operators(read).count("DequantizeLinear") == 4
     assert "MatMulInteger" not in operators(read)
-    pairs = zip(outputs(quantized, feeds, optimize=False), outputs(read, feeds, optimize=False), strict=True)
+    pairs = zip(
+        outputs(quantized, feeds, optimize=False), outputs(read, feeds, optimize=False), strict=True
+    )
     for integer, real in pairs:
         np.testing.assert_allclose(integer, real, rtol=1e-4, atol=1e-4)
 
 
-def test_another_tools_model_is_read_too():
-    quantization = pytest.importorskip("onnxruntime.quantization")
-    model = three_readers()
-    theirs = Model(model.proto)
-    made = _quantized_by_onnx_runtime(quantization, theirs)
-    assert len(dynamic_products(Graph(normalize(made)[0]))) == 3
-    assert len(onnxq.inspect(made).layers) == 3
-
-
-def _quantized_by_onnx_runtime(quantization, model):
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder) / "a.onnx", Path(folder) / "b.onnx"
+def by_onnx_runtime(model):
+    with TemporaryDirectory() as folder:
+        source, target = Path(folder) / "float.onnx", Path(folder) / "dynamic.onnx"
         onnx.save(model.proto, source)
-        quantization.quantize_dynamic(source, target, per_channel=True)
+        quantize_dynamic(source, target, per_channel=True)
         return Model(onnx.load(target))
+
+
+def test_another_tools_model_is_read_too():
+    made = by_onnx_runtime(three_readers())
+    assert len(dynamic_products(Graph(normalize(made)[0]))) == 3
+    assert len(onnxq.inspect(made).details.layers) == 3
 
 
 def test_samples_are_settled_and_measured_one_by_one():
@@ -208,8 +219,9 @@ def test_layers_are_ranked_and_emulation_agrees_with_execution():
     data = random_feeds(model, 2, batch=12)
     quantized, _ = dynamic(model, data)
     found = onnxq.validate(model, [quantized], data, executions=["emulate", "cpu"], layers=True)
-    assert len(found.layers[0].layers) == 3 and not found.layers[0].unmatched
-    emulated, ran = (row.values[0].value for row in found.rows[1:])
+    assert len(found.layers[0].layers) == 3
+    assert not found.layers[0].unmatched
+    emulated, ran = (row.values["sqnr"] for row in found.rows[1:])
     assert abs(emulated - ran) < 0.01
 
 
@@ -219,15 +231,12 @@ def test_explain_says_that_the_range_is_that_of_each_run():
     assert "that of each run" in str(facts)
 
 
-def test_the_encoder_keeps_its_outputs(encoder_model=None):
-    from support.testdata import TESTDATA
-
-    model = onnxq.load(TESTDATA / "encoder.onnx") if hasattr(onnxq, "load") else None
-    if model is None:
-        from onnxq.model.files import load
-
-        model = load(TESTDATA / "encoder.onnx")
+def test_the_shipped_encoder_keeps_its_outputs_without_any_data():
+    model = load(TESTDATA / "encoder.onnx")
     quantized, _ = dynamic(model)
     assert operators(quantized).count("MatMulInteger") >= 8
-    session = open_session(quantized.proto, threads=1)
-    assert run(session, None, random_feeds(model, batch=1))
+    feeds = random_feeds(model, batch=1)
+    for exact, found in zip(
+        outputs(model, feeds, optimize=True), outputs(quantized, feeds, optimize=True), strict=True
+    ):
+        assert np.linalg.norm(found - exact) < 0.1 * np.linalg.norm(exact)
