@@ -35,8 +35,10 @@ from onnxq.equalization.choose import (
     choose_classes,
     class_gains,
 )
+from onnxq.equalization.classes import LinearSite
 from onnxq.equalization.noise import ActivationTerm, NoiseModel, WeightTerm
 from onnxq.equalization.runs import Extremes, observe
+from onnxq.equalization.sensitivity import snap
 from onnxq.equalization.solve import Solution, decibels
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
@@ -51,6 +53,9 @@ STRENGTHS = np.linspace(0, 1, 9)
 
 WEIGHT_POWERS = np.linspace(0, 0.5, 5)
 """Powers of its largest weight."""
+
+PHASES = (0.0, 0.5)
+"""What is added to log₂ s before it is rounded: a factor common to all channels costs nothing."""
 
 SILENT = 12
 """Bits below the largest channel at which others count as silent: they may wake."""
@@ -153,15 +158,25 @@ def _searched(
     start = choice.solution.start
     sites = [site for site in choice.classes.linears if site.node.name in layers]
     names = {site.node.input(site.layout.data) for site in sites}
-    weights = tuple(term for term in choice.noise.weights if term.node in layers)
+    weights = {term.node: term for term in choice.noise.weights}
+    weights = {
+        site.node.name: replace(term, row_gain=term.row_gain * _softened(choice, site))
+        for site in sites
+        if (term := weights[site.node.name])
+    }
+    gains: dict[str, Floats] = {}
+    for site in sites:
+        name = site.node.input(site.layout.data)
+        gain = _gain(choice, site, weights[site.node.name])
+        gains[name] = gains[name] + gain if name in gains else gain
     terms = [
-        _run_term(term, found, start)
+        _run_term(replace(term, gain=gains[term.tensor]), found, start)
         for term in choice.noise.activations
         if term.tensor in names
         and (found := seen.get(tensor_of.get(term.tensor, term.tensor))) is not None
         and found.size.size == term.variables.size
     ]
-    noise = replace(choice.noise, weights=weights, activations=tuple(terms))
+    noise = replace(choice.noise, weights=tuple(weights.values()), activations=tuple(terms))
     limited = {choice.variables.of.get(root, 0) for root in choice.variables.limits}
     exponents, taken = start.copy(), limited | {0}
     for term in terms:
@@ -171,6 +186,30 @@ def _searched(
             taken |= set(term.variables.tolist())
     before, after = (noise.evaluate(each * LOG2) for each in (start, exponents))
     return replace(choice, noise=noise, solution=Solution(start, exponents, before, after))
+
+
+def _softened(choice: Choice, site: LinearSite) -> Floats:
+    """(outputs,): how much an error counts at each output, 1 where it is as loud as most.
+
+    An output that is far louder than the others, as what makes an outlier channel is, says little
+    in the norm behind: it counts by its error over its own power.
+    """
+    tensors = choice.calibration.tensors if choice.calibration else {}
+    found = tensors.get(site.node.output)
+    if found is None or found.channels != site.layout.outputs:
+        return np.ones(site.layout.outputs)
+    power = snap(found.variance)
+    usual = max(float(np.median(power)), float(np.finfo(np.float32).tiny))
+    return np.asarray(usual / np.maximum(power, usual))
+
+
+def _gain(choice: Choice, site: LinearSite, term: WeightTerm) -> Floats:
+    """(inputs,): how much an error in each input counts at the outputs, where σ is 0."""
+    start, layout = choice.solution.start, site.layout
+    weight = layout.to_output_major(choice.graph.value(layout.weight))[:, :, 0].astype(np.float64)
+    rows, columns = np.exp2(-start[term.rows]), np.exp2(start[term.columns[0]])
+    by_row: Floats = term.row_gain * np.square(rows)
+    return snap(np.asarray(by_row @ np.square(weight) * np.square(columns)))
 
 
 def _run_term(term: ActivationTerm, found: Extremes, start: Floats) -> RunTerm:
@@ -196,12 +235,14 @@ def _search(noise: NoiseModel, term: RunTerm, size: Floats, exponents: Floats) -
 
     # All in the coordinates of the model as it is.
     weight = _bits(_largest_weights(readers, start)[variables])
-    reach = np.maximum(term.highest, -term.lowest).max(axis=0) * np.exp2(start[variables])
+    reach = np.maximum(term.highest, -term.lowest) * np.exp2(start[variables])
+    usual = np.sqrt(term.share @ np.square(reach))
+    sizes = [_bits(each) for each in (size, usual, reach.max(axis=0))]
     best, lowest = start, cost(start)
-    for stat, a, b in itertools.product((_bits(size), _bits(reach)), STRENGTHS, WEIGHT_POWERS):
+    for stat, a, b, phase in itertools.product(sizes, STRENGTHS, WEIGHT_POWERS, PHASES):
         wanted = b * weight - a * stat
         candidate = start.copy()
-        candidate[variables] += np.rint(wanted - wanted.mean())
+        candidate[variables] += np.rint(wanted - wanted.mean() + phase)
         if (found := cost(candidate)) < lowest:
             best, lowest = candidate, found
     exponents[:] = best
