@@ -158,12 +158,12 @@ def _searched(
     start = choice.solution.start
     sites = [site for site in choice.classes.linears if site.node.name in layers]
     names = {site.node.input(site.layout.data) for site in sites}
-    weights = {term.node: term for term in choice.noise.weights}
-    weights = {
-        site.node.name: replace(term, row_gain=term.row_gain * _softened(choice, site))
-        for site in sites
-        if (term := weights[site.node.name])
-    }
+    known = {term.node: term for term in choice.noise.weights}
+    weights: dict[str, WeightTerm] = {}
+    for site in sites:
+        name = site.node.name
+        row_gain = known[name].row_gain * _softened(choice, site)
+        weights[name] = replace(known[name], row_gain=row_gain)
     gains: dict[str, Floats] = {}
     for site in sites:
         name = site.node.input(site.layout.data)

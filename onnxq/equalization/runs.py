@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from onnxq.calibration.statistics import Calibration
 from onnxq.data.budget import Batching
 from onnxq.data.gather import run_batches
 from onnxq.data.padding import padded_batches
+from onnxq.errors import ModelError
 from onnxq.model.model import Model
 from onnxq.model.session import with_outputs
 
@@ -56,7 +58,10 @@ def observe(
     shown = Model.adopt(with_outputs(model, known))
     alone = _runs(shown, known, feeds, batching)
     batches = padded_batches(feeds, PADDED)
-    together = _runs(shown, known, batches, batching) if batches else {}
+    together: Mapping[str, list[_Run]] = {}
+    # A model may take one sample at a time, whatever its inputs say.
+    with contextlib.suppress(ModelError):
+        together = _runs(shown, known, batches, batching.whole()) if batches else {}
     return {name: _joined(found, together.get(name, [])) for name, found in alone.items()}
 
 

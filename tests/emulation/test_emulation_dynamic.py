@@ -111,3 +111,14 @@ def test_onnx_runtime_computes_the_same_but_for_the_last_bits_of_its_fused_kerne
     assert np.array_equal(found, unfused)
     # One step of what is quantized in between may fall on the other side.
     assert np.linalg.norm(fused - found) <= 0.01 * np.linalg.norm(found)
+
+
+def test_layers_are_compared_with_onnx_runtimes_kernels():
+    b = Builder(0)
+    x = b.input(6, 24)
+    model = b.model(b.matmul(b.op("Relu", b.matmul(x, 40)), 5))
+    quantized, _ = onnxq.quantize(model, target="cpu", scheme="dynamic")
+    found = onnxq.api.compare_layers(quantized, random_feeds(model, 1, batch=4))
+    assert [each.values for each in found] == [4 * 6 * 24, 4 * 6 * 40]
+    assert "MatMulIntegerToFloat" in found[1].kernels
+    assert max(each.largest for each in found) <= 1
