@@ -54,7 +54,7 @@ STRENGTHS = np.linspace(0, 1, 9)
 WEIGHT_POWERS = np.linspace(0, 0.5, 5)
 """Powers of its largest weight."""
 
-PHASES = (0.0, 0.5)
+PHASES = (0.0, 0.25, 0.5, 0.75)
 """What is added to log₂ s before it is rounded: a factor common to all channels costs nothing."""
 
 SILENT = 12
