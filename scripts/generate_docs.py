@@ -187,11 +187,9 @@ def scheme_table() -> str:
         if row is None:
             return "–"
         found = row.scheme.formats
-        kind = (
-            ""
-            if row.scheme.activation is None
-            else (", symmetric" if row.scheme.activation.symmetric else ", asymmetric")
-        )
+        spec = row.scheme.rounded
+        kind = "" if spec is None else (", symmetric" if spec.symmetric else ", asymmetric")
+        kind += " by run" if row.scheme.is_dynamic else ""
         return f"{found['weights']} × {found['activations']}{kind}; bias {found['biases']}"
 
     return markdown_table(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from onnxq.commands.budget import limits_for
 from onnxq.commands.inputs import source_for
-from onnxq.data.budget import Limits
 from onnxq.data.gather import gather
 from onnxq.emulation import emulate as stage
 from onnxq.emulation.agreement import LayerAgreement, agreement
@@ -19,7 +19,7 @@ COMPARED_SAMPLES = 16
 def emulate(model: Model, options: EmulateOptions, progress: Progress) -> Emulation:
     """Compute what an integer machine computes; see `onnxq.api.emulate`."""
     source = source_for(model, options)
-    limits = Limits(options.batch_size, options.memory)
+    limits = limits_for([model], options.batch_size, options.memory)
     return stage.emulate(model, source, limits=limits, progress=progress)
 
 
@@ -30,7 +30,8 @@ def compare_layers(
     source = source_for(model, options)
     count = min(options.samples or COMPARED_SAMPLES, COMPARED_SAMPLES)
     batches = gather(source, count)
-    limits, provider = Limits(options.batch_size, options.memory), options.provider.value
+    limits = limits_for([model], options.batch_size, options.memory)
+    provider = options.provider.value
     return agreement(
         machine_of(model), batches, provider=provider, limits=limits, progress=progress
     )

@@ -9,9 +9,11 @@ from onnxq.calibration.stream import batch_of, observe
 from onnxq.commands.budget import one_sample
 from onnxq.commands.inputs import as_calibration, require_same_preprocessing, source_of
 from onnxq.commands.normalized import normalized_on
+from onnxq.data.batching import one_by_one
 from onnxq.data.budget import Batching, Limits, OneSample, plan_batching
 from onnxq.data.sizes import parse_shapes
 from onnxq.data.source import DataSource
+from onnxq.equalization.by_run import choose_by_run
 from onnxq.equalization.centering import Centering
 from onnxq.equalization.choose import Choice, EqualizationOptions, choose
 from onnxq.equalization.equalize import Equalization
@@ -27,7 +29,7 @@ from onnxq.options.equalize import ChannelScales, EqualizeOptions
 from onnxq.options.quantize import QuantizeOptions, WeightScales
 from onnxq.progress import Progress
 from onnxq.quantization.plan import QuantizationOptions
-from onnxq.quantization.planning import rounded_beside
+from onnxq.quantization.planning import plan_quantization, rounded_beside
 from onnxq.shown import Shown
 from onnxq.targets import target_named
 
@@ -64,8 +66,8 @@ def equalize(
     sample = one_sample(normalized, source, shapes)
     calibration = _calibration(model, options, source, sample, progress)
     feeds = proof_feeds(normalized, source, batch_of(calibration), shapes)
-    choice = _choice(normalized, calibration, options)
     batching = plan_batching(sample, _limits(options).halved())
+    choice = _choice(normalized, calibration, feeds, options, batching)
     try:
         result, record, centering, change = _carried_out(choice, feeds, options, batching)
     except ModelError as error:
@@ -76,7 +78,13 @@ def equalize(
     return result, EqualizationResult(normalization, record, centering, change, calibration)
 
 
-def _choice(model: Model, calibration: Calibration | None, options: EqualizeOptions) -> Choice:
+def _choice(
+    model: Model,
+    calibration: Calibration | None,
+    feeds: list[Feeds],
+    options: EqualizeOptions,
+    batching: Batching,
+) -> Choice:
     """The scales for what `quantize` would make of the model with the same options."""
     target = target_named(options.target)
     plan = QuantizationOptions(
@@ -89,6 +97,10 @@ def _choice(model: Model, calibration: Calibration | None, options: EqualizeOpti
         scheme=target.scheme(plan.scheme),
         target=target.name,
     )
+    if chosen.scheme.is_dynamic and calibration is not None:
+        layers = plan_quantization(Graph(model), calibration, target, plan).weighted
+        runs = one_by_one(feeds)
+        return choose_by_run(model, calibration, runs, chosen, layers, batching)
     return choose(
         model, calibration, chosen, lambda graph, known: rounded_beside(graph, known, target, plan)
     )

@@ -46,7 +46,7 @@ def keep_in_float(
     """
     options = ValidateOptions(
         data=source, outputs=request.outputs, max_drop=max_drop,
-        batch_size=limits.batch_size, memory=limits.memory,
+        batch_size=limits.exactly or limits.batch_size, memory=limits.memory,
     )  # fmt: skip
 
     def measure(trial: Model) -> Validation:

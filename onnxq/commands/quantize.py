@@ -78,6 +78,7 @@ def quantize(
     if source is not None and calibration is not None:
         unseen = options.calibration is None or calibration.data != source.fingerprint
         samples = take_samples(source, calibration, hold_out=hold_out, unseen=unseen)
+        samples = samples.one_by_one() if scheme.is_dynamic else samples
     request = Request(
         normalized,
         normalization,
@@ -98,6 +99,7 @@ def quantize(
     made = stage.quantize(request)
     if options.mixed is not None and source is not None:
         request, made = spare_costliest(request, made, source, options.mixed, limits)
+    limits = limits.singly() if scheme.is_dynamic else limits
     if not options.allow_none:
         _require_quantized(model, made[1])
     if options.max_drop is not None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxq.commands.budget import one_sample
+from onnxq.commands.budget import limits_for, one_sample
 from onnxq.commands.inputs import require_same_preprocessing, source_of
-from onnxq.data.budget import Limits, plan_batching
+from onnxq.data.budget import plan_batching
 from onnxq.data.classes import as_class_names
 from onnxq.data.labels import SampleLabels, open_labels, read_characters
 from onnxq.data.source import DataSource
@@ -80,7 +80,7 @@ def validate(
         require_float_output(float_model, options.outputs, first.name)
     every = (float_model, *models)
     sample = one_sample(infer_shapes(float_model), source)
-    limits = Limits(options.batch_size, options.memory)
+    limits = limits_for(every, options.batch_size, options.memory)
     comparison = Comparison(
         tuple(map(PortableModel.of, every)) if options.dask else (),
         names,

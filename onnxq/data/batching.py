@@ -113,6 +113,14 @@ def as_feeds(feeds: Mapping[str, Array]) -> Feeds:
     return Feeds(feeds, BatchAxes(axes))
 
 
+def one_by_one(batches: Iterable[Mapping[str, Array]]) -> list[Mapping[str, Array]]:
+    """Each sample as a batch of its own, where the model takes any."""
+    apart: list[Mapping[str, Array]] = []
+    for feeds in map(as_feeds, batches):
+        apart += [feeds] if (feeds.axes.fixed or 1) > 1 else feeds.singles()
+    return apart
+
+
 def samples_in(feeds: Mapping[str, Array]) -> int:
     """How many samples a batch of inputs holds."""
     return as_feeds(feeds).samples

@@ -52,6 +52,7 @@ class Limits:
     Attributes:
         batch_size: samples to run at once, at most.
         memory: bytes that activations may take at a time; 0 for `default_budget`.
+        exactly: samples to run at once of a model whose results depend on it; 0 for any number.
 
     Raises:
         UsageError: a batch size below 1, a negative memory.
@@ -59,6 +60,7 @@ class Limits:
 
     batch_size: int = GROUP
     memory: int = 0
+    exactly: int = 0
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -69,6 +71,10 @@ class Limits:
     @property
     def budget(self) -> int:
         return self.memory or default_budget()
+
+    def singly(self) -> Limits:
+        """For a model that quantizes by the range of each run: a sample at a time."""
+        return replace(self, exactly=1)
 
     def halved(self) -> Limits:
         """For work where results wait in memory beside what runs."""
@@ -229,13 +235,15 @@ def plan_batching(sample: OneSample, limits: Limits, *, kept: Collection[str] = 
         fixed = found = None
     if found is None:
         # It has no batch axis, runs in whole groups only, or not at all: whoever runs it says so.
-        return Batching(room=budget)
+        return Batching(limits.exactly or GROUP, limits.exactly or GROUP, room=budget)
     need = need_of(found, graph, kept)
     steady = _halved_until(GROUP, lambda size: size * need <= LARGE)
     asked = min(limits.batch_size, GROUP)
     size = _halved_until(asked, lambda size: size * workers * need <= budget)
     if fixed:
         size = steady = GROUP
+    elif limits.exactly:
+        size = steady = min(limits.exactly, GROUP)
     elif any(depends_on_batch(graph, node) for node in graph.nodes):
         size = steady
     axes = sample.axes if min(size, steady) < GROUP else {}

@@ -23,7 +23,14 @@ from onnxq.emulation.emulate import Machine
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
-from onnxq.model.operators import DEQUANTIZE, QUANTIZE, is_dequantize, is_quantize
+from onnxq.model.operators import (
+    DEQUANTIZE,
+    DYNAMIC_QUANTIZE,
+    QUANTIZE,
+    is_dequantize,
+    is_dynamic_quantize,
+    is_quantize,
+)
 from onnxq.model.session import open_session, run, with_graph, with_outputs
 from onnxq.model.subgraph import names_read, subgraph_model
 from onnxq.progress import SILENT, Progress
@@ -51,7 +58,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
 INTEGER_KERNELS = ("QLinear", "QGemm", "MatMulInteger", "DynamicQuantize", "QAttention")
 """How the names of ONNX Runtime's integer kernels begin."""
 
-_PLAIN = frozenset({QUANTIZE, DEQUANTIZE, "ReorderInput", "ReorderOutput"})
+_PLAIN = frozenset({QUANTIZE, DYNAMIC_QUANTIZE, DEQUANTIZE, "ReorderInput", "ReorderOutput"})
 
 SATURATES = "adds products in 16 bits, which saturate on a CPU without VNNI"
 UNKNOWN = "computes in another order of float32 operations"
@@ -123,7 +130,7 @@ def agreement(
     layers = [
         _layer(graph, node)
         for node in graph.nodes
-        if is_quantize(node) and not graph.is_constant(node.input(0))
+        if _quantizes(node) and not graph.is_constant(node.input(0))
     ]
     if not layers:
         return ()
@@ -147,6 +154,10 @@ def agreement(
     return tuple(_finish(layer) for layer in layers)
 
 
+def _quantizes(node: Node) -> bool:
+    return is_quantize(node) or is_dynamic_quantize(node)
+
+
 def _layer(graph: Graph, quantizer: Node) -> _Layer:
     """What computes a quantized tensor from other ones.
 
@@ -162,7 +173,7 @@ def _layer(graph: Graph, quantizer: Node) -> _Layer:
             continue  # a constant, or a tensor inside the body of an If or Loop
         shared = len(graph.consumers(name)) > 1 or graph.is_exposed(name)
         quantized = producer is not None and is_dequantize(producer)
-        if producer is None or is_quantize(producer) or (shared and not first and not quantized):
+        if producer is None or _quantizes(producer) or (shared and not first and not quantized):
             inputs.add(name)
         elif producer.index not in found:
             found[producer.index] = producer
@@ -215,7 +226,7 @@ def _integer(kernels: Iterable[str]) -> list[str]:
 
 def _finish(layer: _Layer) -> LayerAgreement:
     node = next(
-        (n for n in reversed(layer.nodes) if not (is_quantize(n) or is_dequantize(n))),
+        (n for n in reversed(layer.nodes) if not (_quantizes(n) or is_dequantize(n))),
         layer.nodes[-1],
     )
     reason = ""

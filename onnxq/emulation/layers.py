@@ -111,6 +111,25 @@ class Average:
 
 
 @dataclass(frozen=True)
+class IntegerProduct:
+    """A MatMulInteger: Σ (x − zero point) · w in the accumulator, which is its result.
+
+    Attributes:
+        data, zero_point: tensors of integers; the latter is "" where there is none.
+        parts: the weight less its zero point, cut so that float32 holds the sums of each part.
+        reach: where the sum can get.
+    """
+
+    data: str
+    zero_point: str
+    parts: tuple[WeightPart, ...]
+    reach: Reach
+    accumulator: Accumulator
+    requantization: None = None
+    form: IntegerForm = IntegerForm.ACCUMULATE
+
+
+@dataclass(frozen=True)
 class AsWritten:
     """Integers in, integers out, computed as Q/DQ says: dequantize, apply, round once."""
 
@@ -126,5 +145,5 @@ class Fused:
     into: str
 
 
-Integer = Accumulation | Product | Average
+Integer = Accumulation | Product | Average | IntegerProduct
 Status = Integer | AsWritten | Fused | Float

@@ -11,12 +11,21 @@ import onnx
 
 from onnxq.emulation.averages import plan_average
 from onnxq.emulation.bounds import product_reach
+from onnxq.emulation.integer_products import plan_integer_product
 from onnxq.emulation.layers import AsWritten, Fused, Integer, Product, Status
 from onnxq.emulation.operands import operand, result
 from onnxq.emulation.rounding import requantization
 from onnxq.emulation.sums import plan_sum
 from onnxq.model.graph import Node
-from onnxq.model.operators import IntegerForm, Operator, is_dequantize, is_quantize, operator_of
+from onnxq.model.operators import (
+    IntegerForm,
+    Operator,
+    is_dequantize,
+    is_dynamic_quantize,
+    is_integer_product,
+    is_quantize,
+    operator_of,
+)
 from onnxq.model.qdq import QdqGraph
 from onnxq.model.status import Float
 from onnxq.refusal import Refusal
@@ -41,13 +50,17 @@ def plan_emulation(graph: QdqGraph) -> Mapping[str, Status]:
     """
     plan: dict[str, Status] = {}
     for node in graph.nodes:
-        if node.name in plan or is_quantize(node) or is_dequantize(node):
+        if node.name in plan or _only_converts(node):
             continue
         found = _status(graph, node)
         status = Float(found) if isinstance(found, Refusal) else found
         plan[node.name] = status
         plan |= {name: Fused(node.name) for name in _fused(status)}
     return plan
+
+
+def _only_converts(node: Node) -> bool:
+    return is_quantize(node) or is_dequantize(node) or is_dynamic_quantize(node)
 
 
 def _fused(status: Status) -> tuple[str, ...]:
@@ -59,6 +72,8 @@ def _fused(status: Status) -> tuple[str, ...]:
 
 
 def _status(graph: QdqGraph, node: Node) -> Status | Refusal:
+    if is_integer_product(node):
+        return plan_integer_product(graph, node)
     row = operator_of(node)
     if row is None:
         return Refusal(f"{node.op_type} has no row in the operator table")

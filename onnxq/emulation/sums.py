@@ -64,7 +64,7 @@ def _weighted(
     float_bias = value if bias is None else None
     interval = data.parameters.interval
     return Accumulation(
-        (data,), tuple(_parts(layout, integers, interval)), step,
+        (data,), tuple(parts_of(layout, integers, interval)), step,
         None if bias is None else _trailing(layout, bias),
         None if float_bias is None else _trailing(layout, float_bias.astype(np.float32)),
         reach(flat, interval, bias), accumulator_of(data.format, stored.format),
@@ -72,7 +72,7 @@ def _weighted(
     )  # fmt: skip
 
 
-def _parts(
+def parts_of(
     layout: WeightLayout, integers: Array, interval: tuple[int, int]
 ) -> Iterator[WeightPart]:
     """The weight for each digit of the data, cut so that float32 holds the sums of each part.

@@ -20,9 +20,11 @@ from onnxq.emulation.layers import (
     Accumulation,
     Average,
     Integer,
+    IntegerProduct,
     Product,
     Requantization,
     Status,
+    WeightPart,
 )
 from onnxq.formats.accumulators import DIGIT, Accumulator, Digit, accumulator_of
 from onnxq.formats.parameters import Parameters
@@ -76,6 +78,9 @@ class _Writer:
                 self._write_node(nodes, name, entry)
 
     def _write_node(self, nodes: Mapping[str, Any], name: str, entry: Integer) -> None:
+        if isinstance(entry, IntegerProduct):
+            self._write_product(nodes[name], entry)
+            return
         source = self._graph.by_name[name]
         replaced = nodes[entry.requantization.node if entry.requantization else name]
         (result,) = replaced.outputs
@@ -196,19 +201,41 @@ class _Writer:
         wraps = not proved and entry.accumulator.bits == _NARROW
         return self._wrapped(name, total, entry.accumulator) if wraps else total
 
+    def _write_product(self, layer: Any, entry: IntegerProduct) -> None:
+        """The sums of a MatMulInteger, which are its result."""
+        name, (result,) = layer.name, layer.outputs
+        layer.outputs.clear()
+        whole = self._cast(f"{name}/data", self._tensors[entry.data], _FLOAT)
+        if entry.zero_point:
+            zero = self._cast(f"{name}/zero", self._tensors[entry.zero_point], _FLOAT)
+            whole = self._add("Sub", f"{name}/shifted", [whole, zero])
+        proved = entry.reach.fits(entry.accumulator)
+        total = None
+        for number, part in enumerate(entry.parts):
+            label = f"{name}/sum{number}"
+            read = self._slice(f"{name}/data{number}", whole, part)
+            weight = constant(f"{name}/weight{number}", part.integers)
+            sums = self._add("MatMul", label, [read, weight])
+            sums = self._cast(f"{label}_int", sums, _INT32 if proved else _INT64)
+            total = sums if total is None else self._add("Add", f"{label}_all", [total, sums])
+        if not proved:
+            total = self._wrapped(name, total, entry.accumulator)
+        self._gs_graph.nodes.append(node("Identity", f"{name}/result", [total], [result]))
+
+    def _slice(self, label: str, read: Any, part: WeightPart) -> Any:
+        """The channels that a part of a weight reads."""
+        if part.channels is None:
+            return read
+        limits = (np.array([value], np.int64) for value in (*part.channels, part.axis))
+        names = ("start", "stop", "axis")
+        ends = (constant(f"{label}_{key}", value) for key, value in zip(names, limits, strict=True))
+        return self._add("Slice", label, [read, *ends])
+
     def _operands(self, name: str, entry: Accumulation) -> Iterable[tuple[list[Any], int]]:
         """Operands of each sum whose integers its float type holds, and what the sum counts."""
         for number, part in enumerate(entry.parts):
-            read = self._digit(entry.data[0], part.digit)
-            if part.channels is not None:
-                label = f"{name}/data{number}"
-                limits = (np.array([value], np.int64) for value in (*part.channels, part.axis))
-                names = ("start", "stop", "axis")
-                ends = (
-                    constant(f"{label}_{key}", value)
-                    for key, value in zip(names, limits, strict=True)
-                )
-                read = self._add("Slice", label, [read, *ends])
+            digit = self._digit(entry.data[0], part.digit)
+            read = self._slice(f"{name}/data{number}", digit, part)
             yield [read, constant(f"{name}/weight{number}", part.integers)], part.digit.weight
         if entry.parts:
             return

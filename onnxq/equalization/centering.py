@@ -37,7 +37,7 @@ from onnxq.refusal import Refusal, granted
 
 Floats = NDArray[np.float64]
 
-REFERENCE_LEVELS = REFERENCE.activation.levels if REFERENCE.activation else 0
+REFERENCE_LEVELS = REFERENCE.static.levels if REFERENCE.static else 0
 LEAST_GAIN = 0.2
 """dB of rounding noise that a shift must save on its tensor."""
 

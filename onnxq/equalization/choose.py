@@ -135,20 +135,20 @@ def choose(
     Raises:
         UsageError: a Clip mode needs a calibration and there is none.
     """
-    plain = _choose(model, calibration, replace(options, weights_left=1.0), rounded)
+    plain = choose_classes(model, calibration, replace(options, weights_left=1.0), rounded)
     if calibration is None:
         return plain
     wanted = counted_in(calibration, plan_factors(plain.graph, plain.classes))
     if not wanted:
         return plain
     products = with_products(calibration, wanted)
-    choice = _choose(with_ones(model, wanted), products, options, rounded)
-    best = _without_idle(replace(choice, original=model, factors=wanted, plain=plain))
+    choice = choose_classes(with_ones(model, wanted), products, options, rounded)
+    best = without_idle(replace(choice, original=model, factors=wanted, plain=plain))
     gain = decibels(plain.expected_noise, best.expected_noise)
     return best if best.working and gain >= options.factors_worth else plain
 
 
-def _without_idle(choice: Choice) -> Choice:
+def without_idle(choice: Choice) -> Choice:
     """The choice in which classes of one product each, worth less than a kernel, stay as they are.
 
     Nothing else depends on the scales of such a class.
@@ -183,8 +183,13 @@ def class_gains(choice: Choice, final: NDArray[np.float64] | None = None) -> tup
     return tuple(gains)
 
 
-def _choose(
-    model: Model, calibration: Calibration | None, options: EqualizationOptions, rounded: Rounded
+def choose_classes(
+    model: Model,
+    calibration: Calibration | None,
+    options: EqualizationOptions,
+    rounded: Rounded = _nothing,
+    *,
+    solving: bool = True,
 ) -> Choice:
     """Solve with the treatment of saturating Clips asked for.
 
@@ -194,6 +199,7 @@ def _choose(
     Args:
         model: normalized.
         calibration: of this model; without one only the weights guide the scales.
+        solving: whether to look for scales; else all stay as they are.
 
     Raises:
         UsageError: a Clip mode needs a calibration and there is none.
@@ -213,13 +219,13 @@ def _choose(
                 hint="give --calibration or --data",
             )
         variables = choose_variables(classes, measured, options.relu6)
-        return _solve(graph, classes, calibration, options, variables, tensors)
+        return _solve(graph, classes, calibration, options, variables, tensors, solving=solving)
     variables = choose_variables(classes, measured, "per-channel")
-    exact = _solve(graph, classes, calibration, options, variables, tensors)
+    exact = _solve(graph, classes, calibration, options, variables, tensors, solving=solving)
     if options.relu6 != "auto" or not classes.clips or not exact.solution.change.any():
         return exact
     variables = choose_variables(classes, intervals(graph, classes), "proven")
-    proven = _solve(graph, classes, calibration, options, variables, tensors)
+    proven = _solve(graph, classes, calibration, options, variables, tensors, solving=solving)
     worth = decibels(proven.expected_noise, exact.expected_noise)
     return proven if worth < KERNEL_WORTH else exact
 
@@ -231,6 +237,8 @@ def _solve(
     options: EqualizationOptions,
     variables: Variables,
     rounded: Collection[str],
+    *,
+    solving: bool,
 ) -> Choice:
     """Solve in coordinates that do not depend on it."""
     pinned = frozenset(classes.free.tolist()) - variables.of.keys()
@@ -252,7 +260,11 @@ def _solve(
     )  # fmt: skip
     groups = _groups(classes, variables)
     members = [[of[root] for root in group.roots] for group in groups]
-    solution = _solution(noise, start, bounds, members, options)
+    if solving:
+        solution = _solution(noise, start, bounds, members, options)
+    else:
+        now = noise.evaluate(start * math.log(2))
+        solution = Solution(start, start, now, now)
     classes = replace(classes, clips=variables.sites)
     return Choice(
         options, calibration, graph, classes, variables, groups, noise, solution, graph.model

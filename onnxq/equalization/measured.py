@@ -82,19 +82,19 @@ def measured(choice: Choice, feeds: Sequence[Feeds], batching: Batching = WHOLE)
         feeds: samples of the model that it was chosen for.
 
     Returns:
-        The same choice where activations are not rounded, or a tensor's scales cannot move without
-        moving what others read.
+        The same choice where the ranges of activations are not known in advance, or a tensor's
+        scales cannot move without moving what others read.
     """
     scheme = choice.options.scheme
     jobs = _jobs(choice)
-    if scheme.activation is None or scheme.weight is None or not jobs or not feeds:
+    if scheme.static is None or scheme.weight is None or not jobs or not feeds:
         return choice
     exponents, start = choice.solution.exponents.copy(), choice.solution.start
     rows = _rows(choice.original, jobs, feeds, batching)
     for job in jobs:
         now = choice.solution.change[job.variables]
         error = _measure(
-            job, rows[job.tensor], scheme.activation, scheme.weight,
+            job, rows[job.tensor], scheme.static, scheme.weight,
             per_channel=choice.options.per_channel, share=choice.options.weights_left,
         )  # fmt: skip
         best = min((now, *_candidates(job, now)), key=error)

@@ -203,7 +203,7 @@ def build_noise_model(
     ]
     return NoiseModel(
         1 + max([0, *variable_of.values()]), tuple(weights), tuple(activations), per_channel,
-        _divisor(scheme.weight), _divisor(scheme.activation),
+        _divisor(scheme.weight), _divisor(scheme.rounded),
     )  # fmt: skip
 
 

@@ -69,6 +69,20 @@ def activations_in(format_: Format, *, symmetric: bool) -> Spec:
 
 
 @dataclass(frozen=True)
+class Dynamic:
+    """Activations quantized as the model runs: each by the range that it has in that run."""
+
+    spec: Spec
+
+    @property
+    def format(self) -> Format:
+        return self.spec.format
+
+    def __str__(self) -> str:
+        return f"{self.format}, by the range of each run"
+
+
+@dataclass(frozen=True)
 class Preset:
     """What a name of a scheme promises, whatever the target makes of it.
 
@@ -77,12 +91,19 @@ class Preset:
         meaning: for people.
         block: values that share a scale where nothing else is asked for; 0 for scales by channel,
             None where weights are never in blocks.
+        dynamic: whether activations are quantized as the model runs.
     """
 
     weight_bits: int
     activation_bits: int
     meaning: str
     block: int | None = None
+    dynamic: bool = False
+
+    @property
+    def needs_ranges(self) -> bool:
+        """Whether the ranges of activations must be known in advance."""
+        return bool(self.activation_bits) and not self.dynamic
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
@@ -91,6 +112,9 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "w8a16": Preset(8, 16, "8-bit weights, 16-bit activations"),
         "w8": Preset(8, 0, "8-bit weights, float activations", block=0),
         "w4": Preset(4, 0, "4-bit weights in blocks, float activations", block=32),
+        "dynamic": Preset(
+            8, 8, "8-bit weights, activations quantized as the model runs", dynamic=True
+        ),
     }
 )
 
@@ -115,10 +139,25 @@ class Scheme(Named):
 
     name: str
     weight: Spec | None
-    activation: Spec | None
+    activation: Spec | Dynamic | None
     bias: Format | None
     block: int = 0
     wider: Scheme | None = None
+
+    @property
+    def static(self) -> Spec | None:
+        """What activations become by ranges that are known in advance; None for other ones."""
+        return self.activation if isinstance(self.activation, Spec) else None
+
+    @property
+    def rounded(self) -> Spec | None:
+        """The numbers that activations become, by whatever ranges; None where they stay float."""
+        return self.activation.spec if isinstance(self.activation, Dynamic) else self.activation
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether activations are quantized as the model runs."""
+        return isinstance(self.activation, Dynamic)
 
     @property
     def opset(self) -> int:

@@ -29,7 +29,7 @@ from onnxq.model.modernize import (
     lower_ir_version,
     raise_opset,
 )
-from onnxq.model.operators import is_dequantize, is_quantize, operator_of
+from onnxq.model.operators import is_of_quantized_models, operator_of
 from onnxq.model.plugins import names_of_plugins
 from onnxq.model.rewrite import edit
 from onnxq.model.shapes import fix_reshapes
@@ -118,7 +118,7 @@ def normalize(model: Model, *, opset: int = 0) -> tuple[Model, Normalization]:
     model, constants = fold_constants(model)
     model = fix_reshapes(model)
     model, learned = learn_types(model)
-    quantized = any(is_quantize(node) or is_dequantize(node) for node in Graph(model).nodes)
+    quantized = any(is_of_quantized_models(node.op_type) for node in Graph(model).nodes)
     model, narrowed = (model, None) if quantized else narrow_doubles(model)
     model, apart = (model, TakenApart({}, {})) if quantized else take_apart(model)
     model, more = fold_constants(model) if apart.differences else (model, 0)

@@ -561,6 +561,7 @@ def degree(graph: Graph, node: Node) -> float | None:
 
 CLIP, CAST = "Clip", "Cast"
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+DYNAMIC_QUANTIZE, INTEGER_PRODUCT = "DynamicQuantizeLinear", "MatMulInteger"
 _DOMAINS = frozenset({"", "com.microsoft"})
 
 
@@ -570,6 +571,16 @@ def is_quantize(node: Node) -> bool:
 
 def is_dequantize(node: Node) -> bool:
     return node.op_type == DEQUANTIZE and node.domain in _DOMAINS
+
+
+def is_dynamic_quantize(node: Node) -> bool:
+    """Whether it quantizes a tensor by the range that it has in that run."""
+    return node.op_type == DYNAMIC_QUANTIZE and node.domain == ""
+
+
+def is_integer_product(node: Node) -> bool:
+    """Whether it multiplies matrices of integers."""
+    return node.op_type == INTEGER_PRODUCT and node.domain == ""
 
 
 QUANTIZED_NAMES = re.compile(

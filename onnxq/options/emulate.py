@@ -30,7 +30,7 @@ class EmulateOptions(ReadingOptions):
 
     command: ClassVar[str] = "emulate"
 
-    batch_size: int = shared.batch_size()
+    batch_size: int | None = shared.batch_size_by_model()
     memory: int = shared.memory()
     libraries: tuple[Path, ...] = shared.libraries()
 
@@ -38,7 +38,7 @@ class EmulateOptions(ReadingOptions):
 class EmulateKeywords(ReadingKeywords, total=False):
     """The options of `onnxq.emulate` for editors; a test holds them to `EmulateOptions`."""
 
-    batch_size: int
+    batch_size: int | None
     memory: int | str
     libraries: Sequence[str | os.PathLike[str]]
 
@@ -50,7 +50,7 @@ class CompareLayersOptions(ReadingOptions):
     command: ClassVar[str] = "compare_layers"
 
     provider: Device = option(Choice(Device), "Where ONNX Runtime computes the layers.", Device.CPU)
-    batch_size: int = shared.batch_size()
+    batch_size: int | None = shared.batch_size_by_model()
     memory: int = shared.memory()
     libraries: tuple[Path, ...] = shared.libraries()
 
@@ -59,6 +59,6 @@ class CompareLayersKeywords(ReadingKeywords, total=False):
     """The same for editors; a test holds them to `CompareLayersOptions`."""
 
     provider: Device | Literal["cpu", "cuda"]
-    batch_size: int
+    batch_size: int | None
     memory: int | str
     libraries: Sequence[str | os.PathLike[str]]

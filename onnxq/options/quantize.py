@@ -188,8 +188,7 @@ class QuantizeOptions(Options):
                 "--mixed needs samples, on which it finds the layers that hurt most",
                 hint="give --data",
             )
-        activations = preset.activation_bits
-        if activations and self.data is None and self.calibration is None:
+        if preset.needs_ranges and self.data is None and self.calibration is None:
             raise UsageError("quantize needs data", hint="give --data or --calibration")
         if self.data is None and (self.preprocess is not None or self.samples is not None):
             raise UsageError("--preprocess and --samples need data", hint="give --data")
@@ -214,7 +213,7 @@ class QuantizeKeywords(TypedDict, total=False):
     allow_nonfinite: bool
     samples: int | None
     target: shared.TargetName | str | os.PathLike[str]
-    scheme: SchemeName | Literal["w8a8", "w8a16", "w8", "w4"]
+    scheme: SchemeName | Literal["w8a8", "w8a16", "w8", "w4", "dynamic"]
     weights: WeightScales | Literal["per-channel", "per-tensor"]
     block_size: Literal[32, 64, 128] | None
     mixed: float | str | None

@@ -29,7 +29,7 @@ class ReportOptions(Options):
     states: tuple[str, ...] = shared.states()
     input_shapes: tuple[str, ...] = shared.input_shapes()
     mask: str | None = shared.mask()
-    batch_size: int = shared.batch_size()
+    batch_size: int | None = shared.batch_size_by_model()
     memory: int = shared.memory()
     outputs: tuple[str, ...] = shared.outputs()
     layers: bool = switch(
@@ -53,7 +53,7 @@ class ReportKeywords(TypedDict, total=False):
     input_shapes: Sequence[str]
     samples: int | None
     mask: str | None
-    batch_size: int
+    batch_size: int | None
     memory: int | str
     outputs: Sequence[str]
     layers: bool

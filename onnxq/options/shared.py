@@ -115,6 +115,18 @@ def batch_size() -> Any:
     )
 
 
+def batch_size_by_model() -> Any:
+    """Of commands that run quantized models."""
+    return option(
+        Whole(),
+        "Samples to run at once, at most; a size the model fixes wins.  "
+        f"[default: {BATCH_SIZE}; 1 where activations are quantized as the model runs]",
+        None,
+        metavar="B",
+        decides=False,
+    )
+
+
 def memory() -> Any:
     return option(
         Size(),

@@ -65,7 +65,7 @@ class ValidateOptions(ReadingOptions):
     min_accuracy: float | None = shared.min_accuracy()
     layers: bool = flag("Rank each quantized model's layers by their share of its output error.")
     mask: str | None = shared.mask()
-    batch_size: int = shared.batch_size()
+    batch_size: int | None = shared.batch_size_by_model()
     memory: int = shared.memory()
     dask: str | None = shared.dask()
     libraries: tuple[Path, ...] = shared.libraries()
@@ -83,7 +83,7 @@ class ValidateKeywords(ReadingKeywords, total=False):
     min_accuracy: float | None
     layers: bool
     mask: str | None
-    batch_size: int
+    batch_size: int | None
     memory: int | str
     dask: str | None
     libraries: Sequence[str | os.PathLike[str]]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from onnxq.calibration.ranges import distribution, estimate, noise
 from onnxq.calibration.statistics import TensorStatistics
+from onnxq.formats.scheme import Dynamic
 from onnxq.quantization.plan import QuantizationPlan, Shared
 from onnxq.quantization.shares import Gains
 
@@ -37,7 +38,7 @@ def harmful_clips(
     plan: QuantizationPlan, tensors: Mapping[str, TensorStatistics], gains: Gains
 ) -> tuple[Clipped, ...]:
     """Those tensors of a plan, the worst first; of several that share a range all together."""
-    spec = plan.scheme.activation
+    spec = plan.scheme.static
     groups: dict[str, list[str]] = {}
     for name, entry in plan.activations.items():
         leader = entry.shares_with if isinstance(entry, Shared) else name
@@ -45,9 +46,10 @@ def harmful_clips(
     found: list[Clipped] = []
     for leader, names in groups.items():
         parts = [(tensors[name], gains.get(name)) for name in names if name in tensors]
-        if spec is None or not parts:
+        known = plan.activations[leader]
+        if spec is None or isinstance(known, Dynamic) or not parts:
             continue
-        data, (low, high) = distribution(parts), plan.activations[leader].parameters.range
+        data, (low, high) = distribution(parts), known.parameters.range
         whole = estimate(data, "minmax", levels=spec.levels, symmetric=spec.symmetric)
         if low <= data.low and high >= data.high:
             continue

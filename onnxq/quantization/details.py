@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 import onnxq
 from onnxq.calibration.statistics import Calibration
 from onnxq.errors import ModelError
+from onnxq.formats.table import UNSTATED
 from onnxq.model.already import quantized_operators
+from onnxq.model.dynamic import quantized_by_run, with_dequantized
 from onnxq.model.graph import Node
 from onnxq.model.model import Model
 from onnxq.model.modernize import inline_functions
@@ -39,6 +41,9 @@ SQNR = "quantized_sqnr_db"
 """Key of the SQNR when the model was made, on the samples that `MEASURED_ON` tells of."""
 
 MEASURED_ON = "measured_on"
+
+BY_RUN = "per tensor, by run"
+"""What shares a scale where it is that of each run."""
 
 _RENAMED: Mapping[str, str] = MappingProxyType({"int8_sqnr_db": SQNR})
 """Keys of records of version 1 → what they are called today."""
@@ -162,7 +167,8 @@ def details_json(
 def details(model: Model) -> Details:
     """Read the details of any model, quantized or not."""
     quantized, record = bool(quantized_operators(model)), _record(model)
-    graph = QdqGraph(_named(model, inline=not quantized))
+    named = _named(model, inline=not quantized)
+    graph = QdqGraph(with_dequantized(named) if quantized else named)
     weights = {node.name: weight for node in graph.nodes if (weight := _weight(graph, node))}
     learnables: list[Learnable] = []
     layers: list[str] = []
@@ -186,8 +192,9 @@ def details(model: Model) -> Details:
     operators = {node.name: node.op_type for node in graph.nodes}
     return Details(
         quantized or bool(learnables), record.get("target", ""), tuple(layers), tuple(learnables),
-        tuple(map(_activation, quantized_activations(graph).values())), float_nodes, operators,
-        record,
+        (*map(_activation, quantized_activations(graph).values()),
+         *map(_by_run, quantized_by_run(graph))),
+        float_nodes, operators, record,
     )  # fmt: skip
 
 
@@ -263,6 +270,10 @@ def _stored(graph: QdqGraph, node: Node, parameter: str, found: Quantization) ->
     shape = graph.value(found.stored).shape
     granularity = str(found.parameters.granularity)
     return Learnable(node.name, parameter, found.format.name, shape, granularity)
+
+
+def _by_run(tensor: str) -> Activation:
+    return Activation(tensor, UNSTATED.name, BY_RUN, None, None)
 
 
 def _activation(found: Quantization) -> Activation:

@@ -1,4 +1,8 @@
-"""Apply a plan: weights become numbers with a DequantizeLinear, activations get Q/DQ pairs."""
+"""Apply a plan: weights become numbers with a DequantizeLinear, activations get Q/DQ pairs.
+
+What is quantized as the model runs gets a DynamicQuantizeLinear in front of its DequantizeLinear;
+the layers that read it multiply integers in the end, see `onnxq.quantization.integers`.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from onnxq.formats.parameters import Integers, Parameters, quantize
+from onnxq.formats.scheme import Dynamic
 from onnxq.model.biases import bias_site
 from onnxq.model.graph import Graph, Place
 from onnxq.model.model import Model
-from onnxq.model.operators import DEQUANTIZE, QUANTIZE, weight_layout
+from onnxq.model.operators import DEQUANTIZE, DYNAMIC_QUANTIZE, QUANTIZE, weight_layout
 from onnxq.model.rewrite import constant, edit, node, variable
 from onnxq.model.weights import WeightLayout
+from onnxq.quantization.integers import with_integer_products
 from onnxq.quantization.lookups import Chain, look_up_blocks, scale_blocks
 from onnxq.quantization.plan import QuantizationPlan
 from onnxq.quantization.tables import RowTable, TiedTable
@@ -43,7 +49,9 @@ def insert(
         float_biases: leave biases in float whatever the plan says, while they are being corrected.
     """
     writer = _Writer(Graph(model), plan, weights or {}, biases or {}, float_biases=float_biases)
-    return edit(model, writer.write)
+    written = edit(model, writer.write)
+    # While layers are settled their inputs and weights are read as floats.
+    return written if float_biases else with_integer_products(written)
 
 
 class _Writer:
@@ -107,12 +115,16 @@ class _Writer:
                 source, restored = raw, source
             else:
                 restored = variable(name + DEQUANTIZED_SUFFIX, np.float32, source.shape)
-            kind = entry.parameters.format.dtype
-            integer = variable(name + QUANTIZED_SUFFIX, kind, source.shape)
-            scale, zero = _constants(name, entry.parameters)
-            gs_graph.nodes.append(
-                node(QUANTIZE, f"{name}/quantize", [source, scale, zero], [integer])
-            )
+            integer = variable(name + QUANTIZED_SUFFIX, entry.format.dtype, source.shape)
+            if isinstance(entry, Dynamic):
+                scale = variable(f"{name}_scale", np.float32, ())
+                zero = variable(f"{name}_zero_point", entry.format.dtype, ())
+                quantizer = DYNAMIC_QUANTIZE, [source], [integer, scale, zero]
+            else:
+                scale, zero = _constants(name, entry.parameters)
+                quantizer = QUANTIZE, [source, scale, zero], [integer]
+            op_type, read, made = quantizer
+            gs_graph.nodes.append(node(op_type, f"{name}/quantize", read, made))
             gs_graph.nodes.append(
                 node(DEQUANTIZE, f"{name}/dequantize", [integer, scale, zero], [restored])
             )

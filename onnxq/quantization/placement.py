@@ -34,8 +34,8 @@ class Placed:
     """
 
     nodes: Mapping[str, Quantized | Float]
-    readers: frozenset[Place]
-    tensors: frozenset[str]
+    readers: frozenset[Place] = frozenset()
+    tensors: frozenset[str] = frozenset()
 
 
 def place(
@@ -73,6 +73,16 @@ def _layer_or_move(placed: Placed, node: Node) -> bool:
         return False
     moves = row.quantized is QuantizedRule.SHARED and not placed.tensors.isdisjoint(node.outputs)
     return moves or is_weighted(node)
+
+
+def place_inputs_of_layers(graph: Graph, nodes: Mapping[str, Quantized | Float]) -> Placed:
+    """Quantize what the quantized weighted nodes read, and nothing else."""
+    readers = frozenset(
+        Place(node.name, granted(weight_layout(graph, node)).data)
+        for node in graph.nodes
+        if is_weighted(node) and isinstance(nodes[node.name], Quantized)
+    )
+    return Placed(nodes, readers, frozenset(_tensor(graph, reader) for reader in readers))
 
 
 def _tensor(graph: Graph, reader: Place) -> str:

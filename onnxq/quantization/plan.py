@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from onnxq.formats.parameters import Parameters
-from onnxq.formats.scheme import DEFAULT, Representable, Scheme
+from onnxq.formats.scheme import DEFAULT, Dynamic, Representable, Scheme
+from onnxq.formats.table import Format
 from onnxq.model.graph import Place
 from onnxq.model.status import Float, Quantized
 from onnxq.quantization.tables import RowTable, TiedTable
@@ -58,6 +59,10 @@ class Own:
 
     parameters: Parameters
 
+    @property
+    def format(self) -> Format:
+        return self.parameters.format
+
 
 @dataclass(frozen=True)
 class Shared:
@@ -65,6 +70,10 @@ class Shared:
 
     parameters: Parameters
     shares_with: str
+
+    @property
+    def format(self) -> Format:
+        return self.parameters.format
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,7 @@ class QuantizationPlan:
     target: Target
     options: QuantizationOptions
     scheme: Scheme
-    activations: Mapping[str, Own | Shared]
+    activations: Mapping[str, Own | Shared | Dynamic]
     weights: Mapping[Place, Parameters]
     biases: Mapping[Place, Derived]
     nodes: Mapping[str, Quantized | Float]
@@ -108,3 +117,9 @@ class QuantizationPlan:
     def weighted(self) -> frozenset[str]:
         """The nodes with a quantized weight."""
         return frozenset(place.node for place in self.weights)
+
+    @property
+    def static(self) -> Mapping[str, Own | Shared]:
+        """The activations whose scales are known before the model runs."""
+        found = self.activations.items()
+        return {name: entry for name, entry in found if not isinstance(entry, Dynamic)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnxq.calibration.not_finite import non_finite
 from onnxq.calibration.ranges import Range
 from onnxq.calibration.statistics import Calibration, TensorStatistics
-from onnxq.formats.scheme import PRESETS, Scheme
+from onnxq.formats.scheme import PRESETS, Dynamic, Scheme
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.operators import (
     QuantizedRule,
@@ -30,7 +30,7 @@ from onnxq.quantization.parameters import (
     weight_parameters,
 )
 from onnxq.quantization.patterns import left_out
-from onnxq.quantization.placement import Placed, beside, place
+from onnxq.quantization.placement import Placed, beside, place, place_inputs_of_layers
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
 from onnxq.quantization.shares import Ranges, better_apart
 from onnxq.quantization.stored import refusal_to_store, stored_weights
@@ -74,12 +74,12 @@ def plan_quantization(
     tensors = calibration.tensors if calibration is not None else {}
     unwanted = _unwanted(graph, options, keep)
     ranges = None
-    if scheme.activation is not None:
-        ranges = Ranges(tensors, gains or {}, fixed or {}, scheme.activation, options.ranges)
+    if scheme.static is not None:
+        ranges = Ranges(tensors, gains or {}, fixed or {}, scheme.static, options.ranges)
     placed = _placed(graph, target, scheme, tensors, unwanted, ranges, wider)
-    activations: Activations = {}
+    static: Activations = {}
     if ranges is not None:
-        activations = activation_parameters(graph, placed, ranges, target, options)
+        static = activation_parameters(graph, placed, ranges, target, options)
     layouts = [
         (node, granted(weight_layout(graph, node)), status.scheme)
         for node in graph.nodes
@@ -87,14 +87,14 @@ def plan_quantization(
     ]
     weights = {
         Place(node.name, layout.weight_position): weight_parameters(
-            graph, node, layout, target, own, options, activations
+            graph, node, layout, target, own, options, static
         )
         for node, layout, own in layouts
     }
     biases = {
         Place(node.name, layout.bias_position): derived
         for node, layout, _ in layouts
-        if (derived := bias_parameters(graph, node, layout, scheme, activations, weights))
+        if (derived := bias_parameters(graph, node, layout, scheme, static, weights))
     }
     tied = tied_tables(graph, weights)
     forms = forms_of_tables(target, scheme, options.table_bits)
@@ -108,7 +108,7 @@ def plan_quantization(
         target,
         options,
         scheme,
-        activations,
+        {**static, **_dynamic(scheme, placed)},
         weights,
         biases,
         {**placed.nodes, **{table.node: Float(table.why_float) for table in rows}},
@@ -131,9 +131,9 @@ def rounded_beside(
     Args: as in `plan_quantization`.
     """
     scheme = target.scheme(options.scheme)
-    if scheme.activation is None:
+    if scheme.static is None:
         return frozenset()
-    ranges = Ranges(calibration.tensors, {}, {}, scheme.activation, options.ranges)
+    ranges = Ranges(calibration.tensors, {}, {}, scheme.static, options.ranges)
     unwanted = _unwanted(graph, options, keep)
     return beside(graph, _placed(graph, target, scheme, calibration.tensors, unwanted, ranges, ()))
 
@@ -144,6 +144,12 @@ def _unwanted(
     """Node → why it stays in float wherever it stands."""
     kept = {name: Refusal(reason) for name, reason in (keep or {}).items()}
     return spectral_front_ends(graph) | left_out(graph, options) | kept
+
+
+def _dynamic(scheme: Scheme, placed: Placed) -> Mapping[str, Dynamic]:
+    """The tensors that are quantized by the range of each run."""
+    known = scheme.activation
+    return dict.fromkeys(sorted(placed.tensors), known) if isinstance(known, Dynamic) else {}
 
 
 def _placed(
@@ -168,14 +174,14 @@ def _placed(
             return placed
         reason = Refusal("its outputs have scales of their own")
         return place(graph, target, nodes | dict.fromkeys(apart, Float(reason)), set(tensors))
-    reason = Refusal(f"{scheme} quantizes weights only")
+    what = "layers with a weight" if scheme.is_dynamic else "weights"
     alone = {
         node.name: nodes[node.name]
         if is_weighted(node) or stores(node) or isinstance(nodes[node.name], Float)
-        else Float(reason)
+        else Float(Refusal(f"{scheme} quantizes {what} only"))
         for node in graph.nodes
     }
-    return Placed(alone, frozenset(), frozenset())
+    return place_inputs_of_layers(graph, alone) if scheme.is_dynamic else Placed(alone)
 
 
 def _scheme_of(
@@ -225,7 +231,17 @@ def _refusal(
     layout = weight_layout(graph, node)
     if isinstance(layout, Refusal):
         return layout
-    unseen = [name for name in data if name not in tensors]
-    if unseen and scheme.activation is not None:
+    return _unfit(layout, scheme, [name for name in data if name not in tensors])
+
+
+def _unfit(layout: WeightLayout, scheme: Scheme, unseen: Sequence[str]) -> Refusal | None:
+    """Why a layer's weight or input does not fit the scheme.
+
+    Args:
+        unseen: its activations that were not calibrated.
+    """
+    if scheme.is_dynamic and len(layout.shape) != 2:
+        return Refusal("its weight is a stack of matrices")
+    if unseen and scheme.static is not None:
         return Refusal(f"its input {unseen[0]!r} was not calibrated")
     return None

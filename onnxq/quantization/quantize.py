@@ -10,6 +10,7 @@ from onnxq.closeness import OutputCloseness, Sums, add_sums, closeness, sums_of,
 from onnxq.data.batching import samples_in
 from onnxq.data.gather import run_batches
 from onnxq.data.random import random_feeds
+from onnxq.equalization.by_run import choose_by_run
 from onnxq.equalization.choose import (
     KERNEL_WORTH,
     UNTRIED_WORTH,
@@ -98,6 +99,12 @@ def _choose(request: Request, relu6: str) -> Choice:
         return rounded_beside(graph, calibration, request.target, request.options, request.keep)
 
     with request.progress.track("choose scales", None):
+        if request.scheme.is_dynamic and request.calibration is not None:
+            feeds = request.samples.correction if request.samples else ()
+            layers = _plan(request, unchanged(request.model, request.calibration)).weighted
+            return choose_by_run(
+                request.model, request.calibration, feeds, options, layers, request.batching
+            )
         return choose(request.model, request.calibration, options, rounded)
 
 
@@ -139,7 +146,7 @@ def _prepare(request: Request, choice: Choice | None) -> Prepared:
 
 def _scaled(request: Request, choice: Choice) -> Prepared:
     """Equalize as chosen, and center for formats without zero points."""
-    samples, spec = request.samples, request.scheme.activation
+    samples, spec = request.samples, request.scheme.static
     feeds = random_feeds(request.model, shapes=request.shapes) if samples is None else samples.proof
     with request.progress.track("equalize", None):
         prepared, _ = scaled(choice, feeds, request.batching)

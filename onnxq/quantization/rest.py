@@ -23,7 +23,13 @@ Feeds = Mapping[str, NDArray[Any]]
 
 
 def require_float_biases(target: Target, scheme: Scheme) -> None:
-    """Raise `UsageError` for a target to which a float16 remainder is of no use."""
+    """Raise `UsageError` for a target or scheme to which a float16 remainder is of no use."""
+    if scheme.is_dynamic:
+        raise UsageError(
+            f"--rest fp16 is no use with scheme {scheme}: what is quantized as the model runs is "
+            "float32",
+            hint="leave --rest at fp32",
+        )
     if scheme.bias is not None:
         raise UsageError(
             f"--rest fp16 is no use for target {target.name}: its biases are {scheme.bias}",

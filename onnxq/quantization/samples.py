@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import batch_of
-from onnxq.data.batching import samples_in
+from onnxq.data.batching import one_by_one, samples_in
 from onnxq.data.gather import BATCH_SIZE, gather_both
 from onnxq.data.masks import has_padding
 from onnxq.data.source import DataSource
@@ -58,6 +58,10 @@ class Samples:
     correction: list[Feeds]
     held_out: list[Feeds]
     unseen: bool
+
+    def one_by_one(self) -> Samples:
+        """Each as a batch of its own, where the model takes any."""
+        return Samples(one_by_one(self.correction), one_by_one(self.held_out), self.unseen)
 
     @property
     def padded(self) -> bool:

@@ -159,16 +159,17 @@ def uneven_shares(
     plan: QuantizationPlan, tensors: Mapping[str, TensorStatistics], gains: Gains
 ) -> tuple[Uneven, ...]:
     """Those tensors of a plan, the worst first."""
-    spec = plan.scheme.activation
+    spec = plan.scheme.static
     if spec is None:
         return ()
     ranges = Ranges(tensors, gains, {}, spec, plan.options.ranges)
     groups: dict[str, list[str]] = {}
-    for name, entry in plan.activations.items():
+    activations = plan.static
+    for name, entry in activations.items():
         groups.setdefault(entry.shares_with if isinstance(entry, Shared) else name, []).append(name)
     found: list[Uneven] = []
     for leader, names in groups.items():
-        shared = float(plan.activations[leader].parameters.scale) * (spec.levels - 1)
+        shared = float(activations[leader].parameters.scale) * (spec.levels - 1)
         widths = {name: width for name in names if (width := ranges.width([name])) > 0}
         found += [
             Uneven(name, max(widths, key=widths.__getitem__), shared / width)

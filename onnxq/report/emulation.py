@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from onnxq.emulation.layers import Accumulation, AsWritten, Fused, Integer
+from onnxq.emulation.layers import Accumulation, AsWritten, Fused, Integer, IntegerProduct
 from onnxq.formats.accumulators import Accumulator, accumulator_of
 from onnxq.model.status import Float
 from onnxq.report.table import Table, count, table
@@ -40,7 +40,7 @@ def summary(record: Emulation) -> Iterator[str]:
 
 def accumulator(status: Integer) -> Accumulator:
     """What the sums of a node are computed in."""
-    if isinstance(status, Accumulation):
+    if isinstance(status, (Accumulation, IntegerProduct)):
         return status.accumulator
     data = status.data if isinstance(status.data, tuple) else (status.data,)
     return accumulator_of(*(each.format for each in data))
@@ -127,7 +127,7 @@ def _result(status: Integer | AsWritten) -> str:
 
 
 def _parts(status: Integer) -> int:
-    return max(len(status.parts), 1) if isinstance(status, Accumulation) else 1
+    return max(len(status.parts), 1) if isinstance(status, (Accumulation, IntegerProduct)) else 1
 
 
 def document(model: Model, record: Emulation, output: Path | None) -> dict[str, Any]:

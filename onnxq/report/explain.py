@@ -254,6 +254,8 @@ def _quantization(subject: Subject, node: Node) -> Iterator[Fact]:
     for name in (*subject.data_of(node), *node.outputs):
         if name in subject.activations:
             yield Fact(f"range of {name}", range_text(subject.activations[name]))
+        elif name in subject.by_run:
+            yield Fact(f"range of {name}", "that of each run, as the model runs")
     weight = subject.weight(node)
     if weight is not None:
         yield Fact("weight", weight_text(weight))

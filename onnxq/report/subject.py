@@ -18,6 +18,7 @@ from onnxq.equalization.classes import ScaleClasses, find_classes
 from onnxq.errors import UsageError
 from onnxq.formats.parameters import Parameters
 from onnxq.model.channel_scales import recorded_exponents, recorded_offsets
+from onnxq.model.dynamic import quantized_by_run, with_dequantized
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.model import Model
 from onnxq.model.normalize import Normalization, normalize
@@ -110,11 +111,20 @@ class Subject:
     def activations(self) -> Mapping[str, Parameters]:
         """Activation → how it is stored, of those quantized with one scale."""
         if self.plan is not None:
-            return {name: entry.parameters for name, entry in self.plan.activations.items()}
+            return {name: entry.parameters for name, entry in self.plan.static.items()}
         if self.quantized is None:
             return {}
         found = quantized_activations(self.quantized)
         return {n: each.parameters for n, each in found.items() if each.parameters.per_tensor}
+
+    @cached_property
+    def by_run(self) -> frozenset[str]:
+        """Activations that are quantized by the range that they have in each run."""
+        if self.plan is not None:
+            return frozenset(self.plan.activations) - frozenset(self.plan.static)
+        return (
+            frozenset() if self.quantized is None else frozenset(quantized_by_run(self.quantized))
+        )
 
     def weight(self, node: Node) -> Parameters | None:
         """How the node's weight is stored; None where it is float."""
@@ -189,6 +199,7 @@ def look_at(model: Model, plan: QuantizationPlan | None = None) -> Subject:
         ModelError: it cannot be normalized.
     """
     normalized, normalization = normalize(model)
+    normalized = with_dequantized(normalized)
     graph = Graph(normalized)
     if any(is_quantize(node) or is_dequantize(node) for node in graph.nodes):
         stripped = Graph(without_qdq(normalized))

@@ -10,7 +10,15 @@ from types import MappingProxyType
 from typing import Any
 
 from onnxq.errors import UsageError
-from onnxq.formats.scheme import DEFAULT, PRESETS, Scheme, Spec, activations_in, weights_in
+from onnxq.formats.scheme import (
+    DEFAULT,
+    PRESETS,
+    Dynamic,
+    Scheme,
+    Spec,
+    activations_in,
+    weights_in,
+)
 from onnxq.formats.table import FORMATS, SUMS, Floating, Format
 from onnxq.model.operators import OPERATORS, Operator, QuantizedRule
 from onnxq.records import read_toml
@@ -224,10 +232,11 @@ def _scheme(path: Path, name: str, row: object) -> TargetScheme:
             path, f"{where}.operators", row["operators"],
             lambda each: each.quantized is not QuantizedRule.FLOAT,
         )  # fmt: skip
+    spec = _activations(path, where, row, activation)
     scheme = Scheme(
         name,
         None if weight is None else _weights(path, where, row, weight),
-        _activations(path, where, row, activation),
+        Dynamic(spec) if preset.dynamic and spec is not None else spec,
         bias,
         preset.block or 0,
     )

@@ -251,7 +251,8 @@ def open_bench(
     pairing = _of_same_shapes(pairing, float_model, quantized, sample)
     sizes = measure_footprint(pairing.exact, sample, Runtime()).sizes
     each = bytes_of(pairing.tensors, sizes)
-    size = None if fixed else int(np.clip(MEMORY_FOR_TENSORS // max(each, 1), 1, limits.batch_size))
+    most = limits.exactly or limits.batch_size
+    size = None if fixed else int(np.clip(MEMORY_FOR_TENSORS // max(each, 1), 1, most))
     pace = Pace(size, each * (size or 1) > SMALL)
     pace, parts = _started(pairing.exact, pace, chosen, batches)
     sizes = {name: taken * (pace.size or 1) for name, taken in sizes.items()}

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from onnxq.errors import ModelError
 from onnxq.model.channel_scales import relation
+from onnxq.model.dynamic import with_dequantized
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
@@ -137,7 +138,7 @@ def pair(
     other = changes.widened or changes.narrowed
     as_given = float_model.opset >= LOWEST_OPSET and not other
     exact = infer_shapes(float_model) if as_given else normalized
-    quantized = normalize(quantized)[0]
+    quantized = with_dequantized(normalize(quantized)[0])
     stripped = without_qdq(quantized)
     graphs = _Graphs(Graph(exact), Graph(quantized), Graph(stripped))
     tensors = {

@@ -16,15 +16,18 @@ from onnx import ModelProto, numpy_helper
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
-from onnxq.model.operators import DEQUANTIZE, QUANTIZE
+from onnxq.model.operators import DEQUANTIZE, DYNAMIC_QUANTIZE, QUANTIZE
 from onnxq.model.session import open_session, run
 
 Array = NDArray[Any]
 
 
+_QUANTIZERS = frozenset({QUANTIZE, DYNAMIC_QUANTIZE})
+
+
 def is_qdq(node: Node) -> bool:
     """Whether the node quantizes or dequantizes."""
-    return node.op_type in {QUANTIZE, DEQUANTIZE}
+    return node.op_type in {*_QUANTIZERS, DEQUANTIZE}
 
 
 def without_qdq(model: Model) -> Model:
@@ -72,7 +75,7 @@ def _pair(graph: Graph, node: Node) -> Node | None:
     if node.op_type != DEQUANTIZE:
         return None
     producer = graph.producers.get(node.input(0))
-    return producer if producer is not None and producer.op_type == QUANTIZE else None
+    return producer if producer is not None and producer.op_type in _QUANTIZERS else None
 
 
 def _constant_nodes(graph: Graph) -> set[int]:
@@ -108,9 +111,7 @@ def _drop_unread_quantizers(proto: ModelProto) -> None:
     unread = [
         node.index
         for node in graph.nodes
-        if node.op_type == QUANTIZE
-        and not graph.consumers(node.output)
-        and not graph.is_exposed(node.output)
+        if node.op_type in _QUANTIZERS and not any(map(graph.is_read, node.outputs))
     ]
     for index in reversed(unread):
         del proto.graph.node[index]

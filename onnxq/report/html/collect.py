@@ -12,6 +12,7 @@ from onnxq.commands.validate import Validation, validate
 from onnxq.model.model import Model
 from onnxq.options.calibrate import CalibrateOptions
 from onnxq.options.report import ReportOptions
+from onnxq.options.shared import BATCH_SIZE
 from onnxq.options.validate import ValidateOptions
 from onnxq.progress import Progress
 from onnxq.report.html.facts import View, view
@@ -76,7 +77,11 @@ def collect(
         if calibration is None and reference.quantized is None:
             calibration = calibrate(
                 model,
-                CalibrateOptions(data=source, batch_size=options.batch_size, memory=options.memory),
+                CalibrateOptions(
+                    data=source,
+                    batch_size=options.batch_size or BATCH_SIZE,
+                    memory=options.memory,
+                ),
                 progress,
             )
     reports = validation.layers if validation and validation.layers else (None,) * len(models)

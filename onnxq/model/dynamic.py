@@ -1,0 +1,144 @@
+"""Models whose activations are quantized as they run: known, and read as if they had Q/DQ.
+
+DynamicQuantizeLinear gives the integers of a tensor with scale and zero point of that run;
+MatMulInteger multiplies them with stored weights, a Cast and a Mul make floats of its sums. The
+same with both factors dequantized before a MatMul is what everybody reads who wants to know what
+is quantized.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.model.files import infer_shapes
+from onnxq.model.graph import Graph, Node, nodes_in
+from onnxq.model.model import Model
+from onnxq.model.operators import (
+    CAST,
+    DEQUANTIZE,
+    is_dynamic_quantize,
+    is_integer_product,
+)
+from onnxq.model.rewrite import constant, edit, node, variable
+
+Array = NDArray[Any]
+
+
+def quantizes_as_it_runs(model: Model) -> bool:
+    """Whether what a sample gives may depend on the samples beside it in a batch."""
+    bodies = (model.proto.graph.node, *(function.node for function in model.proto.functions))
+    return any(each.op_type.startswith(DYNAMIC) for body in bodies for each in nodes_in(body))
+
+
+DYNAMIC = "DynamicQuantize"
+"""How the names of such operators begin, ONNX's and ONNX Runtime's."""
+
+
+def quantized_by_run(graph: Graph) -> tuple[str, ...]:
+    """The tensors that are quantized by the range of each run."""
+    return tuple(node.input(0) for node in graph.nodes if is_dynamic_quantize(node))
+
+
+@dataclass(frozen=True)
+class DynamicProduct:
+    """One MatMulInteger of a weight and a tensor quantized as the model runs.
+
+    Attributes:
+        node: the MatMulInteger.
+        quantizer: the DynamicQuantizeLinear of its data.
+        scale: (outputs,) or (), of the weight.
+        scaled: the Mul that makes floats of its sums.
+    """
+
+    node: Node
+    quantizer: Node
+    scale: Array
+    scaled: Node
+
+
+def dynamic_products(graph: Graph) -> tuple[DynamicProduct, ...]:
+    """Those of a graph, whoever wrote them."""
+    found = (_product(graph, node) for node in graph.nodes if is_integer_product(node))
+    return tuple(each for each in found if each is not None)
+
+
+def _product(graph: Graph, node: Node) -> DynamicProduct | None:
+    weight = graph.constant(node.input(1))
+    zero = graph.producers.get(node.input(2))
+    if weight is None or weight.ndim != 2 or zero is None or not is_dynamic_quantize(zero):
+        return None
+    cast = _only_reader(graph, node.output)
+    scaled = None if cast is None or cast.op_type != CAST else _only_reader(graph, cast.output)
+    if cast is None or scaled is None or len(scaled.inputs) != 2:
+        return None
+    scales = graph.producers.get(next((n for n in scaled.inputs if n != cast.output), ""))
+    if scales is None or zero.outputs[1] not in scales.inputs:
+        return None
+    others = [name for name in scales.inputs if name != zero.outputs[1]]
+    scale = graph.constant(others[0]) if len(others) == 1 else None
+    if scale is None or scale.shape not in {(), (1,), (weight.shape[1],)}:
+        return None
+    return DynamicProduct(
+        node, zero, scale.reshape(-1) if scale.size > 1 else scale.reshape(()), scaled
+    )
+
+
+def _only_reader(graph: Graph, name: str) -> Node | None:
+    uses = graph.consumers(name)
+    return uses[0].node if len(uses) == 1 and not graph.is_exposed(name) else None
+
+
+def with_dequantized(model: Model) -> Model:
+    """The model with Q/DQ in place of its products of integers; itself where it has none.
+
+    Args:
+        model: normalized, so that nodes have names and constants are initializers.
+    """
+    products = dynamic_products(Graph(model))
+    if not products:
+        return model
+
+    def change(gs_graph: Any) -> None:
+        nodes = {each.name: each for each in gs_graph.nodes}
+        real: dict[str, Any] = {}
+        for product in products:
+            _dequantize(gs_graph, nodes, product, real)
+
+    return infer_shapes(edit(model, change))
+
+
+def _dequantize(
+    gs_graph: Any, nodes: dict[str, Any], product: DynamicProduct, real: dict[str, Any]
+) -> None:
+    layer, quantizer = nodes[product.node.name], nodes[product.quantizer.name]
+    data, weight = layer.inputs[:2]
+    _, scale, zero = quantizer.outputs
+    if data.name not in real:
+        real[data.name] = variable(f"{data.name}_dequantized", np.float32)
+        gs_graph.nodes.append(
+            node(DEQUANTIZE, f"{data.name}/dequantize", [data, scale, zero], [real[data.name]])
+        )
+    stored = layer.inputs[3] if len(layer.inputs) > 3 and layer.inputs[3].name else None
+    name, step = layer.name, product.scale.astype(np.float32)
+    kind = weight.values.dtype
+    zeros = np.zeros(step.shape, kind) if stored is None else stored.values
+    zeros = np.broadcast_to(zeros.reshape(-1) if zeros.size > 1 else zeros.reshape(()), step.shape)
+    factors = [
+        constant(f"{name}.scale", step),
+        constant(f"{name}.zero", np.ascontiguousarray(zeros)),
+    ]
+    restored = variable(f"{name}.weight_dequantized", np.float32)
+    axis = {"axis": 1} if step.ndim else {}
+    gs_graph.nodes.append(
+        node(DEQUANTIZE, f"{name}.weight/dequantize", [weight, *factors], [restored], **axis)
+    )
+    scaled = nodes[product.scaled.name]
+    (result,) = scaled.outputs
+    scaled.outputs.clear()
+    layer.outputs.clear()
+    layer.name = f"{name}/integers"
+    gs_graph.nodes.append(node("MatMul", name, [real[data.name], restored], [result]))
