@@ -105,9 +105,8 @@ def measured(choice: Choice, feeds: Sequence[Feeds], batching: Batching = WHOLE)
 
 def _candidates(job: Job, now: Floats) -> list[Floats]:
     """log₂ s (channels,) in whole numbers; channels that share a variable get the same."""
-    size = np.log2(np.maximum(job.size, SILENT * job.size.max()))
-    largest = np.abs(job.weight).max(axis=1).astype(np.float64)
-    weight = np.log2(np.maximum(largest, SILENT * largest.max()))
+    size = _bits(job.size)
+    weight = _bits(np.abs(job.weight).max(axis=1).astype(np.float64))
     _, first, shared = np.unique(job.variables, return_index=True, return_inverse=True)
     found = []
     for a, b in POWERS:
@@ -116,6 +115,12 @@ def _candidates(job: Job, now: Floats) -> list[Floats]:
         whole = np.rint(wanted - np.median(wanted) + np.median(now[first]))
         found.append(np.clip(whole, -LIMIT, LIMIT)[shared])
     return found
+
+
+def _bits(values: Floats) -> Floats:
+    """log₂; what is silent counts as `SILENT` of the largest."""
+    largest = float(values.max(initial=0.0)) or 1.0
+    return np.asarray(np.log2(np.maximum(values, SILENT * largest)))
 
 
 def _jobs(choice: Choice) -> list[Job]:

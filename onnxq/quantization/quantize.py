@@ -32,7 +32,7 @@ from onnxq.quantization.planning import plan_quantization, rounded_beside
 from onnxq.quantization.request import QuantizationResult, Request
 from onnxq.quantization.rest import narrow_rest
 from onnxq.quantization.sequential import SettledLayers, settle_layers
-from onnxq.quantization.trials import Variant, best_of
+from onnxq.quantization.trials import Variant, best_of, shortlist, with_finals
 
 TIE_MARGIN = 15.0
 """A tied Clip is used only if the float change is this many dB below the quantization noise."""
@@ -47,10 +47,6 @@ WORTH_OF_EACH = 0.1
 ROUNDED = 0.4
 """Share of the weights' noise that adaptive rounding leaves of that of rounding to nearest."""
 
-SURELY_WORSE = 1.5
-"""dB by which equalization may look worse before weights are rounded for their layers: so far have
-the finished models been from what trials said."""
-
 
 def quantize(request: Request) -> tuple[Model, QuantizationResult]:
     """Quantize, equalized with the treatment of saturating Clips that suits best.
@@ -60,39 +56,41 @@ def quantize(request: Request) -> tuple[Model, QuantizationResult]:
     unless bounds for each channel are expected to bring `KERNEL_WORTH` more.
     """
     if request.again is not None:
-        return _finish(request, request.again.prepared, request.again.relu6_reason)
+        again = request.again
+        return _finish(request, again.prepared, again.relu6_reason, _reference(request))
     if not request.equalize:
-        return _finish(request, _prepare(request, None), "")
+        return _made(request, None, "")
     exact = "per-channel" if request.target.channel_bounds else "skip"
     if not find_classes(Graph(request.model)).clips:
-        return _finish(request, _prepare(request, _choose(request, exact)), "no Clip saturates")
+        return _made(request, _choose(request, exact), "no Clip saturates")
     if request.samples is None or not (request.samples.held_out and request.samples.unseen):
         reason = "no samples that the calibration did not see"
-        return _finish(request, _prepare(request, _choose(request, exact)), reason)
+        return _made(request, _choose(request, exact), reason)
     tied, other = _choose(request, "tie"), None
     if request.target.channel_bounds:
         other = _choose(request, exact)
         worth = decibels(tied.expected_noise, other.expected_noise)
         if worth > KERNEL_WORTH:
             reason = f"expected to be {worth:.1f} dB better than a tie"
-            return _finish(request, _prepare(request, other), reason)
-    quantized, result = _finish(request, _prepare(request, tied), "adds no kernel")
+            return _made(request, other, reason)
+    quantized, result = _made(request, tied, "adds no kernel")
     if result.float_sqnr >= result.quantized_sqnr + TIE_MARGIN:
         return quantized, result
     reason = f"a tie would change unseen float outputs by {-result.float_sqnr:.1f} dB"
-    return _finish(request, _prepare(request, other or _choose(request, exact)), reason)
+    return _made(request, other or _choose(request, exact), reason)
 
 
 def _choose(request: Request, relu6: str) -> Choice:
     """The scales under one treatment of saturating Clips."""
     worth = KERNEL_WORTH if request.samples and request.samples.measured else UNTRIED_WORTH
+    rounds = request.adaptive and request.samples is not None
     options = EqualizationOptions(
         relu6=relu6,
         per_channel=request.options.per_channel,
         scheme=request.scheme,
         target=request.target.name,
         factors_worth=worth,
-        weights_left=ROUNDED if request.adaptive and request.options.per_channel else 1.0,
+        weights_left=ROUNDED if rounds and request.options.per_channel else 1.0,
     )
 
     def rounded(graph: Graph, calibration: Calibration) -> frozenset[str]:
@@ -108,40 +106,70 @@ def _choose(request: Request, relu6: str) -> Choice:
         return choose(request.model, request.calibration, options, rounded)
 
 
-def _prepare(request: Request, choice: Choice | None) -> Prepared:
-    """The model as it is, equalized as chosen, or without the factors among that: the best."""
+def _made(request: Request, choice: Choice | None, reason: str) -> tuple[Model, QuantizationResult]:
+    """The model as it is, equalized as chosen, or without the factors among that: the best.
+
+    What trials leave open is finished, and compared on the samples held out.
+    """
+    reference = _reference(request)
+    variants = _variants(request, choice)
+    if len(variants) == 1 or reference is None:
+        return _finish(request, variants[-1].prepare(), reason, reference)
+    contenders = shortlist(variants, lambda prepared: _tried(request, prepared, reference))
+    made = [_finish(request, prepared, reason, reference) for _, prepared in contenders]
+    finished = [
+        (variant, result.quantized_sqnr)
+        for (variant, _), (_, result) in zip(contenders, made, strict=True)
+    ]
+    model, result = made[best_of(finished)]
+    prepared = result.prepared
+    trials = with_finals(prepared.trials, finished)
+    return model, replace(result, prepared=replace(prepared, trials=trials))
+
+
+def _variants(request: Request, choice: Choice | None) -> list[Variant]:
+    """The ways to prepare the model, from the plainest on to the one expected to be best."""
+    plainest = Variant("not equalized", lambda: unchanged(request.model, request.calibration))
     if choice is None:
-        return unchanged(request.model, request.calibration)
-    samples = request.samples
+        return [plainest]
+    samples, plain = request.samples, choice.plain
     if samples is not None and choice.working:
         with request.progress.track("measure scales", None):
             choice = measured(choice, samples.correction, request.batching)
     equalized = _scaled(request, choice)
     record, centering = equalized.equalization, equalized.centering
-    changed = (record is not None and record.changed) or (centering and centering.shifts)
-    if not changed or samples is None or not samples.measured:
-        return equalized
-    variants = [Variant("not equalized", lambda: unchanged(request.model, request.calibration))]
-    if (plain := choice.plain) is not None:
-        if plain.solution.gain >= TRIED_WORTH:
-            variants.append(Variant("equalized", lambda: _scaled(request, plain), -SURELY_WORSE))
-        worth = max(TRIED_WORTH, WORTH_OF_EACH * len(choice.working))
-        variants.append(Variant("with channel factors", lambda: equalized, worth))
-    else:
-        variants.append(Variant("equalized", lambda: equalized, -SURELY_WORSE))
-    reference = run_reference(
-        request.model, samples.measured, levels=(False,), batching=request.batching
-    )
-    few = replace(samples, correction=samples.few)
-    trial = replace(request, samples=few, adaptive=False, progress=SILENT)
+    if not (record is not None and record.changed) and not (centering and centering.shifts):
+        return [Variant("equalized", lambda: equalized)]
+    if plain is None:
+        return [plainest, Variant("equalized", lambda: equalized)]
+    worth = max(TRIED_WORTH, WORTH_OF_EACH * len(choice.working))
+    middle = [Variant("equalized", lambda: _scaled(request, plain))]
+    return [
+        plainest,
+        *(middle if plain.solution.gain >= TRIED_WORTH else []),
+        Variant("with channel factors", lambda: equalized, worth),
+    ]
 
-    def measure(prepared: Prepared) -> float:
-        plan = _plan(request, prepared)
-        settled = _settle(trial, prepared.model, plan)
-        quantized = insert(prepared.model, plan, weights=settled.weights, biases=settled.biases)
-        return worst_sqnr(_closeness(request, reference, quantized))
 
-    return best_of(variants, measure)
+def _tried(request: Request, prepared: Prepared, reference: Reference) -> float:
+    """SQNR once it is quantized in haste, dB: weights to nearest, biases by few samples."""
+    if request.samples is None:
+        return math.nan
+    few = replace(request.samples, correction=request.samples.few)
+    haste = replace(request, samples=few, adaptive=False, progress=SILENT)
+    plan = _plan(request, prepared)
+    settled = _settle(haste, prepared.model, plan)
+    quantized = insert(prepared.model, plan, weights=settled.weights, biases=settled.biases)
+    _, plain = reference.levels
+    return worst_sqnr(_closeness(request, plain, quantized))
+
+
+def _reference(request: Request) -> Reference | None:
+    """What the float model gives for the samples to measure on; None where there are none."""
+    samples = request.samples
+    if samples is None or not samples.measured:
+        return None
+    return run_reference(request.model, samples.measured, batching=request.batching)
 
 
 def _scaled(request: Request, choice: Choice) -> Prepared:
@@ -168,7 +196,9 @@ def _plan(request: Request, prepared: Prepared) -> QuantizationPlan:
     )
 
 
-def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, QuantizationResult]:
+def _finish(
+    request: Request, prepared: Prepared, reason: str, reference: Reference | None
+) -> tuple[Model, QuantizationResult]:
     """Plan, settle layers, insert, measure."""
     model, samples = prepared.model, request.samples
     plan = _plan(request, prepared)
@@ -181,10 +211,8 @@ def _finish(request: Request, prepared: Prepared, reason: str) -> tuple[Model, Q
         )
     float_sqnr = quantized_sqnr = math.nan
     measured: tuple[OutputCloseness, ...] = ()
-    if samples is not None and samples.measured:
-        optimized, plain = run_reference(
-            request.model, samples.measured, batching=request.batching
-        ).levels
+    if reference is not None:
+        optimized, plain = reference.levels
         float_sqnr = worst_sqnr(_closeness(request, optimized, model))
         measured = _closeness(request, plain, quantized)
         quantized_sqnr = worst_sqnr(measured)

@@ -148,15 +148,23 @@ def forms_of_tables(target: Target, scheme: Scheme, bits: int) -> tuple[TableFor
             hint="leave --table-bits out, or give a target that does, such as cpu",
         )
     usual = scheme.wider or scheme
-    found = [each for each in (*narrow[:1], usual) if each.weight is not None]
-    forms = [form for each in found if each.weight for form in _forms(each.weight, each.block)]
+    found = [*narrow[:1], usual]
+    forms = [form for each in found for form in _forms(each)]
     return tuple(forms) if target.row_tables else ()
 
 
-def _forms(spec: Spec, block: int) -> list[TableForm]:
-    """From the one that is wanted most to the one that suits any table."""
-    if block:
-        return [TableForm(spec, block), TableForm(spec)]
+def _forms(scheme: Scheme) -> list[TableForm]:
+    """From the one that is wanted most to the one that suits any table.
+
+    Who quantizes weights alone wants a small file, and says how large blocks may be.
+    """
+    spec = scheme.weight
+    if spec is None:
+        return []
+    if scheme.block:
+        return [TableForm(spec, scheme.block), TableForm(spec)]
+    if scheme.activation is None:
+        return [TableForm(spec)]
     small = TableForm(spec, SMALL_BLOCK, SMALL)
     return [small, TableForm(spec, USUAL_BLOCK), TableForm(spec)]
 

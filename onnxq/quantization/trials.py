@@ -28,21 +28,52 @@ class Variant:
     worth: float = 0.0
 
 
-def best_of(variants: Sequence[Variant], measure: Callable[[Prepared], float]) -> Prepared:
-    """The variant that measures best, of which each must be worth what it adds to those before.
+CLOSE = 1.5
+"""dB between trials that decide nothing: so far have models whose weights are rounded for their
+layers been from what such a trial said."""
+
+
+def shortlist(
+    variants: Sequence[Variant], measure: Callable[[Prepared], float]
+) -> tuple[tuple[Variant, Prepared], ...]:
+    """The variants that may be best in the end, prepared, in their order.
 
     Args:
         variants: from the plainest on.
-        measure: SQNR of a prepared model once it is quantized, dB.
+        measure: SQNR of a prepared model once it is quantized, dB, about.
+
+    Raises:
+        ValueError: there is no variant.
     """
-    best, level = None, -math.inf
-    trials: list[Trial] = []
-    for variant in variants:
-        prepared = variant.prepare()
-        sqnr = measure(prepared)
-        trials.append(Trial(variant.name, sqnr))
-        if best is None or sqnr >= level + variant.worth:
-            best, level = prepared, sqnr
-    if best is None:
+    made = [(variant, variant.prepare()) for variant in variants]
+    trials = tuple(Trial(variant.name, measure(prepared)) for variant, prepared in made)
+    levels = [-math.inf if math.isnan(trial.sqnr) else trial.sqnr for trial in trials]
+    if not made:
         raise ValueError("there is no variant")
-    return replace(best, trials=tuple(trials))
+    top = max(levels)
+    kept = [pair for pair, level in zip(made, levels, strict=True) if level >= top - CLOSE]
+    # Where nothing can be measured, expectations are all there is.
+    kept = made[-1:] if math.isinf(top) and top < 0 else kept
+    return tuple((variant, replace(prepared, trials=trials)) for variant, prepared in kept)
+
+
+def best_of(finished: Sequence[tuple[Variant, float]]) -> int:
+    """The number of the variant that is best, of which each must be worth what it adds to those
+    before; the first of several that nobody measured.
+
+    Args:
+        finished: SQNR of each once it is quantized as it is going to be, dB.
+    """
+    best, level = 0, -math.inf
+    for number, (variant, sqnr) in enumerate(finished):
+        if number == 0 or sqnr >= level + variant.worth:
+            best, level = number, sqnr
+    return best
+
+
+def with_finals(
+    trials: Sequence[Trial], finished: Sequence[tuple[Variant, float]]
+) -> tuple[Trial, ...]:
+    """The trials, with what became of those that were finished."""
+    final = {variant.name: sqnr for variant, sqnr in finished}
+    return tuple(replace(trial, final=final.get(trial.name, math.nan)) for trial in trials)

@@ -100,8 +100,15 @@ def _settled(result: QuantizationResult) -> Iterator[str]:
 
 def trials_text(trials: Sequence[Trial]) -> str:
     """The ways to prepare the model that were tried."""
-    each = ", ".join(f"{trial.name} {trial.sqnr:.1f} dB" for trial in trials)
-    return f"tried, with weights rounded to nearest: {each}"
+    several = sum(not math.isnan(trial.final) for trial in trials) > 1
+
+    def told(trial: Trial) -> str:
+        final = (
+            f", finished {trial.final:.1f} dB" if several and not math.isnan(trial.final) else ""
+        )
+        return f"{trial.name} {trial.sqnr:.1f} dB{final}"
+
+    return f"tried, with weights rounded to nearest: {'; '.join(map(told, trials))}"
 
 
 def verdict(result: QuantizationResult) -> Iterator[str]:
@@ -284,7 +291,10 @@ def document(
         "options": plan.options,
         "normalization": result.normalization,
         "equalization": equalization and equalization_report.record_document(equalization),
-        "trials": [{"name": t.name, "sqnr_db": t.sqnr} for t in result.prepared.trials],
+        "trials": [
+            {"name": t.name, "sqnr_db": t.sqnr, "final_sqnr_db": t.final}
+            for t in result.prepared.trials
+        ],
         "absorption": result.centering and equalization_report.centering_document(result.centering),
         "relu6_reason": result.relu6_reason,
         "float_sqnr_db": result.float_sqnr,

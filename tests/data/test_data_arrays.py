@@ -345,12 +345,12 @@ def test_arguments_that_make_no_sense():
 
 def test_paths_that_are_no_data(tmp_path):
     save(tmp_path, "calibration.npz", x=ROWS)
-    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "notes.doc").write_text("x")
     for text, message in [
         (tmp_path / "calibratoin.npz", r"calibratoin\.npz.*did you mean 'calibration\.npz'"),
         (tmp_path / "gone" / "x.npz", r"no data at .*gone.*data are an \.npz"),
         (tmp_path / ("x" * 5000), "no data at"),
-        (tmp_path / "notes.txt", r"notes\.txt is no data file.*data are an \.npz"),
+        (tmp_path / "notes.doc", r"notes\.doc is no data file.*data are an \.npz"),
         ("", "no data at ''"),
     ]:
         with pytest.raises(DataError, match=message):

@@ -41,13 +41,14 @@ def test_without_samples_held_out_the_first_measure():
     assert (few.measured_on.samples, few.proof) == (5, few.correction)
 
 
-def model():
+def model(side=2):
     b = Builder()
-    return b.model(b.op("Relu", b.conv(b.input(1, 2, 2), 3)))
+    return b.model(b.op("Relu", b.conv(b.input(1, side, side), 3)))
 
 
-def source(count):
-    return as_source({"x": np.arange(count * 4, dtype="f4").reshape(count, 1, 2, 2)}, model())
+def source(count, side=2):
+    values = np.arange(count * side**2, dtype="f4").reshape(count, 1, side, side)
+    return as_source({"x": values}, model(side))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,14 @@ def test_few_data_hold_nothing_out(count, wanted):
     assert hold_out_of(None) == 0
 
 
-@pytest.mark.parametrize(("memory", "wanted"), [(1 << 28, 128), (20 * 12 * 4, 20), (1, 8)])
+@pytest.mark.parametrize(("side", "wanted"), [(1, 1024), (4, 512), (7, 167), (8, 128), (9, 128)])
+def test_samples_of_few_positions_are_taken_until_layers_are_seen_at_many(side, wanted):
+    data = source(2 * wanted, side)
+    found = take_samples(data, calibrate(model(side), data), hold_out=0, unseen=False)
+    assert sum(len(each["x"]) for each in found.correction) == wanted
+
+
+@pytest.mark.parametrize(("memory", "wanted"), [(1 << 28, 256), (20 * 12 * 4, 20), (1, 8)])
 def test_as_many_as_the_largest_activation_leaves_room_for(monkeypatch, memory, wanted):
     """That of three channels of 2×2 takes 48 bytes a sample."""
     monkeypatch.setattr(module, "MEMORY_FOR_SAMPLES", memory)

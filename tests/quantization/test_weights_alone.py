@@ -241,7 +241,7 @@ def words(count=64):
         ({"scheme": "w4"}, TensorProto.INT8, "int8, by row", 18),
         ({"scheme": "w4", "table_bits": 4}, TensorProto.UINT4, "uint4, in blocks of 32", 16),
         ({"scheme": "w8", "table_bits": 4}, TensorProto.UINT4, "uint4, in blocks of 32", 20),
-        ({"scheme": "w8a8", "table_bits": 8}, TensorProto.FLOAT, None, 35),
+        ({"scheme": "w8a8", "table_bits": 8}, TensorProto.INT8, "int8, in blocks of 32", 35),
     ],
 )
 def test_tables_are_stored_as_asked(options, kind, said, least):
