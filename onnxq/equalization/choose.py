@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +19,12 @@ from onnxq.equalization.channel_factors import (
 )
 from onnxq.equalization.classes import ScaleClasses, find_classes
 from onnxq.equalization.clips import Variables, choose_variables
+from onnxq.equalization.groups import Group, joined_groups
 from onnxq.equalization.intervals import Interval, intervals
 from onnxq.equalization.noise import NoiseModel, build_noise_model
 from onnxq.equalization.rounded import Rounded
 from onnxq.equalization.solve import Solution, UpperBounds, decibels, solve
 from onnxq.equalization.starting_scales import starting_exponents
-from onnxq.equalization.union import DisjointSets
 from onnxq.errors import UsageError
 from onnxq.formats.scheme import REFERENCE, Scheme
 from onnxq.model.graph import Graph
@@ -258,7 +257,7 @@ def _solve(
         graph, classes, of, calibration, {root: start_of[root] for root in free},
         per_channel=options.per_channel, scheme=options.scheme, rounded=rounded,
     )  # fmt: skip
-    groups = _groups(classes, variables)
+    groups = joined_groups(classes, variables)
     members = [[of[root] for root in group.roots] for group in groups]
     if solving:
         solution = _solution(noise, start, bounds, members, options)
@@ -283,52 +282,3 @@ def _solution(
     solution = solve(left, start, bounds, groups=groups, real=options.real_scales)
     before, after = (noise.evaluate(e * math.log(2)) for e in (start, solution.exponents))
     return replace(solution, before=before, after=after)
-
-
-@dataclass(frozen=True)
-class Group:
-    """A scale class as people see it: the tensors whose channels share variables."""
-
-    tensors: tuple[str, ...]
-    producers: tuple[str, ...]
-    consumers: tuple[str, ...]
-    roots: tuple[int, ...]
-
-
-def _groups(classes: ScaleClasses, variables: Variables) -> tuple[Group, ...]:
-    """Join the classes that appear in one tensor; one group for each connected set."""
-    sets = DisjointSets()
-    free = sorted(variables.of)
-    position = {root: index for index, root in enumerate(free, start=1)}
-    sets.fresh(len(free))
-
-    def joined(ids: NDArray[np.int64]) -> set[int]:
-        return {position[i] for i in set(ids.ravel().tolist()) if i in position}
-
-    for pattern in (*classes.patterns.values(), *(site.output_ids for site in classes.linears)):
-        members = sorted(joined(pattern))
-        for member in members[1:]:
-            sets.union(members[0], member)
-
-    found: dict[int, dict[str, list[Any]]] = {}
-
-    def note(ids: NDArray[np.int64], kind: str, name: str) -> None:
-        for member in {sets.find(i) for i in joined(ids)}:
-            entry = found.setdefault(member, {"tensors": [], "producers": [], "consumers": []})
-            entry[kind].append(name)
-
-    for tensor, pattern in classes.patterns.items():
-        note(pattern, "tensors", tensor)
-    for site in classes.linears:
-        note(site.output_ids, "producers", site.node.name)
-        note(site.input_ids, "consumers", site.node.name)
-    roots: dict[int, list[int]] = {}
-    for root, index in position.items():
-        roots.setdefault(sets.find(index), []).append(root)
-    return tuple(
-        Group(
-            tuple(entry["tensors"]), tuple(entry["producers"]), tuple(entry["consumers"]),
-            tuple(roots[member]),
-        )
-        for member, entry in found.items()
-    )  # fmt: skip

@@ -13,9 +13,10 @@ from onnxq.calibration.statistics import Calibration
 from onnxq.data.budget import WHOLE, Batching
 from onnxq.equalization.apply import apply_scales
 from onnxq.equalization.channel_factors import without_ones
-from onnxq.equalization.choose import Choice, EqualizationOptions, Group, choose, class_gains
+from onnxq.equalization.choose import Choice, EqualizationOptions, choose, class_gains
 from onnxq.equalization.classes import Barrier, scales_of
 from onnxq.equalization.clips import ClipRecord
+from onnxq.equalization.groups import Group
 from onnxq.equalization.prove import (
     REAL_TOLERANCE,
     Feeds,

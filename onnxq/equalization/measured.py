@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from onnxq.calibration.statistics import TensorStatistics
 from onnxq.data.budget import WHOLE, Batching
 from onnxq.data.gather import run_batches
-from onnxq.equalization.choose import Choice, Group
+from onnxq.equalization.choose import Choice
 from onnxq.equalization.classes import LinearSite
+from onnxq.equalization.groups import Group
 from onnxq.equalization.solve import LIMIT
 from onnxq.formats.fit import fit_magnitude, fit_range
 from onnxq.formats.granularity import PER_TENSOR, PerChannel
