@@ -1,4 +1,4 @@
-"""Scale classes as people see them: tensors that are scaled together, and who absorbs the scales."""
+"""Scale classes as people see them: tensors scaled together, and who absorbs the scales."""
 
 from __future__ import annotations
 
