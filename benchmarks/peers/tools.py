@@ -192,6 +192,9 @@ TRANSFORMERS = (
             *_onnxq("--target cpu --no-equalize")[1:],
             *_onnxq("--target cpu")[1:],
             *_onnxq("--target gpu")[1:],
+            *_onnxq("--target cpu --scheme dynamic")[1:],
+            *_onnxq("--target cpu --scheme w8 --block-size 128")[1:],
+            *_onnxq("--target cpu --scheme w4")[1:],
         ),
     ),
 )  # fmt: skip
