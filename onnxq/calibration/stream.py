@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -41,6 +41,9 @@ SINGLY = REFUSES_BATCHES.reason
 
 MASKED = "only the positions that {!r} keeps"
 """The note of a calibration where there were any."""
+
+WHOLE = (1, 1)
+"""The shard that is all of the data."""
 
 
 def batch_of(calibration: Calibration | None) -> int:
@@ -166,7 +169,11 @@ def calibrate(
         raise DataError(f"{source.spec}: no samples in shard {request.shard[0]}/{request.shard[1]}")
     if batching.large:
         hand_back()
-    return found(counter.finish())
+    tensors = counter.finish()
+    # Of a part of the data the others may have what is missing.
+    if request.shard == WHOLE and MASKED.format(source.axes.mask) in notes:
+        _require_real(source, sample.tokens, request.tensors, tensors)
+    return found(tensors)
 
 
 def _no_harm(_tensor: str, _kind: str) -> None:
@@ -234,6 +241,18 @@ def _without_padding(
         name: each if (values := kept[name]) is None else Observed(values)
         for name, each in seen.items()
     }
+
+
+def _require_real(
+    source: DataSource, tokens: Tokens, wanted: Iterable[str], found: Collection[str]
+) -> None:
+    """Raise `DataError` where the mask left nothing to count."""
+    counted = [name for name in wanted if name in tokens.axes]
+    if counted and not any(name in found for name in counted):
+        raise DataError(
+            f"{source.spec}: the mask {source.axes.mask!r} keeps no position of any sample",
+            hint="name another input with --mask, or none",
+        )
 
 
 def _empty(source: DataSource, request: Request) -> Calibration:

@@ -6,6 +6,7 @@ takes fewer, a group goes through the model in parts, and their results are put 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -229,13 +230,14 @@ def plan_batching(sample: OneSample, limits: Limits, *, kept: Collection[str] = 
     """
     graph = Graph(sample.model)
     workers, budget = max(1, min(MOST, sample.runtime.cores)), int(TENSORS * limits.budget)
-    try:
-        fixed, found = sample.fixed, sample.footprint
-    except ModelError:
-        fixed = found = None
+    fixed = found = None
+    with contextlib.suppress(ModelError):
+        fixed = sample.fixed
+        found = sample.footprint
     if found is None:
         # It has no batch axis, runs in whole groups only, or not at all: whoever runs it says so.
-        return Batching(limits.exactly or GROUP, limits.exactly or GROUP, room=budget)
+        size = GROUP if fixed else limits.exactly or GROUP
+        return Batching(size, size, room=budget)
     need = need_of(found, graph, kept)
     steady = _halved_until(GROUP, lambda size: size * need <= LARGE)
     asked = min(limits.batch_size, GROUP)

@@ -99,7 +99,7 @@ class FunctionSource:
                 yield Batch(index, stack([sample], self.axes))
 
         fingerprint = combine(sample_digests(batches()))
-        return _Scan(len(labels), as_labels(labels), fingerprint, tuple(starts))
+        return _Scan(len(labels), as_labels(labels, self.spec), fingerprint, tuple(starts))
 
     def sample_name(self, index: int) -> str:
         return f"{self.spec}[{index}]"

@@ -13,6 +13,7 @@ from onnxq.data.batching import BatchAxes, Sample
 from onnxq.data.fingerprint import combine
 from onnxq.data.layouts import sample_of
 from onnxq.data.source import Batch, Labels, collect, spans
+from onnxq.errors import DataError
 
 if TYPE_CHECKING:
     from onnxq.data.geometry import Geometry
@@ -122,9 +123,17 @@ def _digest(record: Record) -> bytes:
     return digest.digest()
 
 
-def as_labels(values: Sequence[int | None]) -> Labels | None:
-    """The labels, where every sample has one."""
+def as_labels(values: Sequence[int | None], spec: str) -> Labels | None:
+    """The labels, where every sample has one.
+
+    Raises:
+        DataError: one is too large for an index, as a number that names the sample may be.
+    """
     import numpy as np
 
+    largest = np.iinfo(np.int64).max
+    for index, value in enumerate(values):
+        if value is not None and value > largest:
+            raise DataError(f"{spec}[{index}]: the label {value} is no class index")
     known = [value for value in values if value is not None]
     return np.array(known, np.int64) if known and len(known) == len(values) else None

@@ -108,7 +108,7 @@ def open_table(
         preprocessing = None
     places = tuple((file, number) for file, number, _ in chunks)
     reader = TableReader(spec, starts, places, columns)
-    labels = _labels(places, schema, count)
+    labels = _labels(places, schema, count, spec)
     return RecordSource(spec, tuple(inputs), axes, count, labels, reader, preprocessing)
 
 
@@ -220,7 +220,7 @@ def _content(value: Any, kind: str, name: str) -> bytes:
     return stream.getvalue()
 
 
-def _labels(places: Sequence[tuple[Path, int]], schema: Any, count: int) -> Any:
+def _labels(places: Sequence[tuple[Path, int]], schema: Any, count: int, spec: str) -> Any:
     types = require("pyarrow.types", EXTRA)
     found = [n for n in LABELS if n in schema.names and types.is_integer(schema.field(n).type)]
     if not found:
@@ -230,4 +230,4 @@ def _labels(places: Sequence[tuple[Path, int]], schema: Any, count: int) -> Any:
         if len(values) >= count:
             break
         values += _read_chunk(file, number, found[:1]).column(found[0]).to_pylist()
-    return as_labels(values[:count])
+    return as_labels(values[:count], spec)

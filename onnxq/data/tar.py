@@ -89,8 +89,8 @@ def open_tar(
         preprocessing = None
     reader = TarReader(path, tuple(keys), members)
     return RecordSource(
-        spec, tuple(inputs), axes, len(keys), as_labels([labels.get(key) for key in keys]),
-        reader, preprocessing,
+        spec, tuple(inputs), axes, len(keys),
+        as_labels([labels.get(key) for key in keys], spec), reader, preprocessing,
     )  # fmt: skip
 
 

@@ -92,7 +92,7 @@ class TextSource:
         labels = [label for _, label, _ in self._rows()]
         if not labels:
             raise DataError(f"{self.spec} holds no texts")
-        return len(labels), as_labels(labels)
+        return len(labels), as_labels(labels, self.spec)
 
     def sample_name(self, index: int) -> str:
         return f"{self.spec}[{index}]"
@@ -174,7 +174,7 @@ def _json_lines(path: Path, field: str) -> Iterator[Row]:
         where = f"{path}:{number}"
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # what is no JSON, or nobody can hold
             raise DataError(f"{where} is no JSON: {error}") from error
         if isinstance(row, str):
             row = {FIELD: row}
@@ -217,6 +217,10 @@ def _checked(row: Mapping[str, Any], field: str, where: str) -> str:
         )
     if not isinstance(row[field], str):
         raise DataError(f"{where}: {field!r} is {row[field]!r:.40}, a text expected")
+    try:
+        row[field].encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: {field!r} is no Unicode text: {error}") from error
     return str(row[field])
 
 

@@ -23,6 +23,7 @@ from onnxq.model.operators import (
     Operator,
     ScaleRule,
     clip_bounds,
+    no_numbers,
     operator_of,
     weight_layout,
 )
@@ -267,6 +268,8 @@ class _Finder:
         layout = weight_layout(self.graph, node)
         if isinstance(layout, Refusal):
             return self._contract(node) if row.contracts else layout
+        if refusal := no_numbers(self.graph, layout):
+            return refusal
         data = node.input(layout.data)
         if not self._is_activation(data):
             return Refusal("its input has an unknown rank")

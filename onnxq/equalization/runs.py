@@ -53,7 +53,7 @@ def observe(
 ) -> Mapping[str, Extremes]:
     """What runs of a model show of some tensors, whose channels lie on the last axis."""
     known = [name for name in tensors if name in calibration.tensors]
-    if not feeds:
+    if not feeds or not known:
         return {name: _of_calibration(calibration, name) for name in known}
     shown = Model.adopt(with_outputs(model, known))
     alone = _runs(shown, known, feeds, batching)

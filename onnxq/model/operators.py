@@ -605,6 +605,14 @@ def weight_layout(graph: Graph, node: Node) -> WeightLayout | Refusal:
     return _contradiction(graph, node, layout) or layout
 
 
+def no_numbers(graph: Graph, layout: WeightLayout) -> Refusal | None:
+    """What no scale makes numbers of: NaN or infinities in a weight; None where it has none."""
+    weight = graph.value(layout.weight)
+    # Extremes take no memory, and are NaN where anything is.
+    finite = np.isfinite([weight.min(), weight.max()]).all()
+    return None if finite else Refusal("its weight holds NaN or Inf")
+
+
 def _contradiction(graph: Graph, node: Node, layout: WeightLayout) -> Refusal | None:
     """What keeps the parts of a weighted node from fitting together; None if they do."""
     groups = layout.groups

@@ -7,7 +7,7 @@ result gives nodes and initializers only, put into a copy of the source.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,12 +53,14 @@ def edit(model: Model, change: Change, *, opset: int = 0) -> Model:
     # Graphsurgeon's logger prints to stdout, which belongs to the command line.
     with G_LOGGER.suppress():
         graph = _import(model)
-        old = list(graph.tensors().values())
+        old, old_nodes = list(graph.tensors().values()), list(graph.nodes)
         change(graph)
         # First the names: graphsurgeon takes tensors of one name for the same when it sorts.
         captured = {name for node in model.proto.graph.node for name in names_in_subgraphs(node)}
         _rename_new(graph, old, captured)
         graph.cleanup(remove_unused_node_outputs=False).toposort()
+        # Then those of nodes: one may be in the place of another, which only now is gone.
+        _rename_nodes(graph, old_nodes)
         result = _export(graph, parked=external.is_large(model.proto))
 
     proto = ModelProto()
@@ -153,12 +155,25 @@ def _rename_new(graph: gs.Graph, old: Sequence[gs.Tensor], captured: set[str]) -
     taken = captured | {tensor.name for tensor in (*graph.inputs, *graph.outputs)}
     taken |= {tensor.name for key, tensor in tensors.items() if key in known}
     for tensor in (tensor for key, tensor in tensors.items() if key not in known):
-        name, number = tensor.name, 1
-        while name in taken:
-            number += 1
-            name = f"{tensor.name}_{number}"
-        taken.add(name)
-        tensor.name = name
+        tensor.name = _free(tensor.name, taken)
+        taken.add(tensor.name)
+
+
+def _rename_nodes(graph: gs.Graph, old: Sequence[gs.Node]) -> None:
+    """The same for nodes, which need not have any name."""
+    known = set(map(id, old))
+    taken = {node.name for node in graph.nodes if id(node) in known}
+    for node in (each for each in graph.nodes if id(each) not in known and each.name):
+        node.name = _free(node.name, taken)
+        taken.add(node.name)
+
+
+def _free(wanted: str, taken: Collection[str]) -> str:
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    return name
 
 
 def _merge_opsets(proto: ModelProto, result: ModelProto, opset: int) -> None:

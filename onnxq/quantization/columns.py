@@ -30,6 +30,8 @@ def refusal_of(graph: Graph, node: Node, layout: WeightLayout) -> Refusal | None
     """Why a node's weight is not one matrix on columns that fit memory; None where it is."""
     if not _is_convolution(graph, node, layout) and len(layout.shape) != 2:
         return Refusal("its weight is a stack of matrices")
+    if layout.input_axis == 0:
+        return Refusal("it multiplies its input's columns: samples are not in front")
     if layout.groups * layout.columns**2 > LARGEST_MOMENTS:
         inputs = f"{layout.columns:,} inputs each"
         return Refusal(f"its outputs have {inputs}, whose moments would fill the memory")

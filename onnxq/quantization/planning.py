@@ -15,6 +15,7 @@ from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.operators import (
     QuantizedRule,
     is_weighted,
+    no_numbers,
     operator_of,
     stores,
     weight_layout,
@@ -231,10 +232,12 @@ def _refusal(
     layout = weight_layout(graph, node)
     if isinstance(layout, Refusal):
         return layout
-    return _unfit(layout, scheme, [name for name in data if name not in tensors])
+    return _unfit(graph, layout, scheme, [name for name in data if name not in tensors])
 
 
-def _unfit(layout: WeightLayout, scheme: Scheme, unseen: Sequence[str]) -> Refusal | None:
+def _unfit(
+    graph: Graph, layout: WeightLayout, scheme: Scheme, unseen: Sequence[str]
+) -> Refusal | None:
     """Why a layer's weight or input does not fit the scheme.
 
     Args:
@@ -244,4 +247,4 @@ def _unfit(layout: WeightLayout, scheme: Scheme, unseen: Sequence[str]) -> Refus
         return Refusal("its weight is a stack of matrices")
     if unseen and scheme.static is not None:
         return Refusal(f"its input {unseen[0]!r} was not calibrated")
-    return None
+    return no_numbers(graph, layout)

@@ -6,6 +6,7 @@ from onnxq.api import as_source, calibrate
 from onnxq.calibration import files
 from onnxq.calibration.merge import merge
 from onnxq.calibration.ranges import distribution, estimate
+from onnxq.errors import DataError
 
 from support.masked import encoder, padded, save_feeds, sentences
 
@@ -97,3 +98,13 @@ def test_a_source_says_which_mask_it_has():
     model = encoder()
     assert as_source(padded(SAMPLES), model).axes.mask == "attention_mask"
     assert as_source(padded(SAMPLES), model, mask="none").axes.mask == ""
+
+
+def test_a_mask_that_keeps_nothing_is_refused():
+    """All the same one sample may be padding throughout; its mean is NaN."""
+    data = padded(SAMPLES)
+    data["attention_mask"][3] = 0
+    assert "u1" in calibrate(encoder(), data, allow_nonfinite=True).tensors
+    data["attention_mask"][:] = 0
+    with pytest.raises(DataError, match="'attention_mask' keeps no position of any sample"):
+        calibrate(encoder(), data, allow_nonfinite=True)

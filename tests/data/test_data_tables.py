@@ -75,10 +75,10 @@ def test_integers_in_a_column_of_that_name_are_labels(tmp_path, columns, wanted)
 
 
 def test_labels_are_there_only_where_every_sample_has_one():
-    assert as_labels([]) is None
-    assert as_labels([None, None]) is None
-    assert as_labels([1, None]) is None
-    found = as_labels([0, 2])
+    assert as_labels([], "table.parquet") is None
+    assert as_labels([None, None], "table.parquet") is None
+    assert as_labels([1, None], "table.parquet") is None
+    found = as_labels([0, 2], "table.parquet")
     assert (found.tolist(), found.dtype) == ([0, 2], np.int64)
 
 

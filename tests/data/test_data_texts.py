@@ -237,6 +237,10 @@ def test_a_batch_that_texts_cannot_fill_is_refused(tmp_path, tokenizer):
         ("x.jsonl", b"[1]\n", r"x.jsonl:1 is a list, an object expected"),
         ("x.jsonl", b'{"txt": "a"}\n', r"x.jsonl:1 has no field 'text'"),
         ("x.jsonl", b'\n{"text": 3}\n', r"x.jsonl:2: 'text' is 3, a text expected"),
+        ("x.jsonl", b'{"text": ' + b"[" * 100_000, r"x.jsonl:1 is no JSON"),
+        ("x.jsonl", b'{"text": "a", "label": ' + b"9" * 5000 + b"}", r"x.jsonl:1 is no JSON"),
+        ("x.jsonl", b'{"text": "\\ud800"}', r"x.jsonl:1: 'text' is no Unicode text"),
+        ("x.jsonl", b'{"text": "a", "label": %d}' % 2**64, rf"the label {2**64} is no class index"),
         ("x.parquet", b"PAR1", "cannot read .*x.parquet"),
     ],
 )

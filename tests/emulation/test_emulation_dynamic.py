@@ -122,3 +122,15 @@ def test_layers_are_compared_with_onnx_runtimes_kernels():
     assert [each.values for each in found] == [4 * 6 * 24, 4 * 6 * 40]
     assert "MatMulIntegerToFloat" in found[1].kernels
     assert max(each.largest for each in found) <= 1
+
+
+def test_a_model_of_one_batch_size_is_emulated_in_its_batches():
+    b = Builder(0, batch=4)
+    model = b.model(b.matmul(b.input(24), 5))
+    quantized, _ = onnxq.quantize(model, target="cpu", scheme="dynamic")
+    x = np.concatenate([random_feeds(model, seed)["x"] for seed in (1, 2)])
+    (emulated,) = onnxq.emulate(quantized, {"x": x}).outputs.values()
+    session = open_session(quantized, optimize=False, threads=1)
+    halves = (run(session, None, {"x": x[at : at + 4]})[0] for at in (0, 4))
+    assert np.array_equal(emulated, np.concatenate(list(halves)))
+    assert onnxq.api.compare_layers(quantized, {"x": x})

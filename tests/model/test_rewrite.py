@@ -260,3 +260,24 @@ def test_nothing_is_printed(tmp_path):
     )  # fmt: skip
     assert done.stdout == ""
     assert done.stderr == ""
+
+
+def test_new_nodes_get_names_of_their_own():
+    """ONNX Runtime refuses two of one name; a new one in the place of an old one keeps its."""
+    relu = helper.make_node("Relu", ["x"], ["h"], "x/quantize")
+    last = helper.make_node("Neg", ["h"], ["y"], "last")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"]) for name in "xy"]
+    graph = helper.make_graph([relu, last], "g", ends[:1], ends[1:])
+    opset = [helper.make_opsetid("", 17)]
+    model = Model(helper.make_model(graph, opset_imports=opset, ir_version=8))
+
+    def change(gs_graph):
+        old = next(each for each in gs_graph.nodes if each.name == "last")
+        (result,), (read,) = old.outputs, old.inputs
+        between = variable("between", np.float32)
+        old.outputs.clear()
+        gs_graph.nodes.append(node("Abs", "x/quantize", [read], [between]))
+        gs_graph.nodes.append(node("Exp", "last", [between], [result]))
+
+    found = {each.op_type: each.name for each in edit(model, change).proto.graph.node}
+    assert found == {"Relu": "x/quantize", "Abs": "x/quantize_2", "Exp": "last"}

@@ -240,3 +240,14 @@ def test_the_shipped_encoder_keeps_its_outputs_without_any_data():
         outputs(model, feeds, optimize=True), outputs(quantized, feeds, optimize=True), strict=True
     ):
         assert np.linalg.norm(found - exact) < 0.1 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("step", ["equalize", "quantize"])
+def test_a_model_without_such_layers_may_have_data_all_the_same(step):
+    b = Builder(0)
+    model = b.model(b.conv(b.input(3, 6, 6), 4))
+    options = {"allow_none": True} if step == "quantize" else {}
+    made, _ = getattr(onnxq, step)(
+        model, data=random_feeds(model, 1, batch=4), target="cpu", scheme="dynamic", **options
+    )
+    assert "DynamicQuantizeLinear" not in operators(made)

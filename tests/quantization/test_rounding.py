@@ -2,12 +2,14 @@
 
 import numpy as np
 import onnx
+import onnxq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnxq.api import calibrate
 from onnxq.formats.table import Uniform
 from onnxq.model.graph import Graph, Place
+from onnxq.model.model import Model
 from onnxq.model.operators import weight_layout
 from onnxq.quantization import rounding
 from onnxq.quantization.columns import Columns, refusal_of
@@ -113,6 +115,16 @@ def test_stacked_and_huge_weights_are_left_alone():
     }
     assert "stack of matrices" in reasons[stacked]
     assert "5,000 inputs" in reasons["huge"]
+
+
+def test_a_layer_that_transposes_its_input_is_rounded_to_nearest():
+    b = Builder(4, batch=7)
+    y = b.op("Gemm", b.input(5), b.const(b.random(7, 4)), name="node", transA=1, shape=(4,))
+    proto = b.proto(y)
+    proto.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 5
+    _, result = onnxq.quantize(Model(proto), "random:6", target="cpu", scheme="w8")
+    assert all("in front" in str(each.reason) for each in result.roundings)
+    assert result.roundings
 
 
 # --- moments -------------------------------------------------------------------------------------

@@ -138,3 +138,18 @@ def test_weights_that_are_not_finite(weight):
     model = b.model(b.op("Gemm", b.input(6), b.const(w, "broken"), shape=(3,), transB=1))
     with pytest.raises(OnnxqError, match=r"NaN|Inf|not finite"):
         onnxq.quantize(model, {"x": data()})
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scheme", ["w8", "w4", "dynamic"])
+@pytest.mark.parametrize("weight", [np.nan, np.inf])
+def test_a_layer_whose_weight_is_not_finite_stays_in_float_without_data(scheme, weight):
+    b = Builder()
+    w = np.ones((6, 3), np.float32)
+    w[1, 2] = weight
+    hidden = b.op("Relu", b.op("MatMul", b.input(6), b.const(w), name="broken", shape=(3,)))
+    model = b.model(b.matmul(hidden, 4))
+    _, result = onnxq.quantize(model, target="cpu", scheme=scheme)
+    reasons = {node: str(status) for node, status in result.plan.nodes.items()}
+    assert "its weight holds NaN or Inf" in reasons["broken"]
+    assert len(result.plan.weights) == 1
