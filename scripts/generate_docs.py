@@ -211,6 +211,7 @@ def target_table() -> str:
          else "inputs and outputs of every integer kernel"),
         ("weighted operators", lambda t: code(sorted(t.weighted))),
         ("other integer operators", lambda t: code(sorted(t.own))),
+        ("products of activations", lambda t: code(sorted(t.products))),
         ("residual operators", lambda t: code(sorted(t.residual))),
     )  # fmt: skip
     return markdown_table(

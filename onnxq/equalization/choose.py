@@ -19,6 +19,7 @@ from onnxq.equalization.channel_factors import (
 )
 from onnxq.equalization.classes import ScaleClasses, find_classes
 from onnxq.equalization.clips import Variables, choose_variables
+from onnxq.equalization.derive import counted_along
 from onnxq.equalization.groups import Group, joined_groups
 from onnxq.equalization.intervals import Interval, intervals
 from onnxq.equalization.noise import NoiseModel, build_noise_model
@@ -29,6 +30,7 @@ from onnxq.errors import UsageError
 from onnxq.formats.scheme import REFERENCE, Scheme
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
+from onnxq.model.operators import is_product
 
 KERNEL_WORTH = 1.0
 """dB of expected SQNR for which extra kernels are worth their time."""
@@ -240,6 +242,9 @@ def _solve(
     solving: bool,
 ) -> Choice:
     """Solve in coordinates that do not depend on it."""
+    unknown = _not_followed(graph, classes, calibration, rounded) if calibration else ()
+    of = {root: number for root, number in variables.of.items() if root not in unknown}
+    variables = replace(variables, of=of)
     pinned = frozenset(classes.free.tolist()) - variables.of.keys()
     start_of = starting_exponents(graph, classes, calibration, pinned)
     # What only zeros make has no scale worth choosing.
@@ -268,6 +273,23 @@ def _solve(
     return Choice(
         options, calibration, graph, classes, variables, groups, noise, solution, graph.model
     )
+
+
+def _not_followed(
+    graph: Graph, classes: ScaleClasses, calibration: Calibration, rounded: Collection[str]
+) -> frozenset[int]:
+    """The roots whose scales would hide the range of a quantized operand of a product.
+
+    The heads of an attention and their channels are two axes; values were counted along one.
+    """
+    found: set[int] = set()
+    for name in rounded:
+        statistics, pattern = calibration.tensors.get(name), classes.patterns.get(name)
+        if statistics is None or pattern is None or counted_along(statistics, pattern.shape):
+            continue
+        if any(is_product(graph, use.node) for use in graph.consumers(name)):
+            found.update(pattern.ravel().tolist())
+    return frozenset(found)
 
 
 def _solution(

@@ -45,7 +45,12 @@ def _factors(statistics: TensorStatistics, exponents: NDArray[np.float64]) -> Ex
     whole = np.rint(exponents).astype(np.int64)
     if np.any(whole != exponents):
         return None
-    varying = [axis for axis, size in enumerate(exponents.shape) if size > 1]
-    if whole.any() and varying and varying != [statistics.axis]:
+    if whole.any() and not counted_along(statistics, exponents.shape):
         return None
     return whole.ravel()
+
+
+def counted_along(statistics: TensorStatistics, shape: tuple[int, ...]) -> bool:
+    """Whether scales of this shape vary along no axis but the one the tensor was counted along."""
+    varying = [axis for axis, size in enumerate(shape) if size > 1]
+    return not varying or varying == [statistics.axis]

@@ -160,6 +160,8 @@ class Operator:
         limits: keeps the smaller (-1) or the larger (1) of its operands: with a constant one, a
             bound. 0 for other operators.
         bounds: fixed range of the output, where the function has one.
+        fills_bounds: kernels on quantized values write it over all of its bounds, whatever was
+            seen.
         offset: see `OffsetRule`; where `offset_rule` finds padding in the way, it stops.
         float32_kernel: what ONNX Runtime's CPU provider makes of it between DQ and Q. The kernel
             takes float32 scales only, and ONNX Runtime does not look at their type: with float16
@@ -196,6 +198,7 @@ class Operator:
     by_value: bool = False
     trailing: bool = False
     bounds: tuple[float, float] | None = None
+    fills_bounds: bool = False
     float32_kernel: str = ""
     averages: bool = False
     offset: OffsetRule = OffsetRule.STOPS
@@ -426,7 +429,7 @@ _ROWS = (
     Operator("Sigmoid", _S.BARRIER, _I.OWN, form=_F.VALUE, bounds=(0.0, 1.0)),
     Operator("HardSigmoid", _S.BARRIER, _I.FLOAT, form=_F.VALUE, bounds=(0.0, 1.0)),
     Operator("HardSwish", _S.BARRIER, _I.FLOAT, form=_F.VALUE),
-    Operator("Softmax", _S.BARRIER, _I.FLOAT, bounds=(0.0, 1.0)),
+    Operator("Softmax", _S.BARRIER, _I.OWN, bounds=(0.0, 1.0), fills_bounds=True),
     Operator("Tanh", _S.BARRIER, _I.FLOAT, form=_F.VALUE, bounds=(-1.0, 1.0), surrounded=True),
     Operator("Gelu", _S.BARRIER, _I.FLOAT, form=_F.VALUE),
     Operator("Elu", _S.BARRIER, _I.FLOAT, form=_F.VALUE, batch_dependent=True),
@@ -521,6 +524,24 @@ def is_weighted(node: Node) -> bool:
     """Whether the operator multiplies its input with a weight."""
     row = operator_of(node)
     return row is not None and row.quantized is QuantizedRule.WEIGHTED
+
+
+def is_product(graph: Graph, node: Node) -> bool:
+    """Whether it multiplies two activations as matrices, as attention does."""
+    row = operator_of(node)
+    return (
+        row is not None
+        and row.contracts
+        and all(name and graph.constant(name) is None for name in map(node.input, (0, 1)))
+    )
+
+
+def data_of(graph: Graph, node: Node) -> tuple[str, ...]:
+    """The tensors at the node's data inputs, both operands of a product among them."""
+    if is_product(graph, node):
+        return node.input(0), node.input(1)
+    row = operator_of(node)
+    return () if row is None else row.data_of(node)
 
 
 def stores(node: Node) -> bool:

@@ -25,8 +25,14 @@ from onnxq.model.graph import Node
 from onnxq.model.model import Model
 from onnxq.model.modernize import inline_functions
 from onnxq.model.normalize import FOLDS, name_nodes
-from onnxq.model.operators import is_weighted, operator_of, weight_layout
-from onnxq.model.qdq import QdqGraph, Quantization, quantized_activations, stored_weight
+from onnxq.model.operators import data_of, is_product, is_weighted, operator_of, weight_layout
+from onnxq.model.qdq import (
+    QdqGraph,
+    Quantization,
+    quantized_activations,
+    standing_for,
+    stored_weight,
+)
 from onnxq.model.status import Float, Quantized
 from onnxq.model.weights import WeightLayout
 from onnxq.records import to_plain
@@ -188,6 +194,7 @@ def details(model: Model) -> Details:
             node.name: _why_float(graph, node, quantized=quantized)
             for node in graph.nodes
             if not quantized or (is_weighted(node) and node.name not in weights)
+            if not _product_of_integers(graph, node)
         }
     operators = {node.name: node.op_type for node in graph.nodes}
     return Details(
@@ -196,6 +203,12 @@ def details(model: Model) -> Details:
          *map(_by_run, quantized_by_run(graph))),
         float_nodes, operators, record,
     )  # fmt: skip
+
+
+def _product_of_integers(graph: QdqGraph, node: Node) -> bool:
+    """Whether it multiplies two activations that are quantized."""
+    operands = [standing_for(graph, name) for name in data_of(graph, node)]
+    return is_product(graph, node) and all(isinstance(each, Quantization) for each in operands)
 
 
 def _named(model: Model, *, inline: bool) -> Model:

@@ -16,7 +16,7 @@ from onnxq.model.operators import QuantizedRule, operator_of
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.placement import Placed
 from onnxq.quantization.plan import Derived, Own, QuantizationOptions, Shared
-from onnxq.quantization.shares import Ranges, shared_groups
+from onnxq.quantization.shares import Ranges, filled, shared_groups
 from onnxq.targets import Target
 
 Activations = Mapping[str, Own | Shared]
@@ -39,7 +39,7 @@ def activation_parameters(
     result: dict[str, Own | Shared] = {}
     for names in dict.fromkeys(shared_groups(graph, placed).values()):
         leader = next(name for name in names if name in ranges.tensors)
-        low, high = ranges.of(names)
+        low, high = filled(graph, placed, names) or ranges.of(names)
         parameters = fit_range(low, high, ranges.spec, options.scales)
         result[leader] = Own(parameters)
         result |= {name: Shared(parameters, leader) for name in names if name != leader}

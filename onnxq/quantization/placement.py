@@ -10,7 +10,9 @@ from onnxq.model.elementwise import before_join
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.operators import (
     QuantizedRule,
+    data_of,
     fused_activations,
+    is_product,
     is_weighted,
     kernel_output,
     operator_of,
@@ -61,18 +63,22 @@ def beside(graph: Graph, placed: Placed) -> frozenset[str]:
     for name in placed.tensors:
         readers = [use.node for use in graph.consumers(name)
                    if Place(use.node.name, use.position) in placed.readers]  # fmt: skip
-        if not readers or not all(_layer_or_move(placed, node) for node in readers):
+        if not readers or not all(_layer_or_move(graph, placed, node) for node in readers):
             found.add(name)
     return frozenset(found)
 
 
-def _layer_or_move(placed: Placed, node: Node) -> bool:
+def _layer_or_move(graph: Graph, placed: Placed, node: Node) -> bool:
     """Whether a reader multiplies by a quantized weight, or moves values on to what is rounded."""
     row = operator_of(node)
     if row is None or not isinstance(placed.nodes[node.name], Quantized):
         return False
     moves = row.quantized is QuantizedRule.SHARED and not placed.tensors.isdisjoint(node.outputs)
-    return moves or is_weighted(node)
+    return moves or _has_weight(graph, node)
+
+
+def _has_weight(graph: Graph, node: Node) -> bool:
+    return is_weighted(node) and not is_product(graph, node)
 
 
 def place_inputs_of_layers(graph: Graph, nodes: Mapping[str, Quantized | Float]) -> Placed:
@@ -91,8 +97,7 @@ def _tensor(graph: Graph, reader: Place) -> str:
 
 def _data_places(graph: Graph, node: Node) -> set[Place]:
     """Where the node reads activations."""
-    row = operator_of(node)
-    data = () if row is None else row.data_of(node)
+    data = data_of(graph, node)
     return {
         Place(node.name, position)
         for position, name in enumerate(node.inputs)
@@ -117,7 +122,9 @@ def _place_inputs(graph: Graph, target: Target, nodes: _Nodes) -> Placed:
         status = nodes[node.name]
         if row is None or isinstance(status, Float):
             continue
-        if row.quantized is QuantizedRule.WEIGHTED:
+        if is_product(graph, node):
+            readers |= _data_places(graph, node)
+        elif row.quantized is QuantizedRule.WEIGHTED:
             readers.add(Place(node.name, granted(weight_layout(graph, node)).data))
         elif row.quantized is QuantizedRule.SHARED and set(node.outputs) & wanted:
             readers |= _data_places(graph, node)
@@ -185,7 +192,7 @@ def _residual(graph: Graph, node: Node, target: Target, nodes: _Nodes) -> int | 
         position
         for position, name in enumerate(node.inputs)
         if (producer := graph.producers.get(name)) is not None
-        and is_weighted(producer)
+        and _has_weight(graph, producer)
         and isinstance(nodes[producer.name], Quantized)
         and len(graph.consumers(name)) == 1
         and not graph.is_exposed(name)
@@ -224,7 +231,7 @@ def _decide_all(graph: Graph, target: Target, nodes: _Nodes, calibrated: set[str
         status = nodes[node.name]
         if row is None or isinstance(status, Float):
             continue
-        data = [n for n in row.data_of(node) if graph.constant(n) is None]
+        data = [n for n in data_of(graph, node) if graph.constant(n) is None]
         weighted = row.quantized is QuantizedRule.WEIGHTED
         if weighted or (node.op_type in target.own and written.intersection(data)):
             constants = [n for n in row.data_of(node) if graph.constant(n) is not None]

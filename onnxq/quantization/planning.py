@@ -14,6 +14,8 @@ from onnxq.formats.scheme import PRESETS, Dynamic, Scheme
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.operators import (
     QuantizedRule,
+    data_of,
+    is_product,
     is_weighted,
     no_numbers,
     operator_of,
@@ -33,7 +35,7 @@ from onnxq.quantization.parameters import (
 from onnxq.quantization.patterns import left_out
 from onnxq.quantization.placement import Placed, beside, place, place_inputs_of_layers
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
-from onnxq.quantization.shares import Ranges, better_apart
+from onnxq.quantization.shares import Ranges, better_apart, masked
 from onnxq.quantization.stored import refusal_to_store, stored_weights
 from onnxq.quantization.tables import (
     LARGE_OF_WEIGHTS,
@@ -84,7 +86,9 @@ def plan_quantization(
     layouts = [
         (node, granted(weight_layout(graph, node)), status.scheme)
         for node in graph.nodes
-        if is_weighted(node) and isinstance(status := placed.nodes[node.name], Quantized)
+        if is_weighted(node)
+        and not is_product(graph, node)
+        and isinstance(status := placed.nodes[node.name], Quantized)
     ]
     weights = {
         Place(node.name, layout.weight_position): weight_parameters(
@@ -169,12 +173,7 @@ def _placed(
         own = refusal or _scheme_of(graph, node, scheme, wider)
         nodes[node.name] = Float(own) if isinstance(own, Refusal) else Quantized(own)
     if ranges is not None:
-        placed = place(graph, target, nodes, set(tensors))
-        apart = better_apart(graph, placed, ranges) if target.own_parts else ()
-        if not apart:
-            return placed
-        reason = Refusal("its outputs have scales of their own")
-        return place(graph, target, nodes | dict.fromkeys(apart, Float(reason)), set(tensors))
+        return _placed_in_ranges(graph, target, nodes, ranges)
     what = "layers with a weight" if scheme.is_dynamic else "weights"
     alone = {
         node.name: nodes[node.name]
@@ -183,6 +182,23 @@ def _placed(
         for node in graph.nodes
     }
     return place_inputs_of_layers(graph, alone) if scheme.is_dynamic else Placed(alone)
+
+
+def _placed_in_ranges(
+    graph: Graph, target: Target, nodes: Mapping[str, Quantized | Float], ranges: Ranges
+) -> Placed:
+    """Where Q/DQ go, but for nodes between tensors that no one step, or scale, serves."""
+    calibrated = set(ranges.tensors)
+    placed = place(graph, target, nodes, calibrated)
+    masks = masked(graph, placed, ranges) if target.products else ()
+    if masks:
+        nodes = {**nodes, **dict.fromkeys(masks, Float(Refusal("it adds a mask to a product")))}
+        placed = place(graph, target, nodes, calibrated)
+    apart = better_apart(graph, placed, ranges) if target.own_parts else ()
+    if not apart:
+        return placed
+    reason = Refusal("its outputs have scales of their own")
+    return place(graph, target, {**nodes, **dict.fromkeys(apart, Float(reason))}, calibrated)
 
 
 def _scheme_of(
@@ -219,7 +235,7 @@ def _refusal(
     if row.quantized is QuantizedRule.FLOAT:
         stored = refusal_to_store(graph, node, row, scheme)
         return stored or target.refusal(scheme.name, node.op_type)
-    data = [name for name in row.data_of(node) if graph.constant(name) is None]
+    data = [name for name in data_of(graph, node) if graph.constant(name) is None]
     missing = [name for name in (*data, *node.outputs[:1]) if not graph.is_float(name)]
     if missing:
         return Refusal(graph.why_not_float(missing[0]))
@@ -227,12 +243,15 @@ def _refusal(
     refusal = next(filter(None, spoiled), None) or target.refusal(scheme.name, node.op_type)
     if refusal is not None or row.quantized is not QuantizedRule.WEIGHTED:
         return refusal
+    unseen = [name for name in data if name not in tensors]
+    if is_product(graph, node) and node.op_type in target.products and scheme.static is not None:
+        return _not_calibrated(unseen)
     if node.op_type not in target.weighted:
         return Refusal(f"target {target.name} has no integer {node.op_type}")
     layout = weight_layout(graph, node)
     if isinstance(layout, Refusal):
         return layout
-    return _unfit(graph, layout, scheme, [name for name in data if name not in tensors])
+    return _unfit(graph, layout, scheme, unseen)
 
 
 def _unfit(
@@ -245,6 +264,10 @@ def _unfit(
     """
     if scheme.is_dynamic and len(layout.shape) != 2:
         return Refusal("its weight is a stack of matrices")
-    if unseen and scheme.static is not None:
-        return Refusal(f"its input {unseen[0]!r} was not calibrated")
+    if scheme.static is not None and (missing := _not_calibrated(unseen)):
+        return missing
     return no_numbers(graph, layout)
+
+
+def _not_calibrated(unseen: Sequence[str]) -> Refusal | None:
+    return Refusal(f"its input {unseen[0]!r} was not calibrated") if unseen else None

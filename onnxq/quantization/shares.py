@@ -12,8 +12,8 @@ from onnxq.calibration.ranges import Range, distribution, estimate
 from onnxq.calibration.statistics import TensorStatistics
 from onnxq.formats.scheme import Spec
 from onnxq.model.graph import Graph, Node
-from onnxq.model.operators import QuantizedRule, operator_of
-from onnxq.model.status import Float
+from onnxq.model.operators import QuantizedRule, is_product, operator_of
+from onnxq.model.status import Float, Quantized
 from onnxq.quantization.placement import Placed
 from onnxq.quantization.plan import QuantizationPlan, Shared
 
@@ -102,6 +102,53 @@ def _moved(node: Node) -> tuple[str, ...]:
     return (*node.outputs, *(() if row is None else row.data_of(node)))
 
 
+# --- known in advance ------------------------------------------------------------------------
+
+
+def filled(graph: Graph, placed: Placed, names: Sequence[str]) -> Range | None:
+    """The range of tensors that fill the bounds of the function they come from; None for others.
+
+    That is so where a kernel on quantized values writes them, or a product of activations reads
+    them.
+    """
+    makers = [_maker(graph, name) for name in names]
+    rows = [None if maker is None else operator_of(maker) for maker in makers]
+    bounds = {row.bounds if row is not None and row.fills_bounds else None for row in rows}
+    computing = [maker for maker in makers if maker is not None]
+    computing += [use.node for name in names for use in graph.consumers(name)
+                  if is_product(graph, use.node)]  # fmt: skip
+    inside = any(isinstance(placed.nodes[node.name], Quantized) for node in computing)
+    return bounds.pop() if inside and len(bounds) == 1 else None
+
+
+def _maker(graph: Graph, name: str) -> Node | None:
+    """The node that computes a tensor's elements, which others may have rearranged since."""
+    node = graph.producers.get(name)
+    while node is not None and (row := operator_of(node)) is not None and row.keeps_elements:
+        node = graph.producers.get(node.input(0))
+    return node
+
+
+def masked(graph: Graph, placed: Placed, ranges: Ranges) -> frozenset[str]:
+    """The operators whose result is `FAR` wider than the product of activations that they read.
+
+    A mask is added there: no step of the format is small enough for both.
+    """
+    found: set[str] = set()
+    for node in graph.nodes:
+        row = operator_of(node)
+        if row is None or row.quantized is not QuantizedRule.OWN:
+            continue
+        if isinstance(placed.nodes[node.name], Float):
+            continue
+        makers = {name: _maker(graph, name) for name in row.data_of(node)}
+        products = [ranges.width([name]) for name, maker in makers.items()
+                    if maker is not None and is_product(graph, maker)]  # fmt: skip
+        if products and ranges.width([node.output]) >= FAR * max(products):
+            found.add(node.name)
+    return frozenset(found)
+
+
 # --- apart -----------------------------------------------------------------------------------
 
 
@@ -174,6 +221,6 @@ def uneven_shares(
         found += [
             Uneven(name, max(widths, key=widths.__getitem__), shared / width)
             for name, width in widths.items()
-            if len(names) > 1 and shared >= FAR * width
+            if len(names) > 1 and min(shared, max(widths.values())) >= FAR * width
         ]
     return tuple(sorted(found, key=lambda each: -each.ratio))

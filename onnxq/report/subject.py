@@ -23,6 +23,7 @@ from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.model import Model
 from onnxq.model.normalize import Normalization, normalize
 from onnxq.model.operators import (
+    data_of,
     is_dequantize,
     is_quantize,
     is_weighted,
@@ -104,7 +105,7 @@ class Subject:
     def data_of(self, node: Node) -> tuple[str, ...]:
         """The activations that the node reads."""
         row = operator_of(node)
-        names = node.inputs if row is None else row.data_of(node)
+        names = node.inputs if row is None else data_of(self.graph, node)
         return tuple(name for name in names if name and self.graph.constant(name) is None)
 
     @cached_property

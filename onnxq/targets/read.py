@@ -164,6 +164,10 @@ def _is_weighted(row: Operator) -> bool:
     return row.quantized is QuantizedRule.WEIGHTED
 
 
+def _contracts(row: Operator) -> bool:
+    return row.contracts
+
+
 def _is_own(row: Operator) -> bool:
     return row.quantized is QuantizedRule.OWN
 
@@ -174,6 +178,7 @@ _OPERATORS_OF: Mapping[str, Callable[[Operator], bool]] = MappingProxyType(
         "float_output": _is_weighted,
         "one_weight_scale": _is_weighted,
         "own": _is_own,
+        "products": _contracts,
         "residual": _is_own,
     }
 )

@@ -47,6 +47,7 @@ class Target:
         weighted: operators with a weight that have a quantized kernel.
         own: operators with a quantized kernel besides the weighted ones, used where some input is
             quantized already.
+        products: operators that multiply two activations on quantized values, as attention does.
         residual: operators whose second branch gets Q/DQ under `Placement.INPUTS`.
         float_output: weighted operators whose kernel can write float: for a graph output, or where
             no other quantized kernel reads it.
@@ -69,6 +70,7 @@ class Target:
     placement: Placement
     weighted: frozenset[str]
     own: frozenset[str]
+    products: frozenset[str]
     residual: frozenset[str]
     float_output: frozenset[str]
     one_weight_scale: frozenset[str]

@@ -15,7 +15,7 @@ from onnxq.emulation.plan import plan_emulation
 from onnxq.model.graph import Node
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
-from onnxq.model.operators import QuantizedRule, is_quantize, operator_of
+from onnxq.model.operators import IntegerForm, QuantizedRule, is_quantize, operator_of
 from onnxq.model.qdq import QdqGraph
 from onnxq.model.session import open_session, with_graph
 from onnxq.model.status import Float
@@ -54,7 +54,7 @@ def kernels(model: Model) -> tuple[Kernel, ...]:
     found = []
     for node in graph.nodes:
         row, status = operator_of(node), plan.get(node.name)
-        if row is None or row.quantized not in _COMPUTING:
+        if row is None or row.quantized not in _COMPUTING or row.integer_form is IntegerForm.NONE:
             continue
         if status is None or isinstance(status, Fused):
             continue
