@@ -43,6 +43,9 @@ POWERS = tuple(itertools.product((0.35, 0.5, 0.65, 0.8), (0.0, 0.25)))
 SHARES_OF_RANGE = (1.0, 0.8, 0.6, 0.45)
 """Ranges that are tried with each: the estimator will clip where that pays."""
 
+LARGE = 2.0**32
+"""Magnitude of values above which their squares are not taken as they are."""
+
 ROWS = 1024
 """Rows of a tensor that are looked at."""
 
@@ -205,6 +208,12 @@ def _measure(
     """log₂ s (channels,) → squared error at the readers' outputs, of the rounded input and, as far
     as `share` says, of the rounded weights.
     """
+    # Squares of large values overflow float32: they count in units of a power of two near them,
+    # which changes no error beside another.
+    largest = float(np.abs(rows).max(initial=0.0))
+    unit = math.ldexp(1.0, math.frexp(largest)[1]) if largest > LARGE else 1.0
+    rows = rows / np.float32(unit)
+    job = replace(job, low=job.low / unit, high=job.high / unit)
     generator = np.random.default_rng(0)
     outputs = int(job.weight.shape[1])
     chosen = np.linspace(0, outputs - 1, min(outputs, OUTPUTS)).astype(np.int64)

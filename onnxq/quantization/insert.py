@@ -104,7 +104,9 @@ class _Writer:
                 for reader in sorted(self._plan.readers)
                 if self._graph.by_name[reader.node].inputs[reader.position] == name
             ]
-            exposed = everything and name in outputs and bool(source.inputs)
+            # No kernel writes integers whose scale is found in each run.
+            by_run = isinstance(entry, Dynamic)
+            exposed = everything and not by_run and name in outputs and bool(source.inputs)
             if exposed:
                 # The output keeps its name, so what the kernel writes takes another.
                 producer = source.inputs[0]

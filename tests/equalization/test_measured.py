@@ -133,3 +133,22 @@ def test_a_tensor_that_something_else_reads_too_keeps_its_scales():
     choice = chosen(model, feeds)
     assert [job for job in _jobs(choice) if "gemm" in job.tensor] == []
     assert np.array_equal(measured(choice, [feeds]).solution.exponents, choice.solution.exponents)
+
+
+@pytest.mark.filterwarnings("error")
+def test_huge_values_are_measured_as_small_ones_are():
+    """Their squares are no float32 numbers."""
+    model, feeds = two_readers(), samples()
+    huge = {name: values * np.float32(2.0**110) for name, values in feeds.items()}
+    (job,) = _jobs(chosen(model, huge))
+    rows = _rows(model, [job], [huge], WHOLE)[job.tensor]
+    measure, other = (
+        _measure(
+            replace(job, low=job.low / unit, high=job.high / unit), rows / np.float32(unit),
+            REFERENCE.activation, REFERENCE.weight, per_channel=True, share=1.0,
+        )
+        for unit in (1.0, 2.0**100)
+    )  # fmt: skip
+    tried = np.random.default_rng(0).integers(-3, 3, (3, len(job.variables))).astype(float)
+    ratios = {measure(each) / other(each) for each in tried}
+    assert len(ratios) == 1, "each has a unit of its own"

@@ -251,3 +251,14 @@ def test_a_model_without_such_layers_may_have_data_all_the_same(step):
         model, data=random_feeds(model, 1, batch=4), target="cpu", scheme="dynamic", **options
     )
     assert "DynamicQuantizeLinear" not in operators(made)
+
+
+def test_an_output_that_a_layer_reads_too_stays_float():
+    b = Builder(0)
+    hidden = b.op("Relu", b.matmul(b.input(24), 40))
+    model = b.model(hidden, b.matmul(hidden, 5))
+    quantized, _ = dynamic(model)
+    assert "DequantizeLinear" not in operators(quantized)
+    feeds = random_feeds(model, 1, batch=1)
+    found, _last = outputs(quantized, feeds, optimize=False)
+    assert len(np.unique(np.diff(np.unique(found)).round(6))) > 2, "no multiples of one step"
