@@ -28,9 +28,10 @@ GRACE = 3.0
 """Seconds that a stopped command has to end, before it is stopped again."""
 
 
-FRAGILE = re.compile(r"<frozen importlib|.*[/\\](numba|llvmlite)[/\\]")
-"""Files whose code may crash the process where an exception leaves it anywhere: a compiled module
-whose imports fail, and the compiler, which frees what it handed over a second time.
+FRAGILE = re.compile(r"<frozen importlib|.*[/\\](numba|llvmlite)[/\\]|.*[/\\]tempfile\.py$")
+"""Files whose code does harm where an exception leaves it anywhere: a compiled module whose imports
+fail and the compiler, which frees what it handed over a second time, crash the process; a folder
+that is made and not remembered yet, or half removed, stays.
 """
 
 
@@ -91,7 +92,7 @@ class Stop:
 
 
 def _fragile(frame: FrameType | None) -> bool:
-    """Whether a module is being imported, or a function compiled."""
+    """Whether a module is being imported, a function compiled, a folder made or removed."""
     while frame is not None:
         if FRAGILE.match(frame.f_code.co_filename):
             return True

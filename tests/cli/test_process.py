@@ -283,6 +283,30 @@ def test_a_stop_waits_for_the_compiler(case: Case):
     assert (case.folder / "compiled").exists()
 
 
+def test_a_stop_waits_until_a_temporary_folder_is_remembered(case: Case):
+    """One that came between its making and that left it, once in some hundred stops."""
+    (case.folder / "mine.py").write_text(
+        "import os, signal, tempfile, time\n"
+        "from pathlib import Path\n"
+        "make = tempfile.mkdtemp\n"
+        "def stopped(*arguments):\n"
+        "    made = make(*arguments)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(0.2)\n"
+        "    return made\n"
+        "def score(*_):\n"
+        "    tempfile.mkdtemp = stopped\n"
+        "    here = Path(__file__).parent\n"
+        "    with tempfile.TemporaryDirectory(prefix='onnxq.', dir=here) as folder:\n"
+        "        (here / 'made').write_text(folder)\n"
+        "        time.sleep(60)\n"
+    )
+    assert_terminated(case)
+    made = Path((case.folder / "made").read_text())
+    assert made.parent == case.folder
+    assert not made.exists()
+
+
 @contextmanager
 def in_processes(case: Case) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
     """A long calibration in two processes, and these; it must leave no file."""
