@@ -22,7 +22,7 @@ from onnxq.data.checks import convert
 from onnxq.data.fingerprint import combine, sample_digests
 from onnxq.data.layouts import Arrangement, Holds, SampleColumn, arrange
 from onnxq.data.records import as_labels
-from onnxq.data.source import Batch, Labels, collect, spans
+from onnxq.data.source import Batch, Labels, chosen, collect, spans
 from onnxq.data.storage import MemoryColumn
 from onnxq.errors import DataError
 from onnxq.python_files import load_callable
@@ -117,16 +117,8 @@ class FunctionSource:
         yield from collect(self._chosen(ranges), ranges, self.axes, self.labels)
 
     def _chosen(self, ranges: Sequence[tuple[int, int]]) -> Iterator[Sample]:
-        wanted = (index for begin, end in ranges for index in range(begin, end))
-        target = next(wanted, None)
-        for index, (sample, *_) in enumerate(self._samples()):
-            if target is None:
-                return
-            if index == target:
-                yield sample
-                target = next(wanted, None)
-        if target is not None:
-            raise DataError(f"{self.spec} yields fewer samples than when it was first called")
+        missing = f"{self.spec} yields fewer samples than when it was first called"
+        return (sample for sample, *_ in chosen(self._samples(), ranges, missing))
 
     def _samples(self) -> Iterator[tuple[Sample, int | None, bool]]:
         """Each sample, its label, and whether a sequence begins with it."""

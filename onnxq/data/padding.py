@@ -17,9 +17,6 @@ from onnxq.data.batching import Feeds, as_feeds
 
 Array = NDArray[Any]
 
-MASK = "attention_mask"
-"""Input that says which positions are the sample's own."""
-
 
 def padded_batches(feeds: Sequence[Mapping[str, Array]], size: int) -> list[Feeds]:
     """Batches of `size` samples of different lengths; none where there is no mask or all are alike.
@@ -27,12 +24,15 @@ def padded_batches(feeds: Sequence[Mapping[str, Array]], size: int) -> list[Feed
     Args:
         feeds: of one sample each.
     """
-    if not feeds or MASK not in feeds[0] or np.ndim(feeds[0][MASK]) != 2:
+    if not feeds:
         return []
     singles = [as_feeds(each) for each in feeds]
+    mask = singles[0].axes.mask
+    if mask not in singles[0] or singles[0][mask].ndim != 2:
+        return []
     if any((each.axes.fixed or 0) > 1 or each.samples != 1 for each in singles):
         return []
-    lengths = [each[MASK].shape[1] for each in singles]
+    lengths = [each[mask].shape[1] for each in singles]
     if len(set(lengths)) == 1:
         return []
     groups = [singles[first : first + size] for first in range(0, len(singles), size)]
@@ -40,7 +40,7 @@ def padded_batches(feeds: Sequence[Mapping[str, Array]], size: int) -> list[Feed
 
 
 def _joined(group: Sequence[Feeds]) -> Feeds:
-    longest = max(each[MASK].shape[1] for each in group)
+    longest = max(each[each.axes.mask].shape[1] for each in group)
     arrays = {
         name: values
         if group[0].axes.inputs.get(name) is None
@@ -52,7 +52,7 @@ def _joined(group: Sequence[Feeds]) -> Feeds:
 
 def _filled(feeds: Feeds, name: str, longest: int) -> Array:
     """An input filled up, where it has as many positions as the mask."""
-    values, length = feeds[name], feeds[MASK].shape[1]
+    values, length = feeds[name], feeds[feeds.axes.mask].shape[1]
     if values.ndim < 2 or values.shape[1] != length:
         return values
     after = [(0, longest - length if axis == 1 else 0) for axis in range(values.ndim)]

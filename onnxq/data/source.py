@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from onnxq.data.batching import BatchAxes, Feeds, Sample, alike, as_feeds, stack
 from onnxq.errors import DataError, UsageError
 
 Labels = NDArray[np.int64]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +132,26 @@ def spans(
             hint="give a multiple of it, or export the model with a dynamic batch",
         )
     return [(at, min(at + size, end)) for at in range(begin, end, size)][first::step]
+
+
+def chosen(
+    items: Iterable[Item], ranges: Sequence[tuple[int, int]], missing: str
+) -> Iterator[Item]:
+    """Of what is read from its beginning, the items whose numbers lie in the ranges.
+
+    Raises:
+        DataError: there are fewer; `missing` says so.
+    """
+    wanted = (index for begin, end in ranges for index in range(begin, end))
+    target = next(wanted, None)
+    for index, item in enumerate(items):
+        if target is None:
+            return
+        if index == target:
+            yield item
+            target = next(wanted, None)
+    if target is not None:
+        raise DataError(missing)
 
 
 def collect(

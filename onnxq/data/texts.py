@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from onnxq.data.extras import require
 from onnxq.data.fingerprint import combine, sample_digests
 from onnxq.data.records import as_labels
-from onnxq.data.source import Batch, Labels, collect, spans
+from onnxq.data.source import Batch, Labels, chosen, collect, spans
 from onnxq.data.tokenizing import Tokenization, Tokenizer, open_tokenizer
 from onnxq.errors import DataError
 from onnxq.suggest import suggest
@@ -110,16 +110,9 @@ class TextSource:
         yield from collect(self._samples(ranges), ranges, self.axes, self.labels)
 
     def _samples(self, ranges: Sequence[tuple[int, int]]) -> Iterator[Sample]:
-        wanted = (index for begin, end in ranges for index in range(begin, end))
-        target = next(wanted, None)
-        for index, (text, _, where) in enumerate(self._rows()):
-            if target is None:
-                return
-            if index == target:
-                yield self.tokenizer.sample(text, where)
-                target = next(wanted, None)
-        if target is not None:
-            raise DataError(f"{self.spec} holds fewer texts than when it was first read")
+        missing = f"{self.spec} holds fewer texts than when it was first read"
+        for text, _, where in chosen(self._rows(), ranges, missing):
+            yield self.tokenizer.sample(text, where)
 
     def _rows(self) -> Iterator[Row]:
         read = READERS[self.path.suffix.lower()]

@@ -13,6 +13,7 @@ import numpy as np
 
 from onnxq.data.checks import convert
 from onnxq.data.extras import require
+from onnxq.data.masks import USUAL as MASK
 from onnxq.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 EXTRA = "text"
 
 IDS = "input_ids"
-KNOWN = (IDS, "attention_mask", "token_type_ids", "position_ids")
+KNOWN = (IDS, MASK, "token_type_ids", "position_ids")
 """Inputs that a tokenizer can fill."""
 
 
@@ -84,12 +85,12 @@ class Tokenizer:
             raise DataError(f"{name}: the tokenizer makes no token of {text!r:.60}")
         count = len(encoded.ids)
         columns: dict[str, Sequence[int]] = {
-            IDS: encoded.ids, "attention_mask": encoded.attention_mask,
+            IDS: encoded.ids, MASK: encoded.attention_mask,
             "token_type_ids": encoded.type_ids, "position_ids": range(count),
         }  # fmt: skip
         more = max((self.length or 0) - count, 0)
         padding: dict[str, Sequence[int]] = {
-            IDS: [pad] * more, "attention_mask": [0] * more, "token_type_ids": [0] * more,
+            IDS: [pad] * more, MASK: [0] * more, "token_type_ids": [0] * more,
             "position_ids": range(count, count + more),
         }  # fmt: skip
         arrays = {name: np.array([*columns[name], *padding[name]], np.int64) for name in KNOWN}

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.data.budget import WHOLE, Batching
+from onnxq.equalization.candidates import bits
 from onnxq.equalization.channel_factors import (
     counted_in,
     plan_factors,
@@ -29,11 +30,11 @@ from onnxq.equalization.channel_factors import (
     with_products,
 )
 from onnxq.equalization.choose import (
-    FACTOR_WORTH,
+    ROUNDED,
     Choice,
     EqualizationOptions,
     choose_classes,
-    class_gains,
+    without_idle,
 )
 from onnxq.equalization.classes import LinearSite
 from onnxq.equalization.noise import ActivationTerm, NoiseModel, WeightTerm
@@ -56,12 +57,6 @@ WEIGHT_POWERS = np.linspace(0, 0.5, 5)
 
 PHASES = (0.0, 0.25, 0.5, 0.75)
 """What is added to log₂ s before it is rounded: a factor common to all channels costs nothing."""
-
-SILENT = 12
-"""Bits below the largest channel at which others count as silent: they may wake."""
-
-ROUNDED = 0.4
-"""Share of the weights' noise that is left once they are rounded for their layer's output."""
 
 
 @dataclass(frozen=True)
@@ -129,19 +124,12 @@ def choose_by_run(
     plain = _searched(plain, seen, {}, layers)
     if not factors:
         return plain
-    best = plain
-    for _ in range(2):
-        products = with_products(calibration, factors)
-        choice = choose_classes(with_ones(model, factors), products, options, solving=False)
-        choice = _searched(choice, seen, {f.name: f.tensor for f in factors}, layers)
-        best = replace(choice, original=model, factors=factors, plain=plain)
-        worth = dict(zip((g.tensors[0] for g in best.groups), class_gains(best), strict=True))
-        kept = tuple(f for f in factors if worth.get(f.name, 0.0) >= FACTOR_WORTH)
-        if not kept or kept == factors:
-            break
-        factors = kept
+    products = with_products(calibration, factors)
+    choice = choose_classes(with_ones(model, factors), products, options, solving=False)
+    choice = _searched(choice, seen, {f.name: f.tensor for f in factors}, layers)
+    best = without_idle(replace(choice, original=model, factors=factors, plain=plain))
     gain = decibels(plain.expected_noise, best.expected_noise)
-    return best if kept and gain >= options.factors_worth else plain
+    return best if best.working and gain >= options.factors_worth else plain
 
 
 def _searched(
@@ -234,10 +222,10 @@ def _search(noise: NoiseModel, term: RunTerm, size: Floats, exponents: Floats) -
         return rounded + term.noise(sigma) / noise.activation_divisor
 
     # All in the coordinates of the model as it is.
-    weight = _bits(_largest_weights(readers, start)[variables])
+    weight = bits(_largest_weights(readers, start)[variables])
     reach = np.maximum(term.highest, -term.lowest) * np.exp2(start[variables])
     usual = np.sqrt(term.share @ np.square(reach))
-    sizes = [_bits(each) for each in (size, usual, reach.max(axis=0))]
+    sizes = [bits(each) for each in (size, usual, reach.max(axis=0))]
     best, lowest = start, cost(start)
     for stat, a, b, phase in itertools.product(sizes, STRENGTHS, WEIGHT_POWERS, PHASES):
         wanted = b * weight - a * stat
@@ -256,9 +244,3 @@ def _largest_weights(readers: Sequence[WeightTerm], start: Floats) -> Floats:
         column = np.broadcast_to(reader.column, peaks.shape)
         np.maximum.at(largest, reader.columns.ravel()[column], peaks)
     return largest
-
-
-def _bits(values: Floats) -> Floats:
-    """log₂; what is silent counts as `SILENT` bits below the largest."""
-    largest = float(values.max(initial=0.0)) or 1.0
-    return np.asarray(np.log2(np.maximum(values, largest * 2.0**-SILENT)))

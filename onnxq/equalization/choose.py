@@ -42,6 +42,10 @@ FACTOR_WORTH = 0.05
 """dB of expected SQNR for which one channel factor is: they add up, and each costs little."""
 
 
+ROUNDED = 0.4
+"""Share of the weights' noise that rounding for their layer's output leaves of that to nearest."""
+
+
 def _nothing(_graph: Graph, _calibration: Calibration) -> tuple[str, ...]:
     return ()
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from onnxq.calibration.statistics import TensorStatistics
 from onnxq.data.budget import WHOLE, Batching
 from onnxq.data.gather import run_batches
+from onnxq.equalization.candidates import bits
 from onnxq.equalization.choose import Choice
 from onnxq.equalization.classes import LinearSite
 from onnxq.equalization.groups import Group
@@ -54,9 +55,6 @@ OUTPUTS = 128
 
 DIRECTIONS = 64
 """Random directions in which errors are measured, of as many as there are outputs or rows."""
-
-SILENT = 2.0**-12
-"""Least size of a channel, as a share of the largest: it may wake."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +107,8 @@ def measured(choice: Choice, feeds: Sequence[Feeds], batching: Batching = WHOLE)
 
 def _candidates(job: Job, now: Floats) -> list[Floats]:
     """log₂ s (channels,) in whole numbers; channels that share a variable get the same."""
-    size = _bits(job.size)
-    weight = _bits(np.abs(job.weight).max(axis=1).astype(np.float64))
+    size = bits(job.size)
+    weight = bits(np.abs(job.weight).max(axis=1).astype(np.float64))
     _, first, shared = np.unique(job.variables, return_index=True, return_inverse=True)
     found = []
     for a, b in POWERS:
@@ -119,12 +117,6 @@ def _candidates(job: Job, now: Floats) -> list[Floats]:
         whole = np.rint(wanted - np.median(wanted) + np.median(now[first]))
         found.append(np.clip(whole, -LIMIT, LIMIT)[shared])
     return found
-
-
-def _bits(values: Floats) -> Floats:
-    """log₂; what is silent counts as `SILENT` of the largest."""
-    largest = float(values.max(initial=0.0)) or 1.0
-    return np.asarray(np.log2(np.maximum(values, SILENT * largest)))
 
 
 def _jobs(choice: Choice) -> list[Job]:

@@ -16,9 +16,6 @@ from onnxq.formats.table import Format, Uniform
 SMALLEST_SCALE = 2.0**-100
 """Its reciprocal and its products stay finite."""
 
-WIDE = 8
-"""Bits from which rounding within the whole range of a block costs least."""
-
 AT_ONCE = 1 << 20
 """Numbers of a matrix whose blocks are fitted at once."""
 
@@ -95,7 +92,8 @@ def _fit_part(part: NDArray[Any], spec: Spec, blocks: Blocks, scales: Representa
     runs, axis = blocks.split(np.asarray(part, np.float64)), blocks.axis % 2 + 1
     low, high = runs.min(axis=axis, initial=0.0), runs.max(axis=axis, initial=0.0)
     best = _blocks_over(low, high, spec, blocks, scales)
-    if spec.format.bits >= WIDE:
+    # Wider numbers lose least within the whole range of a block.
+    if not spec.format.narrow:
         return best
     least = _error(runs, best, axis)
     for share in SHARES_OF_RANGE:

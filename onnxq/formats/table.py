@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+BYTE = 8
+"""Bits."""
+
+
 @dataclass(frozen=True)
 class Uniform:
     """The whole numbers from `lowest` to `highest`, both included."""
@@ -79,6 +83,11 @@ class Format(Named):
     @property
     def bits(self) -> int:
         return self.grid.bits
+
+    @property
+    def narrow(self) -> bool:
+        """Whether its numbers are narrower than a byte, the least that all kernels read."""
+        return self.bits < BYTE
 
     @property
     def signed(self) -> bool:

@@ -20,6 +20,7 @@ from onnxq.model.model import Model
 from onnxq.model.operators import (
     CAST,
     DEQUANTIZE,
+    DYNAMIC,
     is_dynamic_quantize,
     is_integer_product,
 )
@@ -32,10 +33,6 @@ def quantizes_as_it_runs(model: Model) -> bool:
     """Whether what a sample gives may depend on the samples beside it in a batch."""
     bodies = (model.proto.graph.node, *(function.node for function in model.proto.functions))
     return any(each.op_type.startswith(DYNAMIC) for body in bodies for each in nodes_in(body))
-
-
-DYNAMIC = "DynamicQuantize"
-"""How the names of such operators begin, ONNX's and ONNX Runtime's."""
 
 
 def quantized_by_run(graph: Graph) -> tuple[str, ...]:

@@ -536,6 +536,11 @@ def is_product(graph: Graph, node: Node) -> bool:
     )
 
 
+def has_weight(graph: Graph, node: Node) -> bool:
+    """Whether a weighted operator multiplies by a weight, and not by an activation."""
+    return is_weighted(node) and not is_product(graph, node)
+
+
 def data_of(graph: Graph, node: Node) -> tuple[str, ...]:
     """The tensors at the node's data inputs, both operands of a product among them."""
     if is_product(graph, node):
@@ -582,7 +587,10 @@ def degree(graph: Graph, node: Node) -> float | None:
 
 CLIP, CAST = "Clip", "Cast"
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
-DYNAMIC_QUANTIZE, INTEGER_PRODUCT = "DynamicQuantizeLinear", "MatMulInteger"
+DYNAMIC = "DynamicQuantize"
+"""How the names of operators begin, ONNX's and ONNX Runtime's, that find scales as they run."""
+
+DYNAMIC_QUANTIZE, INTEGER_PRODUCT = f"{DYNAMIC}Linear", "MatMulInteger"
 _DOMAINS = frozenset({"", "com.microsoft"})
 
 

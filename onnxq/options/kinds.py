@@ -57,8 +57,27 @@ def listed(words: Iterable[str]) -> str:
 # --- numbers, flags, texts -------------------------------------------------------------------
 
 
+class _Integers:
+    """How whole numbers are read and written."""
+
+    def read(self, text: str) -> object:
+        try:
+            return int(text)
+        except ValueError:
+            return text
+
+    def write(self, value: int) -> Plain:
+        return value
+
+
+def _whole(value: object) -> int | None:
+    """The value as a whole number; None where it is none."""
+    fits = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return int(value) if fits else None  # type: ignore[call-overload]
+
+
 @dataclass(frozen=True)
-class Whole:
+class Whole(_Integers):
     """Whole numbers from `least` on."""
 
     least: int = 1
@@ -68,23 +87,14 @@ class Whole:
         return f"a whole number of at least {self.least}"
 
     def accept(self, value: object, name: str) -> int:
-        fits = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-        if not fits or int(value) < self.least:  # type: ignore[call-overload]
+        number = _whole(value)
+        if number is None or number < self.least:
             raise refusal(name, self.wanted, value)
-        return int(value)  # type: ignore[call-overload, no-any-return]
-
-    def read(self, text: str) -> object:
-        try:
-            return int(text)
-        except ValueError:
-            return text
-
-    def write(self, value: int) -> Plain:
-        return value
+        return number
 
 
 @dataclass(frozen=True)
-class OneOf:
+class OneOf(_Integers):
     """One of a few whole numbers."""
 
     of: tuple[int, ...]
@@ -94,19 +104,10 @@ class OneOf:
         return listed(map(str, self.of))
 
     def accept(self, value: object, name: str) -> int:
-        fits = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-        if not fits or int(value) not in self.of:  # type: ignore[call-overload]
+        number = _whole(value)
+        if number is None or number not in self.of:
             raise refusal(name, self.wanted, value)
-        return int(value)  # type: ignore[call-overload, no-any-return]
-
-    def read(self, text: str) -> object:
-        try:
-            return int(text)
-        except ValueError:
-            return text
-
-    def write(self, value: int) -> Plain:
-        return value
+        return number
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from onnxq.calibration.ranges import distribution, estimate, noise
 from onnxq.calibration.statistics import TensorStatistics
-from onnxq.formats.scheme import Dynamic
-from onnxq.quantization.plan import QuantizationPlan, Shared
+from onnxq.quantization.plan import QuantizationPlan
 from onnxq.quantization.shares import Gains
 
 WORSE = 1.0
@@ -38,18 +37,13 @@ def harmful_clips(
     plan: QuantizationPlan, tensors: Mapping[str, TensorStatistics], gains: Gains
 ) -> tuple[Clipped, ...]:
     """Those tensors of a plan, the worst first; of several that share a range all together."""
-    spec = plan.scheme.static
-    groups: dict[str, list[str]] = {}
-    for name, entry in plan.activations.items():
-        leader = entry.shares_with if isinstance(entry, Shared) else name
-        groups.setdefault(leader, []).append(name)
+    spec, activations = plan.scheme.static, plan.static
     found: list[Clipped] = []
-    for leader, names in groups.items():
+    for leader, names in plan.sharing.items():
         parts = [(tensors[name], gains.get(name)) for name in names if name in tensors]
-        known = plan.activations[leader]
-        if spec is None or isinstance(known, Dynamic) or not parts:
+        if spec is None or not parts:
             continue
-        data, (low, high) = distribution(parts), known.parameters.range
+        data, (low, high) = distribution(parts), activations[leader].parameters.range
         whole = estimate(data, "minmax", levels=spec.levels, symmetric=spec.symmetric)
         if low <= data.low and high >= data.high:
             continue

@@ -51,7 +51,8 @@ def insert(
     writer = _Writer(Graph(model), plan, weights or {}, biases or {}, float_biases=float_biases)
     written = edit(model, writer.write)
     # While layers are settled their inputs and weights are read as floats.
-    return written if float_biases else with_integer_products(written)
+    by_run = plan.scheme.is_dynamic and not float_biases
+    return with_integer_products(written) if by_run else written
 
 
 class _Writer:
@@ -170,11 +171,11 @@ class _Writer:
         if name not in self._rows:
             integers = quantize(self._graph.value(name), table.parameters)
             scale, zero = _constants(f"{name}/row", table.parameters)
-            if table.narrow:
+            if table.parameters.format.narrow:
                 scale = constant(f"{name}/row_scale", scale.values.astype(np.float16))
             self._rows[name] = constant(f"{name}/integers", integers), scale, zero
         stored, scale, zero = self._rows[name]
-        if table.narrow:
+        if table.parameters.format.narrow:
             inputs = [stored, lookup.inputs[1], scale, zero]
             look_up_blocks(lookup, inputs, table.block)
             chain = Chain(gs_graph, lookup)

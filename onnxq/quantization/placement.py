@@ -12,6 +12,7 @@ from onnxq.model.operators import (
     QuantizedRule,
     data_of,
     fused_activations,
+    has_weight,
     is_product,
     is_weighted,
     kernel_output,
@@ -74,11 +75,7 @@ def _layer_or_move(graph: Graph, placed: Placed, node: Node) -> bool:
     if row is None or not isinstance(placed.nodes[node.name], Quantized):
         return False
     moves = row.quantized is QuantizedRule.SHARED and not placed.tensors.isdisjoint(node.outputs)
-    return moves or _has_weight(graph, node)
-
-
-def _has_weight(graph: Graph, node: Node) -> bool:
-    return is_weighted(node) and not is_product(graph, node)
+    return moves or has_weight(graph, node)
 
 
 def place_inputs_of_layers(graph: Graph, nodes: Mapping[str, Quantized | Float]) -> Placed:
@@ -192,7 +189,7 @@ def _residual(graph: Graph, node: Node, target: Target, nodes: _Nodes) -> int | 
         position
         for position, name in enumerate(node.inputs)
         if (producer := graph.producers.get(name)) is not None
-        and _has_weight(graph, producer)
+        and has_weight(graph, producer)
         and isinstance(nodes[producer.name], Quantized)
         and len(graph.consumers(name)) == 1
         and not graph.is_exposed(name)

@@ -119,6 +119,15 @@ class QuantizationPlan:
         return frozenset(place.node for place in self.weights)
 
     @property
+    def sharing(self) -> Mapping[str, list[str]]:
+        """Of the activations with a scale of their own: which have it, themselves among them."""
+        groups: dict[str, list[str]] = {}
+        for name, entry in self.static.items():
+            leader = entry.shares_with if isinstance(entry, Shared) else name
+            groups.setdefault(leader, []).append(name)
+        return groups
+
+    @property
     def static(self) -> Mapping[str, Own | Shared]:
         """The activations whose scales are known before the model runs."""
         found = self.activations.items()

@@ -15,6 +15,7 @@ from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.operators import (
     QuantizedRule,
     data_of,
+    has_weight,
     is_product,
     is_weighted,
     no_numbers,
@@ -86,9 +87,7 @@ def plan_quantization(
     layouts = [
         (node, granted(weight_layout(graph, node)), status.scheme)
         for node in graph.nodes
-        if is_weighted(node)
-        and not is_product(graph, node)
-        and isinstance(status := placed.nodes[node.name], Quantized)
+        if has_weight(graph, node) and isinstance(status := placed.nodes[node.name], Quantized)
     ]
     weights = {
         Place(node.name, layout.weight_position): weight_parameters(

@@ -13,6 +13,7 @@ from onnxq.data.random import random_feeds
 from onnxq.equalization.by_run import choose_by_run
 from onnxq.equalization.choose import (
     KERNEL_WORTH,
+    ROUNDED,
     UNTRIED_WORTH,
     Choice,
     EqualizationOptions,
@@ -43,9 +44,6 @@ TRIED_WORTH = 0.5
 
 WORTH_OF_EACH = 0.1
 """The same of each, where they are many."""
-
-ROUNDED = 0.4
-"""Share of the weights' noise that adaptive rounding leaves of that of rounding to nearest."""
 
 
 def quantize(request: Request) -> tuple[Model, QuantizationResult]:
@@ -99,7 +97,8 @@ def _choose(request: Request, relu6: str) -> Choice:
     with request.progress.track("choose scales", None):
         if request.scheme.is_dynamic and request.calibration is not None:
             feeds = request.samples.correction if request.samples else ()
-            layers = _plan(request, unchanged(request.model, request.calibration)).weighted
+            as_it_is = Prepared(request.model, request.calibration, {})
+            layers = _plan(request, as_it_is).weighted
             return choose_by_run(
                 request.model, request.calibration, feeds, options, layers, request.batching
             )
@@ -116,15 +115,15 @@ def _made(request: Request, choice: Choice | None, reason: str) -> tuple[Model, 
     if len(variants) == 1 or reference is None:
         return _finish(request, variants[-1].prepare(), reason, reference)
     contenders = shortlist(variants, lambda prepared: _tried(request, prepared, reference))
-    made = [_finish(request, prepared, reason, reference) for _, prepared in contenders]
-    finished = [
-        (variant, result.quantized_sqnr)
-        for (variant, _), (_, result) in zip(contenders, made, strict=True)
-    ]
-    model, result = made[best_of(finished)]
-    prepared = result.prepared
-    trials = with_finals(prepared.trials, finished)
-    return model, replace(result, prepared=replace(prepared, trials=trials))
+    finished: list[tuple[Variant, float]] = []
+    for number, (variant, prepared) in enumerate(contenders):
+        made = _finish(request, prepared, reason, reference)
+        finished.append((variant, made[1].quantized_sqnr))
+        # The others need not stay in memory.
+        if best_of(finished) == number:
+            model, result = made
+    trials = with_finals(result.prepared.trials, finished)
+    return model, replace(result, prepared=replace(result.prepared, trials=trials))
 
 
 def _variants(request: Request, choice: Choice | None) -> list[Variant]:
@@ -210,12 +209,12 @@ def _finish(
             quantized, prepared.calibration, samples.correction, request.batching
         )
     float_sqnr = quantized_sqnr = math.nan
-    measured: tuple[OutputCloseness, ...] = ()
+    outputs: tuple[OutputCloseness, ...] = ()
     if reference is not None:
         optimized, plain = reference.levels
         float_sqnr = worst_sqnr(_closeness(request, optimized, model))
-        measured = _closeness(request, plain, quantized)
-        quantized_sqnr = worst_sqnr(measured)
+        outputs = _closeness(request, plain, quantized)
+        quantized_sqnr = worst_sqnr(outputs)
     return quantized, QuantizationResult(
         request.normalization,
         prepared,
@@ -226,8 +225,8 @@ def _finish(
         settled.corrections,
         settled.roundings,
         narrowing=narrowing,
-        closeness=measured,
-        measured_on=samples.measured_on if measured and samples is not None else None,
+        closeness=outputs,
+        measured_on=samples.measured_on if outputs and samples is not None else None,
     )
 
 

@@ -36,9 +36,6 @@ Floats = NDArray[np.float64]
 STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 """λ of the refit to try, as shares of the mean of H's diagonal."""
 
-BYTE = 8
-"""Bits."""
-
 DAMPING = 0.01
 """Added to H's diagonal while rounding, as a share of its mean."""
 
@@ -113,7 +110,7 @@ def round_weight(
     zero = by_output(parameters.zero_of_each(layout.shape)) if parameters.zero_point.any() else 0.0
     integers, adaptive, nearest_error, adaptive_error = choose_rounding(
         by_output(weight), step, fitted, unseen, limits_of(parameters, zero),
-        DAMPING_NARROW if parameters.format.bits < BYTE else DAMPING,
+        DAMPING_NARROW if parameters.format.narrow else DAMPING,
     )  # fmt: skip
     whole = integers + zero
     stored = layout.from_output_major(whole.reshape(layout.outputs, -1, layout.taps))

@@ -15,7 +15,7 @@ from onnxq.model.graph import Graph, Node
 from onnxq.model.operators import QuantizedRule, is_product, operator_of
 from onnxq.model.status import Float, Quantized
 from onnxq.quantization.placement import Placed
-from onnxq.quantization.plan import QuantizationPlan, Shared
+from onnxq.quantization.plan import QuantizationPlan
 
 Gains = Mapping[str, NDArray[np.float64]]
 
@@ -210,12 +210,9 @@ def uneven_shares(
     if spec is None:
         return ()
     ranges = Ranges(tensors, gains, {}, spec, plan.options.ranges)
-    groups: dict[str, list[str]] = {}
     activations = plan.static
-    for name, entry in activations.items():
-        groups.setdefault(entry.shares_with if isinstance(entry, Shared) else name, []).append(name)
     found: list[Uneven] = []
-    for leader, names in groups.items():
+    for leader, names in plan.sharing.items():
         shared = float(activations[leader].parameters.scale) * (spec.levels - 1)
         widths = {name: width for name in names if (width := ranges.width([name])) > 0}
         found += [

@@ -50,9 +50,6 @@ SMALL_BLOCK = 32
 SMALL = 1 << 20
 """Elements up to which a table is small."""
 
-BYTE = 8
-"""Bits from which numbers can be looked up by any runtime."""
-
 
 @dataclass(frozen=True, eq=False)
 class TiedTable:
@@ -88,11 +85,6 @@ class RowTable:
         return granularity.size if isinstance(granularity, Blocks) else 0
 
     @property
-    def narrow(self) -> bool:
-        """Whether its numbers are narrower than a byte, which takes a kernel of its own."""
-        return self.parameters.format.bits < BYTE
-
-    @property
     def why_float(self) -> Refusal:
         """Why what it gives is float."""
         scales = f"in blocks of {self.block}" if self.block else "by row"
@@ -112,11 +104,6 @@ class TableForm:
     spec: Spec
     block: int = 0
     most: float = math.inf
-
-    @property
-    def narrow(self) -> bool:
-        """Whether its numbers are narrower than a byte."""
-        return self.spec.format.bits < BYTE
 
     @property
     def opset(self) -> int:
@@ -212,7 +199,7 @@ def _fit(table: NDArray[Any], form: TableForm, scales: Representable) -> Paramet
         return None
     if form.block:
         # Of few bits a float32 scale is a large part, and what is looked up is cast anyway.
-        scales = replace(scales, half=scales.half or form.narrow)
+        scales = replace(scales, half=scales.half or form.spec.format.narrow)
         parameters = fit_blocks(table, form.spec, Blocks(1, form.block), scales)
     else:
         parameters = fit_magnitude(largest, form.spec, PerChannel(0), scales)
@@ -220,7 +207,7 @@ def _fit(table: NDArray[Any], form: TableForm, scales: Representable) -> Paramet
     error = np.square(parameters.scale.astype(np.float64)).sum(axis=0) / 12
     error = np.repeat(error, form.block) if form.block else error
     power = np.einsum("ij,ij->j", table, table, dtype=np.float64)
-    lowest = LOWEST_NARROW if form.narrow else LOWEST_SQNR
+    lowest = LOWEST_NARROW if form.spec.format.narrow else LOWEST_SQNR
     kept = power >= error * 10 ** (lowest / 10)
     return parameters if np.all(kept | (power == 0)) else None
 

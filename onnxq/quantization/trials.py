@@ -45,11 +45,11 @@ def shortlist(
     Raises:
         ValueError: there is no variant.
     """
+    if not variants:
+        raise ValueError("there is no variant")
     made = [(variant, variant.prepare()) for variant in variants]
     trials = tuple(Trial(variant.name, measure(prepared)) for variant, prepared in made)
     levels = [-math.inf if math.isnan(trial.sqnr) else trial.sqnr for trial in trials]
-    if not made:
-        raise ValueError("there is no variant")
     top = max(levels)
     kept = [pair for pair, level in zip(made, levels, strict=True) if level >= top - CLOSE]
     # Where nothing can be measured, expectations are all there is.

@@ -2,7 +2,8 @@
 
 import numpy as np
 from onnxq.data.batching import BatchAxes, Feeds
-from onnxq.data.padding import MASK, padded_batches
+from onnxq.data.masks import USUAL as MASK
+from onnxq.data.padding import padded_batches
 
 
 def sentence(length, *, fixed=None):
@@ -11,7 +12,7 @@ def sentence(length, *, fixed=None):
         MASK: np.ones((1, length), np.int64),
         "language": np.array([3], np.int64),
     }
-    return Feeds(arrays, BatchAxes(dict.fromkeys(arrays, 0), fixed=fixed))
+    return Feeds(arrays, BatchAxes(dict.fromkeys(arrays, 0), fixed=fixed, mask=MASK))
 
 
 def test_the_shorter_ones_are_filled_with_zeros_and_the_mask_says_so():

@@ -4,8 +4,9 @@ import numpy as np
 import onnxq
 import pytest
 from onnx import TensorProto, helper
+from onnxq.data.batching import BatchAxes, Feeds
 from onnxq.data.budget import WHOLE
-from onnxq.data.padding import MASK
+from onnxq.data.masks import USUAL as MASK
 from onnxq.equalization.by_run import LOG2, choose_by_run
 from onnxq.equalization.choose import EqualizationOptions, class_gains
 from onnxq.equalization.equalize import carry_out
@@ -122,10 +123,12 @@ def masked(width=6):
 def test_what_batches_fill_up_has_a_part_in_the_ranges_but_not_in_the_sizes():
     model = masked()
     rng = np.random.default_rng(0)
+    axes = BatchAxes({"x": 0, MASK: 0}, mask=MASK)
     feeds = [
-        {"x": rng.standard_normal((1, n, 6)).astype(np.float32), MASK: np.ones((1, n), np.int64)}
+        Feeds({"x": rng.standard_normal((1, n, 6)).astype(np.float32),
+               MASK: np.ones((1, n), np.int64)}, axes)
         for n in range(2, 34)
-    ]
+    ]  # fmt: skip
     alike = {"x": np.ones((4, 5, 6), np.float32), MASK: np.ones((4, 5), np.int64)}
     calibration = onnxq.calibrate(model, alike)
     found = observe(model, ["sum"], feeds, calibration, WHOLE)["sum"]
