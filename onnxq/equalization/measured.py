@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from onnxq.calibration.statistics import TensorStatistics
 from onnxq.data.budget import WHOLE, Batching
 from onnxq.data.gather import run_batches
+from onnxq.data.masks import real_positions
+from onnxq.data.tokens import NO_TOKENS, Tokens
 from onnxq.equalization.candidates import bits
 from onnxq.equalization.choose import Choice
 from onnxq.equalization.classes import LinearSite
@@ -77,11 +79,17 @@ class Job:
     size: Floats
 
 
-def measured(choice: Choice, feeds: Sequence[Feeds], batching: Batching = WHOLE) -> Choice:
+def measured(
+    choice: Choice,
+    feeds: Sequence[Feeds],
+    batching: Batching = WHOLE,
+    tokens: Tokens = NO_TOKENS,
+) -> Choice:
     """The choice with better scales for the inputs of matrices, where samples show some.
 
     Args:
         feeds: samples of the model that it was chosen for.
+        tokens: which axes count tokens, so that padding does not count.
 
     Returns:
         The same choice where the ranges of activations are not known in advance, or a tensor's
@@ -92,7 +100,7 @@ def measured(choice: Choice, feeds: Sequence[Feeds], batching: Batching = WHOLE)
     if scheme.static is None or scheme.weight is None or not jobs or not feeds:
         return choice
     exponents, start = choice.solution.exponents.copy(), choice.solution.start
-    rows = _rows(choice.original, jobs, feeds, batching)
+    rows = _rows(choice.original, jobs, feeds, batching, tokens)
     for job in jobs:
         now = choice.solution.change[job.variables]
         error = _measure(
@@ -178,20 +186,28 @@ def _stands_alone(choice: Choice, group: Group, sites: Sequence[LinearSite]) -> 
 
 
 def _rows(
-    model: Model, jobs: Sequence[Job], feeds: Sequence[Feeds], batching: Batching
+    model: Model,
+    jobs: Sequence[Job],
+    feeds: Sequence[Feeds],
+    batching: Batching,
+    tokens: Tokens = NO_TOKENS,
 ) -> dict[str, Singles]:
-    """(rows, channels) of each tensor, up to `ROWS` spread over the samples."""
+    """(rows, channels) of each tensor, up to `ROWS` spread over the samples, none of padding."""
     names = list(dict.fromkeys(job.tensor for job in jobs))
     axes = {job.tensor: job.axis for job in jobs}
     parts: dict[str, list[Singles]] = {name: [] for name in names}
     each = max(1, -(-ROWS // len(feeds)))
     shown = Model.adopt(with_outputs(model, names))
-    for values in run_batches(shown, names, feeds, optimize=False, batching=batching):
-        for name, value in zip(names, values, strict=True):
+    found = run_batches(shown, names, feeds, optimize=False, batching=batching)
+    for batch, values in zip(feeds, found, strict=True):
+        real = real_positions(batch)
+        for name, whole in zip(names, values, strict=True):
+            kept = None if real is None else tokens.kept(name, whole, real)
+            value = whole if kept is None else kept
             rows = np.moveaxis(value, axes[name], -1).reshape(-1, value.shape[axes[name]])
             chosen = np.linspace(0, len(rows) - 1, min(each, len(rows))).astype(np.int64)
             parts[name].append(rows[chosen].astype(np.float32))
-    return {name: np.concatenate(found) for name, found in parts.items()}
+    return {name: np.concatenate(each) for name, each in parts.items()}
 
 
 def _measure(

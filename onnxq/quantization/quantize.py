@@ -134,7 +134,7 @@ def _variants(request: Request, choice: Choice | None) -> list[Variant]:
     samples, plain = request.samples, choice.plain
     if samples is not None and choice.working:
         with request.progress.track("measure scales", None):
-            choice = measured(choice, samples.correction, request.batching)
+            choice = measured(choice, samples.correction, request.batching, request.tokens)
     equalized = _scaled(request, choice)
     record, centering = equalized.equalization, equalized.centering
     if not (record is not None and record.changed) and not (centering and centering.shifts):

@@ -4,9 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from onnxq.calibration.stream import observe
+from onnxq.data.batching import BatchAxes, Feeds
 from onnxq.data.budget import WHOLE
+from onnxq.data.masks import USUAL as MASK
 from onnxq.data.open import open_data
+from onnxq.data.tokens import Tokens
 from onnxq.equalization.choose import EqualizationOptions, choose
 from onnxq.equalization.equalize import carry_out
 from onnxq.equalization.measured import Job, _candidates, _jobs, _measure, _rows, measured
@@ -87,6 +91,27 @@ def test_the_float_outputs_keep_their_bits():
     assert record.proof.identical
     assert record.changed
     assert same_outputs(model, scaled, feeds, optimize=True)
+
+
+def test_padding_is_not_among_what_is_measured():
+    b = Builder(3, spread=0)
+    x = b.input(16, WIDTH)
+    b.inputs.append(helper.make_tensor_value_info(MASK, TensorProto.INT64, ["N", 16]))
+    real = b.op("Cast", MASK, to=TensorProto.FLOAT, shape=(16,))
+    read = b.op("MatMul", x, b.const(b.random(WIDTH, 4)), shape=(16, 4))
+    column = b.op("Unsqueeze", real, b.ints(2), shape=(16, 1))
+    model = b.model(b.op("Add", b.op("Mul", read, column), b.op("ReduceMean", x, axes=[2])))
+    mask = np.ones((4, 16), np.int64)
+    mask[:, 5:] = 0
+    values = np.where(mask[:, :, None] > 0, 1.0, 1000.0) * np.ones((4, 16, WIDTH))
+    arrays = {"x": values.astype(np.float32), MASK: mask}
+    feeds = Feeds(arrays, BatchAxes(dict.fromkeys(arrays, 0), mask=MASK))
+    one = np.ones(WIDTH)
+    job = Job("x", -1, np.arange(WIDTH), np.ones((WIDTH, 4), np.float32), -one, one, one)
+    kept = _rows(model, [job], [feeds], WHOLE, Tokens({"x": 1}))["x"]
+    assert kept.shape == (4 * 5, WIDTH)
+    assert kept.max() == 1
+    assert _rows(model, [job], [feeds], WHOLE)["x"].max() == 1000
 
 
 def test_the_same_samples_give_the_same_scales():
