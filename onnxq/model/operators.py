@@ -172,6 +172,8 @@ class Operator:
         form: what an integer machine computes; see `integer_form`.
         stores: role → position of weights (directions, rows, inputs) of an operator that computes
             in float; they may be stored as numbers with a scale for each row.
+        by_run: ONNX Runtime's operator that computes the same with such numbers, transposed, and
+            with activations that it quantizes as it runs; see `FACTORS_BY_RUN`.
         batch_dependent: ONNX Runtime's CPU kernels may round a sample otherwise in a batch of
             another size: the order of a sum follows the alignment of the data or the threads.
     """
@@ -205,6 +207,7 @@ class Operator:
     keeps_rule: Callable[[Node], bool] = _always
     form: IntegerForm = IntegerForm.NONE
     stores: tuple[tuple[str, int], ...] = ()
+    by_run: str = ""
     batch_dependent: bool = False
 
     @property
@@ -499,7 +502,8 @@ _ROWS = (
     Operator("DepthToSpace", _S.MOVE, _I.SHARED, offset=_O.KEEPS, rearranges=_R.ELEMENTS),
     Operator("SpaceToDepth", _S.MOVE, _I.SHARED, offset=_O.KEEPS, rearranges=_R.ELEMENTS),
     # recurrent
-    Operator("LSTM", _S.BARRIER, _I.FLOAT, stores=_RECURRENT, batch_dependent=True),
+    Operator("LSTM", _S.BARRIER, _I.FLOAT, stores=_RECURRENT, batch_dependent=True,
+             by_run="DynamicQuantizeLSTM"),
     Operator("GRU", _S.BARRIER, _I.FLOAT, stores=_RECURRENT, batch_dependent=True),
     # the scale, or the value, does not matter
     Operator("Sign", _S.INVARIANT, _I.FLOAT),
@@ -610,6 +614,19 @@ def is_dynamic_quantize(node: Node) -> bool:
 def is_integer_product(node: Node) -> bool:
     """Whether it multiplies matrices of integers."""
     return node.op_type == INTEGER_PRODUCT and node.domain == ""
+
+
+BY_RUN_DOMAIN = "com.microsoft"
+FACTORS_BY_RUN = 8
+"""Where operators that take another's place (`Operator.by_run`) read scale and zero point of each
+stored weight, in the order of `Operator.stores`."""
+
+_STANDS_FOR = {row.by_run: row for row in _ROWS if row.by_run}
+
+
+def stands_for(node: Node) -> Operator | None:
+    """The row of the operator whose place it takes with numbers; None for any other node."""
+    return _STANDS_FOR.get(node.op_type) if node.domain == BY_RUN_DOMAIN else None
 
 
 QUANTIZED_NAMES = re.compile(

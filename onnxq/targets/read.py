@@ -235,7 +235,7 @@ def _scheme(path: Path, name: str, row: object) -> TargetScheme:
     if "operators" in row:
         operators = _operators(
             path, f"{where}.operators", row["operators"],
-            lambda each: each.quantized is not QuantizedRule.FLOAT,
+            lambda each: each.quantized is not QuantizedRule.FLOAT or bool(each.by_run),
         )  # fmt: skip
     spec = _activations(path, where, row, activation)
     scheme = Scheme(
