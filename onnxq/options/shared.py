@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from onnxq.options.fields import REQUIRED, flag, option, switch
+from onnxq.errors import UsageError
+from onnxq.options.fields import REQUIRED, Options, flag, option, switch
 from onnxq.options.kinds import Number, Several, Text, Whole
 from onnxq.options.values import File, NameOrFile, Pairs, Size, TextOr
 
@@ -21,6 +22,18 @@ TARGET = NameOrFile(get_args(TargetName), ".toml")
 def _is_data(value: object) -> bool:
     """Whether it may be data of Python's; what opens it says more."""
     return hasattr(value, "batches") or hasattr(value, "__array__") or isinstance(value, Mapping)
+
+
+def require_data(options: Options, *names: str) -> None:
+    """Raise `UsageError` where there are no data, but options say how they are read.
+
+    Args:
+        names: of options that have no default.
+    """
+    given = [name for name in names if getattr(options, name) is not None]
+    if given and getattr(options, "data", None) is None:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(f"{flags} need{'s' * (len(given) == 1)} data", hint="give --data")
 
 
 def data(*, required: bool = False, extra: str = "") -> Any:

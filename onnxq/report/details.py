@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from onnxq.report.table import Table, count, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from onnxq.model.model import Model
     from onnxq.quantization.details import Details
     from onnxq.validation.kernels import Kernel
     from onnxq.validation.lint import Finding
+
+
+FOLDED: Mapping[str, str] = MappingProxyType({
+    "folded_batch_norms": "folded batch norm",
+    "folded_pads": "folded padding",
+    "joined_biases": "joined bias",
+    "folded_factors": "folded factor",
+    "merged_limits": "merged limit",
+})  # fmt: skip
+"""Kinds of nodes that another took up, see `onnxq.model.normalize.FOLDS`, for people."""
 
 
 def summary(model: Model, details: Details) -> Iterator[str]:
@@ -31,9 +42,10 @@ def summary(model: Model, details: Details) -> Iterator[str]:
 
 def tables(details: Details) -> Iterator[Table]:
     """Layers, folded batch norms and fused activations among them; learnables; float nodes."""
+    gone = {name: words for kind, words in FOLDED.items() for name in details.record.get(kind, {})}
     yield table(
         "Layer | Operator",
-        [(name, details.operators.get(name, "folded batch norm")) for name in details.layers],
+        [(name, details.operators.get(name) or gone.get(name, "")) for name in details.layers],
         title="Quantized layers",
     )
     yield table(

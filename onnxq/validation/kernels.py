@@ -12,10 +12,18 @@ from functools import partial
 from onnxq.emulation.agreement import INTEGER_KERNELS
 from onnxq.emulation.layers import Fused
 from onnxq.emulation.plan import plan_emulation
+from onnxq.model.dynamic import with_dequantized
 from onnxq.model.graph import Node
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
-from onnxq.model.operators import IntegerForm, QuantizedRule, is_quantize, operator_of
+from onnxq.model.operators import (
+    IntegerForm,
+    Operator,
+    QuantizedRule,
+    is_quantize,
+    operator_of,
+    stands_for,
+)
 from onnxq.model.qdq import QdqGraph
 from onnxq.model.session import open_session, with_graph
 from onnxq.model.status import Float
@@ -47,14 +55,17 @@ def kernels(model: Model) -> tuple[Kernel, ...]:
         ModelError: ONNX Runtime refuses the model.
     """
     source, _ = normalize(model)
-    graph = QdqGraph(source)
+    written = QdqGraph(source)
+    graph = QdqGraph(with_dequantized(source))
     _, optimized = with_graph(partial(open_session, source, layout=False))
     ran = {node.name: node.op_type for node in optimized.graph.node}
-    plan = plan_emulation(graph)
+    plan = plan_emulation(written)
     found = []
     for node in graph.nodes:
         row, status = operator_of(node), plan.get(node.name)
-        if row is None or row.quantized not in _COMPUTING or row.integer_form is IntegerForm.NONE:
+        there = written.by_name.get(node.name)
+        whole = there is not None and stands_for(there) is not None
+        if row is None or not (whole or _could_be_integer(row)):
             continue
         if status is None or isinstance(status, Fused):
             continue
@@ -65,6 +76,10 @@ def kernels(model: Model) -> tuple[Kernel, ...]:
             reason = status.reason if isinstance(status, Float) else _reason(graph, node)
         found.append(Kernel(node.name, node.op_type, kernel, integer, reason))
     return tuple(found)
+
+
+def _could_be_integer(row: Operator) -> bool:
+    return row.quantized in _COMPUTING and row.integer_form is not IntegerForm.NONE
 
 
 def _reason(graph: QdqGraph, node: Node) -> str:
