@@ -28,6 +28,7 @@ from onnxq.model.operators import (
     is_dynamic_quantize,
     is_integer_product,
     stands_for,
+    turns_matrix,
 )
 from onnxq.model.rewrite import constant, edit, node, variable
 
@@ -51,12 +52,14 @@ class DynamicProduct:
 
     Attributes:
         node: the MatMulInteger.
+        weight: (inputs, outputs), its numbers.
         quantizer: the DynamicQuantizeLinear of its data.
         scale: (outputs,) or (), of the weight.
         scaled: the Mul that makes floats of its sums.
     """
 
     node: Node
+    weight: Array
     quantizer: Node
     scale: Array
     scaled: Node
@@ -69,7 +72,7 @@ def dynamic_products(graph: Graph) -> tuple[DynamicProduct, ...]:
 
 
 def _product(graph: Graph, node: Node) -> DynamicProduct | None:
-    weight = graph.constant(node.input(1))
+    weight = _weight(graph, node.input(1))
     zero = graph.producers.get(node.input(2))
     if weight is None or weight.ndim != 2 or zero is None or not is_dynamic_quantize(zero):
         return None
@@ -85,8 +88,18 @@ def _product(graph: Graph, node: Node) -> DynamicProduct | None:
     if scale is None or scale.shape not in {(), (1,), (weight.shape[1],)}:
         return None
     return DynamicProduct(
-        node, zero, scale.reshape(-1) if scale.size > 1 else scale.reshape(()), scaled
+        node, weight, zero, scale.reshape(-1) if scale.size > 1 else scale.reshape(()), scaled
     )
+
+
+def _weight(graph: Graph, name: str) -> Array | None:
+    """The numbers of a weight, also of one that is transposed when the model is loaded."""
+    maker = graph.producers.get(name)
+    stored = graph.constant(name if maker is None else maker.input(0))
+    if maker is None or stored is None:
+        return stored
+    by_axes = turns_matrix(maker)
+    return np.ascontiguousarray(stored.T) if by_axes and stored.ndim == 2 else None
 
 
 def _only_reader(graph: Graph, name: str) -> Node | None:
@@ -178,7 +191,7 @@ def _dequantize(
     gs_graph: Any, nodes: dict[str, Any], product: DynamicProduct, real: dict[str, Any]
 ) -> None:
     layer, quantizer = nodes[product.node.name], nodes[product.quantizer.name]
-    data, weight = layer.inputs[:2]
+    data = layer.inputs[0]
     _, scale, zero = quantizer.outputs
     if data.name not in real:
         real[data.name] = variable(f"{data.name}_dequantized", np.float32)
@@ -187,17 +200,18 @@ def _dequantize(
         )
     stored = layer.inputs[3] if len(layer.inputs) > 3 and layer.inputs[3].name else None
     name, step = layer.name, product.scale.astype(np.float32)
-    kind = weight.values.dtype
+    kind = product.weight.dtype
     zeros = np.zeros(step.shape, kind) if stored is None else stored.values
     zeros = np.broadcast_to(zeros.reshape(-1) if zeros.size > 1 else zeros.reshape(()), step.shape)
     factors = [
+        constant(f"{name}.weight", product.weight),
         constant(f"{name}.scale", step),
         constant(f"{name}.zero", np.ascontiguousarray(zeros)),
     ]
     restored = variable(f"{name}.weight_dequantized", np.float32)
     axis = {"axis": 1} if step.ndim else {}
     gs_graph.nodes.append(
-        node(DEQUANTIZE, f"{name}.weight/dequantize", [weight, *factors], [restored], **axis)
+        node(DEQUANTIZE, f"{name}.weight/dequantize", factors, [restored], **axis)
     )
     scaled = nodes[product.scaled.name]
     (result,) = scaled.outputs

@@ -567,6 +567,13 @@ def weighted_inside(node: Node) -> int:
     return sum(row is not None and row.quantized is QuantizedRule.WEIGHTED for row in rows)
 
 
+def turns_matrix(node: Node) -> bool:
+    """Whether it swaps the axes of a matrix."""
+    row = operator_of(node)
+    axes = row is not None and row.rearranges is Rearrangement.AXES
+    return axes and list(node.attributes.get("perm", ())) == [1, 0]
+
+
 def offset_rule(node: Node) -> OffsetRule:
     """What the node does with a constant added to its input."""
     row = operator_of(node)

@@ -110,7 +110,7 @@ class _Layer:
         if self._layout.input_axis == 0:
             data = self._add("Transpose", "input", [data], data.dtype, perm=[1, 0])
         if not self._layout.output_last:
-            stored = constant(f"{stored.name}_by_input", np.ascontiguousarray(stored.values.T))
+            stored = self._by_input(stored)
         step = constant(f"{name}.weight_scale", weight_scale.values * np.float32(alpha))
         scales = self._add("Mul", "scales", [data_scale, step], np.float32)
         (result,) = layer.outputs
@@ -126,6 +126,16 @@ class _Layer:
         scaled = self._add("Mul", "scaled", [real, scales], np.float32)
         added = self._times(bias, beta)
         self._graph.nodes.append(node("Add", f"{name}/biased", [scaled, added], [result]))
+
+    def _by_input(self, stored: Any) -> Any:
+        """The numbers of a weight with its inputs first.
+
+        A lookup may read them too: then they stay in the file once as they are, and the runtime
+        transposes them when it loads the model.
+        """
+        if len(stored.outputs) > 1:
+            return self._add("Transpose", "by_input", [stored], stored.dtype, perm=[1, 0])
+        return constant(f"{stored.name}_by_input", np.ascontiguousarray(stored.values.T))
 
     def _times(self, bias: Any, beta: float) -> Any:
         if beta == 1:

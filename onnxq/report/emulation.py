@@ -38,6 +38,14 @@ def summary(record: Emulation) -> Iterator[str]:
         yield f"overflow: {count(beyond, 'sum')} of {node} left int32 and wrapped around"
 
 
+def filled_text(record: Emulation) -> str:
+    """Which outputs hold samples of several shapes."""
+    return (
+        f"samples of several shapes, filled up with zeros: {', '.join(record.sizes)}; "
+        "NAME.sizes beside it has each one's"
+    )
+
+
 def accumulator(status: Integer) -> Accumulator:
     """What the sums of a node are computed in."""
     if isinstance(status, (Accumulation, IntegerProduct)):

@@ -230,12 +230,12 @@ def _causes_in(opened: OpenWindow, batches: Sequence[Feeds]) -> dict[str, Causes
         exact = opened.exact_values(feeds)
         own, rounded = (
             {
-                name: power(error)
+                name: power(opened.real(name, error, feeds))
                 for name, error in opened.errors(opened.from_exact(each, feeds, exact), exact)
             }
             for each in sessions
         )
-        return own, rounded, finder.look(exact)
+        return own, rounded, finder.look(opened.kept(exact, feeds))
 
     workers = opened.bench.pace.workers
     for own, rounded, inputs in map_ahead(work, batches, workers=workers, ahead=1):

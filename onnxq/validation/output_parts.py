@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnxq.closeness import Sums, add_sums, as_array, closeness, is_float, sums_of
 from onnxq.data.batching import samples_in
+from onnxq.data.tokens import NO_TOKENS, Tokens
 from onnxq.model.session import run
 from onnxq.validation.powers import difference, power
 
@@ -51,8 +52,14 @@ def _of(part: tuple[str, int | None, tuple[int, ...]], values: Mapping[str, Arra
     return np.take(whole, [place for place in slices if place < whole.shape[axis]], axis)
 
 
-def parts_of(exact: Session, outputs: Sequence[str], batches: Iterable[Feeds]) -> Parts:
-    """The parts of a float model's outputs: groups, else the whole; of float ones if there are."""
+def parts_of(
+    exact: Session, outputs: Sequence[str], batches: Iterable[Feeds], tokens: Tokens = NO_TOKENS
+) -> Parts:
+    """The parts of a float model's outputs: groups, else the whole; of float ones if there are.
+
+    Args:
+        tokens: which axes of the outputs count tokens, so that padding does not count.
+    """
     sums: dict[str, Sums] = {}
     for feeds in batches:
         arrays = {name: feeds[name] for name in outputs if name in feeds}
@@ -63,7 +70,7 @@ def parts_of(exact: Session, outputs: Sequence[str], batches: Iterable[Feeds]) -
         }
         numeric = {name: value for name, value in arrays.items() if value.dtype.kind not in "OSU"}
         kept = {name: value for name, value in numeric.items() if is_float(value)} or numeric
-        add_sums(sums, sums_of(kept, kept, samples_in(feeds)))
+        add_sums(sums, sums_of(kept, kept, samples_in(feeds), tokens.of(kept, feeds)))
     return Parts(
         tuple(
             (part.output, part.axis, part.slices)
