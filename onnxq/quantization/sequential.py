@@ -7,7 +7,7 @@ So each layer makes up for what the layers before it could not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,7 @@ def settle_layers(
     correct: bool,
     batching: Batching = WHOLE,
     tokens: Tokens = NO_TOKENS,
+    clipped: Collection[str] = (),
     progress: Progress = SILENT,
 ) -> SettledLayers:
     """Round weights adaptively, correct biases, or both.
@@ -72,10 +73,12 @@ def settle_layers(
     Args:
         model: the float model the plan was made for.
         batches: samples in groups; half of them measure, the other half decide.
+        clipped: tensors whose ranges leave out on purpose what is not worth its steps: the weights
+            that read them are not to make up for it.
         batching: how they run; the result does not depend on it.
         tokens: which axes count tokens, so that padding does not count.
     """
-    layers = _Layers(model, plan, batches, batching, tokens)
+    layers = _Layers(model, plan, batches, batching, tokens, clipped)
     weights: dict[Place, Integers] = {}
     biases: dict[str, NDArray[np.float32]] = {}
     roundings: list[Rounding] = []
@@ -112,9 +115,10 @@ class _Layers:
         batches: Sequence[Mapping[str, Array]],
         batching: Batching,
         tokens: Tokens,
+        clipped: Collection[str],
     ) -> None:
         self._graph, self._plan = Graph(model), plan
-        self._batches, self._tokens = batches, tokens
+        self._batches, self._tokens, self._clipped = batches, tokens, clipped
         quantized = insert(model, plan, float_biases=True)
         self._quantized = Graph(quantized)
         shelf = Shelf(batching.room, copies=batching.large)
@@ -149,7 +153,10 @@ class _Layers:
                 return keep_nearest(node.name, weight, parameters, ONE_SAMPLE)
             if not all(half.is_finite for half in moments):
                 return keep_nearest(node.name, weight, parameters, NOT_FINITE)
-            integers, record = round_weight(node.name, layout, weight, parameters, *moments)
+            own = node.input(layout.data) in self._clipped
+            integers, record = round_weight(
+                node.name, layout, weight, parameters, *moments, own=own
+            )
         # Not the integers: ONNX Runtime takes none narrower than a byte from numpy.
         restored = dequantize(integers, parameters)
         self._rounded.set_constant(quantized.inputs[place.position], restored)
