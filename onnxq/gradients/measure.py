@@ -1,0 +1,195 @@
+"""Measure what errors of tensors cost at the outputs: one pass back for each sample.
+
+The gradient that is carried back is that of Σ ±output/σ with random signs: over the signs the
+expected square of it is the sum of the squared gradients of all outputs, so one pass does for all
+of them (Hutchinson). The signs of a sample follow from its values, so the result does not depend on
+the order of the samples.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.calibration.costs import Costs, CostSums
+from onnxq.calibration.statistics import Calibration
+from onnxq.data.batching import as_feeds, one_by_one
+from onnxq.data.masks import Real, real_positions
+from onnxq.data.tokens import NO_TOKENS, Tokens
+from onnxq.gradients.graph import NO_PATH, BackwardModel, backward_model
+from onnxq.gradients.leaves import Leaf, find_leaves
+from onnxq.model.graph import Graph
+from onnxq.model.model import Model
+from onnxq.model.session import Runtime, open_session, run, with_outputs
+from onnxq.progress import SILENT, Progress
+from onnxq.refusal import Refusal
+
+Array = NDArray[Any]
+Feeds = Mapping[str, Array]
+
+MOST = 64
+"""Samples that are looked at, spread over those given."""
+
+ROOM = 1 << 30
+"""Bytes of values and gradients that are handed out at a time."""
+
+NOT_CALIBRATED = Refusal("its values were not calibrated")
+NO_VARIANCE = Refusal("no float output of the model varies")
+
+
+def measure_costs(
+    model: Model,
+    calibration: Calibration,
+    feeds: Sequence[Feeds],
+    wanted: Sequence[str] | None = None,
+    *,
+    samples: int = MOST,
+    room: int = ROOM,
+    tokens: Tokens = NO_TOKENS,
+    progress: Progress = SILENT,
+) -> Costs:
+    """What rounding and clipping each tensor costs at the outputs, to first order (Taylor).
+
+    Args:
+        model: normalized, float.
+        calibration: of the same model.
+        feeds: samples, in batches of any size.
+        wanted: the tensors; None for all that were calibrated.
+        samples: how many to look at, at most.
+        room: bytes of values and gradients in memory at a time; where all tensors take more there
+            are several passes, each over some of them.
+        tokens: which axes count tokens, so that padding does not count.
+
+    Returns:
+        Costs of every tensor of which there is a gradient, and the reason of the others: an
+        operator without one on the way to an output, no float output behind it, gradients that are
+        NaN or infinite.
+
+    Raises:
+        ModelError, ResourceError: the model does not run.
+    """
+    graph, tensors = Graph(model), calibration.tensors
+    names = [n for n in (tensors if wanted is None else wanted) if graph.is_float(n)]
+    leaves = find_leaves(graph, tensors)
+    if not leaves or not feeds:
+        return Costs(0, {}, dict.fromkeys(names, NO_VARIANCE))
+    refused = {name: NOT_CALIBRATED for name in names if name not in tensors}
+    singles = _spread(one_by_one(feeds), samples)
+    sums: dict[str, CostSums] = {}
+    groups = list(_groups([n for n in names if n in tensors], calibration, room))
+    shapes = _LeafShapes(model, [name for leaf in leaves for name in leaf.tensors])
+    with progress.track("gradients", len(groups) * len(singles)) as advance:
+        for group in groups:
+            made = backward_model(graph, group, shapes.names)
+            refused |= made.refused
+            sums |= {name: CostSums(tensors[name]) for name in made.gradients}
+            run_one = _Runner(made, leaves, shapes, tokens)
+            for number, sample in enumerate(singles):
+                for name, found in run_one(sample, sums).items():
+                    if isinstance(found, Refusal):
+                        refused.setdefault(name, Refusal(f"{found.reason} in sample {number + 1}"))
+                    else:
+                        sums[name].add(found)
+                advance(1)
+    costs = {name: each.finish() for name, each in sums.items() if name not in refused}
+    silent = {name for name, each in costs.items() if not each.power.any()}
+    refused |= dict.fromkeys(silent, NO_PATH)
+    kept = {name: each for name, each in costs.items() if name not in silent}
+    return Costs(len(singles), kept, refused)
+
+
+def _spread(singles: Sequence[Feeds], count: int) -> list[Feeds]:
+    """Up to `count` samples, from all over."""
+    if len(singles) <= count:
+        return list(singles)
+    return [singles[place] for place in np.linspace(0, len(singles) - 1, count).astype(int)]
+
+
+def _groups(names: Sequence[str], calibration: Calibration, room: int) -> Iterator[list[str]]:
+    """The tensors of each pass: as many as fit, with their gradients; at least one."""
+    group: list[str] = []
+    taken = 0.0
+    for name in names:
+        size = 8 * calibration.tensors[name].seen / max(calibration.samples, 1)
+        if group and taken + size > room:
+            yield group
+            group, taken = [], 0.0
+        group.append(name)
+        taken += size
+    if group:
+        yield group
+
+
+class _LeafShapes:
+    """The shapes that the leaves have for inputs of some shapes."""
+
+    def __init__(self, model: Model, names: Sequence[str]) -> None:
+        self.names = names
+        self._model = model
+        self._session: Any = None
+        self._known: dict[tuple[tuple[int, ...], ...], dict[str, tuple[int, ...]]] = {}
+
+    def of(self, feeds: Feeds) -> dict[str, tuple[int, ...]]:
+        key = tuple(values.shape for values in feeds.values())
+        if key not in self._known:
+            self._session = self._session or open_session(with_outputs(self._model, self.names))
+            found = run(self._session, self.names, feeds)
+            self._known[key] = {n: v.shape for n, v in zip(self.names, found, strict=True)}
+        return self._known[key]
+
+
+class _Runner:
+    """Runs one sample forwards and backwards."""
+
+    def __init__(
+        self, made: BackwardModel, leaves: Sequence[Leaf], shapes: _LeafShapes, tokens: Tokens
+    ) -> None:
+        self._made, self._leaves, self._shapes, self._tokens = made, leaves, shapes, tokens
+        self._session = Runtime(lean=True).open(made.model) if made.gradients else None
+
+    def __call__(self, feeds: Feeds, sums: Mapping[str, CostSums]) -> dict[str, Array | Refusal]:
+        """Tensor → what `CostSums.of_sample` says of it."""
+        if self._session is None:
+            return {}
+        names = [*self._made.gradients, *self._made.gradients.values()]
+        outputs = run(self._session, names, {**as_feeds(feeds).arrays, **self._seeds(feeds)})
+        real = real_positions(feeds)
+        found: dict[str, Array | Refusal] = {}
+        half = len(self._made.gradients)
+        for place, name in enumerate(self._made.gradients):
+            pair = outputs[place], outputs[place + half]
+            values, gradient = (self._kept(name, each, real) for each in pair)
+            if not np.isfinite(gradient).all():
+                found[name] = Refusal("its gradient is NaN or infinite")
+            else:
+                found[name] = sums[name].of_sample(values, gradient)
+        return found
+
+    def _kept(self, name: str, values: Array, real: Real | None) -> Array:
+        """The values that are no padding."""
+        kept = None if real is None else self._tokens.kept(name, values, real)
+        return values if kept is None else kept
+
+    def _seeds(self, feeds: Feeds) -> dict[str, Array]:
+        """±1/σ of each element of a leaf, 0 where it is padding."""
+        shapes, generator = self._shapes.of(feeds), np.random.default_rng(_number_of(feeds))
+        seeds: dict[str, Array] = {}
+        for leaf in self._leaves:
+            for name in leaf.tensors:
+                signs = generator.integers(0, 2, shapes[name], np.int8).astype(np.float32) * 2 - 1
+                real = self._tokens.real(name, shapes[name], feeds)
+                kept = signs if real is None else signs * real
+                seeds[self._made.seeds[name]] = (kept / leaf.deviation).astype(np.float32)
+        return seeds
+
+
+def _number_of(feeds: Feeds) -> int:
+    """A number that follows from what a sample holds."""
+    number = 0
+    for name in sorted(feeds):
+        number = zlib.crc32(np.ascontiguousarray(feeds[name]).tobytes(), number)
+    return number
