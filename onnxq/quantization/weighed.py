@@ -7,7 +7,7 @@ a Softmax or a normalization it proposes ruinous clips. So the two decide togeth
 
 1. the range of least error behind the readers;
 2. that of the third power, which weighs clipping more, where the gradients say that it saves
-   `WORTH_WIDENING` of all that rounding costs the model;
+   `WORTH_WIDENING` of what all ranges cost;
 3. that of least cost by the gradients where that is narrower and saves `WORTH_NARROWING`; such a
    one is tried on samples, by itself and in the finished model.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from onnxq.quantization.plan import QuantizationPlan
 from onnxq.quantization.ranges import Ranges
 
 WORTH_WIDENING = 0.002
-"""Share of the cost of all ranges that another one must save."""
+"""What another range must save, as a share of what all cost in the best of their candidates."""
 
 WORTH_NARROWING = 0.01
 """The same of one that clips more."""
@@ -52,8 +52,8 @@ class Candidate:
     """A range that was considered.
 
     Attributes:
-        share: what its errors cost the outputs, to first order, of what those of all tensors cost
-            in the ranges that were considered first.
+        share: what its errors cost the outputs, to first order, over what those of all tensors
+            cost in the best of their candidates.
     """
 
     estimate: Estimate
@@ -69,14 +69,24 @@ class Weighed:
     Attributes:
         tensor: with all that share its scale.
         candidates: one for each estimate.
-        chosen: whose range it has; a narrower one is on trial until `kept`.
-        kept: what became of the narrower one, "" where there was none.
+        chosen: whose range it has.
+        on_trial: whether the gradients propose a narrower one, of which samples are to tell.
+        why_not: why that was not taken; "" where it was, or none was proposed.
     """
 
     tensor: str
     candidates: tuple[Candidate, ...]
     chosen: Estimate
-    kept: str = ""
+    on_trial: bool = False
+    why_not: str = ""
+
+    def with_narrower(self) -> Weighed:
+        """In the range that was on trial."""
+        return replace(self, chosen=Estimate.GRADIENT, on_trial=False)
+
+    def without_narrower(self, reason: str) -> Weighed:
+        """In the wider range after all."""
+        return replace(self, on_trial=False, why_not=reason)
 
     def of(self, estimate: Estimate) -> Candidate:
         return next(each for each in self.candidates if each.estimate is estimate)
@@ -85,6 +95,17 @@ class Weighed:
     def range(self) -> Range:
         found = self.of(self.chosen)
         return found.low, found.high
+
+
+def fixed_by(weighed: Sequence[Weighed]) -> dict[str, Range]:
+    """Tensor → the range that it has for another reason than the error behind its readers."""
+    return {each.tensor: each.range for each in weighed if each.chosen is not Estimate.BEHIND}
+
+
+def clipped_by(weighed: Sequence[Weighed], plan: QuantizationPlan) -> frozenset[str]:
+    """The tensors in ranges that are narrower on purpose."""
+    leaders = [each.tensor for each in weighed if each.chosen is Estimate.GRADIENT]
+    return frozenset(name for leader in leaders for name in plan.sharing.get(leader, ()))
 
 
 def weigh(plan: QuantizationPlan, ranges: Ranges, costs: Costs) -> tuple[Weighed, ...]:
@@ -97,16 +118,15 @@ def weigh(plan: QuantizationPlan, ranges: Ranges, costs: Costs) -> tuple[Weighed
     """
     groups = dict(_weighable(plan, ranges, costs))
     found = {name: _candidates(ranges, plan.sharing[name], loss) for name, loss in groups.items()}
-    total = sum(loss(found[name][Estimate.BEHIND]) for name, loss in groups.items())
+    # Next to a few ranges that cost nearly all of it, the sum of the first ones, no other counts.
+    total = sum(min(map(loss, found[name].values())) for name, loss in groups.items())
     if not total > 0:
         return ()
     weighed = [_weighed(name, found[name], loss, total) for name, loss in groups.items()]
     return tuple(sorted(weighed, key=lambda each: -each.of(Estimate.BEHIND).share))
 
 
-def _weighable(
-    plan: QuantizationPlan, ranges: Ranges, costs: Costs
-) -> Iterator[tuple[str, Loss]]:
+def _weighable(plan: QuantizationPlan, ranges: Ranges, costs: Costs) -> Iterator[tuple[str, Loss]]:
     """Of the tensors whose range is that of the estimator: what a range costs at the outputs."""
     for leader, names in plan.sharing.items():
         known = [name for name in names if name in ranges.tensors]
@@ -166,6 +186,5 @@ def _weighed(name: str, found: Mapping[Estimate, Range], cost: Loss, total: floa
     if share[chosen] - share[Estimate.HEAVIER] > WORTH_WIDENING:
         chosen = Estimate.HEAVIER
     narrower = np.ptp(found[Estimate.GRADIENT]) < np.ptp(found[chosen])
-    if narrower and share[chosen] - share[Estimate.GRADIENT] > WORTH_NARROWING:
-        chosen = Estimate.GRADIENT
-    return Weighed(name, candidates, chosen)
+    saves = share[chosen] - share[Estimate.GRADIENT] > WORTH_NARROWING
+    return Weighed(name, candidates, chosen, on_trial=bool(narrower and saves))
