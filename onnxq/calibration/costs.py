@@ -22,6 +22,7 @@ from onnxq.calibration.statistics import TensorStatistics
 from onnxq.refusal import Refusal
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 
 STEPS = (1, 2, 4, 4)
 """Bins from one end to the next in the octaves below the largest magnitude, in their order; below
@@ -126,36 +127,31 @@ class CostSums:
     """
 
     def __init__(self, statistics: TensorStatistics) -> None:
-        self.top = max(statistics.top, bins.FLOOR + 1)
+        self.top = statistics.top
         self.below, self.above = ends_of(-statistics.low), ends_of(statistics.high)
         ends = len(self.below) + len(self.above)
         self._power = _Sum(1 + 2 * bins.magnitude_bins(self.top))
         self._products = _Sum(ends, ends)
         self._samples = 0
 
-    def of_sample(self, values: NDArray[np.float32], gradient: NDArray[np.float32]) -> Floats:
-        """(3, columns): Σ g², Σ g and Σ g·x of the elements in each bin; NaN and infinite ones of
-        the values do not count.
+    def of_sample(self, values: Singles, gradient: Singles) -> Floats:
+        """(2, columns): Σ g² and Σ g of the elements in each bin, without those that are no number.
+
+        Any thread may call it.
         """
-        codes = np.empty(values.size, np.uint16)
-        bins.write_codes(np.ascontiguousarray(values, np.float32).ravel(), codes)
-        places, g = codes.astype(np.intp), gradient.ravel().astype(np.float64)
-        x = values.ravel()
-        rows = [np.bincount(places, each, CODES) for each in (g * g, g, g * x)]
-        table = bins.code_table(self.top)
-        columns = 2 + 2 * bins.magnitude_bins(self.top)
-        return np.stack([np.bincount(table, row, columns)[:-1] for row in rows])
+        found = _sums_by_code(values.ravel(), gradient.ravel())
+        table, columns = bins.code_table(self.top), 2 + 2 * bins.magnitude_bins(self.top)
+        return np.stack([np.bincount(table, row, columns)[:-1] for row in found])
 
     def add(self, sums: Floats) -> None:
         """Take what `of_sample` gave."""
-        width = bins.magnitude_bins(self.top)
+        positive, negative = np.split(sums[1, 1:], 2)
         edges = bins.edges(self.top)
-        one = np.concatenate([
-            _beyond(sums[1:, 1 + width :], edges, self.below, -1.0),
-            _beyond(sums[1:, 1 : 1 + width], edges, self.above, 1.0),
-        ])  # fmt: skip
+        beyond = np.concatenate(
+            [-_beyond(negative, edges, self.below), _beyond(positive, edges, self.above)]
+        )
         self._power.add(sums[0])
-        self._products.add(np.outer(one, one))
+        self._products.add(np.outer(beyond, beyond))
         self._samples += 1
 
     def finish(self) -> TensorCosts:
@@ -166,17 +162,33 @@ class CostSums:
 
 
 CODES = 1 << 14
+"""As many as `bins.write_codes` may write."""
+
+BLOCK = 1 << 15
+"""Elements at a time: what is computed of them stays in the cache."""
 
 
-def _beyond(sums: Floats, edges: Floats, ends: Floats, sign: float) -> Floats:
-    """Σ g·(x − end) of the elements beyond each end, from Σ g and Σ g·x of each bin (2, bins)."""
-    gradient, product = np.cumsum(sums[:, ::-1], axis=1)[:, ::-1]
-    # The end is the lower edge of its bin; behind the last one, none is left.
-    places = np.searchsorted(edges, ends)
-    padded = np.pad(np.stack([gradient, product]), ((0, 0), (0, 1)))[
-        :, np.minimum(places, len(edges) - 1)
-    ]
-    found: Floats = padded[1] - sign * ends * padded[0]
+def _sums_by_code(values: Singles, gradient: Singles) -> Floats:
+    """(2, CODES): Σ g² and Σ g of the elements with each code."""
+    words = np.ascontiguousarray(values, np.float32)
+    sums = np.zeros((2, CODES))
+    for first in range(0, words.size, BLOCK):
+        part = words[first : first + BLOCK]
+        codes = np.empty(part.size, np.uint16)
+        bins.write_codes(part, codes)
+        places, each = codes.astype(np.intp), gradient[first : first + BLOCK].astype(np.float64)
+        sums[1] += np.bincount(places, each, CODES)
+        sums[0] += np.bincount(places, np.square(each, out=each), CODES)
+    return sums
+
+
+def _beyond(gradients: Floats, edges: Floats, ends: Floats) -> Floats:
+    """Σ g·(|x| − end) of the elements beyond each end, from Σ g of each bin."""
+    weighed = np.stack([gradients, gradients * (edges[:-1] + edges[1:]) / 2])
+    # An end is the lower edge of a bin, or the upper one of the last.
+    outer = np.pad(np.cumsum(weighed[:, ::-1], axis=1)[:, ::-1], ((0, 0), (0, 1)))
+    plain, product = outer[:, np.searchsorted(edges, ends)]
+    found: Floats = product - ends * plain
     return found
 
 

@@ -38,6 +38,7 @@ ROOM = 1 << 30
 """Bytes of values and gradients that are handed out at a time."""
 
 NOT_CALIBRATED = Refusal("its values were not calibrated")
+JOINED = Refusal("it only puts parts of an output together, which count by themselves")
 NO_VARIANCE = Refusal("no float output of the model varies")
 
 
@@ -75,19 +76,20 @@ def measure_costs(
     graph, tensors = Graph(model), calibration.tensors
     names = [n for n in (tensors if wanted is None else wanted) if graph.is_float(n)]
     leaves = find_leaves(graph, tensors)
-    if not leaves or not feeds:
+    if not leaves.parts or not feeds:
         return Costs(0, {}, dict.fromkeys(names, NO_VARIANCE))
     refused = {name: NOT_CALIBRATED for name in names if name not in tensors}
+    refused |= {name: JOINED for name in names if name in leaves.joined}
     singles = _spread(one_by_one(feeds), samples)
     sums: dict[str, CostSums] = {}
-    groups = list(_groups([n for n in names if n in tensors], calibration, room))
-    shapes = _LeafShapes(model, [name for leaf in leaves for name in leaf.tensors])
+    groups = list(_groups([n for n in names if n not in refused], calibration, room))
+    shapes = _LeafShapes(model, leaves.tensors)
     with progress.track("gradients", len(groups) * len(singles)) as advance:
         for group in groups:
             made = backward_model(graph, group, shapes.names)
             refused |= made.refused
             sums |= {name: CostSums(tensors[name]) for name in made.gradients}
-            run_one = _Runner(made, leaves, shapes, tokens)
+            run_one = _Runner(made, leaves.parts, shapes, tokens)
             for number, sample in enumerate(singles):
                 for name, found in run_one(sample, sums).items():
                     if isinstance(found, Refusal):
