@@ -128,8 +128,10 @@ class CostSums:
 
     def __init__(self, statistics: TensorStatistics) -> None:
         self.top = statistics.top
-        self.below, self.above = ends_of(-statistics.low), ends_of(statistics.high)
-        ends = len(self.below) + len(self.above)
+        self._below, self._above = (
+            _Side.of(largest, self.top) for largest in (-statistics.low, statistics.high)
+        )
+        ends = len(self._below.ends) + len(self._above.ends)
         self._power = _Sum(1 + 2 * bins.magnitude_bins(self.top))
         self._products = _Sum(ends, ends)
         self._samples = 0
@@ -139,57 +141,63 @@ class CostSums:
 
         Any thread may call it.
         """
-        found = _sums_by_code(values.ravel(), gradient.ravel())
-        table, columns = bins.code_table(self.top), 2 + 2 * bins.magnitude_bins(self.top)
-        return np.stack([np.bincount(table, row, columns)[:-1] for row in found])
+        return bins.by_column(_sums_by_code(values.ravel(), gradient.ravel()), self.top)
 
     def add(self, sums: Floats) -> None:
         """Take what `of_sample` gave."""
         positive, negative = np.split(sums[1, 1:], 2)
-        edges = bins.edges(self.top)
-        beyond = np.concatenate(
-            [-_beyond(negative, edges, self.below), _beyond(positive, edges, self.above)]
-        )
+        beyond = np.concatenate([-self._below.beyond(negative), self._above.beyond(positive)])
         self._power.add(sums[0])
         self._products.add(np.outer(beyond, beyond))
         self._samples += 1
 
     def finish(self) -> TensorCosts:
         return TensorCosts(
-            self._samples, self.top, self._power.total, self.below, self.above,
-            self._products.total,
+            self._samples, self.top, self._power.total, self._below.ends,
+            self._above.ends, self._products.total,
         )  # fmt: skip
 
 
-CODES = 1 << 14
-"""As many as `bins.write_codes` may write."""
-
-BLOCK = 1 << 15
+BLOCK = 1 << 16
 """Elements at a time: what is computed of them stays in the cache."""
 
 
 def _sums_by_code(values: Singles, gradient: Singles) -> Floats:
-    """(2, CODES): Σ g² and Σ g of the elements with each code."""
+    """(2, bins.CODES): Σ g² and Σ g of the elements with each code."""
     words = np.ascontiguousarray(values, np.float32)
-    sums = np.zeros((2, CODES))
+    sums = np.zeros((2, bins.CODES))
     for first in range(0, words.size, BLOCK):
         part = words[first : first + BLOCK]
         codes = np.empty(part.size, np.uint16)
         bins.write_codes(part, codes)
         places, each = codes.astype(np.intp), gradient[first : first + BLOCK].astype(np.float64)
-        sums[1] += np.bincount(places, each, CODES)
-        sums[0] += np.bincount(places, np.square(each, out=each), CODES)
+        sums[1] += np.bincount(places, each, bins.CODES)
+        sums[0] += np.bincount(places, np.square(each, out=each), bins.CODES)
     return sums
 
 
-def _beyond(gradients: Floats, edges: Floats, ends: Floats) -> Floats:
-    """Σ g·(|x| − end) of the elements beyond each end, from Σ g of each bin."""
-    weighed = np.stack([gradients, gradients * (edges[:-1] + edges[1:]) / 2])
-    # An end is the lower edge of a bin, or the upper one of the last.
-    outer = np.pad(np.cumsum(weighed[:, ::-1], axis=1)[:, ::-1], ((0, 0), (0, 1)))
-    plain, product = outer[:, np.searchsorted(edges, ends)]
-    found: Floats = product - ends * plain
-    return found
+@dataclass(frozen=True)
+class _Side:
+    """One side of a histogram: its ends, the bin that begins at each, and the bins' centers."""
+
+    ends: Floats
+    places: NDArray[np.intp]
+    centers: Floats
+
+    @classmethod
+    def of(cls, largest: float, top: int) -> _Side:
+        ends, edges = ends_of(largest), bins.edges(top)
+        return cls(ends, np.searchsorted(edges, ends), (edges[:-1] + edges[1:]) / 2)
+
+    def beyond(self, gradients: Floats) -> Floats:
+        """Σ g·(|x| − end) of the elements beyond each end, from Σ g of each bin; 0 of the last."""
+        sums = np.stack([gradients, gradients * self.centers])
+        # What lies beyond the last end was not there when the tensor was calibrated.
+        parts = (
+            np.add.reduceat(sums, self.places[:-1], axis=1) if len(self.ends) > 1 else sums[:, :0]
+        )
+        outer = np.cumsum(parts[:, ::-1], axis=1)[:, ::-1]
+        return np.append(outer[1] - self.ends[:-1] * outer[0], 0.0)
 
 
 class _Sum:
