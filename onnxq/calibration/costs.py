@@ -48,7 +48,7 @@ class TensorCosts:
     """What errors of one tensor cost, summed over samples.
 
     Attributes:
-        samples: how many.
+        samples: how many; one counts as often as signs of outputs were drawn for it.
         top: exponent above every magnitude that was calibrated.
         power: (1 + 2·magnitude_bins(top),): Σ g² of the elements in each bin, see `bins`.
         below, above: magnitudes (ends,) at which negative and positive values are cut off, see
