@@ -14,12 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 
 from onnxq.calibration import bins
 from onnxq.calibration.statistics import TensorStatistics
+from onnxq.closeness import is_float_type
 from onnxq.model.backward import Backward, backward_of
 from onnxq.model.graph import Graph, Node
-from onnxq.model.operators import operator_of
+from onnxq.model.operators import CAST, operator_of
 
 LEAST = 0.01
 """Least variance of a leaf, as a share of the largest of its kind."""
@@ -67,9 +69,10 @@ def find_leaves(graph: Graph, tensors: Mapping[str, TensorStatistics]) -> Leaves
     """
     joined: set[str] = set()
     groups: dict[Group, None] = {}
-    for name in graph.outputs:
-        if graph.is_float(name):
-            groups |= dict.fromkeys(_groups(graph, tensors, name, joined, readers=0))
+    for output in graph.outputs:
+        if name := _as_float(graph, output):
+            readers = int(name != output)
+            groups |= dict.fromkeys(_groups(graph, tensors, name, joined, readers=readers))
     kinds = {group: _kind(graph, group[0]) for group in groups}
     variances = {group: _variance([tensors[n] for n in group if n in tensors]) for group in groups}
     largest: dict[tuple[str, ...], float] = {}
@@ -84,6 +87,16 @@ def find_leaves(graph: Graph, tensors: Mapping[str, TensorStatistics]) -> Leaves
             found.append(Leaf(names, math.sqrt(bounded)))
         seen.update(names)
     return Leaves(tuple(found), frozenset(joined))
+
+
+def _as_float(graph: Graph, output: str) -> str:
+    """The output, or what it was before it was cast to floats of another width; "" for others."""
+    if graph.is_float(output):
+        return output
+    node, kind = graph.producers.get(output), graph.elem_type(output)
+    floats = kind and is_float_type(onnx.helper.tensor_dtype_to_np_dtype(kind))
+    casts = floats and node is not None and node.op_type == CAST and graph.is_float(node.input(0))
+    return node.input(0) if node is not None and casts else ""
 
 
 Group = tuple[str, ...]

@@ -20,6 +20,7 @@ from onnxq.calibration.statistics import Calibration
 from onnxq.data.batching import as_feeds, one_by_one
 from onnxq.data.masks import Real, real_positions
 from onnxq.data.tokens import NO_TOKENS, Tokens
+from onnxq.errors import ModelError, ResourceError
 from onnxq.gradients.graph import NO_PATH, BackwardModel, backward_model
 from onnxq.gradients.leaves import Leaf, find_leaves
 from onnxq.model.backward import is_sized_by_values
@@ -73,41 +74,41 @@ def measure_costs(
     Returns:
         Costs of every tensor of which there is a gradient, and the reason of the others: an
         operator without one on the way to an output, no float output behind it, gradients that are
-        NaN or infinite.
-
-    Raises:
-        ModelError, ResourceError: the model does not run.
+        NaN or infinite, or not enough memory for them.
     """
     graph, tensors = Graph(model), calibration.tensors
-    names = [n for n in (tensors if wanted is None else wanted) if graph.is_float(n)]
+    names = list(tensors if wanted is None else wanted)
     leaves = find_leaves(graph, tensors)
     if not leaves.parts or not feeds:
         return Costs(0, {}, dict.fromkeys(names, NO_VARIANCE))
-    refused = {name: NOT_CALIBRATED for name in names if name not in tensors}
+    refused = {n: Refusal(graph.why_not_float(n)) for n in names if not graph.is_float(n)}
+    refused |= {name: NOT_CALIBRATED for name in names if name not in tensors}
     refused |= {name: JOINED for name in names if name in leaves.joined}
     singles = _spread(one_by_one(feeds), samples)
-    sums: dict[str, CostSums] = {}
     groups = list(_groups([n for n in names if n not in refused], calibration, room))
+    sums = {name: CostSums(tensors[name]) for group in groups for name in group}
     shapes = _LeafShapes(graph, leaves.tensors)
-    draws = _draws(len(singles), samples)
     with progress.track("gradients", len(groups) * len(singles)) as advance:
         for group in groups:
-            made = backward_model(graph, group, shapes.names)
+            made = backward_model(graph, group, leaves.tensors)
             refused |= made.refused
-            sums |= {name: CostSums(tensors[name]) for name in made.gradients}
-            run_one = _Runner(made, leaves.parts, shapes, tokens)
-            for number, sample in enumerate(singles):
-                for name, found in run_one(sample, sums, draws):
-                    if isinstance(found, Refusal):
-                        refused.setdefault(name, Refusal(f"{found.reason} in sample {number + 1}"))
-                    else:
-                        sums[name].add(found)
-                advance(1)
+            try:
+                runner = _Runner(made, leaves.parts, shapes, tokens)
+                for number, sample in enumerate(singles, 1):
+                    for name, found in runner.run(sample, sums, _draws(len(singles), samples)):
+                        if isinstance(found, Refusal):
+                            refused.setdefault(name, Refusal(f"{found} in sample {number}"))
+                        else:
+                            sums[name].add(found)
+                    advance(1)
+            except (ModelError, ResourceError) as error:
+                # The model itself runs: there are always the ranges that need no gradients.
+                reason = Refusal(f"its gradient cannot be computed: {error.message}")
+                refused |= dict.fromkeys(made.gradients, reason)
     costs = {name: each.finish() for name, each in sums.items() if name not in refused}
     silent = {name for name, each in costs.items() if not each.power.any()}
     refused |= dict.fromkeys(silent, NO_PATH)
-    kept = {name: each for name, each in costs.items() if name not in silent}
-    return Costs(len(singles), kept, refused)
+    return Costs(len(singles), {n: each for n, each in costs.items() if n not in silent}, refused)
 
 
 def _draws(count: int, wanted: int) -> int:
@@ -168,7 +169,7 @@ class _Runner:
         self._made, self._leaves, self._shapes, self._tokens = made, leaves, shapes, tokens
         self._session = Runtime(lean=True).open(made.model) if made.gradients else None
 
-    def __call__(
+    def run(
         self, feeds: Feeds, sums: Mapping[str, CostSums], draws: int
     ) -> Iterator[tuple[str, Array | Refusal]]:
         """Tensors, and what `CostSums.of_sample` says of them, for each draw of signs."""
@@ -209,5 +210,8 @@ def _number_of(feeds: Feeds) -> int:
     """A number that follows from what a sample holds."""
     number = 0
     for name in sorted(feeds):
-        number = zlib.crc32(np.ascontiguousarray(feeds[name]).tobytes(), number)
+        values = np.asarray(feeds[name])
+        texts = values.dtype.kind in "OSU"
+        held = repr(values.tolist()).encode() if texts else values.tobytes()
+        number = zlib.crc32(held, number)
     return number
