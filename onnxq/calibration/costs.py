@@ -22,6 +22,7 @@ from onnxq.calibration.statistics import TensorStatistics
 from onnxq.refusal import Refusal
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 
 STEPS = (1, 2, 4, 4)
 """Bins from one end to the next in the octaves below the largest magnitude, in their order; below
@@ -47,7 +48,7 @@ class TensorCosts:
     """What errors of one tensor cost, summed over samples.
 
     Attributes:
-        samples: how many.
+        samples: how many; one counts as often as signs of outputs were drawn for it.
         top: exponent above every magnitude that was calibrated.
         power: (1 + 2·magnitude_bins(top),): Σ g² of the elements in each bin, see `bins`.
         below, above: magnitudes (ends,) at which negative and positive values are cut off, see
@@ -126,58 +127,77 @@ class CostSums:
     """
 
     def __init__(self, statistics: TensorStatistics) -> None:
-        self.top = max(statistics.top, bins.FLOOR + 1)
-        self.below, self.above = ends_of(-statistics.low), ends_of(statistics.high)
-        ends = len(self.below) + len(self.above)
+        self.top = statistics.top
+        self._below, self._above = (
+            _Side.of(largest, self.top) for largest in (-statistics.low, statistics.high)
+        )
+        ends = len(self._below.ends) + len(self._above.ends)
         self._power = _Sum(1 + 2 * bins.magnitude_bins(self.top))
         self._products = _Sum(ends, ends)
         self._samples = 0
 
-    def of_sample(self, values: NDArray[np.float32], gradient: NDArray[np.float32]) -> Floats:
-        """(3, columns): Σ g², Σ g and Σ g·x of the elements in each bin; NaN and infinite ones of
-        the values do not count.
+    def of_sample(self, values: Singles, gradient: Singles) -> Floats:
+        """(2, columns): Σ g² and Σ g of the elements in each bin, without those that are no number.
+
+        Any thread may call it.
         """
-        codes = np.empty(values.size, np.uint16)
-        bins.write_codes(np.ascontiguousarray(values, np.float32).ravel(), codes)
-        places, g = codes.astype(np.intp), gradient.ravel().astype(np.float64)
-        x = values.ravel()
-        rows = [np.bincount(places, each, CODES) for each in (g * g, g, g * x)]
-        table = bins.code_table(self.top)
-        columns = 2 + 2 * bins.magnitude_bins(self.top)
-        return np.stack([np.bincount(table, row, columns)[:-1] for row in rows])
+        return bins.by_column(_sums_by_code(values.ravel(), gradient.ravel()), self.top)
 
     def add(self, sums: Floats) -> None:
         """Take what `of_sample` gave."""
-        width = bins.magnitude_bins(self.top)
-        edges = bins.edges(self.top)
-        one = np.concatenate([
-            _beyond(sums[1:, 1 + width :], edges, self.below, -1.0),
-            _beyond(sums[1:, 1 : 1 + width], edges, self.above, 1.0),
-        ])  # fmt: skip
+        positive, negative = np.split(sums[1, 1:], 2)
+        beyond = np.concatenate([-self._below.beyond(negative), self._above.beyond(positive)])
         self._power.add(sums[0])
-        self._products.add(np.outer(one, one))
+        self._products.add(np.outer(beyond, beyond))
         self._samples += 1
 
     def finish(self) -> TensorCosts:
         return TensorCosts(
-            self._samples, self.top, self._power.total, self.below, self.above,
-            self._products.total,
+            self._samples, self.top, self._power.total, self._below.ends,
+            self._above.ends, self._products.total,
         )  # fmt: skip
 
 
-CODES = 1 << 14
+BLOCK = 1 << 16
+"""Elements at a time: what is computed of them stays in the cache."""
 
 
-def _beyond(sums: Floats, edges: Floats, ends: Floats, sign: float) -> Floats:
-    """Σ g·(x − end) of the elements beyond each end, from Σ g and Σ g·x of each bin (2, bins)."""
-    gradient, product = np.cumsum(sums[:, ::-1], axis=1)[:, ::-1]
-    # The end is the lower edge of its bin; behind the last one, none is left.
-    places = np.searchsorted(edges, ends)
-    padded = np.pad(np.stack([gradient, product]), ((0, 0), (0, 1)))[
-        :, np.minimum(places, len(edges) - 1)
-    ]
-    found: Floats = padded[1] - sign * ends * padded[0]
-    return found
+def _sums_by_code(values: Singles, gradient: Singles) -> Floats:
+    """(2, bins.CODES): Σ g² and Σ g of the elements with each code."""
+    words = np.ascontiguousarray(values, np.float32)
+    sums = np.zeros((2, bins.CODES))
+    for first in range(0, words.size, BLOCK):
+        part = words[first : first + BLOCK]
+        codes = np.empty(part.size, np.uint16)
+        bins.write_codes(part, codes)
+        places, each = codes.astype(np.intp), gradient[first : first + BLOCK].astype(np.float64)
+        sums[1] += np.bincount(places, each, bins.CODES)
+        sums[0] += np.bincount(places, np.square(each, out=each), bins.CODES)
+    return sums
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One side of a histogram: its ends, the bin that begins at each, and the bins' centers."""
+
+    ends: Floats
+    places: NDArray[np.intp]
+    centers: Floats
+
+    @classmethod
+    def of(cls, largest: float, top: int) -> _Side:
+        ends, edges = ends_of(largest), bins.edges(top)
+        return cls(ends, np.searchsorted(edges, ends), (edges[:-1] + edges[1:]) / 2)
+
+    def beyond(self, gradients: Floats) -> Floats:
+        """Σ g·(|x| − end) of the elements beyond each end, from Σ g of each bin; 0 of the last."""
+        sums = np.stack([gradients, gradients * self.centers])
+        # What lies beyond the last end was not there when the tensor was calibrated.
+        parts = (
+            np.add.reduceat(sums, self.places[:-1], axis=1) if len(self.ends) > 1 else sums[:, :0]
+        )
+        outer = np.cumsum(parts[:, ::-1], axis=1)[:, ::-1]
+        return np.append(outer[1] - self.ends[:-1] * outer[0], 0.0)
 
 
 class _Sum:

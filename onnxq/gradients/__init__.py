@@ -5,7 +5,7 @@ at the outputs.
 """
 
 from onnxq.gradients.graph import BackwardModel, backward_model
-from onnxq.gradients.leaves import Leaf, find_leaves
+from onnxq.gradients.leaves import Leaf, Leaves, find_leaves
 from onnxq.gradients.measure import measure_costs
 
-__all__ = ["BackwardModel", "Leaf", "backward_model", "find_leaves", "measure_costs"]
+__all__ = ["BackwardModel", "Leaf", "Leaves", "backward_model", "find_leaves", "measure_costs"]

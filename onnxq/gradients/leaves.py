@@ -8,18 +8,20 @@ one that happens to see nothing must not count for more than the others.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 
 import numpy as np
+import onnx
 
 from onnxq.calibration import bins
 from onnxq.calibration.statistics import TensorStatistics
+from onnxq.closeness import is_float_type
 from onnxq.model.backward import Backward, backward_of
 from onnxq.model.graph import Graph, Node
-from onnxq.model.operators import operator_of
+from onnxq.model.operators import CAST, operator_of
 
 LEAST = 0.01
 """Least variance of a leaf, as a share of the largest of its kind."""
@@ -41,22 +43,41 @@ class Leaf:
     deviation: float
 
 
-def find_leaves(graph: Graph, tensors: Mapping[str, TensorStatistics]) -> tuple[Leaf, ...]:
+@dataclass(frozen=True)
+class Leaves:
     """The parts of all float outputs that vary.
+
+    Attributes:
+        parts: those of one variance together.
+        joined: tensors that only put parts together and rearrange them, the outputs among them:
+            an error there is one of a part.
+    """
+
+    parts: tuple[Leaf, ...]
+    joined: frozenset[str]
+
+    @property
+    def tensors(self) -> list[str]:
+        return [name for leaf in self.parts for name in leaf.tensors]
+
+
+def find_leaves(graph: Graph, tensors: Mapping[str, TensorStatistics]) -> Leaves:
+    """The leaves of a model.
 
     Args:
         tensors: what was calibrated; of what was not, nothing is known.
     """
-    groups: dict[tuple[str, ...], None] = {}
-    for name in graph.outputs:
-        if graph.is_float(name):
-            groups |= dict.fromkeys(_groups(graph, tensors, name))
+    joined: set[str] = set()
+    groups: dict[Group, None] = {}
+    for output in graph.outputs:
+        if name := _as_float(graph, output):
+            readers = int(name != output)
+            groups |= dict.fromkeys(_groups(graph, tensors, name, joined, readers=readers))
     kinds = {group: _kind(graph, group[0]) for group in groups}
     variances = {group: _variance([tensors[n] for n in group if n in tensors]) for group in groups}
-    largest = {
-        kind: max(variances[group] for group in groups if kinds[group] == kind)
-        for kind in kinds.values()
-    }
+    largest: dict[tuple[str, ...], float] = {}
+    for group, variance in variances.items():
+        largest[kinds[group]] = max(variance, largest.get(kinds[group], 0.0))
     found: list[Leaf] = []
     seen: set[str] = set()
     for group, variance in variances.items():
@@ -65,32 +86,55 @@ def find_leaves(graph: Graph, tensors: Mapping[str, TensorStatistics]) -> tuple[
         if names and bounded > 0:
             found.append(Leaf(names, math.sqrt(bounded)))
         seen.update(names)
-    return tuple(found)
+    return Leaves(tuple(found), frozenset(joined))
+
+
+def _as_float(graph: Graph, output: str) -> str:
+    """The output, or what it was before it was cast to floats of another width; "" for others."""
+    if graph.is_float(output):
+        return output
+    node, kind = graph.producers.get(output), graph.elem_type(output)
+    floats = kind and is_float_type(onnx.helper.tensor_dtype_to_np_dtype(kind))
+    casts = floats and node is not None and node.op_type == CAST and graph.is_float(node.input(0))
+    return node.input(0) if node is not None and casts else ""
+
+
+Group = tuple[str, ...]
 
 
 def _groups(
-    graph: Graph, tensors: Mapping[str, TensorStatistics], name: str
-) -> list[tuple[str, ...]]:
-    """The parts that a tensor is put together from, those of one kind in one group."""
-    node = _maker(graph, name)
-    if node is None or backward_of(node) is not Backward.CONCAT:
+    graph: Graph,
+    tensors: Mapping[str, TensorStatistics],
+    name: str,
+    joined: set[str],
+    *,
+    readers: int,
+) -> list[Group]:
+    """The parts that a tensor is put together from, those of one kind in one group.
+
+    Args:
+        joined: takes what lies between the parts and the tensor, itself among it.
+        readers: how many nodes read the tensor if only the output that it belongs to depends on it.
+    """
+    path, node = _rearranged(graph, name)
+    alone = all(len(graph.consumers(n)) == (readers if n == name else 1) for n in path)
+    if node is None or backward_of(node) is not Backward.CONCAT or not alone:
         return [(name,)]
+    joined.update(path)
     parts = [each for each in node.inputs if graph.constant(each) is None]
-    inner = [_groups(graph, tensors, each) for each in parts]
+    inner = [_groups(graph, tensors, each, joined, readers=1) for each in parts]
     if _joins_channels(graph, tensors, node) or len(set(map(len, inner))) > 1:
         return [group for groups in inner for group in groups]
-    return [
-        tuple(name for group in same for name in group)
-        for same in zip_longest(*inner, fillvalue=())
-    ]
+    return [tuple(itertools.chain(*groups)) for groups in zip(*inner, strict=True)]
 
 
-def _maker(graph: Graph, name: str) -> Node | None:
-    """The node that computes a tensor's elements, which others may have rearranged since."""
-    node = graph.producers.get(name)
+def _rearranged(graph: Graph, name: str) -> tuple[list[str], Node | None]:
+    """The tensors that hold the same elements, from the last on, and what computes the first."""
+    path, node = [name], graph.producers.get(name)
     while node is not None and (row := operator_of(node)) is not None and row.keeps_elements:
-        node = graph.producers.get(node.input(0))
-    return node
+        path.append(node.input(0))
+        node = graph.producers.get(path[-1])
+    return path, node
 
 
 def _joins_channels(graph: Graph, tensors: Mapping[str, TensorStatistics], node: Node) -> bool:
@@ -106,14 +150,14 @@ def _joins_channels(graph: Graph, tensors: Mapping[str, TensorStatistics], node:
 def _kind(graph: Graph, name: str) -> tuple[str, ...]:
     """What computes a tensor, from its end on up to the last weighted operator."""
     found: list[str] = []
-    node = _maker(graph, name)
+    _, node = _rearranged(graph, name)
     while node is not None and len(found) < KIND:
         found.append(node.op_type)
         row = operator_of(node)
         if row is None or row.layout is not None:
             break
         data = [each for each in row.data_of(node) if graph.constant(each) is None]
-        node = _maker(graph, data[0]) if data else None
+        _, node = _rearranged(graph, data[0]) if data else ([], None)
     return tuple(found)
 
 

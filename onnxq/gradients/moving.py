@@ -165,17 +165,18 @@ def resize(w: Writer, node: Node, gradients: Sequence[str], _needed: Needed) -> 
     x, before, after = node.input(0), w.graph.shape(node.input(0)), w.graph.shape(node.output)
     if node.attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize":
         raise Unwritable("it crops")
-    if "axes" in node.attributes or node.attributes.get("keep_aspect_ratio_policy"):
-        raise Unwritable("it resizes some axes only")
-    factors = w.graph.constant(node.input(2))
+    if node.attributes.get("keep_aspect_ratio_policy", b"stretch") != b"stretch":
+        raise Unwritable("it keeps the aspect ratio")
+    rank = w.rank(x)
+    factors = _factors(w, node, rank)
     repeats = _repeats(node, factors)
     if repeats is not None:
         return {0: _pooled(w, gradients[0], repeats)}
     if before is None or after is None:
         raise Unwritable("its sizes are known at run time only")
-    gradient, rank = gradients[0], len(before)
+    gradient = gradients[0]
     for axis, (size, wanted) in enumerate(zip(before, after, strict=True)):
-        factor = float(factors[axis]) if factors is not None and factors.size else None
+        factor = None if factors is None else factors[axis]
         if factor == 1 or (factor is None and size == wanted and size is not None):
             continue
         if not isinstance(size, int) or not isinstance(wanted, int):
@@ -185,16 +186,29 @@ def resize(w: Writer, node: Node, gradients: Sequence[str], _needed: Needed) -> 
     return {0: w.like(gradient, x)}
 
 
-def _repeats(node: Node, factors: NDArray[Any] | None) -> list[int] | None:
-    """How often each value is repeated along each axis; None where that is not all it does."""
+def _factors(w: Writer, node: Node, rank: int) -> list[float] | None:
+    """The scale of each axis; None where sizes are given, or only the run tells."""
+    scales = w.graph.constant(node.input(2))
+    if scales is None or not scales.size:
+        return None
+    axes = node.attributes.get("axes", range(rank))
+    given = {axis % rank: float(scale) for axis, scale in zip(axes, scales, strict=True)}
+    return [given.get(axis, 1.0) for axis in range(rank)]
+
+
+def _repeats(node: Node, factors: Sequence[float] | None) -> list[int] | None:
+    """How often each value is repeated along each axis behind that of the channels; None where
+    that is not all it does.
+    """
     nearest = node.attributes.get("mode", b"nearest") == b"nearest"
-    if not nearest or factors is None or factors.size < 3 or tuple(factors[:2]) != (1, 1):
+    if not nearest or factors is None or len(factors) < 3 or tuple(factors[:2]) != (1, 1):
         return None
     mode = node.attributes.get("coordinate_transformation_mode", b"half_pixel")
-    down = node.attributes.get("nearest_mode", b"round_prefer_floor") == b"floor"
-    rounds = node.attributes.get("nearest_mode", b"round_prefer_floor").startswith(b"round")
-    whole = all(float(factor).is_integer() for factor in factors)
-    copies = (mode == b"asymmetric" and down) or (mode == b"half_pixel" and rounds)
+    rounding = node.attributes.get("nearest_mode", b"round_prefer_floor")
+    copies = (mode == b"asymmetric" and rounding == b"floor") or (
+        mode == b"half_pixel" and rounding.startswith(b"round")
+    )
+    whole = all(factor.is_integer() and factor > 0 for factor in factors)
     return [int(factor) for factor in factors[2:]] if whole and copies else None
 
 
@@ -209,7 +223,8 @@ def _matrix(w: Writer, node: Node, size: int, factor: float | None, wanted: int)
     scale = wanted / size if factor is None else factor
     # With two rows: what has the size of its input is copied whatever the scales are.
     given = onnx.numpy_helper.from_array(np.array([1, 1, 2, scale], np.float32), "scales")
-    attributes = {k: v for k, v in node.attributes.items() if k != "axes"}
+    left_out = {"axes", "keep_aspect_ratio_policy"}
+    attributes = {k: v for k, v in node.attributes.items() if k not in left_out}
     body = onnx.helper.make_graph(
         [onnx.helper.make_node("Resize", ["x", "", "scales"], ["y"], **attributes)], "matrix",
         [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, unit.shape)],

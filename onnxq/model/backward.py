@@ -167,3 +167,13 @@ BACKWARD: Mapping[str, Backward] = MappingProxyType(
 def backward_of(node: Node) -> Backward:
     """How a gradient passes the node."""
     return Backward.NONE if node.domain else BACKWARD.get(node.op_type, Backward.NONE)
+
+
+_SIZED_BY_VALUES = frozenset(
+    {"NonMaxSuppression", "NonZero", "Unique", "Compress", "If", "Loop", "Scan"}
+)
+
+
+def is_sized_by_values(node: Node) -> bool:
+    """Whether the shapes of its outputs may follow from more than the shapes of its inputs."""
+    return bool(node.domain) or node.op_type in _SIZED_BY_VALUES

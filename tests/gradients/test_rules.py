@@ -63,9 +63,13 @@ MORE = {
              coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
         Case((1, 2, 3, 4), None, None, constants=at(_3=ints(1, 2, 6, 8)), mode="linear",
              coordinate_transformation_mode="align_corners"),
+        Case((1, 2, 3, 4), None, constants=at(_2=floats(2, 3)), mode="nearest", axes=[-1, 2],
+             keep_aspect_ratio_policy="stretch"),
+        Case((1, 2, 3, 4), None, constants=at(_2=floats(2)), mode="linear", axes=[1]),
         Case((1, 2, 3, 4), None, constants=at(_2=floats(1, 1, 2, 2)), mode="linear",
              coordinate_transformation_mode="asymmetric"),
     ],
+    "ReduceMean": [Case((2, 3), constants=at(_1=ints(0, 1)), keepdims=0)],
     "MaxPool": [Case((1, 2, 5, 5), kernel_shape=[3, 3], strides=[1, 1], pads=[1] * 4)],
 }  # fmt: skip
 

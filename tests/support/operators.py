@@ -12,7 +12,7 @@ from onnxq.model.session import open_session, run
 
 OPSETS = {"ReduceMean": 18, "ReduceMax": 18, "ReduceMin": 18, "ReduceL1": 18, "ReduceL2": 18,
           "ReduceSumSquare": 18,
-          "Gelu": 20, "Split": 18, "GroupNormalization": 21, "RMSNormalization": 23, "Mish": 18, "Pad": 18}  # fmt: skip
+          "Gelu": 20, "Split": 18, "GroupNormalization": 21, "RMSNormalization": 23, "Mish": 18, "Pad": 18, "Resize": 18}  # fmt: skip
 IMAGE = (2, 6, 4, 4)
 
 
