@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -120,13 +120,6 @@ class Moments:
         if self.centered:
             raw -= np.square(self.cross[:, :, -1] / self.count)
         return raw
-
-    def of_own(self, weight: Floats) -> Moments:
-        """The same with what a weight of the layer makes of these very inputs as targets."""
-        weight = self.project(weight)
-        cross = weight @ self.gram[:, :-1]
-        squares = (cross[:, :, :-1] * weight).sum(axis=2)
-        return replace(self, cross=cross, squares=squares)
 
     def missing(self, weight: Floats) -> Floats:
         """T − W·H, the part of T that a weight leaves: (groups, outputs per group, columns)."""

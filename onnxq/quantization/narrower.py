@@ -20,7 +20,7 @@ from onnxq.data.tokens import NO_TOKENS, Tokens
 from onnxq.formats.fit import fit_range
 from onnxq.formats.parameters import Parameters
 from onnxq.formats.scheme import Spec
-from onnxq.gradients import Leaf
+from onnxq.gradients import Leaves
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.session import with_outputs
@@ -52,7 +52,7 @@ class LeafOutputs:
         values: (tensors of the leaves in their order) of each batch.
     """
 
-    leaves: tuple[Leaf, ...]
+    leaves: Leaves
     feeds: Sequence[Feeds]
     values: Sequence[Sequence[NDArray[Any]]]
     batching: Batching = WHOLE
@@ -63,8 +63,8 @@ class LeafOutputs:
 
         A tensor that the model does not have is not among them.
         """
-        names = _names(self.leaves)
-        deviation = {name: leaf.deviation for leaf in self.leaves for name in leaf.tensors}
+        names = self.leaves.tensors
+        deviation = {name: leaf.deviation for leaf in self.leaves.parts for name in leaf.tensors}
         there = [name for name in names if name in Graph(model).producers]
         sums: dict[str, list[float]] = {name: [0.0, 0.0] for name in there}
         runs = _run(model, there, self.feeds, self.batching)
@@ -82,18 +82,14 @@ class LeafOutputs:
 
 def leaf_outputs(
     model: Model,
-    leaves: tuple[Leaf, ...],
+    leaves: Leaves,
     feeds: Sequence[Feeds],
     batching: Batching = WHOLE,
     tokens: Tokens = NO_TOKENS,
 ) -> LeafOutputs:
     """Run the float model on samples."""
-    values = list(_run(model, _names(leaves), feeds, batching))
+    values = list(_run(model, leaves.tensors, feeds, batching))
     return LeafOutputs(leaves, feeds, values, batching, tokens)
-
-
-def _names(leaves: Sequence[Leaf]) -> list[str]:
-    return [name for leaf in leaves for name in leaf.tensors]
 
 
 def _run(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from onnxq.calibration.ranges import AUTO
+from onnxq.calibration.ranges import AUTO, Range
 from onnxq.calibration.statistics import Calibration
 from onnxq.closeness import OutputCloseness, Sums, add_sums, closeness, sums_of, worst_sqnr
 from onnxq.data.batching import samples_in
@@ -314,7 +314,10 @@ def _finish(
 
 
 def _settle(
-    request: Request, model: Model, plan: QuantizationPlan, clipped: Collection[str] = ()
+    request: Request,
+    model: Model,
+    plan: QuantizationPlan,
+    clipped: Mapping[str, Range] | None = None,
 ) -> SettledLayers:
     """Round and correct as asked, where there are samples."""
     if request.samples is None or not (request.correct or request.adaptive):

@@ -88,8 +88,6 @@ def round_weight(
     parameters: Parameters,
     fitted: Moments,
     unseen: Moments,
-    *,
-    own: bool = False,
 ) -> tuple[Integers, Rounding]:
     """Round a weight adaptively if that is better than to nearest on samples not fitted to.
 
@@ -97,8 +95,6 @@ def round_weight(
         weight: float32 in stored layout.
         parameters: its scales and zero points, which stay; of a uniform format.
         fitted, unseen: moments of two disjoint sets of samples.
-        own: keep what the weight makes of the inputs as they are, which were clipped on purpose:
-            made up for what was clipped, the weight would bring it back.
 
     Returns:
         Numbers of the format in stored layout, fitted to all samples where adaptive; the record.
@@ -112,11 +108,8 @@ def round_weight(
     if not isinstance(parameters.granularity, Blocks):
         step = step[:, :, :1]
     zero = by_output(parameters.zero_of_each(layout.shape)) if parameters.zero_point.any() else 0.0
-    exact = by_output(weight)
-    if own:
-        fitted, unseen = fitted.of_own(exact), unseen.of_own(exact)
     integers, adaptive, nearest_error, adaptive_error = choose_rounding(
-        exact, step, fitted, unseen, limits_of(parameters, zero),
+        by_output(weight), step, fitted, unseen, limits_of(parameters, zero),
         DAMPING_NARROW if parameters.format.narrow else DAMPING,
     )  # fmt: skip
     whole = integers + zero

@@ -102,10 +102,11 @@ def fixed_by(weighed: Sequence[Weighed]) -> dict[str, Range]:
     return {each.tensor: each.range for each in weighed if each.chosen is not Estimate.BEHIND}
 
 
-def clipped_by(weighed: Sequence[Weighed], plan: QuantizationPlan) -> frozenset[str]:
-    """The tensors in ranges that are narrower on purpose."""
-    leaders = [each.tensor for each in weighed if each.chosen is Estimate.GRADIENT]
-    return frozenset(name for leader in leaders for name in plan.sharing.get(leader, ()))
+def clipped_by(weighed: Sequence[Weighed], plan: QuantizationPlan) -> dict[str, Range]:
+    """Tensor → the range, of those whose range is narrower on purpose."""
+    chosen = {each.tensor: each.range for each in weighed if each.chosen is Estimate.GRADIENT}
+    return {name: found for leader, found in chosen.items()
+            for name in plan.sharing.get(leader, ())}  # fmt: skip
 
 
 def weigh(plan: QuantizationPlan, ranges: Ranges, costs: Costs) -> tuple[Weighed, ...]:
