@@ -29,6 +29,9 @@ PERCENTILE = 99.999
 ENTROPY_BINS = 2048
 """Linear bins the entropy estimator compares distributions on."""
 
+COARSE = 7
+"""Candidates from one to the next in the first round of a fast search."""
+
 _CANDIDATES = np.linspace(0.3, 1.0, 141)
 """Shares of the largest magnitude that mse and entropy try."""
 
@@ -141,6 +144,25 @@ def search(bounds: Range, loss: Callable[[Range], float]) -> Range:
         return min(((-high * s, high * s) for s in _CANDIDATES[::-1]), key=loss)
     best = min(((low, high * s) for s in _CANDIDATES[::-1]), key=loss)
     return min(((low * s, best[1]) for s in _CANDIDATES[::-1]), key=loss)
+
+
+def search_fast(bounds: Range, loss: Callable[[Range], float]) -> Range:
+    """The same where the loss has one valley, but for small ripples: each `COARSE`-th candidate
+    first, then those around the best of them.
+    """
+    low, high = bounds
+
+    def best(made: Callable[[float], Range]) -> float:
+        shares: list[float] = _CANDIDATES[::-1].tolist()
+        first = min(range(0, len(shares), COARSE), key=lambda place: loss(made(shares[place])))
+        near = range(max(0, first - COARSE + 1), min(len(shares), first + COARSE))
+        return shares[min(near, key=lambda place: loss(made(shares[place])))]
+
+    if -low == high:
+        share = best(lambda share: (-high * share, high * share))
+        return -high * share, high * share
+    upper = high * best(lambda share: (low, high * share))
+    return low * best(lambda share: (low * share, upper)), upper
 
 
 def _mse(data: Distribution, bounds: Range, levels: int) -> Range:

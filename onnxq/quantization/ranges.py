@@ -16,7 +16,7 @@ from onnxq.calibration.ranges import (
     bounds_of,
     distribution,
     estimate,
-    search,
+    search_fast,
 )
 from onnxq.calibration.statistics import TensorStatistics
 from onnxq.formats.scheme import Spec
@@ -53,17 +53,28 @@ class Ranges:
     spec: Spec
     method: str
     _parts: dict[str, Part | None] = field(default_factory=dict, repr=False, compare=False)
+    _found: dict[tuple[str, ...], Range] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, names: Sequence[str]) -> Range:
         """The range that serves all these tensors, of which some are known."""
         settled = [self.fixed[name] for name in names if name in self.fixed]
         if settled:
             return min(low for low, _ in settled), max(high for _, high in settled)
+        key = tuple(names)
+        if key not in self._found:
+            self._found[key] = self._estimated(names)
+        return self._found[key]
+
+    def _estimated(self, names: Sequence[str]) -> Range:
         if self.method == AUTO:
-            bounds = self.bounds(names)
-            return search(bounds, self.loss(names)) if any(bounds) else bounds
+            return self.least(names, self.loss(names))
         levels, symmetric = self.spec.levels, self.spec.symmetric
         return estimate(self.pooled(names), self.method, levels=levels, symmetric=symmetric)
+
+    def least(self, names: Sequence[str], loss: Loss) -> Range:
+        """The range of these tensors that costs least."""
+        bounds = self.bounds(names)
+        return search_fast(bounds, loss) if any(bounds) else bounds
 
     def width(self, names: Sequence[str]) -> float:
         """From end to end; 0 where nothing is known, or all values are zero."""

@@ -22,7 +22,7 @@ import numpy as np
 
 from onnxq.calibration.behind import Loss
 from onnxq.calibration.costs import Costs, TensorCosts
-from onnxq.calibration.ranges import Range, search
+from onnxq.calibration.ranges import Range
 from onnxq.formats.fit import fit_range
 from onnxq.model.graph import Graph
 from onnxq.model.operators import QuantizedRule, operator_of
@@ -87,6 +87,11 @@ class Weighed:
     def without_narrower(self, reason: str) -> Weighed:
         """In the wider range after all."""
         return replace(self, on_trial=False, why_not=reason)
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether gradients had no say: nothing else was chosen, or proposed."""
+        return self.chosen is Estimate.BEHIND and not self.why_not
 
     def of(self, estimate: Estimate) -> Candidate:
         return next(each for each in self.candidates if each.estimate is estimate)
@@ -163,20 +168,17 @@ def cost_of(tensors: Sequence[TensorCosts], levels: int) -> Loss:
 def _cost(tensor: TensorCosts, levels: int) -> Loss:
     def loss(candidate: Range) -> float:
         low, high = candidate
-        together = float(tensor.clipping(low, high))
-        return tensor.rounding((high - low) / (levels - 1)) + max(
-            together, tensor.spread_clipping(low, high)
-        )
+        clipping = max(float(tensor.clipping(low, high)), tensor.spread_clipping(low, high))
+        return tensor.rounding((high - low) / (levels - 1)) + clipping
 
     return loss
 
 
 def _candidates(ranges: Ranges, names: Sequence[str], cost: Loss) -> dict[Estimate, Range]:
-    bounds = ranges.bounds(names)
     return {
         Estimate.BEHIND: ranges.of(names),
-        Estimate.HEAVIER: search(bounds, ranges.loss(names, HEAVIER)),
-        Estimate.GRADIENT: search(bounds, cost),
+        Estimate.HEAVIER: ranges.least(names, ranges.loss(names, HEAVIER)),
+        Estimate.GRADIENT: ranges.least(names, cost),
     }
 
 
