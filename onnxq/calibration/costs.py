@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.calibration import bins
+from onnxq.calibration import bins, compiled
 from onnxq.calibration.statistics import TensorStatistics
 from onnxq.refusal import Refusal
 
@@ -122,8 +122,7 @@ class Costs:
 class CostSums:
     """Sums over the samples of one tensor while they come by.
 
-    What rounding takes from a sum is kept and added in the end, so that the result does not depend
-    on the order of the samples.
+    The result does not depend on the order of the samples.
     """
 
     def __init__(self, statistics: TensorStatistics) -> None:
@@ -131,49 +130,57 @@ class CostSums:
         self._below, self._above = (
             _Side.of(largest, self.top) for largest in (-statistics.low, statistics.high)
         )
-        ends = len(self._below.ends) + len(self._above.ends)
         self._power = _Sum(1 + 2 * bins.magnitude_bins(self.top))
-        self._products = _Sum(ends, ends)
-        self._samples = 0
+        self._beyond: list[list[float]] = []
 
     def of_sample(self, values: Singles, gradient: Singles) -> Floats:
         """(2, columns): Σ g² and Σ g of the elements in each bin, without those that are no number.
 
         Any thread may call it.
         """
-        return bins.by_column(_sums_by_code(values.ravel(), gradient.ravel()), self.top)
+        return bins.by_column(sums_by_code(values.ravel(), gradient.ravel()), self.top)
 
     def add(self, sums: Floats) -> None:
         """Take what `of_sample` gave."""
         positive, negative = np.split(sums[1, 1:], 2)
         beyond = np.concatenate([-self._below.beyond(negative), self._above.beyond(positive)])
         self._power.add(sums[0])
-        self._products.add(np.outer(beyond, beyond))
-        self._samples += 1
+        self._beyond.append(beyond.tolist())
 
     def finish(self) -> TensorCosts:
+        # In an order of their own.
+        ends = len(self._below.ends) + len(self._above.ends)
+        rows = np.array(sorted(self._beyond)).reshape(-1, ends)
         return TensorCosts(
-            self._samples, self.top, self._power.total, self._below.ends,
-            self._above.ends, self._products.total,
+            len(rows), self.top, self._power.total, self._below.ends,
+            self._above.ends, np.einsum("si,sj->ij", rows, rows),
         )  # fmt: skip
 
 
-BLOCK = 1 << 16
+BLOCK = 1 << 17
 """Elements at a time: what is computed of them stays in the cache."""
 
 
-def _sums_by_code(values: Singles, gradient: Singles) -> Floats:
+def sums_by_code(values: Singles, gradient: Singles) -> Floats:
     """(2, bins.CODES): Σ g² and Σ g of the elements with each code."""
-    words = np.ascontiguousarray(values, np.float32)
+    values, gradient = np.ascontiguousarray(values), np.ascontiguousarray(gradient)
+    weigh = _weigh if (loops := compiled.loops()) is None else loops.weigh
     sums = np.zeros((2, bins.CODES))
-    for first in range(0, words.size, BLOCK):
-        part = words[first : first + BLOCK]
-        codes = np.empty(part.size, np.uint16)
-        bins.write_codes(part, codes)
-        places, each = codes.astype(np.intp), gradient[first : first + BLOCK].astype(np.float64)
-        sums[1] += np.bincount(places, each, bins.CODES)
-        sums[0] += np.bincount(places, np.square(each, out=each), bins.CODES)
+    weigh(values[:BLOCK], gradient[:BLOCK], sums)
+    for first in range(BLOCK, values.size, BLOCK):
+        part = np.zeros_like(sums)
+        weigh(values[first : first + BLOCK], gradient[first : first + BLOCK], part)
+        sums += part
     return sums
+
+
+def _weigh(values: Singles, gradient: Singles, sums: Floats) -> None:
+    """What `compiled.Loops.weigh` does, to the same bits."""
+    codes = np.empty(values.size, np.uint16)
+    bins.write_codes(values, codes)
+    places, slopes = codes.astype(np.intp), gradient.astype(np.float64)
+    sums[1] += np.bincount(places, slopes, bins.CODES)
+    sums[0] += np.bincount(places, np.square(slopes, out=slopes), bins.CODES)
 
 
 @dataclass(frozen=True)
@@ -201,10 +208,10 @@ class _Side:
 
 
 class _Sum:
-    """A sum of arrays in twice the precision of a float64 (Knuth's two-sum)."""
+    """A sum of arrays in twice the precision of a float64 (Knuth's two-sum), so in any order."""
 
-    def __init__(self, *shape: int) -> None:
-        self._high, self._low = np.zeros(shape), np.zeros(shape)
+    def __init__(self, size: int) -> None:
+        self._high, self._low = np.zeros(size), np.zeros(size)
 
     def add(self, values: Floats) -> None:
         total = self._high + values
