@@ -111,14 +111,13 @@ class _Pass:
         """Hand on what a node's outputs got to its inputs."""
         cut = next((self.refused[name] for name in node.outputs if name in self.refused), None)
         live = [name for name in node.outputs if name in self._live]
-        rule = backward_of(node)
-        if cut is None and all(self._is_truth(name) for name in live):
-            return  # it compares: nothing follows from a small change
-        if cut is None and rule is Backward.ZERO:
-            return
-        if cut is None and (rule is Backward.NONE or not all(map(self.graph.is_float, live))):
+        rule, gradients = backward_of(node), [self.total(name) for name in node.outputs]
+        compares = rule in {Backward.ZERO, Backward.SELECT} or all(map(self._is_truth, live))
+        if cut is None and compares and not any(gradients):
+            return  # nothing follows from a small change
+        known = rule is Backward.SELECT or all(map(self.graph.is_float, live))
+        if cut is None and (rule in {Backward.NONE, Backward.ZERO} or not known):
             cut = Refusal(f"no gradient is known of {node.op_type} ({node.name}) behind it")
-        gradients = [self.total(name) for name in node.outputs]
         if cut is None and any(gradients):
             places = frozenset(i for i, name in enumerate(node.inputs) if name in names)
             try:

@@ -79,6 +79,8 @@ RULES: Mapping[Backward, Rule] = MappingProxyType(
         Backward.SPLIT: m.split,
         Backward.SLICE: m.slices,
         Backward.GATHER: m.gather,
+        Backward.GATHER_ELEMENTS: m.gather_elements,
+        Backward.SELECT: m.largest,
         Backward.PAD: m.pad,
         Backward.RESIZE: m.resize,
         Backward.DEPTH_TO_SPACE: m.depth_to_space,

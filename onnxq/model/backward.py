@@ -79,6 +79,9 @@ class Backward(enum.Enum):
     RESIZE = "resize"
     DEPTH_TO_SPACE = "depth-to-space"
     SPACE_TO_DEPTH = "space-to-depth"
+    GATHER_ELEMENTS = "gather-elements"
+    SELECT = "select"
+    """It finds the largest elements, by comparing: what it compares counts as an output does."""
     ZERO = "zero"
     """Its result stays the same when its input changes a little."""
     NONE = "none"
@@ -153,10 +156,15 @@ BACKWARD: Mapping[str, Backward] = MappingProxyType(
         "Split": _B.SPLIT,
         "Slice": _B.SLICE,
         "Gather": _B.GATHER,
+        "GatherElements": _B.GATHER_ELEMENTS,
         "Pad": _B.PAD,
         "Resize": _B.RESIZE,
         "DepthToSpace": _B.DEPTH_TO_SPACE,
         "SpaceToDepth": _B.SPACE_TO_DEPTH,
+        "ArgMax": _B.SELECT,
+        "ArgMin": _B.SELECT,
+        "TopK": _B.SELECT,
+        "NonMaxSuppression": _B.SELECT,
         "Sign": _B.ZERO,
         "Shape": _B.ZERO,
         "Size": _B.ZERO,

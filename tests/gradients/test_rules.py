@@ -79,11 +79,21 @@ REFUSED = {"reflect": "repeats", "edge": "repeats", "tf_crop": "crops"}
 OF_POSITIVE = {"Sqrt", "Log", "Pow", "Div", "Reciprocal"}
 
 
+GATHERED = np.array([[2, 0], [1, 1]])
+MORE["GatherElements"] = [
+    Case((2, 3), constants=at(_1=GATHERED), axis=1), Case((3, 2), constants=at(_1=GATHERED)),
+]  # fmt: skip
+MORE["TopK"] = MORE["NonMaxSuppression"] = [Case((2, 6), constants=at(_1=ints(2)))]
+"""Of these whole graphs are tested."""
+
+WITHOUT = {Backward.ZERO, Backward.SELECT}
+
+
 def all_cases():
     found = [
         (op_type, case)
         for op_type in dict.fromkeys([*CASES, *MORE])
-        if BACKWARD.get(op_type, Backward.ZERO) is not Backward.ZERO
+        if BACKWARD.get(op_type, Backward.ZERO) not in WITHOUT
         for case in [*CASES.get(op_type, ()), *MORE.get(op_type, ())]
     ]
     return [pytest.param(*each, id=f"{each[0]} {each[1]}"[:70]) for each in found]
