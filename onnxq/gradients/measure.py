@@ -175,15 +175,14 @@ class _Runner:
         """Tensors, and what `CostSums.of_sample` says of them, for each draw of signs."""
         if self._session is None:
             return
-        names = [*self._made.gradients, *self._made.gradients.values()]
-        real, half = real_positions(feeds), len(self._made.gradients)
-        generator = np.random.default_rng(_number_of(feeds))
+        names = [spec.name for spec in self._made.model.outputs]
+        real, generator = real_positions(feeds), np.random.default_rng(_number_of(feeds))
         for _ in range(draws):
             seeds = self._seeds(feeds, generator)
-            outputs = run(self._session, names, {**as_feeds(feeds).arrays, **seeds})
-            for place, name in enumerate(self._made.gradients):
-                pair = outputs[place], outputs[place + half]
-                values, gradient = (self._kept(name, each, real) for each in pair)
+            found = run(self._session, names, {**as_feeds(feeds).arrays, **seeds})
+            outputs = dict(zip(names, found, strict=True))
+            for name, its in self._made.gradients.items():
+                values, gradient = (self._kept(name, outputs[each], real) for each in (name, its))
                 if np.isfinite(gradient).all():
                     yield name, sums[name].of_sample(values, gradient)
                 else:

@@ -178,4 +178,13 @@ def test_every_opset(opset):
         {"x": np.random.default_rng(0).standard_normal((2, 2, 6, 6)).astype(np.float32)},
     )
     assert set(found) == {"x", y}
-    assert made.model.opset == max(opset, 17)
+    assert made.model.opset == max(opset, 16)
+
+
+def test_operands_of_one_add_share_their_gradient():
+    b = Builder()
+    x = b.input(3)
+    y, z = b.op("Tanh", x), b.op("Sigmoid", x)
+    found, made = gradients_of(b.model(b.op("Add", y, z)), [y, z], ones(2, 3))
+    assert made.gradients[y] == made.gradients[z]
+    assert found[y].tolist() == found[z].tolist() == [[1, 1, 1]] * 2
