@@ -48,6 +48,9 @@ class Backward(enum.Enum):
     EXPONENTIAL = "exponential"
     LOGARITHM = "logarithm"
     ROOT = "root"
+    SINE = "sine"
+    COSINE = "cosine"
+    SOFTSIGN = "softsign"
     RECIPROCAL = "reciprocal"
     POWER = "power"
     ADD = "add"
@@ -122,6 +125,9 @@ BACKWARD: Mapping[str, Backward] = MappingProxyType(
         "Exp": _B.EXPONENTIAL,
         "Log": _B.LOGARITHM,
         "Sqrt": _B.ROOT,
+        "Sin": _B.SINE,
+        "Cos": _B.COSINE,
+        "Softsign": _B.SOFTSIGN,
         "Reciprocal": _B.RECIPROCAL,
         "Pow": _B.POWER,
         "Add": _B.ADD,
@@ -166,6 +172,9 @@ BACKWARD: Mapping[str, Backward] = MappingProxyType(
         "TopK": _B.SELECT,
         "NonMaxSuppression": _B.SELECT,
         "Sign": _B.ZERO,
+        "Floor": _B.ZERO,
+        "Ceil": _B.ZERO,
+        "Round": _B.ZERO,
         "Shape": _B.ZERO,
         "Size": _B.ZERO,
     }
