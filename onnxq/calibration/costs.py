@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,12 +65,18 @@ class TensorCosts:
     above: Floats
     products: Floats
 
+    @cached_property
+    def _weighed(self) -> tuple[Floats, Floats, Floats]:
+        """Values, their squares and Σ g² of the bins in which there is any."""
+        edges, used = bins.edges(self.top), self.power > 0
+        center = (edges[:-1] + edges[1:]) / 2
+        values = np.concatenate([[0.0], center, -center])[used]
+        return values, np.square(values), self.power[used]
+
     def rounding(self, step: float) -> float:
         """Cost of values rounded to multiples of a step: an even error, none above the value."""
-        edges = bins.edges(self.top)
-        center = (edges[:-1] + edges[1:]) / 2
-        squares = np.concatenate([[0.0], center, center]) ** 2
-        return float(self.power @ np.minimum(step * step / 12, squares))
+        _, squares, power = self._weighed
+        return float(power @ np.minimum(step * step / 12, squares))
 
     def clipping(self, low: Any, high: Any) -> Floats:
         """Cost of cutting values off at low ≤ 0 and at high ≥ 0: numbers or arrays of them.
@@ -89,10 +96,8 @@ class TensorCosts:
 
     def spread_clipping(self, low: float, high: float) -> float:
         """The same as if what is cut off were independent: Σ g²·(x − end)²."""
-        edges = bins.edges(self.top)
-        center = (edges[:-1] + edges[1:]) / 2
-        values = np.concatenate([[0.0], center, -center])
-        return float(self.power @ np.square(values - np.clip(values, low, high)))
+        values, _, power = self._weighed
+        return float(power @ np.square(values - np.clip(values, low, high)))
 
 
 def _between(ends: Floats, values: Floats) -> tuple[NDArray[np.intp], Floats]:
