@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.calibration import bins
+from onnxq.calibration import bins, compiled
 from onnxq.calibration.statistics import TensorStatistics
 from onnxq.refusal import Refusal
 
@@ -66,19 +66,17 @@ class TensorCosts:
     products: Floats
 
     @cached_property
-    def _values(self) -> Floats:
-        """The center of each bin."""
-        edges = bins.edges(self.top)
+    def _weighed(self) -> tuple[Floats, Floats, Floats]:
+        """Values, their squares and Σ g² of the bins in which there is any."""
+        edges, used = bins.edges(self.top), self.power > 0
         center = (edges[:-1] + edges[1:]) / 2
-        return np.concatenate([[0.0], center, -center])
-
-    @cached_property
-    def _squares(self) -> Floats:
-        return np.square(self._values)
+        values = np.concatenate([[0.0], center, -center])[used]
+        return values, np.square(values), self.power[used]
 
     def rounding(self, step: float) -> float:
         """Cost of values rounded to multiples of a step: an even error, none above the value."""
-        return float(self.power @ np.minimum(step * step / 12, self._squares))
+        _, squares, power = self._weighed
+        return float(power @ np.minimum(step * step / 12, squares))
 
     def clipping(self, low: Any, high: Any) -> Floats:
         """Cost of cutting values off at low ≤ 0 and at high ≥ 0: numbers or arrays of them.
@@ -98,7 +96,8 @@ class TensorCosts:
 
     def spread_clipping(self, low: float, high: float) -> float:
         """The same as if what is cut off were independent: Σ g²·(x − end)²."""
-        return float(self.power @ np.square(self._values - np.clip(self._values, low, high)))
+        values, _, power = self._weighed
+        return float(power @ np.square(values - np.clip(values, low, high)))
 
 
 def _between(ends: Floats, values: Floats) -> tuple[NDArray[np.intp], Floats]:
@@ -128,8 +127,7 @@ class Costs:
 class CostSums:
     """Sums over the samples of one tensor while they come by.
 
-    What rounding takes from a sum is kept and added in the end, so that the result does not depend
-    on the order of the samples.
+    The result does not depend on the order of the samples.
     """
 
     def __init__(self, statistics: TensorStatistics) -> None:
@@ -137,49 +135,57 @@ class CostSums:
         self._below, self._above = (
             _Side.of(largest, self.top) for largest in (-statistics.low, statistics.high)
         )
-        ends = len(self._below.ends) + len(self._above.ends)
         self._power = _Sum(1 + 2 * bins.magnitude_bins(self.top))
-        self._products = _Sum(ends, ends)
-        self._samples = 0
+        self._beyond: list[list[float]] = []
 
     def of_sample(self, values: Singles, gradient: Singles) -> Floats:
         """(2, columns): Σ g² and Σ g of the elements in each bin, without those that are no number.
 
         Any thread may call it.
         """
-        return bins.by_column(_sums_by_code(values.ravel(), gradient.ravel()), self.top)
+        return bins.by_column(sums_by_code(values.ravel(), gradient.ravel()), self.top)
 
     def add(self, sums: Floats) -> None:
         """Take what `of_sample` gave."""
         positive, negative = np.split(sums[1, 1:], 2)
         beyond = np.concatenate([-self._below.beyond(negative), self._above.beyond(positive)])
         self._power.add(sums[0])
-        self._products.add(np.outer(beyond, beyond))
-        self._samples += 1
+        self._beyond.append(beyond.tolist())
 
     def finish(self) -> TensorCosts:
+        # In an order of their own.
+        ends = len(self._below.ends) + len(self._above.ends)
+        rows = np.array(sorted(self._beyond)).reshape(-1, ends)
         return TensorCosts(
-            self._samples, self.top, self._power.total, self._below.ends,
-            self._above.ends, self._products.total,
+            len(rows), self.top, self._power.total, self._below.ends,
+            self._above.ends, np.einsum("si,sj->ij", rows, rows),
         )  # fmt: skip
 
 
-BLOCK = 1 << 16
+BLOCK = 1 << 17
 """Elements at a time: what is computed of them stays in the cache."""
 
 
-def _sums_by_code(values: Singles, gradient: Singles) -> Floats:
+def sums_by_code(values: Singles, gradient: Singles) -> Floats:
     """(2, bins.CODES): Σ g² and Σ g of the elements with each code."""
-    words = np.ascontiguousarray(values, np.float32)
+    values, gradient = np.ascontiguousarray(values), np.ascontiguousarray(gradient)
+    weigh = _weigh if (loops := compiled.loops()) is None else loops.weigh
     sums = np.zeros((2, bins.CODES))
-    for first in range(0, words.size, BLOCK):
-        part = words[first : first + BLOCK]
-        codes = np.empty(part.size, np.uint16)
-        bins.write_codes(part, codes)
-        places, each = codes.astype(np.intp), gradient[first : first + BLOCK].astype(np.float64)
-        sums[1] += np.bincount(places, each, bins.CODES)
-        sums[0] += np.bincount(places, np.square(each, out=each), bins.CODES)
+    weigh(values[:BLOCK], gradient[:BLOCK], sums)
+    for first in range(BLOCK, values.size, BLOCK):
+        part = np.zeros_like(sums)
+        weigh(values[first : first + BLOCK], gradient[first : first + BLOCK], part)
+        sums += part
     return sums
+
+
+def _weigh(values: Singles, gradient: Singles, sums: Floats) -> None:
+    """What `compiled.Loops.weigh` does, to the same bits."""
+    codes = np.empty(values.size, np.uint16)
+    bins.write_codes(values, codes)
+    places, slopes = codes.astype(np.intp), gradient.astype(np.float64)
+    sums[1] += np.bincount(places, slopes, bins.CODES)
+    sums[0] += np.bincount(places, np.square(slopes, out=slopes), bins.CODES)
 
 
 @dataclass(frozen=True)
@@ -207,10 +213,10 @@ class _Side:
 
 
 class _Sum:
-    """A sum of arrays in twice the precision of a float64 (Knuth's two-sum)."""
+    """A sum of arrays in twice the precision of a float64 (Knuth's two-sum), so in any order."""
 
-    def __init__(self, *shape: int) -> None:
-        self._high, self._low = np.zeros(shape), np.zeros(shape)
+    def __init__(self, size: int) -> None:
+        self._high, self._low = np.zeros(size), np.zeros(size)
 
     def add(self, values: Floats) -> None:
         total = self._high + values

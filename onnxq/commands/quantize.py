@@ -50,6 +50,7 @@ from onnxq.quantization.samples import hold_out_of, take_samples
 from onnxq.quantization.search import Bounds
 from onnxq.quantization.shares import uneven_shares
 from onnxq.quantization.tables import forms_of_tables
+from onnxq.quantization.weighed import Estimate
 from onnxq.targets import target_named
 from onnxq.validation.interface import choose_outputs
 
@@ -139,7 +140,9 @@ def _with_scales_judged(result: QuantizationResult) -> QuantizationResult:
         plan.scheme.static,
         plan.options.ranges,
     )
-    return replace(result, uneven=uneven_shares(plan, ranges), clipped=harmful_clips(plan, ranges))
+    tried = {each.tensor for each in result.ranges if each.chosen is Estimate.GRADIENT}
+    clipped = harmful_clips(plan, ranges, tried)
+    return replace(result, uneven=uneven_shares(plan, ranges), clipped=clipped)
 
 
 def _require_quantized(model: Model, result: QuantizationResult) -> None:

@@ -137,6 +137,20 @@ def root(w: Writer, node: Node, gradient: str) -> str:
     return w.op("Div", w.op("Mul", gradient, w.number(0.5)), node.output)
 
 
+def sine(w: Writer, node: Node, gradient: str) -> str:
+    return w.op("Mul", gradient, w.op("Cos", node.input(0)))
+
+
+def cosine(w: Writer, node: Node, gradient: str) -> str:
+    return w.op("Neg", w.op("Mul", gradient, w.op("Sin", node.input(0))))
+
+
+def softsign(w: Writer, node: Node, gradient: str) -> str:
+    """1 / (1 + |x|)², where the function is x / (1 + |x|)."""
+    rest = w.op("Sub", w.number(1.0), w.op("Abs", node.output))
+    return w.op("Mul", gradient, w.op("Mul", rest, rest))
+
+
 def reciprocal(w: Writer, node: Node, gradient: str) -> str:
     return w.op("Neg", w.op("Mul", gradient, w.op("Mul", node.output, node.output)))
 

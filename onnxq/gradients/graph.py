@@ -24,9 +24,9 @@ from onnxq.refusal import Refusal
 SEED = "@seed"
 """What follows a leaf's name in that of its seed."""
 
-ADDS_WHERE_IT_SCATTERS = 17
-"""Opset that the written nodes need; what a normalized model holds means the same in it as in all
-from 13 on."""
+ADDS_WHERE_IT_SCATTERS = 16
+"""Opset that scattered sums need. It is raised for nothing else: a RoiAlign means another thing
+from there on."""
 
 NO_PATH = Refusal("no float output depends on it")
 
@@ -111,14 +111,13 @@ class _Pass:
         """Hand on what a node's outputs got to its inputs."""
         cut = next((self.refused[name] for name in node.outputs if name in self.refused), None)
         live = [name for name in node.outputs if name in self._live]
-        rule = backward_of(node)
-        if cut is None and all(self._is_truth(name) for name in live):
-            return  # it compares: nothing follows from a small change
-        if cut is None and rule is Backward.ZERO:
-            return
-        if cut is None and (rule is Backward.NONE or not all(map(self.graph.is_float, live))):
+        rule, gradients = backward_of(node), [self.total(name) for name in node.outputs]
+        compares = rule in {Backward.ZERO, Backward.SELECT} or all(map(self._is_truth, live))
+        if cut is None and compares and not any(gradients):
+            return  # nothing follows from a small change
+        known = rule is Backward.SELECT or all(map(self.graph.is_float, live))
+        if cut is None and (rule in {Backward.NONE, Backward.ZERO} or not known):
             cut = Refusal(f"no gradient is known of {node.op_type} ({node.name}) behind it")
-        gradients = [self.total(name) for name in node.outputs]
         if cut is None and any(gradients):
             places = frozenset(i for i, name in enumerate(node.inputs) if name in names)
             try:
@@ -150,15 +149,17 @@ def _joined(
 ) -> ModelProto:
     """The nodes of both directions, as far as the outputs need them."""
     source = graph.model.proto
-    outputs = [*gradients, *gradients.values()]
+    # What an Add hands on is the gradient of both of its operands.
+    outputs = list(dict.fromkeys([*gradients, *gradients.values()]))
     proto = ModelProto(ir_version=source.ir_version)
     proto.opset_import.extend(source.opset_import)
     proto.functions.extend(source.functions)
+    nodes = list(_needed([*source.graph.node, *writer.nodes], outputs))[::-1]
+    adds = any(attribute.name == "reduction" for node in nodes for attribute in node.attribute)
     for entry in proto.opset_import:
-        if entry.domain in {"", "ai.onnx"}:
+        if entry.domain in {"", "ai.onnx"} and adds:
             entry.version = max(entry.version, ADDS_WHERE_IT_SCATTERS)
     proto.ir_version = max(proto.ir_version, lowest_ir_version(proto))
-    nodes = list(_needed([*source.graph.node, *writer.nodes], outputs))[::-1]
     read = {name for node in nodes for name in names_read_by(node)} | {*outputs}
     body = proto.graph
     body.name = "gradients"

@@ -73,6 +73,9 @@ def find_leaves(graph: Graph, tensors: Mapping[str, TensorStatistics]) -> Leaves
         if name := _as_float(graph, output):
             readers = int(name != output)
             groups |= dict.fromkeys(_groups(graph, tensors, name, joined, readers=readers))
+    for name in _compared(graph):
+        readers = len(graph.consumers(name))
+        groups |= dict.fromkeys(_groups(graph, tensors, name, joined, readers=readers))
     kinds = {group: _kind(graph, group[0]) for group in groups}
     variances = {group: _variance([tensors[n] for n in group if n in tensors]) for group in groups}
     largest: dict[tuple[str, ...], float] = {}
@@ -87,6 +90,17 @@ def find_leaves(graph: Graph, tensors: Mapping[str, TensorStatistics]) -> Leaves
             found.append(Leaf(names, math.sqrt(bounded)))
         seen.update(names)
     return Leaves(tuple(found), frozenset(joined))
+
+
+def _compared(graph: Graph) -> list[str]:
+    """What is compared to select elements: scores before an ArgMax, boxes before they are rid of
+    their duplicates. Which elements come out tells little of them, so they count by themselves.
+    """
+    nodes = [node for node in graph.nodes if backward_of(node) is Backward.SELECT]
+    names = [
+        name for node in nodes if any(map(graph.is_read, node.outputs)) for name in node.inputs
+    ]
+    return [n for n in dict.fromkeys(names) if graph.is_float(n) and graph.constant(n) is None]
 
 
 def _as_float(graph: Graph, output: str) -> str:

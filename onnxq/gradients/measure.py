@@ -8,8 +8,10 @@ the order of the samples.
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from onnxq.calibration.costs import Costs, CostSums
 from onnxq.calibration.statistics import Calibration
+from onnxq.data.ahead import WORKERS, map_ahead
 from onnxq.data.batching import as_feeds, one_by_one
 from onnxq.data.masks import Real, real_positions
 from onnxq.data.tokens import NO_TOKENS, Tokens
@@ -32,6 +35,7 @@ from onnxq.refusal import Refusal
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
+Shapes = Mapping[str, tuple[int, ...]]
 
 MOST = 64
 """Samples that are looked at, spread over those given."""
@@ -43,8 +47,12 @@ a detector and to 1 % on an encoder, one of clipping to 30 %."""
 ROOM = 1 << 30
 """Bytes of values and gradients that are handed out at a time."""
 
+USUAL = 1 << 27
+"""The same of a sample that is no trouble; signs are drawn anew only as far as all take less."""
+
 NOT_CALIBRATED = Refusal("its values were not calibrated")
 JOINED = Refusal("it only puts parts of an output together, which count by themselves")
+NO_NUMBERS = Refusal("its gradient is NaN or infinite")
 NO_VARIANCE = Refusal("no float output of the model varies")
 
 
@@ -85,21 +93,26 @@ def measure_costs(
     refused |= {name: NOT_CALIBRATED for name in names if name not in tensors}
     refused |= {name: JOINED for name in names if name in leaves.joined}
     singles = _spread(one_by_one(feeds), samples)
-    groups = list(_groups([n for n in names if n not in refused], calibration, room))
-    sums = {name: CostSums(tensors[name]) for group in groups for name in group}
+    known = [name for name in names if name not in refused]
+    work = _Work.of(
+        {name: _bytes(calibration, name) for name in known}, len(singles), samples, room
+    )
+    sums = {name: CostSums(tensors[name]) for name in known}
     shapes = _LeafShapes(graph, leaves.tensors)
-    with progress.track("gradients", len(groups) * len(singles)) as advance:
-        for group in groups:
+    with progress.track("gradients", len(work.groups) * len(singles)) as advance:
+        for group in work.groups:
             made = backward_model(graph, group, leaves.tensors)
             refused |= made.refused
             try:
-                runner = _Runner(made, leaves.parts, shapes, tokens)
-                for number, sample in enumerate(singles, 1):
-                    for name, found in runner.run(sample, sums, _draws(len(singles), samples)):
-                        if isinstance(found, Refusal):
-                            refused.setdefault(name, Refusal(f"{found} in sample {number}"))
+                runner = _Runner(made, leaves.parts, tokens, sums, work)
+                items = ((sample, shapes.of(sample)) for sample in singles)
+                found = map_ahead(runner.run, items, workers=work.workers, ahead=1)
+                for number, rows in enumerate(found, 1):
+                    for name, row in rows:
+                        if isinstance(row, Refusal):
+                            refused.setdefault(name, Refusal(f"{row} in sample {number}"))
                         else:
-                            sums[name].add(found)
+                            sums[name].add(row)
                     advance(1)
             except (ModelError, ResourceError) as error:
                 # The model itself runs: there are always the ranges that need no gradients.
@@ -111,9 +124,9 @@ def measure_costs(
     return Costs(len(singles), {n: each for n, each in costs.items() if n not in silent}, refused)
 
 
-def _draws(count: int, wanted: int) -> int:
-    """How often signs are drawn for each of so many samples: few samples make up for it."""
-    return min(max(wanted // count, 1), MOST_DRAWS)
+def _bytes(calibration: Calibration, name: str) -> float:
+    """Of the values of a tensor and its gradient in one sample."""
+    return 8 * calibration.tensors[name].seen / max(calibration.samples, 1)
 
 
 def _spread(singles: Sequence[Feeds], count: int) -> list[Feeds]:
@@ -123,19 +136,42 @@ def _spread(singles: Sequence[Feeds], count: int) -> list[Feeds]:
     return [singles[place] for place in np.linspace(0, len(singles) - 1, count).astype(int)]
 
 
-def _groups(names: Sequence[str], calibration: Calibration, room: int) -> Iterator[list[str]]:
-    """The tensors of each pass: as many as fit, with their gradients; at least one."""
-    group: list[str] = []
-    taken = 0.0
-    for name in names:
-        size = 8 * calibration.tensors[name].seen / max(calibration.samples, 1)
-        if group and taken + size > room:
-            yield group
-            group, taken = [], 0.0
-        group.append(name)
-        taken += size
-    if group:
-        yield group
+@dataclass(frozen=True)
+class _Work:
+    """How samples run.
+
+    Attributes:
+        groups: tensors of each pass.
+        workers: samples that run at a time, on one thread each: kernels that share a sample among
+            threads round otherwise with another number of them.
+        draws: how often signs are drawn for each sample: few small samples make up for it.
+    """
+
+    groups: tuple[tuple[str, ...], ...]
+    workers: int
+    draws: int
+
+    @classmethod
+    def of(cls, sizes: Mapping[str, float], samples: int, wanted: int, room: int) -> _Work:
+        """Args: sizes: bytes of each tensor; wanted: samples that would do."""
+        total = max(sum(sizes.values()), 1.0)
+        workers = int(np.clip(room // total, 1, min(WORKERS, samples)))
+        affordable = min(wanted / samples, MOST * USUAL / (samples * total))
+        draws = int(np.clip(affordable, 1, MOST_DRAWS))
+        groups: list[list[str]] = []
+        taken = math.inf
+        for name, size in sizes.items():
+            if taken + size > room:
+                groups.append([])
+                taken = 0.0
+            groups[-1].append(name)
+            taken += size
+        return cls(tuple(map(tuple, groups)), workers, draws)
+
+    @property
+    def runtime(self) -> Runtime:
+        # A sample that has all the memory for itself has all the cores, too.
+        return Runtime(threads=1 if self.workers > 1 else 0, lean=True)
 
 
 class _LeafShapes:
@@ -149,9 +185,9 @@ class _LeafShapes:
         self._by_values = any(map(is_sized_by_values, graph.nodes))
         self._model = graph.model
         self._session: Any = None
-        self._known: dict[tuple[tuple[int, ...], ...], dict[str, tuple[int, ...]]] = {}
+        self._known: dict[tuple[tuple[int, ...], ...], Shapes] = {}
 
-    def of(self, feeds: Feeds) -> dict[str, tuple[int, ...]]:
+    def of(self, feeds: Feeds) -> Shapes:
         key = tuple(values.shape for values in feeds.values())
         if key not in self._known or self._by_values:
             self._session = self._session or open_session(with_outputs(self._model, self.names))
@@ -161,42 +197,49 @@ class _LeafShapes:
 
 
 class _Runner:
-    """Runs one sample forwards and backwards."""
+    """Runs samples forwards and backwards; several threads may."""
 
     def __init__(
-        self, made: BackwardModel, leaves: Sequence[Leaf], shapes: _LeafShapes, tokens: Tokens
+        self,
+        made: BackwardModel,
+        leaves: Sequence[Leaf],
+        tokens: Tokens,
+        sums: Mapping[str, CostSums],
+        work: _Work,
     ) -> None:
-        self._made, self._leaves, self._shapes, self._tokens = made, leaves, shapes, tokens
-        self._session = Runtime(lean=True).open(made.model) if made.gradients else None
+        self._made, self._leaves, self._tokens = made, leaves, tokens
+        self._sums, self._draws = sums, work.draws
+        self._session = work.runtime.open(made.model) if made.gradients else None
 
-    def run(
-        self, feeds: Feeds, sums: Mapping[str, CostSums], draws: int
-    ) -> Iterator[tuple[str, Array | Refusal]]:
+    def run(self, item: tuple[Feeds, Shapes]) -> list[tuple[str, Array | Refusal]]:
         """Tensors, and what `CostSums.of_sample` says of them, for each draw of signs."""
+        feeds, shapes = item
+        rows: list[tuple[str, Array | Refusal]] = []
         if self._session is None:
-            return
-        names = [*self._made.gradients, *self._made.gradients.values()]
-        real, half = real_positions(feeds), len(self._made.gradients)
-        generator = np.random.default_rng(_number_of(feeds))
-        for _ in range(draws):
-            seeds = self._seeds(feeds, generator)
-            outputs = run(self._session, names, {**as_feeds(feeds).arrays, **seeds})
-            for place, name in enumerate(self._made.gradients):
-                pair = outputs[place], outputs[place + half]
-                values, gradient = (self._kept(name, each, real) for each in pair)
-                if np.isfinite(gradient).all():
-                    yield name, sums[name].of_sample(values, gradient)
-                else:
-                    yield name, Refusal("its gradient is NaN or infinite")
+            return rows
+        names = [spec.name for spec in self._made.model.outputs]
+        real, generator = real_positions(feeds), np.random.default_rng(_number_of(feeds))
+        for _ in range(self._draws):
+            seeds = self._seeds(feeds, shapes, generator)
+            found = run(self._session, names, {**as_feeds(feeds).arrays, **seeds})
+            outputs = dict(zip(names, found, strict=True))
+            for name, its in self._made.gradients.items():
+                values, gradient = (self._kept(name, outputs[each], real) for each in (name, its))
+                finite = bool(np.isfinite(gradient).all())
+                row = self._sums[name].of_sample(values, gradient) if finite else NO_NUMBERS
+                rows.append((name, row))
+        return rows
 
     def _kept(self, name: str, values: Array, real: Real | None) -> Array:
         """The values that are no padding."""
         kept = None if real is None else self._tokens.kept(name, values, real)
         return values if kept is None else kept
 
-    def _seeds(self, feeds: Feeds, generator: np.random.Generator) -> dict[str, Array]:
+    def _seeds(
+        self, feeds: Feeds, shapes: Shapes, generator: np.random.Generator
+    ) -> dict[str, Array]:
         """±1/σ of each element of a leaf, 0 where it is padding."""
-        shapes, seeds = self._shapes.of(feeds), dict[str, Array]()
+        seeds: dict[str, Array] = {}
         for leaf in self._leaves:
             for name in leaf.tensors:
                 signs = generator.integers(0, 2, shapes[name], np.int8).astype(np.float32) * 2 - 1

@@ -108,6 +108,23 @@ def _around(index: int, size: int, axis: int, rank: int) -> list[int]:
     return pads
 
 
+def gather_elements(w: Writer, node: Node, gradients: Sequence[str], needed: Needed) -> Found:
+    if needed != {0}:
+        raise Unwritable("its indices are computed from values")
+    axis = int(node.attributes.get("axis", 0))
+    places = w.op("GatherElements", w.places(node.input(0)), node.input(1), axis=axis)
+    return {0: w.scattered(gradients[0], places, node.input(0))}
+
+
+def largest(w: Writer, node: Node, gradients: Sequence[str], needed: Needed) -> Found:
+    """Of the values that a TopK gives beside their places."""
+    if needed != {0} or len(node.outputs) < 2 or not node.outputs[1]:
+        raise Unwritable("it does not tell which elements it selects")
+    axis = int(node.attributes.get("axis", -1))
+    zeros = w.zeros(node.input(0))
+    return {0: w.op("ScatterElements", zeros, node.outputs[1], gradients[0], axis=axis)}
+
+
 def pad(w: Writer, node: Node, gradients: Sequence[str], needed: Needed) -> Found:
     if node.attributes.get("mode", b"constant") != b"constant":
         raise Unwritable("it repeats values at the border")

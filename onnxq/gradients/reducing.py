@@ -184,7 +184,7 @@ def average_pool(w: Writer, node: Node, gradients: Sequence[str], _needed: Neede
     """Each element that was averaged gets its part; of every channel by itself."""
     x, kernel = node.input(0), tuple(node.attributes["kernel_shape"])
     window = window_of(w, node, kernel)
-    if node.attributes.get("ceil_mode", 0):
+    if node.attributes.get("ceil_mode", 0) and not _fills(w, x, window):
         raise Unwritable("its last windows may reach beyond its input")
     ones = w.constant(np.ones((1, 1, *kernel), np.float32))
     counts = w.number(math.prod(kernel))
@@ -192,6 +192,17 @@ def average_pool(w: Writer, node: Node, gradients: Sequence[str], _needed: Neede
         counts = _counts(w, x, ones, window)
     shared = w.op("Div", gradients[0], counts)
     return {0: _each_channel(w, node, shared, ones, window)}
+
+
+def _fills(w: Writer, x: str, window: Window) -> bool:
+    """Whether the windows are known to end with the input, so that none is added for a rest."""
+    sizes = (w.graph.shape(x) or ())[2:]
+    ends = zip(sizes, window.before, window.after, window.extent, window.strides, strict=False)
+    rests = [
+        isinstance(size, int) and (size + before + after - extent) % stride == 0
+        for size, before, after, extent, stride in ends
+    ]
+    return len(rests) == len(window.kernel) and all(rests)
 
 
 def _counts(w: Writer, x: str, ones: str, window: Window) -> str:

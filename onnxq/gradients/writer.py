@@ -56,11 +56,13 @@ class Writer:
     # --- constants ------------------------------------------------------------------------------
 
     def constant(self, values: NDArray[Any]) -> str:
-        key = (str(values.dtype), values.shape, values.tobytes())
-        if key not in self._known:
-            self._known[key] = name = self.name()
-            self.constants.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
-        return self._known[key]
+        """Small ones are written once."""
+        key = (str(values.dtype), values.shape, values.tobytes() if values.size < SMALL else b"")
+        if values.size < SMALL and key in self._known:
+            return self._known[key]
+        self._known[key] = name = self.name()
+        self.constants.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
+        return name
 
     def number(self, value: float) -> str:
         return self.constant(np.array(value, np.float32))
@@ -154,6 +156,9 @@ class Writer:
         zero, one = (self.constant(np.array(value, np.int64)) for value in (0, 1))
         return self.like(self.op("Range", zero, self.op("Size", name), one), name)
 
+
+SMALL = 64
+"""Elements of a constant that is worth looking for."""
 
 AXES_AS_INPUT = 18
 """Opset from which all reductions take their axes as an input."""

@@ -48,6 +48,9 @@ class Backward(enum.Enum):
     EXPONENTIAL = "exponential"
     LOGARITHM = "logarithm"
     ROOT = "root"
+    SINE = "sine"
+    COSINE = "cosine"
+    SOFTSIGN = "softsign"
     RECIPROCAL = "reciprocal"
     POWER = "power"
     ADD = "add"
@@ -79,6 +82,9 @@ class Backward(enum.Enum):
     RESIZE = "resize"
     DEPTH_TO_SPACE = "depth-to-space"
     SPACE_TO_DEPTH = "space-to-depth"
+    GATHER_ELEMENTS = "gather-elements"
+    SELECT = "select"
+    """It finds the largest elements, by comparing: what it compares counts as an output does."""
     ZERO = "zero"
     """Its result stays the same when its input changes a little."""
     NONE = "none"
@@ -119,6 +125,9 @@ BACKWARD: Mapping[str, Backward] = MappingProxyType(
         "Exp": _B.EXPONENTIAL,
         "Log": _B.LOGARITHM,
         "Sqrt": _B.ROOT,
+        "Sin": _B.SINE,
+        "Cos": _B.COSINE,
+        "Softsign": _B.SOFTSIGN,
         "Reciprocal": _B.RECIPROCAL,
         "Pow": _B.POWER,
         "Add": _B.ADD,
@@ -153,11 +162,19 @@ BACKWARD: Mapping[str, Backward] = MappingProxyType(
         "Split": _B.SPLIT,
         "Slice": _B.SLICE,
         "Gather": _B.GATHER,
+        "GatherElements": _B.GATHER_ELEMENTS,
         "Pad": _B.PAD,
         "Resize": _B.RESIZE,
         "DepthToSpace": _B.DEPTH_TO_SPACE,
         "SpaceToDepth": _B.SPACE_TO_DEPTH,
+        "ArgMax": _B.SELECT,
+        "ArgMin": _B.SELECT,
+        "TopK": _B.SELECT,
+        "NonMaxSuppression": _B.SELECT,
         "Sign": _B.ZERO,
+        "Floor": _B.ZERO,
+        "Ceil": _B.ZERO,
+        "Round": _B.ZERO,
         "Shape": _B.ZERO,
         "Size": _B.ZERO,
     }

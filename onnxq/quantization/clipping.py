@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from onnxq.quantization.plan import QuantizationPlan
@@ -31,13 +32,19 @@ class Clipped:
     loss_db: float
 
 
-def harmful_clips(plan: QuantizationPlan, ranges: Ranges) -> tuple[Clipped, ...]:
-    """Those tensors of a plan, the worst first; of several that share a range all together."""
+def harmful_clips(
+    plan: QuantizationPlan, ranges: Ranges, known_to_gain: Collection[str] = ()
+) -> tuple[Clipped, ...]:
+    """Those tensors of a plan, the worst first; of several that share a range all together.
+
+    Args:
+        known_to_gain: tensors whose ranges were tried on samples.
+    """
     activations = plan.static
     found: list[Clipped] = []
     for leader, names in plan.sharing.items():
         known = [name for name in names if name in ranges.tensors]
-        if not known:
+        if not known or leader in known_to_gain:
             continue
         low, high = activations[leader].parameters.range
         smallest = min(0.0, *(ranges.tensors[name].low for name in known))

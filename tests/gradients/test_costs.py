@@ -7,13 +7,16 @@ from onnxq.calibration.accumulate import Accumulator
 from onnxq.calibration.costs import CostSums, ends_of
 from onnxq.calibration.stream import observe
 from onnxq.commands.inputs import as_source
+from onnxq.data.tokens import measure_tokens
 from onnxq.equalization.observed import tensors_to_observe
 from onnxq.gradients import measure_costs
 from onnxq.model.graph import Graph
-from onnxq.model.session import open_session, run
+from onnxq.model.normalize import normalize
+from onnxq.model.session import Runtime, open_session, run
 from onnxq.validation.cut import with_deltas
 
 from support.builder import Builder
+from support.masked import encoder, padded, sentences
 
 
 def calibrated(model, feeds):
@@ -186,3 +189,25 @@ def test_outputs_whose_number_depends_on_the_values():
     costs = measure_costs(model, calibrated(model, {"x": values}), feeds)
     assert set(costs.tensors) == set(model_outputs)
     assert "NonZero" in str(costs.refused["kept"])
+
+
+# --- padding ------------------------------------------------------------------------------------
+
+
+def test_padding_does_not_count():
+    """As if the samples had come without it; where it counts, half as much again is there."""
+    model, texts = normalize(encoder())[0], sentences(40)
+    source = as_source(padded(texts), model)
+    calibration = observe(model, source, tensors_to_observe(Graph(model)), fingerprint="")
+    batches = [batch.feeds for batch in source.batches(8)]
+    tokens = measure_tokens(model, batches[0], Runtime())
+    alone = [
+        {"x": each[None], "attention_mask": np.ones((1, len(each)), np.int64)} for each in texts
+    ]
+    wanted = measure_costs(model, calibration, alone)
+    found = measure_costs(model, calibration, batches, tokens=tokens)
+    careless = measure_costs(model, calibration, batches)
+    for name in ("h", "u1", "x"):
+        power, whole = (each.tensors[name].power.sum() for each in (found, wanted))
+        assert power == pytest.approx(whole, rel=0.1), name
+    assert careless.tensors["h"].power.sum() > 1.3 * wanted.tensors["h"].power.sum()

@@ -89,3 +89,11 @@ def test_what_does_not_vary_is_no_leaf():
     accumulator.add(np.full((1, 100), 0.7, np.float32))
     assert not find_leaves(Graph(b.model(y)), {y: accumulator.finish()}).parts
     assert not find_leaves(Graph(b.model(y)), {}).parts
+
+
+def test_what_is_compared_counts_as_an_output_does():
+    """Of a model that says only which class is likeliest: its scores."""
+    b = Builder()
+    scores = b.gemm(b.op("Relu", b.input(4)), 5)
+    model = b.model(b.op("ArgMax", scores, axis=1))
+    assert deviations(calibrated(model, {scores: 3.0})) == {(scores,): pytest.approx(3, rel=0.05)}
