@@ -220,6 +220,7 @@ def _weighed(request: Request, prepared: Prepared) -> tuple[Weighed, ...]:
         calibration,
         request.samples.correction,
         sorted(plan.static),
+        room=request.batching.room // 2,
         tokens=request.tokens,
         progress=request.progress,
     )
