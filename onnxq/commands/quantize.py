@@ -43,12 +43,14 @@ from onnxq.quantization.clipping import harmful_clips
 from onnxq.quantization.details import METADATA_KEY, details_json
 from onnxq.quantization.patterns import check_patterns
 from onnxq.quantization.plan import QuantizationOptions
+from onnxq.quantization.ranges import Ranges
 from onnxq.quantization.request import QuantizationResult, Request
 from onnxq.quantization.rest import require_float_biases
 from onnxq.quantization.samples import hold_out_of, take_samples
 from onnxq.quantization.search import Bounds
 from onnxq.quantization.shares import uneven_shares
 from onnxq.quantization.tables import forms_of_tables
+from onnxq.quantization.weighed import Estimate
 from onnxq.targets import target_named
 from onnxq.validation.interface import choose_outputs
 
@@ -127,13 +129,20 @@ def quantize(
 
 def _with_scales_judged(result: QuantizationResult) -> QuantizationResult:
     """With the tensors that their range, or a scale they share, serves badly."""
-    calibration, gains = result.prepared.calibration, result.prepared.gains
-    if calibration is None:
+    plan, prepared = result.plan, result.prepared
+    if prepared.calibration is None or plan.scheme.static is None:
         return result
-    uneven = uneven_shares(result.plan, calibration.tensors, gains)
-    return replace(
-        result, uneven=uneven, clipped=harmful_clips(result.plan, calibration.tensors, gains)
+    ranges = Ranges(
+        Graph(prepared.model),
+        prepared.calibration.tensors,
+        prepared.gains,
+        {},
+        plan.scheme.static,
+        plan.options.ranges,
     )
+    tried = {each.tensor for each in result.ranges if each.chosen is Estimate.GRADIENT}
+    clipped = harmful_clips(plan, ranges, tried)
+    return replace(result, uneven=uneven_shares(plan, ranges), clipped=clipped)
 
 
 def _require_quantized(model: Model, result: QuantizationResult) -> None:

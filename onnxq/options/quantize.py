@@ -49,6 +49,7 @@ class WeightScales(enum.Enum):
 class RangeEstimator(enum.Enum):
     """How the range of an activation is chosen; see `onnxq.calibration.ranges`."""
 
+    AUTO = "auto"
     MINMAX = "minmax"
     PERCENTILE = "percentile"
     ENTROPY = "entropy"
@@ -126,7 +127,7 @@ class QuantizeOptions(Options):
         default=True, extra=", if equalized and zero points are 0"
     )
     ranges: RangeEstimator = option(
-        Choice(RangeEstimator), "How activation ranges are chosen.", RangeEstimator.MSE
+        Choice(RangeEstimator), "How activation ranges are chosen.", RangeEstimator.AUTO
     )
     scale: ScaleNumbers = option(
         Choice(ScaleNumbers), "Scales of activations and weights.", ScaleNumbers.FLOAT
@@ -220,7 +221,7 @@ class QuantizeKeywords(TypedDict, total=False):
     table_bits: Literal[8, 4] | None
     equalize: bool
     absorb_bias: bool
-    ranges: RangeEstimator | Literal["minmax", "percentile", "entropy", "mse"]
+    ranges: RangeEstimator | Literal["auto", "minmax", "percentile", "entropy", "mse"]
     scale: ScaleNumbers | Literal["float", "power-of-two"]
     bias_correction: bool
     rounding: WeightRounding | Literal["nearest", "adaptive"]

@@ -26,6 +26,7 @@ from onnxq.quantization.rounding import Rounding
 from onnxq.quantization.samples import MeasuredOn, Samples
 from onnxq.quantization.search import Candidate, Search
 from onnxq.quantization.shares import Uneven
+from onnxq.quantization.weighed import Weighed
 from onnxq.shown import Shown
 from onnxq.targets import Target
 
@@ -51,6 +52,7 @@ class QuantizationResult(Shown):
             `LOW_SQNR`; () where it is not, or they are not known.
         plan: every node and tensor.
         clipped: tensors whose ranges leave out values that matter.
+        ranges: why the ranges are what they are, where gradients told; the costliest first.
         uneven: tensors that have one scale with others whose values are far larger.
         corrections: what bias correction did to each layer.
         roundings: what adaptive rounding did to each layer.
@@ -73,6 +75,7 @@ class QuantizationResult(Shown):
     closeness: tuple[OutputCloseness, ...] = ()
     uneven: tuple[Uneven, ...] = ()
     clipped: tuple[Clipped, ...] = ()
+    ranges: tuple[Weighed, ...] = ()
 
     @property
     def quantized_sqnr_error(self) -> float:

@@ -254,6 +254,7 @@ def _quantization(subject: Subject, node: Node) -> Iterator[Fact]:
     for name in (*subject.data_of(node), *node.outputs):
         if name in subject.activations:
             yield Fact(f"range of {name}", range_text(subject.activations[name]))
+            yield from _candidates(subject, name)
         elif name in subject.by_run:
             yield Fact(f"range of {name}", "that of each run, as the model runs")
     weight = subject.weight(node)
@@ -266,6 +267,22 @@ def _quantization(subject: Subject, node: Node) -> Iterator[Fact]:
              if subject.status(each).reason == f"into {node.name}"]  # fmt: skip
     if fused:
         yield Fact("fused into it", ", ".join(fused))
+
+
+def _candidates(subject: Subject, name: str) -> Iterator[Fact]:
+    """Why a range is what it is, where gradients had a say."""
+    for each in subject.record.get("ranges", ()):
+        if each["tensor"] != name:
+            continue
+        for found in each["candidates"]:
+            taken = ", taken" if found["estimate"] == each["chosen"] else ""
+            yield Fact(
+                f"candidate for {name}",
+                f"[{number(found['low'])}, {number(found['high'])}], {found['estimate']}: "
+                f"{100 * found['share']:.2f} % of the error at the outputs{taken}",
+            )
+        if each["why_not"]:
+            yield Fact(f"narrower range of {name}", f"taken back: {each['why_not']}")
 
 
 def range_text(parameters: Parameters) -> str:

@@ -10,6 +10,7 @@ from onnxq.model.status import Float, Quantized
 from onnxq.options.quantize import QuantizeOptions
 from onnxq.quantization.plan import QuantizationPlan
 from onnxq.quantization.request import LOW_SQNR
+from onnxq.quantization.weighed import Estimate
 from onnxq.report import equalization as equalization_report
 from onnxq.report import normalization as normalization_report
 from onnxq.report.outputs import output_document
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from onnxq.quantization.request import QuantizationResult
     from onnxq.quantization.search import Criterion, Search, Step
     from onnxq.quantization.shares import Uneven
+    from onnxq.quantization.weighed import Weighed
 
 
 NAMED = 3
@@ -70,6 +72,8 @@ def _prepared(result: QuantizationResult) -> Iterator[str]:
     """What was done to the float model."""
     if result.prepared.trials:
         yield trials_text(result.prepared.trials)
+    if any(not each.is_usual for each in result.ranges):
+        yield ranges_text(result.ranges)
     if result.equalization is not None:
         yield from equalization_report.summary(result.equalization)
         if result.equalization.clips:
@@ -96,6 +100,20 @@ def _settled(result: QuantizationResult) -> Iterator[str]:
             f"float remainder: {count(result.narrowing.nodes, 'node')} in float16, "
             f"{kept:,} kept in float32"
         )
+
+
+def ranges_text(ranges: Sequence[Weighed]) -> str:
+    """How many ranges follow from what errors cost at the outputs."""
+    wider, narrower = (
+        sum(each.chosen is estimate for each in ranges)
+        for estimate in (Estimate.HEAVIER, Estimate.GRADIENT)
+    )
+    refused = sum(bool(each.why_not) for each in ranges)
+    back = f", {count(refused, 'narrower one')} taken back" if refused else ""
+    return (
+        f"ranges by their cost at the outputs: {wider:,} of {len(ranges):,} clip less for it, "
+        f"{narrower:,} more{back}"
+    )
 
 
 def trials_text(trials: Sequence[Trial]) -> str:
@@ -303,6 +321,7 @@ def document(
         "measured_on": result.measured_on,
         "costliest": result.costliest,
         "outputs": [output_document(each) for each in result.closeness],
+        "ranges": result.ranges,
         "uneven_scales": result.uneven,
         "harmful_clips": result.clipped,
         "roundings": result.roundings,

@@ -206,7 +206,7 @@ def test_a_wrong_value_in_a_recipe(options, name, option, tmp_path):
         (
             "quantize",
             {"ranges": "MSE"},
-            ("ranges must be minmax, percentile, entropy or mse, not 'MSE'"),
+            ("ranges must be auto, minmax, percentile, entropy or mse, not 'MSE'"),
             "did you mean 'mse'?",
         ),
         (
@@ -341,8 +341,8 @@ def test_signatures_show_names_defaults_and_choices():
     signature = inspect.signature(onnxq.quantize)
     assert list(signature.parameters)[:2] == ["model", "data"]
     ranges = signature.parameters["ranges"]
-    assert ranges.default == "mse"
-    assert "Literal['minmax', 'percentile', 'entropy', 'mse']" in ranges.annotation.replace(
+    assert ranges.default == "auto"
+    assert "Literal['auto', 'minmax', 'percentile', 'entropy', 'mse']" in ranges.annotation.replace(
         '"', "'"
     )
     assert signature.parameters["max_trials"].default == 16
