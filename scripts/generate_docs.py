@@ -25,6 +25,7 @@ from onnxq.formats.scheme import PRESETS as SCHEMES
 from onnxq.formats.table import FORMATS, Floating, Format
 from onnxq.model import operators
 from onnxq.model.operators import OPERATORS, IntegerForm, Operator, QuantizedRule, ScaleRule
+from onnxq.options.bench import BenchKeywords, BenchOptions
 from onnxq.options.calibrate import CalibrateKeywords, CalibrateOptions
 from onnxq.options.emulate import EmulateKeywords, EmulateOptions
 from onnxq.options.equalize import EqualizeKeywords, EqualizeOptions
@@ -238,6 +239,7 @@ OPTIONS: tuple[tuple[type[Options], type], ...] = (
     (EqualizeOptions, EqualizeKeywords),
     (QuantizeOptions, QuantizeKeywords),
     (ValidateOptions, ValidateKeywords),
+    (BenchOptions, BenchKeywords),
     (EmulateOptions, EmulateKeywords),
 )
 

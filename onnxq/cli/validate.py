@@ -43,6 +43,7 @@ def validate(
     from onnxq.commands.validate import validate as run
     from onnxq.model.files import load
     from onnxq.records import write_bytes
+    from onnxq.report import latency as latency_report
     from onnxq.report import layers as layer_report
     from onnxq.report import validation as report
     from onnxq.report.junit import junit as to_junit
@@ -50,6 +51,7 @@ def validate(
     options.check_output(junit, float_model, chosen.data, *quantized)
     result = run(load(float_model), as_models(quantized), chosen, terminal.progress)
     paths = [float_model, *(path for path in quantized for _ in chosen.executions)]
+    names = [str(path) for path in (float_model, *quantized)]
     terminal.table(report.metric_table(result, paths))
     terminal.table(report.output_table(result, paths))
     terminal.table(report.gate_table(result))
@@ -60,6 +62,9 @@ def validate(
             terminal.table(table)
         if each.warning:
             terminal.note(f"{path}: {each.warning}")
+    if result.latency is not None:
+        terminal.table(latency_report.latency_table(result.latency, names))
+        terminal.note(latency_report.note(result.latency))
     terminal.note(report.samples_note(result))
     if junit is not None:
         write_bytes(junit, to_junit(result, paths).encode())

@@ -7,6 +7,7 @@ COMMANDS = (
     "quantize",
     "emulate",
     "validate",
+    "bench",
     "inspect",
     "explain",
     "report",

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from onnxq.calibration.statistics import Calibration
+from onnxq.commands.bench import Timing
 from onnxq.commands.equalize import EqualizationResult
 from onnxq.commands.validate import Validation
 from onnxq.errors import UsageError
 from onnxq.model.status import Float
 from onnxq.quantization.request import QuantizationResult
-from onnxq.report import equalization, layers, quantization, validation
+from onnxq.report import equalization, latency, layers, quantization, validation
 from onnxq.report.table import Table, count, number, table
 from onnxq.shown import Shown
 from onnxq.validation.layers import LayerReport
@@ -116,6 +117,20 @@ def _layer_rows(each: LayerReport) -> list[Row]:
     return [dict(row) for row in ranking]
 
 
+def _timing_tables(each: Timing) -> Iterable[Table]:
+    names = [row.model for row in each.rows]
+    yield latency.latency_table(each, names)
+    yield latency.operator_table(each, names, whole=True)
+
+
+def _timing_rows(each: Timing) -> list[Row]:
+    return [
+        {"model": row.model, "provider": row.provider, "size_bytes": row.size,
+         "wall_ms": row.wall.median, "cpu_ms": row.cpu.median, "ratio": row.ratio.median}
+        for row in each.rows
+    ]  # fmt: skip
+
+
 LOOKS: Mapping[type[Shown], _Looks] = {
     Calibration: _Looks(_calibration_lines, _calibration_tables, _calibration_rows),
     EqualizationResult: _Looks(
@@ -125,6 +140,7 @@ LOOKS: Mapping[type[Shown], _Looks] = {
     ),
     QuantizationResult: _Looks(quantization.summary, _quantization_tables, _quantization_rows),
     Validation: _Looks(_validation_lines, _validation_tables, _validation_rows),
+    Timing: _Looks(latency.lines, _timing_tables, _timing_rows),
     LayerReport: _Looks(
         lambda each: layers.summary(Path(each.model), each),
         lambda each: layers.tables(each, whole=False),

@@ -525,7 +525,8 @@ KEYS = {
     "quantize": "model output target scheme formats options normalization equalization trials absorption relu6_reason "
     "float_sqnr_db quantized_sqnr_db quantized_sqnr_error_db measured_on costliest outputs uneven_scales harmful_clips roundings bias_corrections search float16 nodes",
     "emulate": "model output samples note outputs layers on_quantized_values float_nodes agreement",
-    "validate": "passed samples note rows gates layers",
+    "validate": "passed samples note rows gates layers latency",
+    "bench": "note rows",
     "inspect": "model opset size_bytes inputs outputs is_quantized target quantized_layers "
     "quantized_layer_count learnables activations float_nodes record recipe findings kernels rules_of",
     "explain": "model node operator asked becomes reason equalized equalization quantization "
@@ -546,6 +547,7 @@ def test_documents_keep_their_keys(calibrated: Case, command: str):
         "quantize": (calibrated.model, *data, "-o", calibrated.out),
         "emulate": (calibrated.model, *data),
         "validate": (calibrated.model, *data),
+        "bench": (calibrated.model, "--seconds", 0),
         "inspect": (calibrated.model,),
         "explain": (calibrated.model, "add", "--calibration", calibrated.calib),
         "report": (calibrated.model, "-o", calibrated.folder / "report.html"),

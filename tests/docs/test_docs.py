@@ -471,6 +471,7 @@ def test_json_fields_are_documented(folder: Path):
                     "--compare", "cpu"),
         "validate": ("validate", "model.onnx", "model.int8.onnx", "--data", "data.npz",
                      "--max-drop", "100", "--layers"),
+        "bench": ("bench", "model.onnx", "--profile", "--seconds", "0"),
         "inspect": ("inspect", "model.int8.onnx", "--kernels"),
         "explain": ("explain", "model.int8.onnx", "depthwise"),
         "report": ("report", "model.onnx", "model.int8.onnx", "--data", "data.npz",

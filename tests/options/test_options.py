@@ -24,6 +24,7 @@ from onnxq.cli import options as click_options
 from onnxq.cli.group import onnxq as command_line
 from onnxq.errors import UsageError
 from onnxq.options import kinds, recipe, values
+from onnxq.options.bench import BenchKeywords, BenchOptions
 from onnxq.options.calibrate import CalibrateKeywords, CalibrateOptions, Provider
 from onnxq.options.emulate import (
     CompareLayersKeywords,
@@ -53,6 +54,7 @@ KEYWORDS = {
     QuantizeOptions: QuantizeKeywords, EmulateOptions: EmulateKeywords,
     CompareLayersOptions: CompareLayersKeywords, ValidateOptions: ValidateKeywords,
     InspectOptions: InspectKeywords, ExplainOptions: ExplainKeywords, ReportOptions: ReportKeywords,
+    BenchOptions: BenchKeywords,
 }  # fmt: skip
 """All option values, and the keywords of their functions."""
 

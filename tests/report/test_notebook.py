@@ -19,7 +19,8 @@ def results(reported: Reported) -> dict[type[Shown], Shown]:
     _, equalized = onnxq.equalize(reported.model, calibration=calibration)
     _, quantized = onnxq.quantize(reported.model, reported.data, bias_correction=False)
     validation = reported.report.validation
-    found = (calibration, equalized, quantized, validation, validation.layers[0])
+    timing = onnxq.bench(reported.model, seconds=0, profile=True)
+    found = (calibration, equalized, quantized, validation, validation.layers[0], timing)
     return {type(each): each for each in found}
 
 
