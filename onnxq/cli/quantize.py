@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,11 @@ from onnxq.cli.run import GATE_FAILED
 from onnxq.options.quantize import QuantizeOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from onnxq.cli.terminal import Terminal
+    from onnxq.quantization.request import QuantizationResult
 
 
 @click.command()
@@ -42,8 +45,10 @@ def quantize(
     from onnxq.model.files import load, save
     from onnxq.model.recipes import with_recipe
     from onnxq.options import recipe
+    from onnxq.report import account
     from onnxq.report import quantization as report
 
+    since = time.monotonic()
     if output is None and not dry_run:
         raise click.UsageError("missing -o OUT.onnx, where the quantized model goes, or --dry-run")
     options.check_output(output, model, chosen.data, chosen.calibration, chosen.validate_data)
@@ -55,20 +60,41 @@ def quantize(
         quantized, result = run(loaded, chosen, terminal.progress)
     failed = result.search is not None and not result.search.passed
     written = None if dry_run or failed else output
+    quantized = with_recipe(quantized, "quantize", recipe.written(chosen))
     if written is not None:
         with terminal.progress.track("write the model", None):
-            save(with_recipe(quantized, "quantize", recipe.written(chosen)), written)
-    for text in report.summary(result):
-        terminal.line(text)
+            save(quantized, written)
+    if result.account is not None:
+        result = replace(result, account=replace(result.account, size=quantized.size))
+    seconds = time.monotonic() - since
     operators = {node.name: node.op_type for node in quantized.proto.graph.node}
-    whole = dry_run or terminal.verbose
-    show = report.plan_table if whole else report.float_table
-    terminal.table(show(result.plan, operators))
+    _tell(terminal, result, operators, whole=dry_run)
+    why = "--max-drop does not hold" if failed else "dry run"
+    terminal.note(f"wrote {written}" if written else f"{why}: nothing was written")
+    terminal.line(account.line(result, seconds))
+    for text in account.more(result.account) if result.account else ():
+        terminal.line(text)
+    if written is not None:
+        terminal.note(account.next_step(model, written))
+    told = report.document(loaded, result, operators, written, seconds)
+    terminal.document("quantize", told)
+    return GATE_FAILED if failed else 0
+
+
+def _tell(
+    terminal: Terminal, result: QuantizationResult, operators: Mapping[str, str], *, whole: bool
+) -> None:
+    """What was done, and what stays in float: each node where `whole`."""
+    from onnxq.report import account
+    from onnxq.report import quantization as report
+
+    for text in report.summary(result, whole=terminal.verbose):
+        terminal.line(text)
+    every = whole or terminal.verbose
+    terminal.table(
+        report.plan_table(result.plan, operators) if every else account.float_table(result)
+    )
     if result.narrowing is not None and result.narrowing.kept:
         terminal.table(report.narrowing_table(result.narrowing))
     if result.search is not None:
         terminal.table(report.search_table(result.search))
-    why = "--max-drop does not hold" if failed else "dry run"
-    terminal.note(f"wrote {written}" if written else f"{why}: nothing was written")
-    terminal.document("quantize", report.document(loaded, result, operators, written))
-    return GATE_FAILED if failed else 0

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import observe
+from onnxq.commands.account import account_for
 from onnxq.commands.budget import one_sample
 from onnxq.commands.costliest import costliest
 from onnxq.commands.inputs import (
@@ -122,7 +123,9 @@ def quantize(
     cost = costliest(request, (quantized, result), source, limits)
     result = _with_scales_judged(replace(result, costliest=cost))
     entry = details_json(result, calibration, options.settings())
-    return with_metadata(result.prepared.recorded_in(quantized), {METADATA_KEY: entry}), result
+    recorded = with_metadata(result.prepared.recorded_in(quantized), {METADATA_KEY: entry})
+    account = account_for(model, recorded, result, sample, measures=options.speed)
+    return recorded, replace(result, account=account)
 
 
 def _with_scales_judged(result: QuantizationResult) -> QuantizationResult:

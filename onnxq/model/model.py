@@ -119,8 +119,9 @@ class Model:
 
     @property
     def size(self) -> int:
-        """Bytes of the serialized model."""
-        return self.proto.ByteSize()
+        """Bytes of the serialized model, weights in files of their own included."""
+        parked = filter(external.is_parked, self.proto.graph.initializer)
+        return self.proto.ByteSize() + sum(external.byte_size(each) or 0 for each in parked)
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {len(self.proto.graph.node)} nodes, opset {self.opset})"

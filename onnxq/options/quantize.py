@@ -11,7 +11,7 @@ from onnxq.errors import UsageError
 from onnxq.formats.scheme import BLOCK_SIZES, DEFAULT, PRESETS
 from onnxq.options import shared
 from onnxq.options.fields import Options, flag, option, switch
-from onnxq.options.kinds import Choice, Number, OneOf, Pattern, Several, Whole
+from onnxq.options.kinds import Choice, Flag, Number, OneOf, Pattern, Several, Whole
 from onnxq.options.values import Share
 
 if TYPE_CHECKING:
@@ -153,6 +153,12 @@ class QuantizeOptions(Options):
         metavar="REGEX",
     )
     allow_none: bool = flag("Write the model even if no node becomes quantized.")
+    speed: bool = option(
+        Flag(negatable=True),
+        "Time both models on one core, for about a second, where the target runs here.",
+        default=True,
+        decides=False,
+    )
     outputs: tuple[str, ...] = shared.outputs()
     max_drop: float | None = option(
         Number(),
@@ -228,6 +234,7 @@ class QuantizeKeywords(TypedDict, total=False):
     include: Sequence[str]
     exclude: Sequence[str]
     allow_none: bool
+    speed: bool
     outputs: Sequence[str]
     max_drop: float | None
     max_trials: int

@@ -40,6 +40,21 @@ def summary(record: Equalization) -> Iterator[str]:
         yield f"rolled back, as the proof failed: {', '.join(record.rolled_back)}"
 
 
+def in_short(record: Equalization) -> Iterator[str]:
+    """The same for who only wants to know that the model is as good as before."""
+    scaled = sum(each.scaled for each in record.classes)
+    if not scaled and not record.rolled_back:
+        return
+    channels = count(sum(each.channels for each in record.classes), "channel")
+    kernels = f", {count(record.kernels_added, 'kernel')} added" if record.kernels_added else ""
+    yield f"equalized: {scaled:,} of {channels} scaled, {proof_text(record.proof)}{kernels}"
+    if record.rolled_back:
+        yield (
+            "left as they were, as scaling would have changed the float outputs: "
+            f"{', '.join(record.rolled_back)}"
+        )
+
+
 def chosen_for(options: EqualizationOptions) -> str:
     """What the scales were chosen for."""
     scales = "channel" if options.per_channel else "tensor"

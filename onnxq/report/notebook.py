@@ -13,9 +13,8 @@ from onnxq.commands.bench import Timing
 from onnxq.commands.equalize import EqualizationResult
 from onnxq.commands.validate import Validation
 from onnxq.errors import UsageError
-from onnxq.model.status import Float
 from onnxq.quantization.request import QuantizationResult
-from onnxq.report import equalization, latency, layers, quantization, validation
+from onnxq.report import account, equalization, latency, layers, quantization, validation
 from onnxq.report.table import Table, count, number, table
 from onnxq.shown import Shown
 from onnxq.validation.layers import LayerReport
@@ -75,13 +74,15 @@ def _quantization_rows(each: QuantizationResult) -> list[Row]:
     ]
 
 
+def _quantization_lines(each: QuantizationResult) -> Iterable[str]:
+    if each.account is not None:
+        yield account.line(each)
+        yield from account.more(each.account)
+    yield from quantization.summary(each, whole=False)
+
+
 def _quantization_tables(each: QuantizationResult) -> Iterable[Table]:
-    yield table(
-        "Node | Reason",
-        [(name, status.reason) for name, status in each.plan.nodes.items()
-         if isinstance(status, Float)],
-        title="Left in float",
-    )  # fmt: skip
+    yield account.float_table(each)
     if each.search is not None:
         yield quantization.search_table(each.search)
 
@@ -138,7 +139,7 @@ LOOKS: Mapping[type[Shown], _Looks] = {
         lambda each: equalization.tables(each.equalization),
         _equalization_rows,
     ),
-    QuantizationResult: _Looks(quantization.summary, _quantization_tables, _quantization_rows),
+    QuantizationResult: _Looks(_quantization_lines, _quantization_tables, _quantization_rows),
     Validation: _Looks(_validation_lines, _validation_tables, _validation_rows),
     Timing: _Looks(latency.lines, _timing_tables, _timing_rows),
     LayerReport: _Looks(

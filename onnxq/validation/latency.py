@@ -114,12 +114,13 @@ def measure(
     *,
     seconds: float,
     least: int = LEAST,
+    most: int = MOST,
     progress: Progress = SILENT,
 ) -> tuple[Latency, ...]:
     """Time the models, all of them together for about so many seconds.
 
     Args:
-        least: rounds to make, however long they take.
+        least, most: rounds to make, however long or short they take.
 
     Raises:
         ModelError: a model does not run.
@@ -127,7 +128,7 @@ def measure(
     once = [_warm(each) for each in contenders]
     times = [max(1, math.ceil(TURN / max(wall, 1e-9))) for wall in once]
     turns = [wall * (1 + count) for wall, count in zip(once, times, strict=True)]
-    rounds = int(np.clip(seconds / max(sum(turns), 1e-9), least, MOST))
+    rounds = int(np.clip(seconds / max(sum(turns), 1e-9), least, most))
     found = np.empty((rounds, len(contenders), 2))
     order = list(range(len(contenders)))
     with progress.track("time the models", rounds) as advance:

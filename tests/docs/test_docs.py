@@ -382,7 +382,7 @@ BY_NAME = {"not_finite", "folded_batch_norms", "folded_pads", "joined_biases", "
 """Fields whose keys are names of nodes, tensors or metrics."""
 
 WHOLE = {
-    "quantize": {"normalization", "equalization", "absorption", "outputs"},
+    "quantize": {"normalization", "equalization", "absorption", "outputs", "account.speed"},
     "inspect": {"record", "findings"},
 }
 """Fields that the page describes elsewhere, or in words."""
