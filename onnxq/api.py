@@ -246,10 +246,15 @@ def bench(
 
 
 @takes(InspectOptions, InspectKeywords)
-def inspect(model: Model | PathLike, **options: Unpack[InspectKeywords]) -> Inspection:
-    """Show what a model, whoever quantized it, holds: layers, weights, what is float and why."""
+def inspect(
+    model: Model | PathLike, *, progress: Progress = SILENT, **options: Unpack[InspectKeywords]
+) -> Inspection:
+    """Show what a model, whoever quantized it, holds: layers, weights, what is float and why.
+
+    Of a float model: what `quantize` would do to it.
+    """
     chosen = InspectOptions.of(options)
-    return inspecting.inspect(as_model(model), chosen)
+    return inspecting.inspect(as_model(model), chosen, progress)
 
 
 @takes(ExplainOptions, ExplainKeywords)

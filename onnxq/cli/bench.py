@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxq.cli import options
+from onnxq.cli.help import command
 from onnxq.options.bench import BenchOptions
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from onnxq.cli.terminal import Terminal
 
 
-@click.command()
+@command("bench")
 @click.argument("models", type=options.FILE, nargs=-1, required=True, metavar="MODEL…")
 @options.of(BenchOptions)
 @options.common
@@ -30,7 +31,9 @@ def bench(*, models: tuple[Path, ...], chosen: BenchOptions, terminal: Terminal)
     from onnxq.report import latency as report
 
     names = [str(model) for model in models]
-    timing = run(as_models(models), chosen, terminal.progress)
+    with terminal.progress.track("read the models", None):
+        loaded = as_models(models)
+    timing = run(loaded, chosen, terminal.progress)
     terminal.table(report.latency_table(timing, names))
     terminal.table(report.operator_table(timing, names, whole=terminal.verbose))
     terminal.note(report.note(timing))

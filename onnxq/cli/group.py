@@ -12,7 +12,9 @@ import click
 from onnxq import __version__
 from onnxq.cli.run import USAGE, State, answer, forgive_encodings
 from onnxq.cli.signals import Ended, stoppable
+from onnxq.errors import UsageError
 from onnxq.options.commands import COMMANDS
+from onnxq.suggest import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +34,16 @@ class CommandLine(click.Group):
         module = importlib.import_module(f"onnxq.cli.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command named; for an unknown one the error says which may be meant."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            hint = suggest(name.lower(), COMMANDS, of="the commands")
+            raise UsageError(f"there is no command {name!r}", hint=hint)
+        return super().resolve_command(ctx, args)
 
     def main(self, *args: Any, **settings: Any) -> Any:
         """Run and exit the process; the settings are click's."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxq.cli import options
+from onnxq.cli.help import command
 from onnxq.cli.run import GATE_FAILED
 from onnxq.options.quantize import QuantizeOptions
 
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
     from onnxq.quantization.request import QuantizationResult
 
 
-@click.command()
+@command("quantize")
 @options.model_argument()
-@options.output_option("the quantized model", "OUT.onnx", required=False)
+@options.output_option(
+    "the quantized model", "OUT.onnx", required=False, default="MODEL.SCHEME.onnx beside MODEL"
+)
 @options.of(QuantizeOptions)
 @options.recipe_option(QuantizeOptions)
 @click.option("--dry-run", is_flag=True, help="Print what happens to each node; write nothing.")
@@ -41,6 +44,8 @@ def quantize(
     most accurate that end in minutes. Exit code 1 says that --max-drop does not hold; then
     nothing is written.
     """
+    from onnxq.cli.outputs import beside
+    from onnxq.commands.machine_target import with_target
     from onnxq.commands.quantize import quantize as run
     from onnxq.model.files import load, save
     from onnxq.model.recipes import with_recipe
@@ -49,8 +54,9 @@ def quantize(
     from onnxq.report import quantization as report
 
     since = time.monotonic()
+    chosen, chose = with_target(chosen)
     if output is None and not dry_run:
-        raise click.UsageError("missing -o OUT.onnx, where the quantized model goes, or --dry-run")
+        output = beside(model, chosen.scheme.value)
     options.check_output(output, model, chosen.data, chosen.calibration, chosen.validate_data)
     if dry_run:
         chosen = replace(chosen, allow_none=True)
@@ -68,32 +74,30 @@ def quantize(
         result = replace(result, account=replace(result.account, size=quantized.size))
     seconds = time.monotonic() - since
     operators = {node.name: node.op_type for node in quantized.proto.graph.node}
-    _tell(terminal, result, operators, whole=dry_run)
+    if chose:
+        terminal.line(chose)
+    _tell(terminal, result, operators, every=dry_run or terminal.verbose)
     why = "--max-drop does not hold" if failed else "dry run"
     terminal.note(f"wrote {written}" if written else f"{why}: nothing was written")
-    terminal.line(account.line(result, seconds))
-    for text in account.more(result.account) if result.account else ():
+    for text in account.lines(result, seconds):
         terminal.line(text)
     if written is not None:
         terminal.note(account.next_step(model, written))
-    told = report.document(loaded, result, operators, written, seconds)
-    terminal.document("quantize", told)
+    terminal.document("quantize", report.document(loaded, result, operators, written, seconds))
     return GATE_FAILED if failed else 0
 
 
 def _tell(
-    terminal: Terminal, result: QuantizationResult, operators: Mapping[str, str], *, whole: bool
+    terminal: Terminal, result: QuantizationResult, operators: Mapping[str, str], *, every: bool
 ) -> None:
-    """What was done, and what stays in float: each node where `whole`."""
+    """What was done, and what stays in float: `every` node, or by reasons."""
     from onnxq.report import account
     from onnxq.report import quantization as report
 
     for text in report.summary(result, whole=terminal.verbose):
         terminal.line(text)
-    every = whole or terminal.verbose
-    terminal.table(
-        report.plan_table(result.plan, operators) if every else account.float_table(result)
-    )
+    plan = result.plan
+    terminal.table(report.plan_table(plan, operators) if every else account.float_table(result))
     if result.narrowing is not None and result.narrowing.kept:
         terminal.table(report.narrowing_table(result.narrowing))
     if result.search is not None:

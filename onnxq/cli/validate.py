@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxq.cli import options
+from onnxq.cli.help import command
 from onnxq.cli.run import GATE_FAILED
 from onnxq.options.validate import ValidateOptions
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from onnxq.commands.validate import Validation
 
 
-@click.command()
+@command("validate")
 @options.model_argument("float_model", "FLOAT")
 @click.argument("quantized", type=options.FILE, nargs=-1, metavar="[QUANTIZED]…")
 @options.of(ValidateOptions)
@@ -49,7 +50,9 @@ def validate(
     from onnxq.report.junit import junit as to_junit
 
     options.check_output(junit, float_model, chosen.data, *quantized)
-    result = run(load(float_model), as_models(quantized), chosen, terminal.progress)
+    with terminal.progress.track("read the models", None):
+        exact, others = load(float_model), as_models(quantized)
+    result = run(exact, others, chosen, terminal.progress)
     paths = [float_model, *(path for path in quantized for _ in chosen.executions)]
     names = [str(path) for path in (float_model, *quantized)]
     terminal.table(report.metric_table(result, paths))

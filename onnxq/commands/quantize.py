@@ -17,6 +17,7 @@ from onnxq.commands.inputs import (
     source_of,
 )
 from onnxq.commands.keep_in_float import keep_in_float
+from onnxq.commands.machine_target import with_target
 from onnxq.commands.mixed import require_wider, spare_costliest
 from onnxq.commands.normalized import normalized_on
 from onnxq.data.budget import Limits, OneSample, plan_batching
@@ -59,6 +60,7 @@ def quantize(
 ) -> tuple[Model, QuantizationResult]:
     """Turn a float model into a QDQ model; see `onnxq.api.quantize`."""
     require_float(model)
+    options, _ = with_target(options)
     target, chosen = target_named(options.target), stage_options(options)
     scheme = chosen.scheme_on(target)
     if options.mixed is not None:

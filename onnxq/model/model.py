@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from onnxq.model import external
+from onnxq.shown import Shown
 
 Dimension = int | str | None
 """A known size, a named size such as "batch", or nothing known."""
@@ -61,7 +62,7 @@ def shape_of(info: ValueInfoProto) -> tuple[Dimension, ...] | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class Model(Shown):
     """An ONNX model that nothing changes in place.
 
     `proto` is shared, not copied: read it, never write to it. Rewriting goes through

@@ -12,5 +12,6 @@ COMMANDS = (
     "explain",
     "report",
     "doctor",
+    "completion",
 )
 """In reading order."""

@@ -96,7 +96,8 @@ class QuantizeOptions(Options):
     allow_nonfinite: bool = shared.allow_nonfinite()
     target: str = shared.target(
         "The machine: gpu for TensorRT and CUDA, cpu for ONNX Runtime's CPU kernels, qnn for "
-        "Qualcomm's NPUs, or your own."
+        "Qualcomm's NPUs, or your own; auto: gpu where TensorRT is installed, else cpu.",
+        automatic=True,
     )
     scheme: SchemeName = option(
         Choice(SchemeName), f"What nodes compute with: {_MEANINGS}.", SchemeName(DEFAULT)

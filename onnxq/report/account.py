@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxq.formats.table import FORMATS
 from onnxq.model.graph import Graph
-from onnxq.model.status import Float
-from onnxq.report.reasons import by_reason
+from onnxq.report.reasons import by_reason, why_float
 from onnxq.report.table import Table, count, number
 
 if TYPE_CHECKING:
@@ -21,21 +20,45 @@ if TYPE_CHECKING:
     from onnxq.quantization.request import QuantizationResult
 
 
-def line(result: QuantizationResult, seconds: float = math.nan) -> str:
-    """Such as "46.8 → 11.8 MB (3.97 ×), 23 of 25 layers int8, …, 41.1 dB, 17 s"."""
+def lines(result: QuantizationResult, seconds: float = math.nan) -> Iterator[str]:
+    """What it came to, the speed here, and where the model will not pay."""
     account = result.account
     if account is None:
-        return ""
+        return
+    yield line(result, account, seconds)
+    speed = account.speed
+    if speed is not None:
+        yield (
+            f"on one core of this machine: {number(speed.float_ms, 3)} → "
+            f"{number(speed.quantized_ms, 3)} ms a run of {count(speed.samples, 'sample')} "
+            f"({1 / max(speed.ratio, 1e-9):.2f} × as fast)"
+        )
+    yield from account.cautions
+
+
+def line(result: QuantizationResult, account: Account, seconds: float) -> str:
+    """Such as "46.8 → 11.8 MB (3.97 ×), 23 of 25 layers int8, …, 41.1 dB, 17 s"."""
     sizes = f"{number(account.float_size / 1e6, 3)} → {number(account.size / 1e6, 3)} MB"
-    share, layers = account.integer_share, count(account.layers, "layer")
     parts = [
         f"{sizes} ({account.ratio:.3g} ×)",
-        f"{account.quantized_layers:,} of {layers} {numbers_of(result.plan.scheme)}",
-        "" if share is None else f"{share:.3g} % of the multiply-adds in integers",
+        layers_text(account, result.plan.scheme),
+        share_text(account),
         "" if math.isnan(result.quantized_sqnr) else f"{result.quantized_sqnr:.1f} dB",
         "" if math.isnan(seconds) else f"{seconds:.0f} s",
     ]
     return ", ".join(filter(None, parts))
+
+
+def layers_text(account: Account, scheme: Scheme) -> str:
+    """Such as "23 of 25 layers int8"."""
+    layers = count(account.layers, "layer")
+    return f"{account.quantized_layers:,} of {layers} {numbers_of(scheme)}"
+
+
+def share_text(account: Account) -> str:
+    """The arithmetic on integers; "" where that is not known."""
+    share = account.integer_share
+    return "" if share is None else f"{share:.3g} % of the multiply-adds in integers"
 
 
 def numbers_of(scheme: Scheme) -> str:
@@ -47,19 +70,6 @@ def numbers_of(scheme: Scheme) -> str:
     return weights if same else f"{weights} × {activations}"
 
 
-def more(account: Account) -> Iterator[str]:
-    """The speed here, and where the model will not pay."""
-    speed = account.speed
-    if speed is not None:
-        faster = f"{1 / max(speed.ratio, 1e-9):.2f} × as fast"
-        yield (
-            f"on one core of this machine: {number(speed.float_ms, 3)} → "
-            f"{number(speed.quantized_ms, 3)} ms a run of {count(speed.samples, 'sample')} "
-            f"({faster})"
-        )
-    yield from account.cautions
-
-
 def next_step(model: Path, output: Path) -> str:
     """What a user does with the model."""
     return f"next: onnxq validate {shlex.quote(str(model))} {shlex.quote(str(output))} --data DATA"
@@ -67,9 +77,7 @@ def next_step(model: Path, output: Path) -> str:
 
 def float_table(result: QuantizationResult) -> Table:
     """What stays in float, by its reasons."""
-    found = result.plan.nodes.items()
-    reasons = {name: each.reason for name, each in found if isinstance(each, Float)}
-    return by_reason(Graph(result.prepared.model), reasons)
+    return by_reason(Graph(result.prepared.model), why_float(result.plan))
 
 
 def document(result: QuantizationResult, seconds: float) -> Mapping[str, Any] | None:

@@ -24,8 +24,9 @@ def summary(model: Model, details: Details) -> Iterator[str]:
     for label, specs in (("Inputs", model.inputs), ("Outputs", model.outputs)):
         yield f"{label}: {', '.join(map(str, specs))}"
     yield f"Quantized: {'yes' if details.is_quantized else 'no'}"
-    if details.is_quantized:
-        yield f"Target: {details.target or 'unknown, another tool wrote it'}"
+    if not details.is_quantized:
+        return
+    yield f"Target: {details.target or 'unknown, another tool wrote it'}"
     yield f"Quantized layers: {len(details.layers):,}"
     for name, number in Counter(each.format for each in details.activations).items():
         yield f"Activations in {name}: {number:,}"

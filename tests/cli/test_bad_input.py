@@ -310,7 +310,6 @@ def test_output_is_an_input(case: Case):
     [
         (("frobnicate",), ("frobnicate",)),
         (("quantize",), ("MODEL",)),
-        (("quantize", "m.onnx", "--data", "d"), ("-o OUT.onnx",)),
         (("quantize", "m.onnx", "-o", "q.onnx"), ("--data", "--calibration")),
         (("quantize", "m.onnx", "-o", "q.onnx", "--data", "d", "--target", "tpu"), ("tpu", "gpu")),
         (("quantize", "m.onnx", "--rounding", "up"), ("--rounding", "adaptive")),

@@ -383,7 +383,7 @@ BY_NAME = {"not_finite", "folded_batch_norms", "folded_pads", "joined_biases", "
 
 WHOLE = {
     "quantize": {"normalization", "equalization", "absorption", "outputs", "account.speed"},
-    "inspect": {"record", "findings"},
+    "inspect": {"record", "findings", "plan"},
 }
 """Fields that the page describes elsewhere, or in words."""
 
@@ -477,6 +477,7 @@ def test_json_fields_are_documented(folder: Path):
         "report": ("report", "model.onnx", "model.int8.onnx", "--data", "data.npz",
                    "--max-drop", "100", "-o", "report.html"),
         "doctor": ("doctor",),
+        "completion": ("completion", "bash"),
     }  # fmt: skip
     assert set(calls) == set(COMMANDS)
     document(

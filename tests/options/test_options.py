@@ -221,7 +221,7 @@ def test_a_wrong_value_in_a_recipe(options, name, option, tmp_path):
         (
             "quantize",
             {"target": "GPU"},
-            ("target must be gpu, cpu, qnn or the path of a .toml file, not 'GPU'"),
+            ("target must be auto, gpu, cpu, qnn or the path of a .toml file, not 'GPU'"),
             "did you mean 'gpu'?",
         ),
         ("quantize", {"samples": "8"}, "samples must be a whole number of at least 1, not '8'", ""),
