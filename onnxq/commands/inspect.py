@@ -64,6 +64,12 @@ class Planned:
 def inspect(model: Model, options: InspectOptions, progress: Progress = SILENT) -> Inspection:
     """Look at a model; see `onnxq.api.inspect`."""
     found = details(model)
+    if found.is_quantized and options.target is not None and not options.lint:
+        raise UsageError(
+            f"--target plans float models, and says whose rules --lint checks; {model.name} is "
+            "quantized",
+            hint="give --lint too",
+        )
     plain = not (found.is_quantized or options.lint or options.kernels)
     target = _target(model, found, options) if options.lint else None
     ran = kernels(model) if options.kernels else None

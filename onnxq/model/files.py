@@ -39,6 +39,8 @@ def load(path: str | os.PathLike[str]) -> Model:
     path = Path(path)
     proto = _parse(path)
     _check_versions(proto, path)
+    split = any(t.data_location == t.EXTERNAL for t in proto.graph.initializer)
+    stored = None if split else proto.ByteSize()
     read_data(proto, path)
     _check(proto, path)
     try:
@@ -46,7 +48,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     except ModelError as error:
         raise ModelError(f"{path}: {error.message}", hint=error.hint) from None
     _drop_repeated_names(proto)
-    return Model.adopt(_with_shapes(proto), path)
+    return Model.adopt(_with_shapes(proto), path, stored)
 
 
 def _near(path: Path) -> str:

@@ -68,19 +68,25 @@ class Model(Shown):
     `proto` is shared, not copied: read it, never write to it. Rewriting goes through
     `onnxq.model.rewrite.edit`, which copies. The weights are in it; those of a large model are
     parked in files, see `onnxq.model.external`: then `proto` is a copy of what was given.
+
+    Attributes:
+        stored: bytes of the file that it was read from as it is; shapes are inferred beside them.
     """
 
     proto: ModelProto
     source: Path | None = None
+    stored: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "proto", external.settled(self.proto))
 
     @classmethod
-    def adopt(cls, proto: ModelProto, source: Path | None = None) -> Model:
+    def adopt(
+        cls, proto: ModelProto, source: Path | None = None, stored: int | None = None
+    ) -> Model:
         """A model of a message that nobody else has, whose weights are parked without a copy."""
         external.settle(proto)
-        return cls(proto, source)
+        return cls(proto, source, stored)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -120,7 +126,9 @@ class Model(Shown):
 
     @property
     def size(self) -> int:
-        """Bytes of the serialized model, weights in files of their own included."""
+        """Bytes of its file, or of the serialized model, weights in files of their own included."""
+        if self.stored is not None:
+            return self.stored
         parked = filter(external.is_parked, self.proto.graph.initializer)
         return self.proto.ByteSize() + sum(external.byte_size(each) or 0 for each in parked)
 
