@@ -78,9 +78,22 @@ def note(timing: Timing) -> str:
     first = timing.rows[0]
     how = (
         f"{count(first.samples, 'sample')} a run", count(first.threads, "thread"),
-        f"median of {count(first.rounds, 'round')}", timing.note,
+        f"median of {count(first.rounds, 'round')}", timing.note, _busy(timing),
     )  # fmt: skip
     return ", ".join(filter(None, how))
+
+
+BUSY = 1.2
+"""Time on the clock by CPU time from which on something else had the cores."""
+
+
+def _busy(timing: Timing) -> str:
+    """Whether other work on the machine is in the times; "" where it is not, or nobody knows."""
+    alone = [row for row in timing.rows if row.threads == 1 and row.provider == "cpu"]
+    if not any(row.wall.median > BUSY * row.cpu.median for row in alone):
+        return ""
+    ratios = ", ".join(f"{row.cpu_ratio.median:.2f} ×" for row in alone)
+    return f"the machine does other work besides: by CPU time against the first {ratios}"
 
 
 def lines(timing: Timing) -> Iterator[str]:

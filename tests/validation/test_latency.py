@@ -2,15 +2,26 @@
 
 import itertools
 import time
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import onnxq
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnxq.commands.bench import Timing
 from onnxq.errors import UsageError
 from onnxq.model.model import Model
-from onnxq.validation.latency import LEAST, MOST, Contender, Spread, measure, open_contender
+from onnxq.report.latency import note
+from onnxq.validation.latency import (
+    LEAST,
+    MOST,
+    Contender,
+    Latency,
+    Spread,
+    measure,
+    open_contender,
+)
 from onnxq.validation.profile import profile
 
 
@@ -71,6 +82,14 @@ def test_models_take_turns_in_another_order_each_round():
     # Warm first, then first and second, second and first; both runs of a turn on the same feeds.
     assert turns[-3:] == [1, 2, 1]
     assert {number for _, number in told} == {0, 1}
+
+
+def test_a_busy_machine_is_said():
+    one = Spread(1.0, 1.0, 1.0)
+    row = Latency("m", 1, "cpu", 1, 1, 5, Spread(3.0, 2.0, 4.0), one, one, Spread(0.5, 0.4, 0.6))
+    assert "by CPU time against the first 0.50 ×" in note(Timing((row,)))
+    for other in (replace(row, threads=2), replace(row, provider="cuda"), replace(row, wall=one)):
+        assert "CPU time" not in note(Timing((other,)))
 
 
 def test_operators_are_those_that_run():
