@@ -12,6 +12,7 @@ from onnxq.model.model import Model
 from onnxq.model.multiply_adds import multiply_adds
 from onnxq.quantization.account import Account, Speed, account_of, costs_on_tensor_cores
 from onnxq.quantization.request import QuantizationResult
+from onnxq.targets import SHIPPED
 from onnxq.validation.latency import measure, open_contender
 
 SECONDS = 1.0
@@ -48,9 +49,9 @@ def account_for(
     runtime = plan.target.runtime
     speed = _speed(model, quantized, sample) if measures and runtime == HERE else None
     cautions = costs_on_tensor_cores(prepared, plan, products) if runtime == DEVICE else ()
-    return replace(
-        account, speed=speed, cautions=tuple(filter(None, (*cautions, _elsewhere(runtime, speed))))
-    )
+    # What a machine of the user's own has is not known.
+    elsewhere = _elsewhere(runtime if plan.target.name in SHIPPED else "", speed)
+    return replace(account, speed=speed, cautions=(*cautions, *filter(None, [elsewhere])))
 
 
 def _speed(model: Model, quantized: Model, sample: OneSample) -> Speed | None:

@@ -148,3 +148,10 @@ def test_reasons_in_general():
     assert in_general("target cpu runs Add in float", "Add") == "target cpu runs it in float"
     assert in_general("'a.b' is int64, not 'c'", "Cast") == "… is int64, not …"
     assert counted("ABBCDEFGG") == "B ×2, G ×2, A, C, D, E, 1 more"
+
+
+def test_nothing_is_said_of_a_machine_that_nobody_knows(made, tmp_path):
+    model, data = made
+    (tmp_path / "npu.toml").write_text('base = "gpu"\nruns_on = "our NPU"\n')
+    _, result = onnxq.quantize(model, data, target=tmp_path / "npu.toml", rounding="nearest")
+    assert result.account.cautions == ()
