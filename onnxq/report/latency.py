@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 SHOWN = 12
 """Operators listed where not all are asked for."""
 
+HEAD = 20
+"""Characters of a model's name in the head of a column."""
+
 
 def latency_table(timing: Timing, names: Sequence[str]) -> Table:
     """One row for each model and provider.
@@ -132,4 +135,6 @@ def _named(timing: Timing, names: Sequence[str]) -> Iterator[tuple[Latency, str]
 
 
 def _short(name: str) -> str:
-    return name.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".onnx")
+    """A model's name for the head of a column."""
+    stem = name.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".onnx")
+    return stem if len(stem) <= HEAD else f"{stem[: HEAD - 1]}…"

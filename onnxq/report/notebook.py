@@ -15,6 +15,7 @@ from onnxq.commands.equalize import EqualizationResult
 from onnxq.commands.inspect import Inspection, Planned
 from onnxq.commands.validate import Validation
 from onnxq.errors import UsageError
+from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.quantization.details import details as details_of
 from onnxq.quantization.request import QuantizationResult
@@ -94,6 +95,8 @@ def _quantization_lines(each: QuantizationResult) -> Iterable[str]:
 
 def _quantization_tables(each: QuantizationResult) -> Iterable[Table]:
     yield account.float_table(each)
+    nodes = Graph(each.prepared.model).nodes
+    yield quantization.plan_table(each.plan, {node.name: node.op_type for node in nodes})
     if each.search is not None:
         yield quantization.search_table(each.search)
 
