@@ -36,8 +36,7 @@ def summary(record: Equalization) -> Iterator[str]:
     if record.factors:
         number = count(len(record.factors), "tensor")
         yield f"a factor a channel, as a Mul of its own, in front of the readers of {number}"
-    if record.rolled_back:
-        yield f"rolled back, as the proof failed: {', '.join(record.rolled_back)}"
+    yield from _rolled_back(record)
 
 
 def in_short(record: Equalization) -> Iterator[str]:
@@ -48,9 +47,14 @@ def in_short(record: Equalization) -> Iterator[str]:
     channels = count(sum(each.channels for each in record.classes), "channel")
     kernels = f", {count(record.kernels_added, 'kernel')} added" if record.kernels_added else ""
     yield f"equalized: {scaled:,} of {channels} scaled, {proof_text(record.proof)}{kernels}"
+    yield from _rolled_back(record)
+
+
+def _rolled_back(record: Equalization) -> Iterator[str]:
+    """Names what the proof spoke against."""
     if record.rolled_back:
         yield (
-            "left as they were, as scaling would have changed the float outputs: "
+            "rolled back, left as they were, as scaling them would have changed the float outputs: "
             f"{', '.join(record.rolled_back)}"
         )
 
@@ -65,7 +69,7 @@ def centering_summary(plan: Centering) -> str:
     """One line on what was centered."""
     saved = [shift.gain for shift in plan.shifts]
     span = f", saving {min(saved):.1f} to {max(saved):.1f} dB of rounding noise" if saved else ""
-    return f"centered {count(len(saved), 'activation')} by their biases{span}"
+    return f"centered {count(len(saved), 'activation')} around 0 by their biases{span}"
 
 
 def proof_text(proof: Proof) -> str:
