@@ -21,6 +21,10 @@ SECONDS = 1.0
 MOST = 15
 """Rounds: small models are timed in a tenth of a second."""
 
+LARGEST, LONGEST = 1 << 29, 0.5
+"""Bytes of a model, and seconds of its run, up to which it is timed in passing: `onnxq bench` takes
+the memory and the time that others need."""
+
 HERE, DEVICE = "cpu", "cuda"
 """Runtimes of targets: the one that is everywhere, and that of a graphics card."""
 
@@ -55,9 +59,15 @@ def account_for(
 
 
 def _speed(model: Model, quantized: Model, sample: OneSample) -> Speed | None:
+    """Time both; None for what is too large or too slow to do so in passing."""
+    if model.size > LARGEST:
+        return None
     try:
         feeds = sample.single
-        contenders = [open_contender(each, [feeds]) for each in (model, quantized)]
+        exact = open_contender(model, [feeds])
+        if exact.time(0)[0] > LONGEST:
+            return None
+        contenders = [exact, open_contender(quantized, [feeds])]
         before, after = measure(contenders, seconds=SECONDS, least=1, most=MOST)
     except OnnxqError:
         return None
