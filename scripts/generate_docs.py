@@ -26,6 +26,7 @@ from onnxq.formats.table import FORMATS, Floating, Format
 from onnxq.model import operators
 from onnxq.model.backward import BACKWARD, Backward
 from onnxq.model.operators import OPERATORS, IntegerForm, Operator, QuantizedRule, ScaleRule
+from onnxq.options.bench import BenchKeywords, BenchOptions
 from onnxq.options.calibrate import CalibrateKeywords, CalibrateOptions
 from onnxq.options.emulate import EmulateKeywords, EmulateOptions
 from onnxq.options.equalize import EqualizeKeywords, EqualizeOptions
@@ -250,6 +251,7 @@ OPTIONS: tuple[tuple[type[Options], type], ...] = (
     (EqualizeOptions, EqualizeKeywords),
     (QuantizeOptions, QuantizeKeywords),
     (ValidateOptions, ValidateKeywords),
+    (BenchOptions, BenchKeywords),
     (EmulateOptions, EmulateKeywords),
 )
 

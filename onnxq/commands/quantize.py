@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import observe
+from onnxq.commands.account import account_for
 from onnxq.commands.budget import one_sample
 from onnxq.commands.costliest import costliest
 from onnxq.commands.inputs import (
@@ -16,6 +17,7 @@ from onnxq.commands.inputs import (
     source_of,
 )
 from onnxq.commands.keep_in_float import keep_in_float
+from onnxq.commands.machine_target import with_target
 from onnxq.commands.mixed import require_wider, spare_costliest
 from onnxq.commands.normalized import normalized_on
 from onnxq.data.budget import Limits, OneSample, plan_batching
@@ -60,6 +62,7 @@ def quantize(
 ) -> tuple[Model, QuantizationResult]:
     """Turn a float model into a QDQ model; see `onnxq.api.quantize`."""
     require_float(model)
+    options, _ = with_target(options)
     target, chosen = target_named(options.target), stage_options(options)
     scheme = chosen.scheme_on(target)
     if options.mixed is not None:
@@ -124,7 +127,9 @@ def quantize(
     cost = costliest(request, (quantized, result), source, limits)
     result = _with_scales_judged(replace(result, costliest=cost))
     entry = details_json(result, calibration, options.settings())
-    return with_metadata(result.prepared.recorded_in(quantized), {METADATA_KEY: entry}), result
+    recorded = with_metadata(result.prepared.recorded_in(quantized), {METADATA_KEY: entry})
+    account = account_for(model, recorded, result, sample, measures=options.speed)
+    return recorded, replace(result, account=account)
 
 
 def _with_scales_judged(result: QuantizationResult) -> QuantizationResult:

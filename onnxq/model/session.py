@@ -42,6 +42,7 @@ def open_session(
     lean: bool = False,
     shapes_first: bool = False,
     arena: bool = True,
+    profile: Path | None = None,
 ) -> ort.InferenceSession:
     """Open a session.
 
@@ -76,8 +77,7 @@ def open_session(
     level = ort.GraphOptimizationLevel
     best = level.ORT_ENABLE_ALL if layout else level.ORT_ENABLE_EXTENDED
     options.graph_optimization_level = best if optimize else level.ORT_DISABLE_ALL
-    if optimized is not None:
-        options.optimized_model_filepath = str(optimized)
+    _write_beside(options, optimized, profile)
     if keep_qdq:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.add_session_config_entry("session.disable_double_qdq_remover", "1")
@@ -100,6 +100,17 @@ def open_session(
         raise
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class of their own
         raise _refusal(error) from None
+
+
+def _write_beside(
+    options: ort.SessionOptions, optimized: Path | None, profile: Path | None
+) -> None:
+    """Let the session write files of what it runs."""
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
 
 
 def with_graph(

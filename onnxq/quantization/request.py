@@ -19,6 +19,7 @@ from onnxq.model.model import Model
 from onnxq.model.narrow import Narrowing
 from onnxq.model.normalize import Normalization
 from onnxq.progress import Progress
+from onnxq.quantization.account import Account
 from onnxq.quantization.clipping import Clipped
 from onnxq.quantization.correct import BiasCorrection
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
@@ -58,6 +59,7 @@ class QuantizationResult(Shown):
         roundings: what adaptive rounding did to each layer.
         search: what the search for layers to keep in float did; None where none was asked for.
         narrowing: what became of the float remainder; None where it was to stay float32.
+        account: size, share of the arithmetic in integers, speed; None until the model is final.
     """
 
     normalization: Normalization
@@ -76,6 +78,7 @@ class QuantizationResult(Shown):
     uneven: tuple[Uneven, ...] = ()
     clipped: tuple[Clipped, ...] = ()
     ranges: tuple[Weighed, ...] = ()
+    account: Account | None = None
 
     @property
     def quantized_sqnr_error(self) -> float:

@@ -11,6 +11,7 @@ from onnxq.options.quantize import QuantizeOptions
 from onnxq.quantization.plan import QuantizationPlan
 from onnxq.quantization.request import LOW_SQNR
 from onnxq.quantization.weighed import Estimate
+from onnxq.report import account
 from onnxq.report import equalization as equalization_report
 from onnxq.report import normalization as normalization_report
 from onnxq.report.outputs import output_document
@@ -40,8 +41,8 @@ ALONE = "one sample does not tell how far that may be off"
 """Said of an estimate on one sample."""
 
 
-def summary(result: QuantizationResult) -> Iterator[str]:
-    """The lines every reader needs."""
+def summary(result: QuantizationResult, *, whole: bool = True) -> Iterator[str]:
+    """The lines every reader needs; how the model came about too where `whole`."""
     plan = result.plan
     statuses = [each for each in plan.nodes.values() if isinstance(each, Quantized)]
     fused = sum(1 for each in statuses if each.fused_into)
@@ -57,8 +58,11 @@ def summary(result: QuantizationResult) -> Iterator[str]:
         named = ", ".join(wider[:NAMED]) + (" and others" if len(wider) > NAMED else "")
         yield f"{count(len(wider), 'node')} of them {said}: {named}"
     yield from normalization_report.summary(result.normalization)
-    yield from _prepared(result)
-    yield from _settled(result)
+    if whole:
+        yield from _prepared(result)
+        yield from _settled(result)
+    elif result.equalization is not None:
+        yield from equalization_report.in_short(result.equalization)
     if result.uneven:
         yield uneven_text(result.uneven)
     if result.clipped:
@@ -266,19 +270,6 @@ def plan_table(plan: QuantizationPlan, operators: Mapping[str, str]) -> Table:
     )
 
 
-def float_table(plan: QuantizationPlan, operators: Mapping[str, str]) -> Table:
-    """The nodes that stay in float."""
-    return table(
-        "Node | Operator | Reason",
-        [
-            (name, operators.get(name, ""), status.reason)
-            for name, status in plan.nodes.items()
-            if isinstance(status, Float)
-        ],
-        title="Left in float",
-    )
-
-
 def narrowing_table(narrowing: Narrowing) -> Table:
     """Nodes that stay in float32 although float16 was asked for, and why."""
     return table(
@@ -289,9 +280,18 @@ def narrowing_table(narrowing: Narrowing) -> Table:
 
 
 def document(
-    model: Model, result: QuantizationResult, operators: Mapping[str, str], output: Path | None
+    model: Model,
+    result: QuantizationResult,
+    operators: Mapping[str, str],
+    output: Path | None,
+    seconds: float,
 ) -> dict[str, Any]:
-    """The document of `onnxq quantize --json`; `output` is null for a dry run."""
+    """The document of `onnxq quantize --json`.
+
+    Args:
+        output: None for a dry run.
+        seconds: that it took.
+    """
     plan = result.plan
     nodes = []
     for name, status in plan.nodes.items():
@@ -328,5 +328,6 @@ def document(
         "bias_corrections": result.corrections,
         "search": result.search,
         "float16": result.narrowing,
+        "account": account.document(result, seconds),
         "nodes": nodes,
     }

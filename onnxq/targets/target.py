@@ -62,6 +62,8 @@ class Target:
         row_tables: whether the large table of a lookup is stored with one scale a row, which the
             rows that are taken are multiplied by in float.
         lint: ids of the rules that a model must keep here; see `onnxq.validation.lint`.
+        runtime: the execution of `onnxq validate` that runs a model as this machine does; "" where
+            there is none.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Target:
     own_parts: bool
     row_tables: bool
     lint: tuple[str, ...]
+    runtime: str = ""
 
     def scheme(self, name: str, block: int = 0) -> Scheme:
         """What a scheme means here.
