@@ -11,7 +11,7 @@ help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 # The ONNX Runtime that is there stays; where there is none, the extra `cpu` brings one.
-RUNTIME = $(shell $(BIN)/python -c 'import onnxruntime' 2>/dev/null || echo cpu,)
+RUNTIME = $(shell $(BIN)/python -c 'import onnxruntime' 2>/dev/null || echo '[cpu]')
 INSTALL = $(BIN)/python -m pip install --quiet
 
 venv: $(VENV)/.installed ## create the virtual environment, with tests and linters
@@ -23,7 +23,7 @@ $(VENV)/.python:
 
 # What runs, and nothing else.
 $(VENV)/.runs: pyproject.toml | $(VENV)/.python
-	$(INSTALL) --editable '.[$(RUNTIME)]'
+	$(INSTALL) --editable '.$(RUNTIME)'
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.runs
