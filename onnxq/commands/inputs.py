@@ -67,11 +67,18 @@ def as_models(models: Models) -> list[Model]:
     return [as_model(cast("ModelLike", each)) for each in models]
 
 
+def as_preprocessing(given: Preprocess | None) -> Preprocessing | Callable[[Any], Any] | None:
+    """Read text, and configurations of other tools; a function stays one."""
+    if isinstance(given, str):
+        return Preprocessing.parse(given)
+    return Preprocessing.of(given) if isinstance(given, Mapping) else given
+
+
 def as_source(
     data: Data,
     model: Model,
     *,
-    preprocess: str | Preprocessing | Callable[[Any], Any] | None = None,
+    preprocess: Preprocess | None = None,
     samples: int | None = None,
     allow_nonfinite: bool = False,
     classes: Sequence[str] | PathLike | None = None,
@@ -93,7 +100,7 @@ def as_source(
     """
     if hasattr(data, "batches") and hasattr(data, "sample_name"):
         return cast("DataSource", data)
-    parsed = Preprocessing.parse(preprocess) if isinstance(preprocess, str) else preprocess
+    parsed = as_preprocessing(preprocess)
     spec = Path(data) if isinstance(data, os.PathLike) else data
     return open_data(
         spec,

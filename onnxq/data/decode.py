@@ -64,8 +64,9 @@ def decode_image(file: Picture, preprocessing: Preprocessing, spec: TensorSpec, 
         check_shape((1, *sample_shape(preprocessing, size)), wanted, name, hint=hint)
         with _refusing(name):
             image.load()
+            seen = preprocessing.turn(image)
         with _unfit(name):
-            values = preprocessing.apply(image)
+            values = preprocessing.apply(seen)
     if spec.dtype.kind in "iu":
         # The pixels themselves, see `onnxq.data.image_input`: whole numbers that the type holds.
         return values.astype(spec.dtype)
@@ -94,8 +95,10 @@ def image_geometry(file: Picture, preprocessing: Preprocessing, name: str) -> Ge
 
 
 def _geometry(image: Image.Image, preprocessing: Preprocessing, name: str) -> Geometry:
+    with _refusing(name):
+        sides = preprocessing.sides(image)
     with _unfit(name):
-        return preprocessing.geometry((image.height, image.width))
+        return preprocessing.geometry(sides)
 
 
 @contextmanager

@@ -17,7 +17,9 @@ from onnxq.data.folders import find_images, spread
 from onnxq.data.functions import FileFunction, FunctionSource, parse_function
 from onnxq.data.hdf5 import hdf5_columns
 from onnxq.data.images import open_images
+from onnxq.data.layout_by_run import layout_by_run
 from onnxq.data.masks import find_mask
+from onnxq.data.preprocess import Preprocessing
 from onnxq.data.python_values import (
     Transform,
     is_transform,
@@ -39,7 +41,6 @@ from onnxq.suggest import suggest
 
 if TYPE_CHECKING:
     from onnxq.data.classes import Classes
-    from onnxq.data.preprocess import Preprocessing
     from onnxq.model.model import Model, TensorSpec
 
 KINDS = (
@@ -126,6 +127,8 @@ def open_data(
         refuse_preprocessing(preprocessing, str(spec))
         source = open_texts(texts, str(spec), inputs, axes, tokenizer=tokenizer, samples=samples)
     else:
+        if isinstance(preprocessing, Preprocessing) and model is not None:
+            preprocessing = layout_by_run(preprocessing, inputs, model)
         source = _opened(spec, inputs, axes, preprocessing, samples, kept, classes)
     if states and model is not None:
         if source.axes.fixed not in {None, 1}:
