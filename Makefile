@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 WORK   ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fast lint types format bench peers package clean
+.PHONY: help venv demo test test-fast lint types format bench peers package tools clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,9 @@ peers: venv ## compare with five other quantizers on testdata/; installs them in
 
 package: $(VENV)/.packaging ## build wheel and sdist in dist/, and check what they hold
 	$(BIN)/python scripts/check_package.py
+
+tools: $(VENV)/.packaging ## try the action, the pre-commit hook and the Dockerfile in fresh environments
+	$(BIN)/python scripts/try_tools.py
 
 clean: ## remove everything the other targets made
 	rm -rf $(VENV) $(WORK) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
