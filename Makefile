@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 WORK   ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fast lint types format bench peers package tools clean
+.PHONY: help venv demo test test-fast lint types format bench peers package site tools clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,10 @@ $(VENV)/.installed: $(VENV)/.runs
 
 $(VENV)/.packaging: $(VENV)/.runs
 	$(INSTALL) --editable '.[package]'
+	touch $@
+
+$(VENV)/.site: $(VENV)/.runs
+	$(INSTALL) --editable '.[site]'
 	touch $@
 
 demo: $(VENV)/.runs ## quantize the two networks of testdata/ and print what int8 costs
@@ -67,8 +71,11 @@ peers: venv ## compare with five other quantizers on testdata/; installs them in
 package: $(VENV)/.packaging ## build wheel and sdist in dist/, and check what they hold
 	$(BIN)/python scripts/check_package.py
 
+site: $(VENV)/.site ## build the documentation as a site in site/
+	$(BIN)/mkdocs build --quiet
+
 tools: $(VENV)/.packaging ## try the action, the pre-commit hook and the Dockerfile in fresh environments
 	$(BIN)/python scripts/try_tools.py
 
 clean: ## remove everything the other targets made
-	rm -rf $(VENV) $(WORK) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(WORK) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
