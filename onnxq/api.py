@@ -77,13 +77,13 @@ __all__ = [
 ]  # fmt: skip
 
 
-def load(model: ModelLike) -> Model:
+def load(path: ModelLike) -> Model:
     """Load a model file, or check and complete an `onnx.ModelProto` or the bytes of a file.
 
     Raises:
         ModelError: it is missing, no valid ONNX model, or too new.
     """
-    return as_model(model)
+    return as_model(path)
 
 
 def save(model: Model, path: PathLike) -> None:
