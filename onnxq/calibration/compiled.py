@@ -1,4 +1,4 @@
-"""The loops over all values, compiled by numba where it is installed (`pip install 'onnxq[fast]'`).
+"""The loops over all values, compiled by numba where it is installed.
 
 They give the bits that the numpy ways give, in half the time: each value is read from memory once.
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from onnxq.errors import ModelError, OutputError
 from onnxq.model import external
@@ -25,6 +25,10 @@ NEWEST_OPSET = 26
 refuses the model itself."""
 
 
+IN_MEMORY = "the model"
+"""What messages call a model that is no file."""
+
+
 def load(path: str | os.PathLike[str]) -> Model:
     """Load, check and complete with inferred shapes.
 
@@ -37,18 +41,48 @@ def load(path: str | os.PathLike[str]) -> Model:
             external data are missing or outside its folder.
     """
     path = Path(path)
-    proto = _parse(path)
+    proto = _parse(_content(path), path)
     _check_versions(proto, path)
     split = any(t.data_location == t.EXTERNAL for t in proto.graph.initializer)
     stored = None if split else proto.ByteSize()
     read_data(proto, path)
-    _check(proto, path)
+    return _checked(proto, path, path, stored)
+
+
+def read(model: bytes | ModelProto) -> Model:
+    """A model that is no file, checked and completed as `load` does.
+
+    Args:
+        model: what lies in an .onnx file, or that as a message, which is copied.
+
+    Raises:
+        ModelError: as `load`; or its weights lie in files, which nobody knows the folder of.
+    """
+    proto = ModelProto()
+    if isinstance(model, ModelProto):
+        proto.CopyFrom(model)
+        _require_graph(proto, IN_MEMORY)
+    else:
+        proto = _parse(model, IN_MEMORY)
+    _check_versions(proto, IN_MEMORY)
+    if any(t.data_location == TensorProto.EXTERNAL for t in proto.graph.initializer):
+        raise ModelError(
+            f"{IN_MEMORY}: its weights lie in other files", hint="give the path of its file"
+        )
+    return _checked(proto, IN_MEMORY, None, None)
+
+
+def _checked(
+    proto: ModelProto, where: Path | str, source: Path | None, stored: int | None
+) -> Model:
+    """The model; `stored` is the size of its file, None where nobody knows it."""
+    _check(proto, where)
     try:
         proto = cut_plugins(proto)
     except ModelError as error:
-        raise ModelError(f"{path}: {error.message}", hint=error.hint) from None
+        raise ModelError(f"{where}: {error.message}", hint=error.hint) from None
     _drop_repeated_names(proto)
-    return Model.adopt(_with_shapes(proto), path, stored)
+    return Model.adopt(_with_shapes(proto), source, stored)
 
 
 def _near(path: Path) -> str:
@@ -59,15 +93,18 @@ def _near(path: Path) -> str:
         return ""
 
 
-def _parse(path: Path) -> ModelProto:
+def _content(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file", hint=_near(path)) from None
     except IsADirectoryError:
         raise ModelError(f"{path} is a folder, not an .onnx file") from None
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _parse(content: bytes, path: Path | str) -> ModelProto:
     if not content:
         raise ModelError(f"{path}: the file is empty")
     proto = ModelProto()
@@ -79,12 +116,16 @@ def _parse(path: Path) -> ModelProto:
         raise ModelError(
             f"{path}: not an ONNX file, or a truncated one", hint="export or copy it again"
         ) from None
-    if not proto.HasField("graph") or not proto.opset_import:
-        raise ModelError(f"{path}: not an ONNX model: it has no graph or no operator set")
+    _require_graph(proto, path)
     return proto
 
 
-def _check_versions(proto: ModelProto, path: Path) -> None:
+def _require_graph(proto: ModelProto, path: Path | str) -> None:
+    if not proto.HasField("graph") or not proto.opset_import:
+        raise ModelError(f"{path}: not an ONNX model: it has no graph or no operator set")
+
+
+def _check_versions(proto: ModelProto, path: Path | str) -> None:
     opset = next((o.version for o in proto.opset_import if o.domain in {"", "ai.onnx"}), 0)
     newest = min(NEWEST_OPSET, onnx.defs.onnx_opset_version())
     if opset > newest:
@@ -109,7 +150,7 @@ def _drop_repeated_names(proto: ModelProto) -> None:
         taken.add(node.name)
 
 
-def _check(proto: ModelProto, path: Path) -> None:
+def _check(proto: ModelProto, path: Path | str) -> None:
     # Before anything is sized by what they claim; the checker does not look at all of it.
     wrong = check_structure(proto)
     if wrong:
@@ -148,7 +189,7 @@ def infer_shapes(model: Model) -> Model:
 
 def read_written(path: Path) -> Model:
     """A model that `external.write` wrote."""
-    proto = _parse(path)
+    proto = _parse(_content(path), path)
     read_data(proto, path)
     return Model.adopt(proto, path)
 
@@ -213,7 +254,7 @@ def _data_files(path: Path) -> set[str]:
     if not there or not path.is_file():
         return set()
     try:
-        proto = _parse(path)
+        proto = _parse(_content(path), path)
     except ModelError:
         return set()
     entries = (entry for tensor in proto.graph.initializer for entry in tensor.external_data)

@@ -21,6 +21,7 @@ from onnxq.errors import ModelError, OnnxqError, ResourceError
 from onnxq.model import external
 from onnxq.model.cuda import open_on_cuda, require_cuda
 from onnxq.model.model import Model
+from onnxq.model.onnx_runtime import onnx_runtime
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -67,10 +68,9 @@ def open_session(
     Raises:
         ResourceError: there is not enough memory.
         ModelError: ONNX Runtime refuses the model, or a library; CUDA would leave nodes to the CPU.
-        ProviderError: the provider is not available.
+        ProviderError: the provider is not available, or ONNX Runtime is not.
     """
-    import onnxruntime as ort
-
+    ort = onnx_runtime()
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
@@ -279,8 +279,7 @@ def _run_as_ort_values(
     session: ort.InferenceSession, names: Sequence[str] | None, feeds: Mapping[str, Array]
 ) -> list[Array]:
     """Run with bfloat16 inputs, which ONNX Runtime does not take as numpy arrays."""
-    import onnxruntime as ort
-
+    ort = onnx_runtime()
     values = {
         name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(
             np.ascontiguousarray(array).view(np.uint16), onnx.TensorProto.BFLOAT16

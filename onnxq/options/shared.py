@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from onnxq.options.fields import REQUIRED, flag, option, switch
@@ -21,14 +20,22 @@ AUTO = "auto"
 """The target that the machine at hand decides."""
 
 
+DATA = (
+    "a path, an array, arrays by input name, an iterable or a function that yields feeds, a "
+    "DataLoader, a dataset, a CalibrationDataReader, a list of images or of their paths, or a "
+    "data source"
+)
+
+
 def _is_data(value: object) -> bool:
     """Whether it may be data of Python's; what opens it says more."""
-    return hasattr(value, "batches") or hasattr(value, "__array__") or isinstance(value, Mapping)
+    can = ("batches", "__array__", "__iter__", "__getitem__", "get_next", "__call__")
+    return not isinstance(value, (bytes, bytearray)) and any(hasattr(value, each) for each in can)
 
 
 def data(*, required: bool = False, extra: str = "") -> Any:
     return option(
-        TextOr("a path, an array, arrays by input name or a data source", _is_data),
+        TextOr(DATA, _is_data),
         "Samples: an .npz, .npy, .h5, .parquet or .tar file, texts in a .txt, .jsonl or .parquet "
         "file, a folder of images, of class folders, of .npz files or of test_data_set_*, "
         f"file.py:function, or random:N.{extra}",
@@ -40,7 +47,7 @@ def data(*, required: bool = False, extra: str = "") -> Any:
 
 def validate_data() -> Any:
     return option(
-        TextOr("a path, an array, arrays by input name or a data source", _is_data),
+        TextOr(DATA, _is_data),
         "Samples that --max-drop measures on, preprocessed like --data.",
         metavar="DATA",
         recorded=False,
@@ -50,8 +57,8 @@ def validate_data() -> Any:
 def preprocess() -> Any:
     return option(
         Pairs(
-            "a preset or pairs such as resize=96,mean=0.5,std=0.5",
-            lambda value: hasattr(value, "apply"),
+            "a preset, pairs such as resize=96,mean=0.5,std=0.5, or a function",
+            lambda value: hasattr(value, "apply") or callable(value),
         ),
         "How images become inputs: imagenet, tf, unit, pixels, or pairs such as "
         "resize=96,crop=96,mean=0.5,std=0.5 or letterbox=640.",

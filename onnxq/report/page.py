@@ -6,12 +6,10 @@ import html as markup
 from typing import TYPE_CHECKING
 
 from onnxq.calibration.statistics import Calibration
-from onnxq.commands.inputs import Data, Models, PathLike, as_model, as_models
-from onnxq.data import Preprocessing
-from onnxq.model.model import Model
+from onnxq.commands.inputs import Data, ModelLike, Models, PathLike, Preprocess, as_model, as_models
 from onnxq.options.report import ReportKeywords, ReportOptions
 from onnxq.options.signature import takes
-from onnxq.progress import SILENT, Progress
+from onnxq.progress import Listener, as_progress
 from onnxq.report.html.collect import Report, collect
 from onnxq.report.html.render import render
 
@@ -34,13 +32,13 @@ class Page(str):
 
 @takes(ReportOptions, ReportKeywords)
 def report(
-    model: Model | PathLike,
+    model: ModelLike,
     quantized: Models = (),
     *,
     calibration: Calibration | PathLike | None = None,
     data: Data | None = None,
-    preprocess: str | Preprocessing | None = None,
-    progress: Progress = SILENT,
+    preprocess: Preprocess | None = None,
+    progress: Listener = None,
     **options: Unpack[ReportKeywords],
 ) -> tuple[Page, Report]:
     """Make a page on a float model and those made from it: verdict, layers, ranges, weights.
@@ -55,5 +53,5 @@ def report(
         DataError: the data do not fit, or the calibration is of another model.
     """
     chosen = ReportOptions.of(options, calibration=calibration, data=data, preprocess=preprocess)
-    found = collect(as_model(model), as_models(quantized), chosen, progress)
+    found = collect(as_model(model), as_models(quantized), chosen, as_progress(progress))
     return Page(render(found)), found

@@ -14,7 +14,7 @@ import pytest
 from onnx import numpy_helper
 from onnxq.cli import machine
 from onnxq.errors import ModelError
-from onnxq.model.cuda import libraries, refusal_of_tensorrt
+from onnxq.model.cuda import devices, libraries, refusal_of_tensorrt
 from onnxq.records import VERSIONS
 from onnxq.validation.execute import runner
 
@@ -532,7 +532,7 @@ KEYS = {
     "explain": "model node operator asked becomes reason equalized equalization quantization "
     "neighbors note",
     "report": "model quantized output size_bytes passed gates notes",
-    "doctor": "findings",
+    "doctor": "ready verdict findings",
     "completion": "shell line file installed",
 }
 
@@ -626,25 +626,40 @@ def test_doctor_names_what_matters():
     assert {"onnxq", "python", "numpy", "onnx", "onnxruntime", "providers", "cuda"} <= set(found)
     assert found["cpu"]["implies"]
     wanted = libraries()
-    for each in wanted:
+    for each in wanted if devices() else ():
         assert each.name in found["cuda libraries"]["found"]
-    missing = any(each.missing for each in wanted)
+    missing = bool(devices()) and any(each.missing for each in wanted)
     assert ("pip install" in found.get("cuda libraries", {}).get("implies", "")) == missing
-    assert run("doctor").code == 0
+    first, *_ = run("doctor").out.splitlines()
+    assert first.startswith("ready for --target cpu: yes; for --execution cuda: ")
+    assert (document["ready"], document["verdict"]) == (True, first)
+
+
+def test_doctor_looks_on_where_looking_fails(monkeypatch):
+    def broken():
+        raise RuntimeError("no such system")
+
+    monkeypatch.setattr(machine.platform, "platform", broken)
+    monkeypatch.setattr(machine, "cpu_flags", broken)
+    found = {each.name: each.found for each in machine.examine()}
+    assert found["python"] == found["cpu"] == "unknown: RuntimeError: no such system"
+    assert found["numpy"]
+
+
+def test_doctor_advises_no_other_build_where_no_device_is(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    told = " ".join(each.implies for each in machine.examine())
+    assert "there is no CUDA device" in told
+    assert "uninstall" not in told
 
 
 @pytest.mark.parametrize(
-    ("cpu_info", "saturates"),
-    [
-        ("flags\t\t: fpu avx2 avx512f avx512_vnni", False),
-        ("flags\t\t: fpu avx2", True),
-        ("", None),
-    ],
+    ("features", "saturates"),
+    [("fpu avx2 avx512f avx512_vnni", False), ("fpu avx2", True), ("", None)],
 )
-def test_doctor_says_what_the_cpu_implies(tmp_path, monkeypatch, cpu_info, saturates):
-    monkeypatch.setattr(machine, "CPU_INFO", tmp_path / "cpuinfo")
+def test_doctor_says_what_the_cpu_implies(monkeypatch, features, saturates):
+    monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(features.split()))
     monkeypatch.setattr(machine.platform, "machine", lambda: "x86_64")
-    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{cpu_info}\n")
     finding = next(each for each in machine.examine() if each.name == "cpu")
     expected = {True: machine.SATURATES, False: machine.EXACT, None: machine.UNKNOWN}
     assert finding.implies == expected[saturates]

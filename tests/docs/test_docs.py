@@ -19,6 +19,7 @@ import click
 import numpy as np
 import onnx
 import pytest
+import yaml
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 from onnxq import errors
@@ -84,6 +85,23 @@ def test_relative_links_resolve(page: Path):
         assert linked.exists(), target
         if anchor and linked.suffix == ".md":
             assert anchor in anchors(linked), target
+
+
+def test_every_page_is_in_the_site_and_in_the_index():
+    """`make site` fails as well; this tells without mkdocs."""
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    assert set(leaves(site["nav"])) == pages
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\]\(([^)#\s]+\.md)\)", index))
+    assert pages - {"README.md"} <= linked
+
+
+def leaves(nav: Any) -> Iterator[str]:
+    if isinstance(nav, str):
+        yield nav
+    for each in nav.values() if isinstance(nav, dict) else nav if isinstance(nav, list) else ():
+        yield from leaves(each)
 
 
 @every_page

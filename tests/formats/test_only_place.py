@@ -18,6 +18,7 @@ ELSEWHERE = {
     # Pixels are 8-bit numbers whatever becomes of them.
     "data/preprocess.py": {255, "uint8"},
     "data/settings.py": {255, "uint8"},
+    "data/configurations.py": {255},
     "data/decode.py": {255, "uint8"},
     "data/resample.py": {255, "uint8"},
     "validation/tasks/segmentation.py": {255},

@@ -8,7 +8,7 @@ import onnxq
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxq import api
-from onnxq.cli.machine import examine
+from onnxq.cli.machine import examine, judge
 from onnxq.model.model import Model
 from onnxq.model.session import open_session, run
 from onnxq.validation.layers import measure_layers
@@ -247,3 +247,4 @@ def test_doctor_with_a_half_removed_onnxruntime(tmp_path, monkeypatch):
     found = {each.name: each for each in examine()}
     assert found["providers"].found == "none"
     assert "in part" in found["providers"].implies
+    assert judge().text.startswith("ready for --target cpu: no: ONNX Runtime is there in part (pip")

@@ -5,13 +5,14 @@ import onnx
 import onnxq
 import pytest
 from onnx import numpy_helper, parser
+from onnxq.cli.hook import main as hook
 from onnxq.errors import UsageError
 from onnxq.model.model import Model
 from onnxq.targets import shipped_targets, target_named
 from onnxq.validation.lint import RULES, lint
 
 from support.cli_case import run
-from support.testdata import TESTDATA, images
+from support.testdata import TESTDATA, images, uneven
 
 SOUND = """<ir_version: 9, opset_import: ["": 19]>
 g (float[1,4,6,6] x) => (float[1,4,6,6] y) {
@@ -182,3 +183,21 @@ def test_a_rule_that_there_is_not_is_named(tmp_path):
     (tmp_path / "mine.toml").write_text('base = "gpu"\nlint = ["zero-points"]\n')
     with pytest.raises(UsageError, match="there is no rule 'zero-points'"):
         lint(model_of(SOUND), target_named(str(tmp_path / "mine.toml")))
+
+
+def test_the_hook_names_what_breaks_a_rule(tmp_path, capsys):
+    """It looks at all files, and says of each node which rule it breaks."""
+    (before, after), *_ = BREAKS["residual"]
+    paths = {name: str(tmp_path / f"{name}.onnx") for name in ("sound", "broken", "float")}
+    for name, text in (("sound", SOUND), ("broken", SOUND.replace(before, after))):
+        onnx.save(model_of(text).proto, paths[name])
+    onnx.save(uneven().proto, paths["float"])
+    assert hook([paths["sound"], paths["float"]]) == 0
+    assert capsys.readouterr().out == ""
+    assert hook([paths["broken"], paths["sound"]]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{paths['broken']}: Add_")
+    assert ": residual: " in line
+    (tmp_path / "none.onnx").write_text("no model")
+    assert hook([paths["broken"], str(tmp_path / "none.onnx")]) == 3
+    assert "error: " in capsys.readouterr().err
