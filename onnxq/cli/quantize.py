@@ -66,6 +66,8 @@ def quantize(
     terminal.table(show(result.plan, operators))
     if result.narrowing is not None and result.narrowing.kept:
         terminal.table(report.narrowing_table(result.narrowing))
+    if result.mixed is not None:
+        terminal.table(report.mixed_table(result.mixed))
     if result.search is not None:
         terminal.table(report.search_table(result.search))
     why = "--max-drop does not hold" if failed else "dry run"

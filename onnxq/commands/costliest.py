@@ -7,7 +7,7 @@ from onnxq.data.source import DataSource
 from onnxq.errors import DataError, ModelError
 from onnxq.model.model import Model
 from onnxq.quantization.request import LOW_SQNR, QuantizationResult, Request
-from onnxq.quantization.search import Candidate
+from onnxq.quantization.search import FLOAT, Candidate
 from onnxq.validation.layers import LayerError, measure_layers
 
 Made = tuple[Model, QuantizationResult]
@@ -18,6 +18,9 @@ NAMED = 3
 
 PROBES = 8
 """Samples that they are found on."""
+
+RANKING_SAMPLES = 32
+"""Samples on which layers are ranked that are to be raised."""
 
 
 def ranked_layers(
@@ -37,8 +40,22 @@ def ranked_layers(
     ).layers
 
 
-def candidate(layer: LayerError, result: QuantizationResult) -> Candidate:
-    return Candidate(layer.name, layer.share, layer.name in result.plan.weighted)
+def candidate(layer: LayerError, result: QuantizationResult, becomes: str = FLOAT) -> Candidate:
+    return Candidate(layer.name, layer.share, layer.name in result.plan.weighted, becomes)
+
+
+def ranked(
+    request: Request, made: Made, source: DataSource, limits: Limits, becomes: str
+) -> list[Candidate]:
+    """The layers that can become that, the most harmful first."""
+    result = made[1]
+    return [
+        candidate(layer, result, becomes)
+        for layer in ranked_layers(request, made, source, RANKING_SAMPLES, limits)
+        if becomes != FLOAT
+        or layer.name in result.plan.weighted
+        or layer.op_type in request.target.residual
+    ]
 
 
 def costliest(

@@ -213,7 +213,7 @@ class QuantizeKeywords(TypedDict, total=False):
     allow_nonfinite: bool
     samples: int | None
     target: shared.TargetName | str | os.PathLike[str]
-    scheme: SchemeName | Literal["w8a8", "w8a16", "w8", "w4", "dynamic"]
+    scheme: SchemeName | Literal["w8a8", "w8a16", "w7a8", "w8", "w4", "dynamic", "fp8"]
     weights: WeightScales | Literal["per-channel", "per-tensor"]
     block_size: Literal[32, 64, 128] | None
     mixed: float | str | None

@@ -43,9 +43,14 @@ def harmful_clips(
         parts = [(tensors[name], gains.get(name)) for name in names if name in tensors]
         if spec is None or not parts:
             continue
-        data, (low, high) = distribution(parts), activations[leader].parameters.range
+        parameters = activations[leader].parameters
+        data, (low, high) = distribution(parts), parameters.range
+        if parameters.format != spec.format:
+            continue
         whole = estimate(data, "minmax", levels=spec.levels, symmetric=spec.symmetric)
-        if low <= data.low and high >= data.high:
+        # One step is lost of functions whose steps are fixed.
+        slack = 0.0 if spec.clipping_pays else float(parameters.scale)
+        if low - slack <= data.low and high + slack >= data.high:
             continue
         errors = [
             noise(data.values, data.counts, each, spec.levels) for each in (whole, (low, high))

@@ -56,7 +56,7 @@ def quantize(request: Request) -> tuple[Model, QuantizationResult]:
     if request.again is not None:
         again = request.again
         return _finish(request, again.prepared, again.relu6_reason, _reference(request))
-    if not request.equalize:
+    if not request.equalize or request.scheme.floating:
         return _made(request, None, "")
     exact = "per-channel" if request.target.channel_bounds else "skip"
     if not find_classes(Graph(request.model)).clips:

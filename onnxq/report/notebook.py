@@ -81,6 +81,8 @@ def _quantization_tables(each: QuantizationResult) -> Iterable[Table]:
          if isinstance(status, Float)],
         title="Left in float",
     )  # fmt: skip
+    if each.mixed is not None:
+        yield quantization.mixed_table(each.mixed)
     if each.search is not None:
         yield quantization.search_table(each.search)
 
