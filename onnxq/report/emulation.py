@@ -11,11 +11,11 @@ from onnxq.model.status import Float
 from onnxq.report.table import Table, count, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from onnxq.emulation.agreement import LayerAgreement
-    from onnxq.emulation.emulate import Emulation
+    from onnxq.emulation.emulate import Emulation, Saturation
     from onnxq.model.model import Model
 
 
@@ -34,8 +34,26 @@ def summary(record: Emulation) -> Iterator[str]:
     elif not record.overflows:
         where = count(len(measured), "node")
         yield f"no sum left its accumulator (measured in {where}, else proved)"
+    if record.saturations:
+        yield saturation_text(record.saturations)
     for node, beyond in record.overflows.items():
         yield f"overflow: {count(beyond, 'sum')} of {node} left int32 and wrapped around"
+
+
+def saturation_text(found: Mapping[str, Saturation]) -> str:
+    """How many sums of pairs saturated, and where most."""
+    pairs = sum(each.pairs for each in found.values())
+    saturated = sum(each.saturated for each in found.values())
+    share = _percent(saturated, pairs)
+    text = f"{saturated:,} of {count(pairs, 'pair')} of products saturated in 16 bits ({share})"
+    worst = max(found, key=lambda node: found[node].saturated / max(found[node].pairs, 1))
+    if not saturated:
+        return text
+    return f"{text}; most in {worst} ({_percent(found[worst].saturated, found[worst].pairs)})"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / max(whole, 1):.2g} %"
 
 
 def accumulator(status: Integer) -> Accumulator:
@@ -147,6 +165,7 @@ def document(model: Model, record: Emulation, output: Path | None) -> dict[str, 
                 "result": _result(status),
                 "largest_sum": status.reach.largest, "proved": proved(status),
                 "parts": _parts(status), "overflows": record.overflows.get(node, 0),
+                "pairs": record.saturations.get(node),
                 "fused": _fused(record, node),
             }
             for node, status in record.plan.items() if isinstance(status, Integer)
