@@ -45,7 +45,7 @@ def pair_sums(
     room = int(np.bincount(group, minlength=1).max(initial=0))
     weights = np.zeros((layout.groups * room, two.shape[1], 2), np.float32)
     weights[group * room + place, pair] = two[owner, pair]
-    flat = weights.reshape(len(weights), -1)[:, : inputs * taps]
+    flat = weights.reshape(len(weights), 2 * two.shape[1])[:, : inputs * taps]
     members = np.zeros((outputs, room), np.float32)
     members[owner, place] = 1
     spatial = 0 if layout.output_last else len(layout.shape) - 2
