@@ -15,8 +15,7 @@ from onnxq.model import external
 from onnxq.model.external_files import read_data
 from onnxq.model.model import Model
 from onnxq.model.plugins import cut_off, cut_plugins, put_back
-from onnxq.model.qdq import has_floating_numbers
-from onnxq.model.session import open_session
+from onnxq.model.session import has_floating_numbers, open_session
 from onnxq.model.structure import NO_TEXT, check_structure, check_validity
 from onnxq.records import atomic_path, temporary_beside
 
@@ -162,7 +161,7 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
         temporary.write_bytes(put_back(model.proto).SerializeToString(deterministic=True))
         # ONNX Runtime knows no plugin: then it loads what comes before.
         whole = temporary if cut_off(model.proto) is None else model
-        open_session(whole, keep_qdq=has_floating_numbers(model.proto))
+        open_session(whole, optimize=not has_floating_numbers(model.proto))
     _remove(old, path)
 
 
@@ -185,7 +184,7 @@ def _save_with_data(proto: ModelProto, path: Path) -> None:
             data.replace(final)
             try:
                 whole = temporary if cut_off(proto) is None else proto
-                open_session(whole, keep_qdq=has_floating_numbers(proto))
+                open_session(whole, optimize=not has_floating_numbers(proto))
             except BaseException:
                 if not existed:
                     final.unlink(missing_ok=True)

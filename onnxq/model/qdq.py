@@ -54,17 +54,6 @@ class Quantization:
         return self.parameters.format
 
 
-def has_floating_numbers(proto: onnx.ModelProto) -> bool:
-    """Whether constants are numbers of a floating format, such as weights or zero points.
-
-    ONNX Runtime's CPU provider makes integer kernels of their Q/DQ too, which it then refuses
-    (1.31): it runs such models with Q/DQ kept as they are.
-    """
-    found = {tensor.data_type for tensor in proto.graph.initializer}
-    formats = (format_of(each) for each in found)
-    return any(each is not None and isinstance(each.grid, Floating) for each in formats)
-
-
 class QdqGraph(Graph):
     """A graph whose quantized constants are constants: `constant` looks through Q and DQ.
 

@@ -15,7 +15,6 @@ from onnxq.errors import ModelError, UsageError
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.operators import is_dequantize
-from onnxq.model.qdq import has_floating_numbers
 from onnxq.model.session import Runtime, open_session, run
 
 Array = NDArray[Any]
@@ -43,9 +42,8 @@ def _cpu(model: Model, *, large: bool) -> Runner:
 
     It has none for float16 scales. There it would quantize biases by products of scales that it
     computes in float16, where they underflow: tens of dB of error (its WeightBiasQuantization).
-    For floating numbers it has none either.
     """
-    keep_qdq = _has_float16_scales(model) or has_floating_numbers(model.proto)
+    keep_qdq = _has_float16_scales(model)
     session = open_session(model, keep_qdq=keep_qdq, lean=large, arena=not large)
     return lambda feeds: run(session, None, feeds)
 

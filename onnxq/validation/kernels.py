@@ -16,7 +16,7 @@ from onnxq.model.graph import Node
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
 from onnxq.model.operators import IntegerForm, QuantizedRule, is_quantize, operator_of
-from onnxq.model.qdq import QdqGraph, has_floating_numbers
+from onnxq.model.qdq import QdqGraph
 from onnxq.model.session import open_session, with_graph
 from onnxq.model.status import Float
 
@@ -48,8 +48,7 @@ def kernels(model: Model) -> tuple[Kernel, ...]:
     """
     source, _ = normalize(model)
     graph = QdqGraph(source)
-    kept = has_floating_numbers(source.proto)
-    _, optimized = with_graph(partial(open_session, source, layout=False, keep_qdq=kept))
+    _, optimized = with_graph(partial(open_session, source, layout=False))
     ran = {node.name: node.op_type for node in optimized.graph.node}
     plan = plan_emulation(graph)
     found = []
