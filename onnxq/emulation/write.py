@@ -30,11 +30,13 @@ from onnxq.emulation.layers import (
 from onnxq.emulation.pieces import Pieces, saturated
 from onnxq.formats.accumulators import DIGIT, Accumulator, Digit, accumulator_of
 from onnxq.formats.parameters import Parameters
+from onnxq.formats.table import Format
+from onnxq.model.fused import DOMAIN
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
 from onnxq.model.operators import DEQUANTIZE, QUANTIZE
 from onnxq.model.qdq import Quantization
-from onnxq.model.rewrite import constant, edit, node
+from onnxq.model.rewrite import constant, edit, node, variable
 
 Array = NDArray[Any]
 
@@ -124,7 +126,9 @@ class _Writer(Pieces):
             label = f"{name}/shifted"
             zero = constant(f"{label}_zero_point", quantization.parameters.stored_zero_point)
             inputs = [self._tensors[name], constant(f"{label}_scale", _ONE), zero]
-            self._shifted[name] = self.add(DEQUANTIZE, label, inputs)
+            real = variable(label)
+            self._convert(DEQUANTIZE, label, inputs, real, quantization.format)
+            self._shifted[name] = real
         return self._shifted[name]
 
     def _digit(self, quantization: Quantization, digit: Digit) -> Any:
@@ -162,7 +166,16 @@ class _Writer(Pieces):
             )
             real = self.add("Clip", f"{name}/limited", [real, *ends])
         inputs = [real, constant(f"{name}/one", _ONE), constant(f"{name}/zero_point", zero)]
-        self.gs_graph.nodes.append(node(QUANTIZE, f"{name}/rounded", inputs, [result]))
+        self._convert(QUANTIZE, f"{name}/rounded", inputs, result, to.format)
+
+    def _convert(
+        self, op_type: str, label: str, inputs: list[Any], result: Any, format_: Format
+    ) -> None:
+        """A Q or DQ: ONNX Runtime's own, where the operator set is too old for the format."""
+        added = node(op_type, label, inputs, [result])
+        if format_.opset > self._graph.model.opset:
+            added.domain = DOMAIN
+        self.gs_graph.nodes.append(added)
 
     def _wrapped(self, name: str, total: Any, accumulator: Accumulator) -> Any:
         """A sum as the accumulator holds it, and the count of those it does not hold."""
