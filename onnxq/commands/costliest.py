@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from onnxq.data.budget import Limits
 from onnxq.data.source import DataSource
 from onnxq.errors import DataError, ModelError
+from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.quantization.request import LOW_SQNR, QuantizationResult, Request
 from onnxq.quantization.search import FLOAT, Candidate
+from onnxq.targets import Placement
 from onnxq.validation.layers import LayerError, measure_layers
 
 Made = tuple[Model, QuantizationResult]
@@ -36,6 +40,7 @@ def ranked_layers(
         probes=probes,
         whole=False,
         limits=limits,
+        tokens=request.tokens,
         progress=request.progress,
     ).layers
 
@@ -48,14 +53,39 @@ def ranked(
     request: Request, made: Made, source: DataSource, limits: Limits, becomes: str
 ) -> list[Candidate]:
     """The layers that can become that, the most harmful first."""
-    result = made[1]
-    return [
-        candidate(layer, result, becomes)
-        for layer in ranked_layers(request, made, source, RANKING_SAMPLES, limits)
-        if becomes != FLOAT
-        or layer.name in result.plan.weighted
-        or layer.op_type in request.target.residual
-    ]
+    plan = made[1].plan
+    layers = ranked_layers(request, made, source, RANKING_SAMPLES, limits)
+    if becomes != FLOAT:
+        return [candidate(layer, made[1], becomes) for layer in layers]
+    able = {layer.name for layer in layers
+            if layer.name in plan.weighted or layer.op_type in request.target.residual}  # fmt: skip
+    shares = {layer.name: layer.share for layer in layers if layer.name in able}
+    if request.target.placement is Placement.ALL:
+        graph = Graph(made[1].prepared.model)
+        for layer in layers:
+            writers = () if layer.name in able else _writers(graph, layer.name, able)
+            for writer in writers:
+                shares[writer] += layer.share / len(writers)
+    order = sorted(shares, key=lambda name: -shares[name])
+    return [Candidate(name, shares[name], name in plan.weighted) for name in order]
+
+
+def _writers(graph: Graph, name: str, able: Collection[str]) -> tuple[str, ...]:
+    """Those of the able layers whose integers a layer reads, directly or through others.
+
+    Its error is gone once they are in float: then it is, too.
+    """
+    found: set[str] = set()
+    pending, seen = [name], {name}
+    while pending:
+        node = graph.node_named(pending.pop())
+        for read in () if node is None else node.inputs:
+            maker = graph.producers.get(read)
+            if maker is None or maker.name in seen:
+                continue
+            seen.add(maker.name)
+            (found.add if maker.name in able else pending.append)(maker.name)
+    return tuple(sorted(found))
 
 
 def costliest(

@@ -102,6 +102,7 @@ def validate(
             outputs=options.outputs,
             limits=limits,
             largest=sample.largest,
+            tokens=sample.tokens,
             progress=progress,
         )
         for model in (models if options.layers else ())

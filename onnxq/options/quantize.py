@@ -111,8 +111,8 @@ class QuantizeOptions(Options):
     )
     mixed: float | None = option(
         Share(),
-        "Share of the weights that the layers which hurt most keep in 8 bits, where the scheme has "
-        "fewer; needs --data.",
+        "Share of the layers that hurt most, which get 16-bit activations where the target has "
+        "some, else stay in float; of the weights, in 8 bits, for w4; needs --data.",
         metavar="SHARE",
     )
     table_bits: int | None = option(
@@ -156,8 +156,8 @@ class QuantizeOptions(Options):
     outputs: tuple[str, ...] = shared.outputs()
     max_drop: float | None = option(
         Number(),
-        "Keep layers in float until the metric falls no more than X below the float model's on "
-        "--validate-data; see onnxq validate.",
+        "Raise layers to 16 bits where the target has them, else to float, until the metric falls "
+        "no more than X below the float model's on --validate-data; see onnxq validate.",
         metavar="X",
     )
     validate_data: Any = shared.validate_data()
