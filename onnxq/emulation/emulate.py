@@ -147,6 +147,9 @@ class Saturation:
     saturated: int
 
 
+NO_PAIRS = Saturation(0, 0)
+
+
 @dataclass(frozen=True, eq=False)
 class Emulation(Mapping[str, Array]):
     """What the machine computed. As a mapping: outputs by name, all samples on the first axis.

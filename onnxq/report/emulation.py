@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from onnxq.emulation.emulate import NO_PAIRS
 from onnxq.emulation.layers import Accumulation, AsWritten, Fused, Integer, IntegerProduct
 from onnxq.formats.accumulators import Accumulator, accumulator_of
 from onnxq.model.status import Float
@@ -148,6 +149,10 @@ def _parts(status: Integer) -> int:
     return max(len(status.parts), 1) if isinstance(status, (Accumulation, IntegerProduct)) else 1
 
 
+def _pairs(record: Emulation, node: str) -> Saturation:
+    return record.saturations.get(node, NO_PAIRS)
+
+
 def document(model: Model, record: Emulation, output: Path | None) -> dict[str, Any]:
     """The document of `onnxq emulate --json`."""
     return {
@@ -165,7 +170,8 @@ def document(model: Model, record: Emulation, output: Path | None) -> dict[str, 
                 "result": _result(status),
                 "largest_sum": status.reach.largest, "proved": proved(status),
                 "parts": _parts(status), "overflows": record.overflows.get(node, 0),
-                "pairs": record.saturations.get(node),
+                "pairs": _pairs(record, node).pairs,
+                "saturated_pairs": _pairs(record, node).saturated,
                 "fused": _fused(record, node),
             }
             for node, status in record.plan.items() if isinstance(status, Integer)

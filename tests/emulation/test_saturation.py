@@ -163,9 +163,8 @@ def test_the_command_tells_the_share_and_seven_bits_are_safe(tmp_path):
         told = run("emulate", out, "--data", data, "--saturate")
         assert "of products saturated in 16 bits" in told.out
         document = run("emulate", out, "--data", data, "--saturate", "--json").json
-        pairs = [layer["pairs"] for layer in document["layers"]]
-        assert all(each["pairs"] > 0 for each in pairs)
-        shares[scheme] = sum(each["saturated"] for each in pairs)
+        assert all(layer["pairs"] > 0 for layer in document["layers"])
+        shares[scheme] = sum(layer["saturated_pairs"] for layer in document["layers"])
     assert shares["w8a8"] > 0
     assert shares["w7a8"] == 0
     words = ("--execution", "emulate", "--execution", "saturate", "--json")
