@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from onnxq.data.budget import Limits
 from onnxq.data.source import DataSource
@@ -49,12 +49,15 @@ def candidate(layer: LayerError, result: QuantizationResult, becomes: str = FLOA
     return Candidate(layer.name, layer.share, layer.name in result.plan.weighted, becomes)
 
 
-def ranked(
-    request: Request, made: Made, source: DataSource, limits: Limits, becomes: str
+def candidates(
+    request: Request, made: Made, layers: Sequence[LayerError], becomes: str
 ) -> list[Candidate]:
-    """The layers that can become that, the most harmful first."""
+    """Those of the ranked layers that can become that, the most harmful first.
+
+    What reads integers has them rounded until their writers are in float: there its share counts
+    for them.
+    """
     plan = made[1].plan
-    layers = ranked_layers(request, made, source, RANKING_SAMPLES, limits)
     if becomes != FLOAT:
         return [candidate(layer, made[1], becomes) for layer in layers]
     able = {layer.name for layer in layers
@@ -71,10 +74,7 @@ def ranked(
 
 
 def _writers(graph: Graph, name: str, able: Collection[str]) -> tuple[str, ...]:
-    """Those of the able layers whose integers a layer reads, directly or through others.
-
-    Its error is gone once they are in float: then it is, too.
-    """
+    """Those of the able layers whose integers a layer reads, directly or through others."""
     found: set[str] = set()
     pending, seen = [name], {name}
     while pending:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from onnxq.commands.costliest import Made, ranked
+from onnxq.commands.costliest import RANKING_SAMPLES, Made, candidates, ranked_layers
 from onnxq.commands.validate import Validation, validate
 from onnxq.data.budget import Limits
 from onnxq.data.source import DataSource
@@ -76,10 +76,10 @@ def keep_in_float(
 
 def _steps(request: Request, made: Made, source: DataSource, limits: Limits) -> list[Candidate]:
     """What to raise: each layer to wider activations where there are some, then each to float."""
-    scheme = request.scheme
-    floats = ranked(request, made, source, limits, FLOAT)
-    if scheme.static is None or scheme.wider is None:
+    wider = request.scheme.wider if request.scheme.static is not None else None
+    ranked = ranked_layers(request, made, source, RANKING_SAMPLES, limits)
+    floats = candidates(request, made, ranked, FLOAT)
+    if wider is None:
         return floats
-    spared = request.wider
-    able = (each for each in floats if each.node not in spared)
-    return [*(replace(each, becomes=scheme.wider.name) for each in able), *floats]
+    first = candidates(request, made, ranked, wider.name)
+    return [*(each for each in first if each.node not in request.wider), *floats]

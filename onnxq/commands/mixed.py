@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from onnxq.commands.costliest import Made, ranked
+from onnxq.commands.costliest import RANKING_SAMPLES, Made, candidates, ranked_layers
 from onnxq.data.budget import Limits
 from onnxq.data.source import DataSource
 from onnxq.model.graph import Graph
@@ -30,7 +30,8 @@ def spare_costliest(
     """
     scheme = request.scheme
     becomes = FLOAT if scheme.wider is None else scheme.wider.name
-    layers = ranked(request, made, source, limits, becomes)
+    ranked = ranked_layers(request, made, source, RANKING_SAMPLES, limits)
+    layers = candidates(request, made, ranked, becomes)
     choose = _worst if scheme.activation is not None else _worst_for_their_size
     spared = choose(made, layers, share)
     if not spared:
