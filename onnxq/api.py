@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from onnxq.calibration.statistics import Calibration
+from onnxq.commands import bench as timing
 from onnxq.commands import calibrate as calibrating
 from onnxq.commands import emulate as emulating
 from onnxq.commands import equalize as equalizing
@@ -17,6 +18,7 @@ from onnxq.commands import inspect as inspecting
 from onnxq.commands import merge as merging
 from onnxq.commands import quantize as quantizing
 from onnxq.commands import validate as validating
+from onnxq.commands.bench import Timing
 from onnxq.commands.equalize import EqualizationResult
 from onnxq.commands.inputs import (
     Data,
@@ -36,6 +38,7 @@ from onnxq.equalization.observed import tensors_to_observe
 from onnxq.model import files
 from onnxq.model.model import Model
 from onnxq.model.session import custom_operators
+from onnxq.options.bench import BenchKeywords, BenchOptions
 from onnxq.options.calibrate import CalibrateKeywords, CalibrateOptions
 from onnxq.options.emulate import (
     CompareLayersKeywords,
@@ -60,9 +63,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Data", "DataSource", "EqualizationResult", "Inspection", "Model", "QuantizationResult",
-    "Validation", "as_calibration", "as_model", "as_source", "calibrate", "compare_layers",
-    "custom_operators", "emulate", "equalize", "explain", "inspect", "load", "merge", "quantize",
-    "report", "save", "tensors_to_observe", "validate",
+    "Timing", "Validation", "as_calibration", "as_model", "as_source", "bench", "calibrate",
+    "compare_layers", "custom_operators", "emulate", "equalize", "explain", "inspect", "load",
+    "merge", "quantize", "report", "save", "tensors_to_observe", "validate",
 ]  # fmt: skip
 
 
@@ -222,11 +225,36 @@ def validate(
         return validating.validate(as_model(float_model), as_models(quantized), chosen, progress)
 
 
+@takes(BenchOptions, BenchKeywords)
+def bench(
+    models: Models,
+    *,
+    data: Data | None = None,
+    preprocess: str | Preprocessing | None = None,
+    progress: Progress = SILENT,
+    **options: Unpack[BenchKeywords],
+) -> Timing:
+    """Time models side by side on this machine, each against the first; without data on random.
+
+    Raises:
+        ModelError: ONNX Runtime refuses a model, or it does not run.
+        ProviderError: a provider is not there.
+    """
+    chosen = BenchOptions.of(options, data=data, preprocess=preprocess)
+    with custom_operators(chosen.libraries):
+        return timing.bench(as_models(models), chosen, progress)
+
+
 @takes(InspectOptions, InspectKeywords)
-def inspect(model: Model | PathLike, **options: Unpack[InspectKeywords]) -> Inspection:
-    """Show what a model, whoever quantized it, holds: layers, weights, what is float and why."""
+def inspect(
+    model: Model | PathLike, *, progress: Progress = SILENT, **options: Unpack[InspectKeywords]
+) -> Inspection:
+    """Show what a model, whoever quantized it, holds: layers, weights, what is float and why.
+
+    Of a float model: what `quantize` would do to it.
+    """
     chosen = InspectOptions.of(options)
-    return inspecting.inspect(as_model(model), chosen)
+    return inspecting.inspect(as_model(model), chosen, progress)
 
 
 @takes(ExplainOptions, ExplainKeywords)

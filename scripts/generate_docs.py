@@ -24,7 +24,9 @@ from onnxq.data.settings import PRESETS
 from onnxq.formats.scheme import PRESETS as SCHEMES
 from onnxq.formats.table import FORMATS, Floating, Format
 from onnxq.model import operators
+from onnxq.model.backward import BACKWARD, Backward
 from onnxq.model.operators import OPERATORS, IntegerForm, Operator, QuantizedRule, ScaleRule
+from onnxq.options.bench import BenchKeywords, BenchOptions
 from onnxq.options.calibrate import CalibrateKeywords, CalibrateOptions
 from onnxq.options.emulate import EmulateKeywords, EmulateOptions
 from onnxq.options.equalize import EqualizeKeywords, EqualizeOptions
@@ -123,6 +125,17 @@ def operator_table() -> str:
                 *(on_target(row, target) for target in shipped_targets().values()),
             )
             for row in OPERATORS.values()
+        ),
+    )
+
+
+def gradient_table() -> str:
+    return markdown_table(
+        ("rule", "operators"),
+        (
+            (f"**{rule.value}**", code(name for name, found in BACKWARD.items() if found is rule))
+            for rule in Backward
+            if rule is not Backward.NONE
         ),
     )
 
@@ -238,6 +251,7 @@ OPTIONS: tuple[tuple[type[Options], type], ...] = (
     (EqualizeOptions, EqualizeKeywords),
     (QuantizeOptions, QuantizeKeywords),
     (ValidateOptions, ValidateKeywords),
+    (BenchOptions, BenchKeywords),
     (EmulateOptions, EmulateKeywords),
 )
 
@@ -258,6 +272,7 @@ PARTS: dict[str, Callable[[], str]] = {
         for each, of in OPTIONS
     },
     "operators": operator_table,
+    "gradient rules": gradient_table,
     "scale rules": lambda: rule_table(ScaleRule, lambda row: row.scale),
     "quantized rules": lambda: rule_table(QuantizedRule, lambda row: row.quantized),
     "integer forms": lambda: rule_table(IntegerForm, lambda row: row.integer_form),

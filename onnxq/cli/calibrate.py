@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxq.cli import options
+from onnxq.cli.help import command
 from onnxq.options.calibrate import CalibrateOptions, Provider
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ MOST = 3
 """Dead and constant channels that are named without `--verbose`; NaN and Inf always are."""
 
 
-@click.command()
+@command("calibrate")
 @options.model_argument()
 @options.output_option("the calibration", "FILE.calib", required=False)
 @options.of(CalibrateOptions)
@@ -58,7 +59,8 @@ def calibrate(
     if chosen.resume and output is None:
         raise click.UsageError("--resume needs -o: the state of a run lies beside its output")
     state = state_path(output) if output is not None and not chosen.dask else None
-    loaded = load(model)
+    with terminal.progress.track("read the model", None):
+        loaded = load(model)
     chosen = replace(chosen, state=state, provider=_usable(chosen.provider, terminal))
     calibration = run(loaded, chosen, terminal.progress)
     if output is not None and state is not None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
 from onnxq.cli import options
+from onnxq.cli.help import command
 
 if TYPE_CHECKING:
     from onnxq.cli.terminal import Terminal
 
 
-@click.command()
+@command("doctor")
 @options.common
 def doctor(*, terminal: Terminal) -> None:
     """Show what this machine has, and what that implies."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxq.cli import options
+from onnxq.cli.help import command
 from onnxq.cli.run import GATE_FAILED
 from onnxq.options.validate import ValidateOptions
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from onnxq.commands.validate import Validation
 
 
-@click.command()
+@command("validate")
 @options.model_argument("float_model", "FLOAT")
 @click.argument("quantized", type=options.FILE, nargs=-1, metavar="[QUANTIZED]…")
 @options.of(ValidateOptions)
@@ -43,13 +44,17 @@ def validate(
     from onnxq.commands.validate import validate as run
     from onnxq.model.files import load
     from onnxq.records import write_bytes
+    from onnxq.report import latency as latency_report
     from onnxq.report import layers as layer_report
     from onnxq.report import validation as report
     from onnxq.report.junit import junit as to_junit
 
     options.check_output(junit, float_model, chosen.data, *quantized)
-    result = run(load(float_model), as_models(quantized), chosen, terminal.progress)
+    with terminal.progress.track("read the models", None):
+        exact, others = load(float_model), as_models(quantized)
+    result = run(exact, others, chosen, terminal.progress)
     paths = [float_model, *(path for path in quantized for _ in chosen.executions)]
+    names = [str(path) for path in (float_model, *quantized)]
     terminal.table(report.metric_table(result, paths))
     terminal.table(report.output_table(result, paths))
     terminal.table(report.gate_table(result))
@@ -60,6 +65,9 @@ def validate(
             terminal.table(table)
         if each.warning:
             terminal.note(f"{path}: {each.warning}")
+    if result.latency is not None:
+        terminal.table(latency_report.latency_table(result.latency, names))
+        terminal.note(latency_report.note(result.latency))
     terminal.note(report.samples_note(result))
     if junit is not None:
         write_bytes(junit, to_junit(result, paths).encode())

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import observe
+from onnxq.commands.account import account_for
 from onnxq.commands.budget import one_sample
 from onnxq.commands.costliest import costliest
 from onnxq.commands.inputs import (
@@ -16,6 +17,7 @@ from onnxq.commands.inputs import (
     source_of,
 )
 from onnxq.commands.keep_in_float import keep_in_float
+from onnxq.commands.machine_target import with_target
 from onnxq.commands.mixed import spare_costliest
 from onnxq.commands.normalized import normalized_on
 from onnxq.data.budget import Limits, OneSample, plan_batching
@@ -43,12 +45,14 @@ from onnxq.quantization.clipping import harmful_clips
 from onnxq.quantization.details import METADATA_KEY, details_json
 from onnxq.quantization.patterns import check_patterns
 from onnxq.quantization.plan import QuantizationOptions
+from onnxq.quantization.ranges import Ranges
 from onnxq.quantization.request import QuantizationResult, Request
 from onnxq.quantization.rest import require_float_biases
 from onnxq.quantization.samples import hold_out_of, take_samples
 from onnxq.quantization.search import Bounds
 from onnxq.quantization.shares import uneven_shares
 from onnxq.quantization.tables import forms_of_tables
+from onnxq.quantization.weighed import Estimate
 from onnxq.targets import target_named
 from onnxq.validation.interface import choose_outputs
 
@@ -58,6 +62,7 @@ def quantize(
 ) -> tuple[Model, QuantizationResult]:
     """Turn a float model into a QDQ model; see `onnxq.api.quantize`."""
     require_float(model)
+    options, _ = with_target(options)
     target, chosen = target_named(options.target), stage_options(options)
     scheme = chosen.scheme_on(target)
     if chosen.half:
@@ -124,18 +129,27 @@ def quantize(
     cost = costliest(request, (quantized, result), source, limits)
     result = _with_scales_judged(replace(result, costliest=cost))
     entry = details_json(result, calibration, options.settings())
-    return with_metadata(result.prepared.recorded_in(quantized), {METADATA_KEY: entry}), result
+    recorded = with_metadata(result.prepared.recorded_in(quantized), {METADATA_KEY: entry})
+    account = account_for(model, recorded, result, sample, measures=options.speed)
+    return recorded, replace(result, account=account)
 
 
 def _with_scales_judged(result: QuantizationResult) -> QuantizationResult:
     """With the tensors that their range, or a scale they share, serves badly."""
-    calibration, gains = result.prepared.calibration, result.prepared.gains
-    if calibration is None:
+    plan, prepared = result.plan, result.prepared
+    if prepared.calibration is None or plan.scheme.static is None:
         return result
-    uneven = uneven_shares(result.plan, calibration.tensors, gains)
-    return replace(
-        result, uneven=uneven, clipped=harmful_clips(result.plan, calibration.tensors, gains)
+    ranges = Ranges(
+        Graph(prepared.model),
+        prepared.calibration.tensors,
+        prepared.gains,
+        {},
+        plan.scheme.static,
+        plan.options.ranges,
     )
+    tried = {each.tensor for each in result.ranges if each.chosen is Estimate.GRADIENT}
+    clipped = harmful_clips(plan, ranges, tried)
+    return replace(result, uneven=uneven_shares(plan, ranges), clipped=clipped)
 
 
 def _require_quantized(model: Model, result: QuantizationResult) -> None:

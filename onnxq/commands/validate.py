@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from onnxq.commands.bench import Timing, bench
 from onnxq.commands.budget import limits_for, one_sample
 from onnxq.commands.inputs import require_same_preprocessing, source_of
 from onnxq.data.budget import plan_batching
@@ -19,6 +20,7 @@ from onnxq.model.files import infer_shapes
 from onnxq.model.model import Model
 from onnxq.model.portable import PortableModel
 from onnxq.model.session import libraries_in_use
+from onnxq.options.bench import BenchOptions, Place
 from onnxq.options.validate import ValidateOptions
 from onnxq.progress import Progress
 from onnxq.quantization.details import recorded_preprocessing
@@ -47,6 +49,7 @@ class Validation(Shown):
     Attributes:
         note: what a reader must know of the data.
         layers: the layers of each quantized model, where they were asked for.
+        latency: how long the models take; None where nobody asked.
     """
 
     rows: tuple[Row, ...]
@@ -54,6 +57,7 @@ class Validation(Shown):
     samples: int
     note: str
     layers: tuple[LayerReport, ...] = ()
+    latency: Timing | None = None
 
     @property
     def passed(self) -> bool:
@@ -109,7 +113,15 @@ def validate(
     ]
     own = OWN_STATES if streamed(source) is not None and models else ""
     note = "; ".join(text for text in (source.note, own, _left_out(rows, source)) if text)
-    return Validation(rows, gates, count, note, tuple(reports))
+    timing = bench(every, _timed(options, source), progress) if options.latency else None
+    return Validation(rows, gates, count, note, tuple(reports), timing)
+
+
+def _timed(options: ValidateOptions, source: DataSource) -> BenchOptions:
+    """On the providers of the executions; what is emulated is meant for another machine."""
+    known = {place.value: place for place in Place}
+    places = [known.get(each.value, Place.CPU) for each in options.executions]
+    return BenchOptions(data=source, providers=tuple(dict.fromkeys(places)))
 
 
 def _left_out(rows: Sequence[Row], source: DataSource) -> str:

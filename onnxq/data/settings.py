@@ -37,6 +37,8 @@ def read_settings(text: str) -> dict[str, Any]:
     first, *rest = (part.strip() for part in text.split(","))
     values: dict[str, str] = {}
     if "=" not in first:
+        if first in _READERS:
+            raise _without_value(first)
         if first not in PRESETS:
             raise UsageError(
                 f"unknown preprocessing {first!r}",
@@ -63,16 +65,44 @@ def _pairs(parts: list[str]) -> dict[str, str]:
     values: dict[str, str] = {}
     for part in parts:
         key, equals, value = (piece.strip() for piece in part.partition("="))
+        if key not in _READERS and values and not equals and _is_number(key):
+            raise _with_commas(parts, values)
         if key not in _READERS:
             raise UsageError(
                 f"unknown preprocessing key {key!r}", hint=suggest(key, _READERS, of="the keys")
             )
         if not equals or not value:
-            raise UsageError(f"preprocessing: {key} has no value", hint=f"write {key}=…")
+            raise _without_value(key)
         if key in values:
             raise UsageError(f"preprocessing: {key} is given twice")
         values[key] = value
     return values
+
+
+def _without_value(key: str) -> UsageError:
+    return UsageError(f"preprocessing: {key} has no value", hint=f"write {key}={_SUCH_AS[key]}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _with_commas(parts: list[str], values: Mapping[str, str]) -> UsageError:
+    """The error for several numbers of a key that commas part, as those of other tools do."""
+    key, first = list(values.items())[-1]
+    found = [first]
+    for part in parts[len(values) :]:
+        if not _is_number(part):
+            break
+        found.append(part.strip())
+    return UsageError(
+        f"preprocessing: {key}={','.join(found)}: commas part settings, colons numbers",
+        hint=f"write {key}={':'.join(found)}",
+    )
 
 
 def _read_size(key: str, text: str) -> Size | None:
@@ -134,6 +164,24 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = MappingProxyType(
         "color": _read_word,
     }
 )
+
+
+_SUCH_AS: Mapping[str, str] = MappingProxyType(
+    {
+        "resize": "256",
+        "pad": "640",
+        "crop": "224",
+        "letterbox": "640",
+        "fill": "114",
+        "interpolation": "bicubic",
+        "scale": "255",
+        "mean": "0.5:0.5:0.5",
+        "std": "0.5:0.5:0.5",
+        "layout": "nhwc",
+        "color": "bgr",
+    }
+)
+"""Key → a value, for advice."""
 
 
 def size_text(size: Size) -> str:

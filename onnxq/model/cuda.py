@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import io
 import sys
 from collections.abc import Sequence
@@ -95,6 +96,22 @@ def refusal_of_cuda() -> Refusal | None:
     except ProviderError as error:
         return Refusal(error.message)
     return None
+
+
+TENSORRT = ("libnvinfer.so.10", "libnvinfer.so.11")
+"""What TensorRT's runtime is, one of them; its pip package has it in a folder of its own."""
+
+TENSORRT_PACKAGES = ("tensorrt_libs", "tensorrt")
+
+
+def refusal_of_tensorrt() -> Refusal | None:
+    """Why TensorRT cannot run here; None where there are a device and its library."""
+    if not _devices():
+        return Refusal("there is no CUDA device on this machine")
+    loads = any(not _load(name).missing for name in TENSORRT)
+    if loads or any(importlib.util.find_spec(name) is not None for name in TENSORRT_PACKAGES):
+        return None
+    return Refusal("TensorRT is not installed here")
 
 
 def _devices() -> int:

@@ -18,6 +18,7 @@ from onnxq.model.plugins import cut_off, cut_plugins, put_back
 from onnxq.model.session import has_floating_numbers, open_session
 from onnxq.model.structure import NO_TEXT, check_structure, check_validity
 from onnxq.records import atomic_path, temporary_beside
+from onnxq.suggest import suggest
 
 NEWEST_OPSET = 26
 """Newest default operator set that the table was checked against. An ONNX Runtime that knows fewer
@@ -38,6 +39,8 @@ def load(path: str | os.PathLike[str]) -> Model:
     path = Path(path)
     proto = _parse(path)
     _check_versions(proto, path)
+    split = any(t.data_location == t.EXTERNAL for t in proto.graph.initializer)
+    stored = None if split else proto.ByteSize()
     read_data(proto, path)
     _check(proto, path)
     try:
@@ -45,14 +48,22 @@ def load(path: str | os.PathLike[str]) -> Model:
     except ModelError as error:
         raise ModelError(f"{path}: {error.message}", hint=error.hint) from None
     _drop_repeated_names(proto)
-    return Model.adopt(_with_shapes(proto), path)
+    return Model.adopt(_with_shapes(proto), path, stored)
+
+
+def _near(path: Path) -> str:
+    """What model beside the path may be meant; "" where none has such a name."""
+    try:
+        return suggest(path.name, sorted(each.name for each in path.parent.glob("*.onnx")))
+    except OSError:
+        return ""
 
 
 def _parse(path: Path) -> ModelProto:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise ModelError(f"{path}: no such file") from None
+        raise ModelError(f"{path}: no such file", hint=_near(path)) from None
     except IsADirectoryError:
         raise ModelError(f"{path} is a folder, not an .onnx file") from None
     except OSError as error:

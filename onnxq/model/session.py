@@ -43,6 +43,7 @@ def open_session(
     lean: bool = False,
     shapes_first: bool = False,
     arena: bool = True,
+    profile: Path | None = None,
 ) -> ort.InferenceSession:
     """Open a session.
 
@@ -79,8 +80,7 @@ def open_session(
     best = level.ORT_ENABLE_ALL if layout else level.ORT_ENABLE_EXTENDED
     as_written = not optimize or has_floating_numbers(model)
     options.graph_optimization_level = level.ORT_DISABLE_ALL if as_written else best
-    if optimized is not None:
-        options.optimized_model_filepath = str(optimized)
+    _write_beside(options, optimized, profile)
     if keep_qdq:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.add_session_config_entry("session.disable_double_qdq_remover", "1")
@@ -117,6 +117,17 @@ def has_floating_numbers(model: Model | ModelProto | Path) -> bool:
     proto = model.proto if isinstance(model, Model) else model
     formats = (format_of(each) for each in {t.data_type for t in proto.graph.initializer})
     return any(each is not None and isinstance(each.grid, Floating) for each in formats)
+
+
+def _write_beside(
+    options: ort.SessionOptions, optimized: Path | None, profile: Path | None
+) -> None:
+    """Let the session write files of what it runs."""
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
 
 
 def with_graph(

@@ -11,7 +11,7 @@ from onnxq.errors import UsageError
 from onnxq.formats.scheme import BLOCK_SIZES, DEFAULT, PRESETS
 from onnxq.options import shared
 from onnxq.options.fields import Options, flag, option, switch
-from onnxq.options.kinds import Choice, Number, OneOf, Pattern, Several, Whole
+from onnxq.options.kinds import Choice, Flag, Number, OneOf, Pattern, Several, Whole
 from onnxq.options.values import Share
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class WeightScales(enum.Enum):
 class RangeEstimator(enum.Enum):
     """How the range of an activation is chosen; see `onnxq.calibration.ranges`."""
 
+    AUTO = "auto"
     MINMAX = "minmax"
     PERCENTILE = "percentile"
     ENTROPY = "entropy"
@@ -96,7 +97,8 @@ class QuantizeOptions(Options):
     allow_nonfinite: bool = shared.allow_nonfinite()
     target: str = shared.target(
         "The machine: gpu for TensorRT and CUDA, cpu for ONNX Runtime's CPU kernels, qnn for "
-        "Qualcomm's NPUs, or your own."
+        "Qualcomm's NPUs, or your own; auto: gpu where TensorRT is installed, else cpu.",
+        automatic=True,
     )
     scheme: SchemeName = option(
         Choice(SchemeName), f"What nodes compute with: {_MEANINGS}.", SchemeName(DEFAULT)
@@ -126,7 +128,7 @@ class QuantizeOptions(Options):
         default=True, extra=", if equalized and zero points are 0"
     )
     ranges: RangeEstimator = option(
-        Choice(RangeEstimator), "How activation ranges are chosen.", RangeEstimator.MSE
+        Choice(RangeEstimator), "How activation ranges are chosen.", RangeEstimator.AUTO
     )
     scale: ScaleNumbers = option(
         Choice(ScaleNumbers), "Scales of activations and weights.", ScaleNumbers.FLOAT
@@ -153,6 +155,12 @@ class QuantizeOptions(Options):
         metavar="REGEX",
     )
     allow_none: bool = flag("Write the model even if no node becomes quantized.")
+    speed: bool = option(
+        Flag(negatable=True),
+        "Time both models on one core, for about a second, where the target runs here.",
+        default=True,
+        decides=False,
+    )
     outputs: tuple[str, ...] = shared.outputs()
     max_drop: float | None = option(
         Number(),
@@ -220,7 +228,7 @@ class QuantizeKeywords(TypedDict, total=False):
     table_bits: Literal[8, 4] | None
     equalize: bool
     absorb_bias: bool
-    ranges: RangeEstimator | Literal["minmax", "percentile", "entropy", "mse"]
+    ranges: RangeEstimator | Literal["auto", "minmax", "percentile", "entropy", "mse"]
     scale: ScaleNumbers | Literal["float", "power-of-two"]
     bias_correction: bool
     rounding: WeightRounding | Literal["nearest", "adaptive"]
@@ -228,6 +236,7 @@ class QuantizeKeywords(TypedDict, total=False):
     include: Sequence[str]
     exclude: Sequence[str]
     allow_none: bool
+    speed: bool
     outputs: Sequence[str]
     max_drop: float | None
     max_trials: int

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from onnxq.errors import UsageError
 from onnxq.options import shared
-from onnxq.options.fields import Options, switch
+from onnxq.options.fields import Options, flag, switch
 
 if TYPE_CHECKING:
     import os
@@ -36,6 +36,7 @@ class ReportOptions(Options):
         "Measure each layer's error, which takes some four times as long as the rest.",
         default=True,
     )
+    latency: bool = flag("Time the models too, each against MODEL, on this machine's CPU.")
     max_drop: float | None = shared.max_drop()
     min_accuracy: float | None = shared.min_accuracy()
 
@@ -57,5 +58,6 @@ class ReportKeywords(TypedDict, total=False):
     memory: int | str
     outputs: Sequence[str]
     layers: bool
+    latency: bool
     max_drop: float | None
     min_accuracy: float | None

@@ -17,6 +17,9 @@ TargetName = Literal["gpu", "cpu", "qnn"]
 
 TARGET = NameOrFile(get_args(TargetName), ".toml")
 
+AUTO = "auto"
+"""The target that the machine at hand decides."""
+
 
 def _is_data(value: object) -> bool:
     """Whether it may be data of Python's; what opens it says more."""
@@ -147,10 +150,17 @@ def calibration() -> Any:
     )
 
 
-def target(help_text: str, default: str | None = TARGET.values[0]) -> Any:
-    """Whom the quantized model is for; without a default a model says it itself."""
-    metavar = f"[{'|'.join(TARGET.values)}|FILE.toml]"
-    return option(TARGET, help_text, default, metavar=metavar)
+def target(
+    help_text: str, default: str | None = TARGET.values[0], *, automatic: bool = False
+) -> Any:
+    """Whom the quantized model is for; without a default a model says it itself.
+
+    Args:
+        automatic: whether the machine at hand may decide.
+    """
+    kind = NameOrFile((*[AUTO] * automatic, *TARGET.values), ".toml")
+    metavar = f"[{'|'.join(kind.values)}|FILE.toml]"
+    return option(kind, help_text, default, metavar=metavar)
 
 
 def absorb_bias(*, default: bool, extra: str) -> Any:

@@ -65,6 +65,7 @@ class ValidateOptions(ReadingOptions):
     max_drop: float | None = shared.max_drop()
     min_accuracy: float | None = shared.min_accuracy()
     layers: bool = flag("Rank each quantized model's layers by their share of its output error.")
+    latency: bool = flag("Time the models too, each against the float one; see onnxq bench.")
     mask: str | None = shared.mask()
     batch_size: int | None = shared.batch_size_by_model()
     memory: int = shared.memory()
@@ -83,6 +84,7 @@ class ValidateKeywords(ReadingKeywords, total=False):
     max_drop: float | None
     min_accuracy: float | None
     layers: bool
+    latency: bool
     mask: str | None
     batch_size: int | None
     memory: int | str

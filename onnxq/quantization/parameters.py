@@ -16,7 +16,8 @@ from onnxq.model.operators import QuantizedRule, operator_of
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.placement import Placed
 from onnxq.quantization.plan import Converted, Derived, Own, QuantizationOptions, Shared
-from onnxq.quantization.shares import Ranges, filled, shared_groups
+from onnxq.quantization.ranges import Ranges
+from onnxq.quantization.shares import filled, shared_groups
 from onnxq.targets import Target
 
 Activations = Mapping[str, Own | Shared]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from onnxq.calibration.ranges import AUTO
 from onnxq.formats.parameters import Parameters
 from onnxq.formats.scheme import DEFAULT, Dynamic, Representable, Scheme
 from onnxq.formats.table import Format
@@ -35,7 +36,7 @@ class QuantizationOptions:
 
     scheme: str = DEFAULT
     per_channel: bool = True
-    ranges: str = "mse"
+    ranges: str = AUTO
     power_of_two: bool = False
     half: bool = False
     block: int = 0

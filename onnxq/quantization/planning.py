@@ -39,7 +39,8 @@ from onnxq.quantization.parameters import (
 from onnxq.quantization.patterns import left_out
 from onnxq.quantization.placement import Placed, beside, place, place_inputs_of_layers
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
-from onnxq.quantization.shares import Ranges, better_apart, masked
+from onnxq.quantization.ranges import Ranges
+from onnxq.quantization.shares import better_apart, masked
 from onnxq.quantization.stored import refusal_to_store, stored_weights
 from onnxq.quantization.tables import (
     LARGE_OF_WEIGHTS,
@@ -83,7 +84,7 @@ def plan_quantization(
     unwanted = _unwanted(graph, options, keep)
     ranges = None
     if scheme.static is not None:
-        ranges = Ranges(tensors, gains or {}, fixed or {}, scheme.static, options.ranges)
+        ranges = Ranges(graph, tensors, gains or {}, fixed or {}, scheme.static, options.ranges)
     placed = _placed(graph, target, scheme, tensors, unwanted, ranges, wider)
     static: Activations = {}
     converted: Conversions = {}
@@ -150,7 +151,7 @@ def _widened(
     if scheme.static is None:
         raise ValueError(f"{scheme} has no activations that are known in advance")
     found = widths(graph, placed, wider)
-    others = replace(ranges, spec=scheme.static)
+    others = ranges.of_spec(scheme.static)
     wide = activation_parameters(graph, placed, others, target, options)
     static, converted = in_widths(found, static, wide, scheme.static, options.scales)
     nodes = with_scheme(placed.nodes, found.nodes, scheme)
@@ -171,7 +172,7 @@ def rounded_beside(
     scheme = target.scheme(options.scheme)
     if scheme.static is None:
         return frozenset()
-    ranges = Ranges(calibration.tensors, {}, {}, scheme.static, options.ranges)
+    ranges = Ranges(graph, calibration.tensors, {}, {}, scheme.static, options.ranges)
     unwanted = _unwanted(graph, options, keep)
     return beside(graph, _placed(graph, target, scheme, calibration.tensors, unwanted, ranges, ()))
 

@@ -19,6 +19,7 @@ from onnxq.model.model import Model
 from onnxq.model.narrow import Narrowing
 from onnxq.model.normalize import Normalization
 from onnxq.progress import Progress
+from onnxq.quantization.account import Account
 from onnxq.quantization.clipping import Clipped
 from onnxq.quantization.correct import BiasCorrection
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
@@ -26,6 +27,7 @@ from onnxq.quantization.rounding import Rounding
 from onnxq.quantization.samples import MeasuredOn, Samples
 from onnxq.quantization.search import FLOAT, Candidate, Mixed, Search
 from onnxq.quantization.shares import Uneven
+from onnxq.quantization.weighed import Weighed
 from onnxq.shown import Shown
 from onnxq.targets import Target
 
@@ -51,12 +53,14 @@ class QuantizationResult(Shown):
             `LOW_SQNR`; () where it is not, or they are not known.
         plan: every node and tensor.
         clipped: tensors whose ranges leave out values that matter.
+        ranges: why the ranges are what they are, where gradients told; the costliest first.
         uneven: tensors that have one scale with others whose values are far larger.
         corrections: what bias correction did to each layer.
         roundings: what adaptive rounding did to each layer.
         search: what the search for layers to raise did; None where none was asked for.
         mixed: what sparing the worst layers did; None where it was not asked for.
         narrowing: what became of the float remainder; None where it was to stay float32.
+        account: size, share of the arithmetic in integers, speed; None until the model is final.
     """
 
     normalization: Normalization
@@ -75,6 +79,8 @@ class QuantizationResult(Shown):
     closeness: tuple[OutputCloseness, ...] = ()
     uneven: tuple[Uneven, ...] = ()
     clipped: tuple[Clipped, ...] = ()
+    ranges: tuple[Weighed, ...] = ()
+    account: Account | None = None
 
     @property
     def quantized_sqnr_error(self) -> float:

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from onnxq.calibration.ranges import Range, distribution, estimate
-from onnxq.calibration.statistics import TensorStatistics
+from onnxq.calibration.ranges import Range
 from onnxq.formats.scheme import Spec
 from onnxq.formats.table import BYTE
 from onnxq.model.graph import Graph, Node
@@ -17,50 +13,13 @@ from onnxq.model.operators import Operator, QuantizedRule, is_product, operator_
 from onnxq.model.status import Float, Quantized
 from onnxq.quantization.placement import Placed
 from onnxq.quantization.plan import QuantizationPlan
-
-Gains = Mapping[str, NDArray[np.float64]]
+from onnxq.quantization.ranges import Ranges
 
 WORTH = 2.0
 """Ratio of ranges from which a scale of its own is worth a move in float: one of the 8 bits."""
 
-BY_ERROR, WHOLE = "mse", "minmax"
-"""Range estimators: what has the least error where clipping may pay, and where it cannot."""
-
 FAR = 10.0
 """Ratio of ranges from which one scale for both is worth telling: 20 dB of the smaller one."""
-
-
-@dataclass(frozen=True)
-class Ranges:
-    """What is known of the values, and the ranges that follow.
-
-    Attributes:
-        tensors, gains, fixed: as in `plan_quantization`.
-        method: the range estimator.
-    """
-
-    tensors: Mapping[str, TensorStatistics]
-    gains: Gains
-    fixed: Mapping[str, Range]
-    spec: Spec
-    method: str
-
-    def of(self, names: Sequence[str]) -> Range:
-        """The range that serves all these tensors, of which some are known."""
-        settled = [self.fixed[name] for name in names if name in self.fixed]
-        if settled:
-            return min(low for low, _ in settled), max(high for _, high in settled)
-        parts = [(self.tensors[n], self.gains.get(n)) for n in names if n in self.tensors]
-        spec = self.spec
-        method = self.method if spec.clipping_pays or self.method != BY_ERROR else WHOLE
-        return estimate(distribution(parts), method, levels=spec.levels, symmetric=spec.symmetric)
-
-    def width(self, names: Sequence[str]) -> float:
-        """From end to end; 0 where nothing is known, or all values are zero."""
-        if not any(name in self.tensors or name in self.fixed for name in names):
-            return 0.0
-        low, high = self.of(names)
-        return high - low
 
 
 # --- groups ----------------------------------------------------------------------------------
@@ -225,20 +184,14 @@ class Uneven:
     ratio: float
 
 
-def uneven_shares(
-    plan: QuantizationPlan, tensors: Mapping[str, TensorStatistics], gains: Gains
-) -> tuple[Uneven, ...]:
+def uneven_shares(plan: QuantizationPlan, ranges: Ranges) -> tuple[Uneven, ...]:
     """Those tensors of a plan, the worst first."""
-    spec = plan.scheme.static
-    if spec is None:
-        return ()
-    ranges = Ranges(tensors, gains, {}, spec, plan.options.ranges)
     activations = plan.static
     found: list[Uneven] = []
     for leader, names in plan.sharing.items():
-        if activations[leader].format != spec.format:
+        if activations[leader].format != ranges.spec.format:
             continue
-        shared = float(activations[leader].parameters.scale) * (spec.levels - 1)
+        shared = float(activations[leader].parameters.scale) * (ranges.spec.levels - 1)
         widths = {name: width for name in names if (width := ranges.width([name])) > 0}
         found += [
             Uneven(name, max(widths, key=widths.__getitem__), shared / width)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from onnxq.report.reasons import by_reason
 from onnxq.report.table import Table, count, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from onnxq.model.graph import Graph
     from onnxq.model.model import Model
     from onnxq.quantization.details import Details
     from onnxq.validation.kernels import Kernel
@@ -22,15 +24,20 @@ def summary(model: Model, details: Details) -> Iterator[str]:
     for label, specs in (("Inputs", model.inputs), ("Outputs", model.outputs)):
         yield f"{label}: {', '.join(map(str, specs))}"
     yield f"Quantized: {'yes' if details.is_quantized else 'no'}"
-    if details.is_quantized:
-        yield f"Target: {details.target or 'unknown, another tool wrote it'}"
+    if not details.is_quantized:
+        return
+    yield f"Target: {details.target or 'unknown, another tool wrote it'}"
     yield f"Quantized layers: {len(details.layers):,}"
     for name, number in Counter(each.format for each in details.activations).items():
         yield f"Activations in {name}: {number:,}"
 
 
-def tables(details: Details) -> Iterator[Table]:
-    """Layers, folded batch norms and fused activations among them; learnables; float nodes."""
+def tables(details: Details, graph: Graph | None = None) -> Iterator[Table]:
+    """Layers, folded batch norms and fused activations among them; learnables; float nodes.
+
+    Args:
+        graph: the model's, to gather float nodes by their reasons; None lists each.
+    """
     yield table(
         "Layer | Operator",
         [(name, details.operators.get(name, "folded batch norm")) for name in details.layers],
@@ -41,7 +48,12 @@ def tables(details: Details) -> Iterator[Table]:
         [(each.layer, each.parameter, each.value) for each in details.learnables],
         title="Learnables",
     )
-    yield table(
+    yield float_table(details) if graph is None else by_reason(graph, details.float_nodes)
+
+
+def float_table(details: Details) -> Table:
+    """Each node that stays in float, and why."""
+    return table(
         "Node | Operator | Reason",
         [(name, details.operators.get(name, ""), why) for name, why in details.float_nodes.items()],
         title="Left in float",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html as markup
 from typing import TYPE_CHECKING
 
 from onnxq.calibration.statistics import Calibration
@@ -18,6 +19,19 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
+class Page(str):
+    """A page, HTML as text; a notebook shows it inline."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        inside = markup.escape(str(self), quote=True)
+        return (
+            f'<iframe srcdoc="{inside}" title="onnxq report" '
+            'style="width:100%;height:48em;border:1px solid #8884"></iframe>'
+        )
+
+
 @takes(ReportOptions, ReportKeywords)
 def report(
     model: Model | PathLike,
@@ -28,13 +42,13 @@ def report(
     preprocess: str | Preprocessing | None = None,
     progress: Progress = SILENT,
     **options: Unpack[ReportKeywords],
-) -> tuple[str, Report]:
+) -> tuple[Page, Report]:
     """Make a page on a float model and those made from it: verdict, layers, ranges, weights.
 
     Without data nothing is measured. A calibration gives the histograms; so do data.
 
     Returns:
-        The page, HTML that needs no network, and what it shows.
+        The page, HTML that needs no network (a notebook shows it inline), and what it shows.
 
     Raises:
         UsageError: a wrong option, or one that needs data.
@@ -42,4 +56,4 @@ def report(
     """
     chosen = ReportOptions.of(options, calibration=calibration, data=data, preprocess=preprocess)
     found = collect(as_model(model), as_models(quantized), chosen, progress)
-    return render(found), found
+    return Page(render(found)), found

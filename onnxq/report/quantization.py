@@ -12,6 +12,8 @@ from onnxq.options.quantize import QuantizeOptions
 from onnxq.quantization.plan import QuantizationPlan
 from onnxq.quantization.request import LOW_SQNR
 from onnxq.quantization.search import FLOAT
+from onnxq.quantization.weighed import Estimate
+from onnxq.report import account
 from onnxq.report import equalization as equalization_report
 from onnxq.report import normalization as normalization_report
 from onnxq.report.outputs import output_document
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from onnxq.quantization.request import QuantizationResult
     from onnxq.quantization.search import Candidate, Criterion, Mixed, Search, Step
     from onnxq.quantization.shares import Uneven
+    from onnxq.quantization.weighed import Weighed
 
 
 NAMED = 3
@@ -40,8 +43,8 @@ ALONE = "one sample does not tell how far that may be off"
 """Said of an estimate on one sample."""
 
 
-def summary(result: QuantizationResult) -> Iterator[str]:
-    """The lines every reader needs."""
+def summary(result: QuantizationResult, *, whole: bool = True) -> Iterator[str]:
+    """The lines every reader needs; how the model came about too where `whole`."""
     plan = result.plan
     statuses = [each for each in plan.nodes.values() if isinstance(each, Quantized)]
     fused = sum(1 for each in statuses if each.fused_into)
@@ -57,8 +60,11 @@ def summary(result: QuantizationResult) -> Iterator[str]:
         named = ", ".join(wider[:NAMED]) + (" and others" if len(wider) > NAMED else "")
         yield f"{count(len(wider), 'node')} of them {said}: {named}"
     yield from normalization_report.summary(result.normalization)
-    yield from _prepared(result)
-    yield from _settled(result)
+    if whole:
+        yield from _prepared(result)
+        yield from _settled(result)
+    elif result.equalization is not None:
+        yield from equalization_report.in_short(result.equalization)
     if result.uneven:
         yield uneven_text(result.uneven)
     if result.clipped:
@@ -76,6 +82,8 @@ def _prepared(result: QuantizationResult) -> Iterator[str]:
         yield trials_text(result.prepared.trials)
     if result.plan.scheme.floating:
         yield "not equalized: the steps of floating-point numbers grow with the values"
+    if any(not each.is_usual for each in result.ranges):
+        yield ranges_text(result.ranges)
     if result.equalization is not None:
         yield from equalization_report.summary(result.equalization)
         if result.equalization.clips:
@@ -102,6 +110,20 @@ def _settled(result: QuantizationResult) -> Iterator[str]:
             f"float remainder: {count(result.narrowing.nodes, 'node')} in float16, "
             f"{kept:,} kept in float32"
         )
+
+
+def ranges_text(ranges: Sequence[Weighed]) -> str:
+    """How many ranges follow from what errors cost at the outputs."""
+    wider, narrower = (
+        sum(each.chosen is estimate for each in ranges)
+        for estimate in (Estimate.HEAVIER, Estimate.GRADIENT)
+    )
+    refused = sum(bool(each.why_not) for each in ranges)
+    back = f", {count(refused, 'narrower one')} taken back" if refused else ""
+    return (
+        f"ranges by their cost at the outputs: {wider:,} of {len(ranges):,} clip less for it, "
+        f"{narrower:,} more{back}"
+    )
 
 
 def trials_text(trials: Sequence[Trial]) -> str:
@@ -280,19 +302,6 @@ def plan_table(plan: QuantizationPlan, operators: Mapping[str, str]) -> Table:
     )
 
 
-def float_table(plan: QuantizationPlan, operators: Mapping[str, str]) -> Table:
-    """The nodes that stay in float."""
-    return table(
-        "Node | Operator | Reason",
-        [
-            (name, operators.get(name, ""), status.reason)
-            for name, status in plan.nodes.items()
-            if isinstance(status, Float)
-        ],
-        title="Left in float",
-    )
-
-
 def narrowing_table(narrowing: Narrowing) -> Table:
     """Nodes that stay in float32 although float16 was asked for, and why."""
     return table(
@@ -303,9 +312,18 @@ def narrowing_table(narrowing: Narrowing) -> Table:
 
 
 def document(
-    model: Model, result: QuantizationResult, operators: Mapping[str, str], output: Path | None
+    model: Model,
+    result: QuantizationResult,
+    operators: Mapping[str, str],
+    output: Path | None,
+    seconds: float,
 ) -> dict[str, Any]:
-    """The document of `onnxq quantize --json`; `output` is null for a dry run."""
+    """The document of `onnxq quantize --json`.
+
+    Args:
+        output: None for a dry run.
+        seconds: that it took.
+    """
     plan = result.plan
     nodes = []
     for name, status in plan.nodes.items():
@@ -335,6 +353,7 @@ def document(
         "measured_on": result.measured_on,
         "costliest": result.costliest,
         "outputs": [output_document(each) for each in result.closeness],
+        "ranges": result.ranges,
         "uneven_scales": result.uneven,
         "harmful_clips": result.clipped,
         "roundings": result.roundings,
@@ -342,5 +361,6 @@ def document(
         "mixed": result.mixed,
         "search": result.search,
         "float16": result.narrowing,
+        "account": account.document(result, seconds),
         "nodes": nodes,
     }

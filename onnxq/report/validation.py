@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from onnxq.report import layers
+from onnxq.report import latency, layers
 from onnxq.report.outputs import output_document, output_rows
 from onnxq.report.table import Table, count, decibels, decibels_within, number, table
 
@@ -162,6 +162,7 @@ def document(
             layers.document(path, each)
             for path, each in zip(quantized, result.layers, strict=False)
         ],
+        "latency": result.latency and latency.document(result.latency, [paths[0], *quantized]),
     }  # fmt: skip
 
 

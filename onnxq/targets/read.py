@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -72,14 +72,15 @@ def read_target(path: Path) -> Target:
             raise UsageError(f"{path}: base must be one of {', '.join(SHIPPED)}, not {base!r}")
         values = read_toml(_FOLDER / f"{base}.toml") | values
     values = _of_first_version(path, values)
-    known = {field.name for field in fields(Target)} - {"name"}
+    known = {each.name: each for each in fields(Target) if each.name != "name"}
     for key in values:
         if key not in known:
             raise UsageError(f"{path}: unknown key {key!r}", hint=suggest(key, known))
     for key in sorted(known):
-        if key not in values:
+        if key in values:
+            values[key] = _value(path, key, values[key])
+        elif known[key].default is MISSING:
             raise UsageError(f"{path}: no {key!r}", hint=f'give it, or base = "{SHIPPED[0]}"')
-        values[key] = _value(path, key, values[key])
     return Target(path.stem, **values)
 
 
@@ -305,5 +306,6 @@ _READERS: Mapping[str, Callable[[Path, str, object], object]] = MappingProxyType
         "row_tables": _flag,
         "lint": _texts,
         "schemes": _schemes,
+        "runtime": _text,
     }
 )

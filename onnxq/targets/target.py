@@ -64,6 +64,8 @@ class Target:
         row_tables: whether the large table of a lookup is stored with one scale a row, which the
             rows that are taken are multiplied by in float.
         lint: ids of the rules that a model must keep here; see `onnxq.validation.lint`.
+        runtime: the execution of `onnxq validate` that runs a model as this machine does; "" where
+            there is none.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Target:
     fixed_steps: bool
     row_tables: bool
     lint: tuple[str, ...]
+    runtime: str = ""
 
     def scheme(self, name: str, block: int = 0) -> Scheme:
         """What a scheme means here.

@@ -14,9 +14,9 @@ from onnxq.closeness import decibels
 from onnxq.data.ahead import map_ahead
 from onnxq.data.batching import samples_in
 from onnxq.progress import SILENT, Advance, Progress
-from onnxq.validation.bench import Bench, OpenWindow
 from onnxq.validation.powers import power
 from onnxq.validation.suffix import RunSuffix
+from onnxq.validation.workbench import Bench, OpenWindow
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]

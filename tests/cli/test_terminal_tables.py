@@ -95,7 +95,7 @@ def on_terminal(*arguments: str) -> list[str]:
     [
         ("onnxq qu", {"quantize"}),
         ("onnxq quantize m.onnx --ran", {"--ranges"}),
-        ("onnxq quantize m.onnx --target ", {"gpu", "cpu", "qnn"}),
+        ("onnxq quantize m.onnx --target ", {"auto", "gpu", "cpu", "qnn"}),
     ],
 )
 def test_the_shell_completes(line: str, wanted: set[str], monkeypatch: pytest.MonkeyPatch):

@@ -382,8 +382,8 @@ BY_NAME = {"not_finite", "folded_batch_norms", "folded_pads", "joined_biases", "
 """Fields whose keys are names of nodes, tensors or metrics."""
 
 WHOLE = {
-    "quantize": {"normalization", "equalization", "absorption", "outputs"},
-    "inspect": {"record", "findings"},
+    "quantize": {"normalization", "equalization", "absorption", "outputs", "account.speed"},
+    "inspect": {"record", "findings", "plan"},
 }
 """Fields that the page describes elsewhere, or in words."""
 
@@ -472,11 +472,13 @@ def test_json_fields_are_documented(folder: Path):
                     "--compare", "cpu", "--saturate"),
         "validate": ("validate", "model.onnx", "model.int8.onnx", "--data", "data.npz",
                      "--max-drop", "100", "--layers"),
+        "bench": ("bench", "model.onnx", "--profile", "--seconds", "0"),
         "inspect": ("inspect", "model.int8.onnx", "--kernels"),
         "explain": ("explain", "model.int8.onnx", "depthwise"),
         "report": ("report", "model.onnx", "model.int8.onnx", "--data", "data.npz",
                    "--max-drop", "100", "-o", "report.html"),
         "doctor": ("doctor",),
+        "completion": ("completion", "bash"),
     }  # fmt: skip
     assert set(calls) == set(COMMANDS)
     document(

@@ -24,6 +24,7 @@ from onnxq.cli import options as click_options
 from onnxq.cli.group import onnxq as command_line
 from onnxq.errors import UsageError
 from onnxq.options import kinds, recipe, values
+from onnxq.options.bench import BenchKeywords, BenchOptions
 from onnxq.options.calibrate import CalibrateKeywords, CalibrateOptions, Provider
 from onnxq.options.emulate import (
     CompareLayersKeywords,
@@ -53,6 +54,7 @@ KEYWORDS = {
     QuantizeOptions: QuantizeKeywords, EmulateOptions: EmulateKeywords,
     CompareLayersOptions: CompareLayersKeywords, ValidateOptions: ValidateKeywords,
     InspectOptions: InspectKeywords, ExplainOptions: ExplainKeywords, ReportOptions: ReportKeywords,
+    BenchOptions: BenchKeywords,
 }  # fmt: skip
 """All option values, and the keywords of their functions."""
 
@@ -206,7 +208,7 @@ def test_a_wrong_value_in_a_recipe(options, name, option, tmp_path):
         (
             "quantize",
             {"ranges": "MSE"},
-            ("ranges must be minmax, percentile, entropy or mse, not 'MSE'"),
+            ("ranges must be auto, minmax, percentile, entropy or mse, not 'MSE'"),
             "did you mean 'mse'?",
         ),
         (
@@ -219,7 +221,7 @@ def test_a_wrong_value_in_a_recipe(options, name, option, tmp_path):
         (
             "quantize",
             {"target": "GPU"},
-            ("target must be gpu, cpu, qnn or the path of a .toml file, not 'GPU'"),
+            ("target must be auto, gpu, cpu, qnn or the path of a .toml file, not 'GPU'"),
             "did you mean 'gpu'?",
         ),
         ("quantize", {"samples": "8"}, "samples must be a whole number of at least 1, not '8'", ""),
@@ -343,8 +345,8 @@ def test_signatures_show_names_defaults_and_choices():
     signature = inspect.signature(onnxq.quantize)
     assert list(signature.parameters)[:2] == ["model", "data"]
     ranges = signature.parameters["ranges"]
-    assert ranges.default == "mse"
-    assert "Literal['minmax', 'percentile', 'entropy', 'mse']" in ranges.annotation.replace(
+    assert ranges.default == "auto"
+    assert "Literal['auto', 'minmax', 'percentile', 'entropy', 'mse']" in ranges.annotation.replace(
         '"', "'"
     )
     assert signature.parameters["max_trials"].default == 16

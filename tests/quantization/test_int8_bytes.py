@@ -7,7 +7,7 @@ the same with numpy's AVX-512, AVX2 and SSE loops, three kernels of OpenBLAS, on
 The hashes are those of onnxq 0.1, but for `entropy`, whose ranges cost no more than the whole range
 since, and on `gpu`: where values are rearranged behind a float operator, as in Flatten behind a
 pool, one Q/DQ pair stands in front of the reader and no other; and of models equalized there
-residual branches count. Where one changes on purpose, say in the commit which and why.
+residual branches count. Those of `auto` are of the version that brought it. Where one changes on purpose, say in the commit which and why.
 """
 
 import hashlib
@@ -24,18 +24,21 @@ MODELS = {
     "tiny": (TESTDATA / "0.1" / "tiny.onnx", TESTDATA / "0.1" / "tiny.calib"),
     "export": (TESTDATA / "exports" / "dynamo-20.onnx", TESTDATA / "0.1" / "dynamo-20.calib"),
 }
+MSE = ("--ranges", "mse")
 FLOAT = ("--no-equalize",)
 OPTIONS = {
     **{
-        f"{target} {weights}": ("--target", target, "--weights", weights, *FLOAT)
+        f"{target} {weights}": ("--target", target, "--weights", weights, *FLOAT, *MSE)
         for target, weights in itertools.product(("gpu", "cpu"), ("per-channel", "per-tensor"))
     },
     **{ranges: ("--ranges", ranges, *FLOAT) for ranges in ("minmax", "percentile", "entropy")},
-    "power-of-two": ("--scale", "power-of-two", *FLOAT),
-    "include": ("--include", "[Cc]onv|stem|project", *FLOAT),
-    "equalized gpu": ("--weights", "per-tensor"),
-    "equalized cpu": ("--weights", "per-tensor", "--target", "cpu"),
-    "not centered": ("--weights", "per-tensor", "--no-absorb-bias"),
+    "power-of-two": ("--scale", "power-of-two", *FLOAT, *MSE),
+    "include": ("--include", "[Cc]onv|stem|project", *FLOAT, *MSE),
+    "equalized gpu": ("--weights", "per-tensor", *MSE),
+    "equalized cpu": ("--weights", "per-tensor", "--target", "cpu", *MSE),
+    "not centered": ("--weights", "per-tensor", "--no-absorb-bias", *MSE),
+    "auto gpu": FLOAT,
+    "auto cpu": ("--target", "cpu", *FLOAT),
 }
 HASHES = {
     "tiny": {
@@ -51,6 +54,8 @@ HASHES = {
         "equalized gpu": "7c201acd09e359b0d7cd5cba4c922bae5f7b0de01fd4281c499f30b97b146812",
         "equalized cpu": "955ece3c39e2923c03490a44fb8ee568bd85725c343f598d3b9e8ea1fc2a2380",
         "not centered": "6ac9dd22418178d29773a9a1b5e631a7b76599bb500979f1ac867d0b4a6f7ac6",
+        "auto gpu": "da2776c9458730eaa3b23940e800f80eea194c49d6ae353c58c35d8f3f61eae6",
+        "auto cpu": "f7b71478369cf0f640e5910476855769adbdf664d2f88564b63f74559130a15f",
     },
     "export": {
         "gpu per-channel": "af8bfa075a07d12632e56237e25058e825e05f53d46d019399407b875e0335b1",
@@ -65,6 +70,8 @@ HASHES = {
         "equalized gpu": "70cae8d427fadb20b734e627ac98e098baf8b85db16fd678775702ca80185855",
         "equalized cpu": "4228213a2f8e6fd8eb939db3050dcab569c0ffe0d1db13203366c301b9997172",
         "not centered": "70cae8d427fadb20b734e627ac98e098baf8b85db16fd678775702ca80185855",
+        "auto gpu": "8903cd5e359ff7f6058b970c5eb8b935d1435f4d6fe1e0c72db2bc4216dcdd4f",
+        "auto cpu": "1ae179198cc58d55a2bf0f0061e8d5382b64f011c48edf2a9aed622761442a02",
     },
 }
 

@@ -11,9 +11,9 @@ from onnxq import api
 from onnxq.cli.machine import examine
 from onnxq.model.model import Model
 from onnxq.model.session import open_session, run
-from onnxq.validation.bench import open_bench
 from onnxq.validation.layers import measure_layers
 from onnxq.validation.suffix import stages_of, suffix_of
+from onnxq.validation.workbench import open_bench
 
 FLOAT = TensorProto.FLOAT
 

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import onnxq
+from onnxq.report import latency as latency_report
 from onnxq.report import validation as validation_report
 from onnxq.report.html import charts
 from onnxq.report.html.collect import Report
@@ -29,6 +30,8 @@ def render(report: Report) -> str:
     )
     environment.filters |= {"number": number, "decibels": decibels, "sortable": sortable}
     validation = report.validation
+    timing = report.timing
+    names = [each.name for each in (report.model, *report.quantized)]
     paths = [each.source or Path(each.name) for each in (report.model, *report.quantized)]
     return environment.get_template("report.html").render(
         report=report,
@@ -37,6 +40,9 @@ def render(report: Report) -> str:
         metrics=validation and validation_report.metric_table(validation, paths),
         outputs=validation and validation_report.output_table(validation, paths),
         gates=validation and validation_report.gate_table(validation),
+        latency=timing and latency_report.latency_table(timing, names),
+        operators=timing and latency_report.operator_table(timing, names, whole=True),
+        timed=timing and latency_report.note(timing),
         charts={"width": charts.WIDTH, "height": charts.HEIGHT, "box": charts.BOX_HEIGHT,
                 "curve_width": charts.CURVE_WIDTH, "curve_height": charts.CURVE_HEIGHT},
         axis=axis,
