@@ -15,10 +15,10 @@ DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 
 SATURATES = (
     "u8s8 products add up in 16 bits here and saturate: ONNX Runtime's integer results on this CPU "
-    "can differ from other machines and from --execution emulate; judge models for other machines "
-    "by emulate. ONNX Runtime's session option session.x64quantprecision=1 avoids it with slower "
-    'kernels; so do weights in 7 bits ("reduce range"), which cost accuracy and onnxq does not '
-    "write"
+    "can differ from other machines and from --execution emulate. For such CPUs quantize with "
+    "--target cpu --scheme w7a8, whose sums fit; --execution saturate shows on any machine what "
+    "they make of a model. ONNX Runtime's session option session.x64quantprecision=1 avoids it "
+    "with slower kernels"
 )
 EXACT = "u8s8 products add up in 32 bits here: --execution cpu shows what the model computes"
 UNKNOWN = "whether u8s8 products saturate here is unknown: compare --execution cpu with emulate"

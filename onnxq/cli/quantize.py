@@ -100,5 +100,7 @@ def _tell(
     terminal.table(report.plan_table(plan, operators) if every else account.float_table(result))
     if result.narrowing is not None and result.narrowing.kept:
         terminal.table(report.narrowing_table(result.narrowing))
+    if result.mixed is not None:
+        terminal.table(report.mixed_table(result.mixed))
     if result.search is not None:
         terminal.table(report.search_table(result.search))

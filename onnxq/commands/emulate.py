@@ -20,7 +20,7 @@ def emulate(model: Model, options: EmulateOptions, progress: Progress) -> Emulat
     """Compute what an integer machine computes; see `onnxq.api.emulate`."""
     source = source_for(model, options)
     limits = limits_for([model], options.batch_size, options.memory)
-    return stage.emulate(model, source, limits=limits, progress=progress)
+    return stage.emulate(model, source, saturate=options.saturate, limits=limits, progress=progress)
 
 
 def compare_layers(

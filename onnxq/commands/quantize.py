@@ -18,7 +18,7 @@ from onnxq.commands.inputs import (
 )
 from onnxq.commands.keep_in_float import keep_in_float
 from onnxq.commands.machine_target import with_target
-from onnxq.commands.mixed import require_wider, spare_costliest
+from onnxq.commands.mixed import spare_costliest
 from onnxq.commands.normalized import normalized_on
 from onnxq.data.budget import Limits, OneSample, plan_batching
 from onnxq.data.sizes import parse_shapes
@@ -65,12 +65,14 @@ def quantize(
     options, _ = with_target(options)
     target, chosen = target_named(options.target), stage_options(options)
     scheme = chosen.scheme_on(target)
-    if options.mixed is not None:
-        require_wider(target, scheme)
     if chosen.half:
         require_float_biases(target, scheme)
     forms = forms_of_tables(target, scheme, chosen.table_bits)
-    opset = max(scheme.opset, *(form.opset for form in forms), HALF_OPSET if chosen.half else 0)
+    raises = options.mixed is not None or options.max_drop is not None
+    opset = max(
+        scheme.opset, *(form.opset for form in forms), HALF_OPSET if chosen.half else 0,
+        scheme.wider.opset if scheme.wider is not None and raises else 0,
+    )  # fmt: skip
     limits = Limits(options.batch_size, options.memory)
     shapes = parse_shapes(options.input_shapes, model.inputs)
     source = None if options.data is None else source_of(options, model)

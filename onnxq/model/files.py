@@ -15,7 +15,7 @@ from onnxq.model import external
 from onnxq.model.external_files import read_data
 from onnxq.model.model import Model
 from onnxq.model.plugins import cut_off, cut_plugins, put_back
-from onnxq.model.session import open_session
+from onnxq.model.session import has_floating_numbers, open_session
 from onnxq.model.structure import NO_TEXT, check_structure, check_validity
 from onnxq.records import atomic_path, temporary_beside
 from onnxq.suggest import suggest
@@ -212,7 +212,8 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     with atomic_path(path) as temporary:
         temporary.write_bytes(put_back(model.proto).SerializeToString(deterministic=True))
         # ONNX Runtime knows no plugin: then it loads what comes before.
-        open_session(temporary if cut_off(model.proto) is None else model)
+        whole = temporary if cut_off(model.proto) is None else model
+        open_session(whole, optimize=not has_floating_numbers(model.proto))
     _remove(old, path)
 
 
@@ -234,7 +235,8 @@ def _save_with_data(proto: ModelProto, path: Path) -> None:
             existed = final.exists()
             data.replace(final)
             try:
-                open_session(temporary if cut_off(proto) is None else proto)
+                whole = temporary if cut_off(proto) is None else proto
+                open_session(whole, optimize=not has_floating_numbers(proto))
             except BaseException:
                 if not existed:
                     final.unlink(missing_ok=True)

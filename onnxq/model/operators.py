@@ -430,7 +430,7 @@ _ROWS = (
     Operator("HardSigmoid", _S.BARRIER, _I.FLOAT, form=_F.VALUE, bounds=(0.0, 1.0)),
     Operator("HardSwish", _S.BARRIER, _I.FLOAT, form=_F.VALUE),
     Operator("Softmax", _S.BARRIER, _I.OWN, bounds=(0.0, 1.0), fills_bounds=True),
-    Operator("Tanh", _S.BARRIER, _I.FLOAT, form=_F.VALUE, bounds=(-1.0, 1.0), surrounded=True),
+    Operator("Tanh", _S.BARRIER, _I.OWN, form=_F.VALUE, bounds=(-1.0, 1.0), surrounded=True),
     Operator("Gelu", _S.BARRIER, _I.FLOAT, form=_F.VALUE),
     Operator("Elu", _S.BARRIER, _I.FLOAT, form=_F.VALUE, batch_dependent=True),
     Operator("Erf", _S.BARRIER, _I.FLOAT, form=_F.VALUE, surrounded=True),

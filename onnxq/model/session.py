@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnxq.errors import ModelError, OnnxqError, ResourceError
+from onnxq.formats.table import Floating, format_of
 from onnxq.model import external
 from onnxq.model.cuda import open_on_cuda, require_cuda
 from onnxq.model.model import Model
@@ -49,7 +50,8 @@ def open_session(
 
     Args:
         model: the model, its proto or its file.
-        optimize: False runs the graph as written, node by node.
+        optimize: False runs the graph as written, node by node. So does a model with floating
+            numbers, whatever this says; of a file the caller knows.
         provider: "cpu" or "cuda".
         threads: intra-operator threads; 0 lets ONNX Runtime choose.
         keep_qdq: never fuse QuantizeLinear and DequantizeLinear into integer kernels.
@@ -76,7 +78,8 @@ def open_session(
     options.intra_op_num_threads = threads
     level = ort.GraphOptimizationLevel
     best = level.ORT_ENABLE_ALL if layout else level.ORT_ENABLE_EXTENDED
-    options.graph_optimization_level = best if optimize else level.ORT_DISABLE_ALL
+    as_written = not optimize or has_floating_numbers(model)
+    options.graph_optimization_level = level.ORT_DISABLE_ALL if as_written else best
     _write_beside(options, optimized, profile)
     if keep_qdq:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -100,6 +103,20 @@ def open_session(
         raise
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class of their own
         raise _refusal(error) from None
+
+
+def has_floating_numbers(model: Model | ModelProto | Path) -> bool:
+    """Whether constants are numbers of a floating format; False of a file, which is not read.
+
+    ONNX Runtime's optimizations take their Q/DQ for those of integers (1.31): it refuses the
+    integer kernels that it makes of them, and drops what a zero point of an integer would make up
+    for, such as a Relu.
+    """
+    if isinstance(model, Path):
+        return False
+    proto = model.proto if isinstance(model, Model) else model
+    formats = (format_of(each) for each in {t.data_type for t in proto.graph.initializer})
+    return any(each is not None and isinstance(each.grid, Floating) for each in formats)
 
 
 def _write_beside(

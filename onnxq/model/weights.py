@@ -123,6 +123,15 @@ class WeightLayout:
         shape[0 if self.transposed else -2 if self.output_last else 1] = count
         return replace(self, shape=tuple(shape))
 
+    def of_outputs(self, count: int) -> WeightLayout:
+        """The layout of a weight that makes `count` outputs instead."""
+        shape = list(self.shape)
+        if self.transposed:
+            shape[1] = count // self.groups
+        else:
+            shape[-1 if self.output_last else 0] = count
+        return replace(self, shape=tuple(shape))
+
     def bias_vector(self, bias: Array) -> Array | None:
         """The bias as (outputs,); None for a Gemm's that differs from row to row."""
         if bias.ndim > 1 and bias.size != bias.shape[-1]:

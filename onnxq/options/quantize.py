@@ -113,8 +113,8 @@ class QuantizeOptions(Options):
     )
     mixed: float | None = option(
         Share(),
-        "Share of the weights that the layers which hurt most keep in 8 bits, where the scheme has "
-        "fewer; needs --data.",
+        "Share of the layers that hurt most, which get 16-bit activations where the target has "
+        "some, else stay in float; of the weights, in 8 bits, for w4; needs --data.",
         metavar="SHARE",
     )
     table_bits: int | None = option(
@@ -164,8 +164,8 @@ class QuantizeOptions(Options):
     outputs: tuple[str, ...] = shared.outputs()
     max_drop: float | None = option(
         Number(),
-        "Keep layers in float until the metric falls no more than X below the float model's on "
-        "--validate-data; see onnxq validate.",
+        "Raise layers to 16 bits where the target has them, else to float, until the metric falls "
+        "no more than X below the float model's on --validate-data; see onnxq validate.",
         metavar="X",
     )
     validate_data: Any = shared.validate_data()
@@ -221,7 +221,7 @@ class QuantizeKeywords(TypedDict, total=False):
     allow_nonfinite: bool
     samples: int | None
     target: shared.TargetName | str | os.PathLike[str]
-    scheme: SchemeName | Literal["w8a8", "w8a16", "w8", "w4", "dynamic"]
+    scheme: SchemeName | Literal["w8a8", "w8a16", "w7a8", "w8", "w4", "dynamic", "fp8"]
     weights: WeightScales | Literal["per-channel", "per-tensor"]
     block_size: Literal[32, 64, 128] | None
     mixed: float | str | None

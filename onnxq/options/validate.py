@@ -22,6 +22,7 @@ class Execution(enum.Enum):
     """How a quantized model runs; see `onnxq.validation.execute`."""
 
     EMULATE = "emulate"
+    SATURATE = "saturate"
     CPU = "cpu"
     CUDA = "cuda"
 
@@ -57,7 +58,7 @@ class ValidateOptions(ReadingOptions):
     outputs: tuple[str, ...] = shared.outputs()
     executions: tuple[Execution, ...] = option(
         Several(Choice(Execution)),
-        "How quantized models run; repeatable.",
+        "How quantized models run; saturate emulates x86 without VNNI; repeatable.",
         (Execution.EMULATE,),
         flag="--execution",
     )
@@ -79,7 +80,7 @@ class ValidateKeywords(ReadingKeywords, total=False):
     labels: str | os.PathLike[str] | None
     metrics: Sequence[Any] | None
     outputs: Sequence[str]
-    executions: Sequence[Execution | Literal["emulate", "cpu", "cuda"]]
+    executions: Sequence[Execution | Literal["emulate", "saturate", "cpu", "cuda"]]
     max_drop: float | None
     min_accuracy: float | None
     layers: bool

@@ -46,10 +46,15 @@ def harmful_clips(
         known = [name for name in names if name in ranges.tensors]
         if not known or leader in known_to_gain:
             continue
-        low, high = activations[leader].parameters.range
+        parameters = activations[leader].parameters
+        if parameters.format != ranges.spec.format:
+            continue
+        low, high = parameters.range
         smallest = min(0.0, *(ranges.tensors[name].low for name in known))
         largest = max(0.0, *(ranges.tensors[name].high for name in known))
-        if low <= smallest and high >= largest:
+        # One step is lost of functions whose steps are fixed.
+        slack = 0.0 if ranges.spec.clipping_pays else float(parameters.scale)
+        if low - slack <= smallest and high + slack >= largest:
             continue
         loss = ranges.loss(known)
         errors = loss(ranges.bounds(known)), loss((low, high))

@@ -157,6 +157,7 @@ def details_json(
         "uneven_scales": result.uneven,
         "weights_rounded_adaptively": sum(record.adaptive for record in result.roundings),
         "biases_corrected": sum(record.accepted for record in result.corrections),
+        **({} if result.mixed is None else {"mixed": result.mixed}),
         "search": result.search,
         "calibration": calibration
         and {

@@ -29,6 +29,7 @@ from onnxq.refusal import granted
 from onnxq.targets import Placement
 
 QUANTIZED_SUFFIX, DEQUANTIZED_SUFFIX = "_quantized", "_dequantized"
+_VERBS = {QUANTIZE: "quantize", DEQUANTIZE: "dequantize"}
 
 
 def insert(
@@ -133,6 +134,22 @@ class _Writer:
             )
             for reader, position in readers:
                 reader.inputs[position] = restored
+            if name in self._plan.converted:
+                self._convert(gs_graph, nodes, name, restored)
+
+    def _convert(self, gs_graph: Any, nodes: Mapping[str, Any], name: str, restored: Any) -> None:
+        """Let those who read a tensor in another format than it is written in read that."""
+        other = self._plan.converted[name]
+        label = f"{name}_{other.format}"
+        integer = variable(label + QUANTIZED_SUFFIX, other.format.dtype, restored.shape)
+        result = variable(label + DEQUANTIZED_SUFFIX, np.float32, restored.shape)
+        constants = _constants(label, other.parameters)
+        for op_type, read, made in ((QUANTIZE, restored, integer), (DEQUANTIZE, integer, result)):
+            gs_graph.nodes.append(
+                node(op_type, f"{label}/{_VERBS[op_type]}", [read, *constants], [made])
+            )
+        for reader in sorted(other.readers):
+            nodes[reader.node].inputs[reader.position] = result
 
     def _write_weight(
         self, gs_graph: Any, target: Any, place: Place, layout: WeightLayout, parameters: Parameters

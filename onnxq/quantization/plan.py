@@ -78,6 +78,18 @@ class Shared:
 
 
 @dataclass(frozen=True)
+class Converted:
+    """What some read a quantized tensor as: numbers of another format than it is written in."""
+
+    parameters: Parameters
+    readers: frozenset[Place]
+
+    @property
+    def format(self) -> Format:
+        return self.parameters.format
+
+
+@dataclass(frozen=True)
 class Derived:
     """A bias, whose steps are those of the sum: scale of the input × scale of the weight."""
 
@@ -100,6 +112,7 @@ class QuantizationPlan:
         tables: lookups that read the integers of a weight in place of a float table.
         rows: those whose table is stored with one scale a row.
         stored: where nodes that compute in float read a weight that is stored in numbers.
+        converted: tensor → how some of its readers read it, where they compute in another format.
     """
 
     target: Target
@@ -113,6 +126,7 @@ class QuantizationPlan:
     tables: tuple[TiedTable, ...] = ()
     rows: tuple[RowTable, ...] = ()
     stored: Mapping[Place, Parameters] = field(default_factory=dict)
+    converted: Mapping[str, Converted] = field(default_factory=dict)
 
     @property
     def weighted(self) -> frozenset[str]:

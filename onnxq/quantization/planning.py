@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +30,10 @@ from onnxq.model.status import Float, Quantized
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.parameters import (
     Activations,
+    Conversions,
     activation_parameters,
     bias_parameters,
+    read_by,
     weight_parameters,
 )
 from onnxq.quantization.patterns import left_out
@@ -45,6 +48,7 @@ from onnxq.quantization.tables import (
     row_tables,
     tied_tables,
 )
+from onnxq.quantization.widths import in_widths, widths, with_scheme
 from onnxq.refusal import Refusal, granted
 from onnxq.targets import Target
 
@@ -83,23 +87,31 @@ def plan_quantization(
         ranges = Ranges(graph, tensors, gains or {}, fixed or {}, scheme.static, options.ranges)
     placed = _placed(graph, target, scheme, tensors, unwanted, ranges, wider)
     static: Activations = {}
+    converted: Conversions = {}
     if ranges is not None:
         static = activation_parameters(graph, placed, ranges, target, options)
+    if ranges is not None and scheme.wider is not None and wider:
+        placed, static, converted = _widened(
+            graph, placed, static, ranges, target, options, scheme.wider, wider
+        )
     layouts = [
         (node, granted(weight_layout(graph, node)), status.scheme)
         for node in graph.nodes
         if has_weight(graph, node) and isinstance(status := placed.nodes[node.name], Quantized)
     ]
+    sources = {
+        node.name: read_by(node, layout.data, static, converted) for node, layout, _ in layouts
+    }
     weights = {
         Place(node.name, layout.weight_position): weight_parameters(
-            graph, node, layout, target, own, options, static
+            graph, node, layout, target, own, options, sources[node.name]
         )
         for node, layout, own in layouts
     }
     biases = {
         Place(node.name, layout.bias_position): derived
         for node, layout, _ in layouts
-        if (derived := bias_parameters(graph, node, layout, scheme, static, weights))
+        if (derived := bias_parameters(graph, node, layout, scheme, sources[node.name], weights))
     }
     tied = tied_tables(graph, weights)
     forms = forms_of_tables(target, scheme, options.table_bits)
@@ -121,7 +133,29 @@ def plan_quantization(
         tied,
         rows,
         stored_weights(graph, placed.nodes, options.scales),
+        converted,
     )
+
+
+def _widened(
+    graph: Graph,
+    placed: Placed,
+    static: Activations,
+    ranges: Ranges,
+    target: Target,
+    options: QuantizationOptions,
+    scheme: Scheme,
+    wider: Collection[str],
+) -> tuple[Placed, Activations, Conversions]:
+    """What changes where some nodes compute on activations in a wider scheme."""
+    if scheme.static is None:
+        raise ValueError(f"{scheme} has no activations that are known in advance")
+    found = widths(graph, placed, wider)
+    others = ranges.of_spec(scheme.static)
+    wide = activation_parameters(graph, placed, others, target, options)
+    static, converted = in_widths(found, static, wide, scheme.static, options.scales)
+    nodes = with_scheme(placed.nodes, found.nodes, scheme)
+    return replace(placed, nodes=nodes), static, converted
 
 
 def rounded_beside(
@@ -205,7 +239,7 @@ def _scheme_of(
     graph: Graph, node: Node, scheme: Scheme, wider: Collection[str]
 ) -> Scheme | Refusal:
     """The scheme asked for, or the wider one: where that is wanted, or weights have no blocks."""
-    if node.name in wider and scheme.wider is not None:
+    if node.name in wider and scheme.wider is not None and scheme.static is None:
         return scheme.wider
     layout = weight_layout(graph, node) if is_weighted(node) else None
     has_none = (isinstance(layout, WeightLayout) and layout.block_axis is None) or stores(node)

@@ -63,7 +63,7 @@ def quantize(request: Request) -> tuple[Model, QuantizationResult]:
         again = request.again
         reference = _reference(request)
         return _finish(request, again.prepared, again.relu6_reason, reference, again.ranges)
-    if not request.equalize:
+    if not request.equalize or request.scheme.floating:
         return _made(request, None, "")
     exact = "per-channel" if request.target.channel_bounds else "skip"
     if not find_classes(Graph(request.model)).clips:

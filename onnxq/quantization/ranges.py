@@ -29,6 +29,9 @@ Gains = Mapping[str, Floats]
 
 SMALLEST = float(np.finfo(np.float32).tiny)
 
+BY_ERROR = (AUTO, "mse")
+"""Estimators that clip where it pays."""
+
 PROBE = 2.0**-9
 """Change of a value within a function, as a share of the largest, by which its slope is found."""
 
@@ -65,7 +68,14 @@ class Ranges:
             self._found[key] = self._estimated(names)
         return self._found[key]
 
+    def of_spec(self, spec: Spec) -> Ranges:
+        """The same of another format; ranges that were fixed for this one clip in no wider one."""
+        fixed = self.fixed if spec.clipping_pays else {}
+        return Ranges(self.graph, self.tensors, self.gains, fixed, spec, self.method)
+
     def _estimated(self, names: Sequence[str]) -> Range:
+        if not self.spec.clipping_pays and self.method in BY_ERROR:
+            return self.bounds(names)
         if self.method == AUTO:
             return self.least(names, self.loss(names))
         levels, symmetric = self.spec.levels, self.spec.symmetric

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.closeness import OutputCloseness, worst
@@ -25,7 +25,7 @@ from onnxq.quantization.correct import BiasCorrection
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
 from onnxq.quantization.rounding import Rounding
 from onnxq.quantization.samples import MeasuredOn, Samples
-from onnxq.quantization.search import Candidate, Search
+from onnxq.quantization.search import FLOAT, Candidate, Mixed, Search
 from onnxq.quantization.shares import Uneven
 from onnxq.quantization.weighed import Weighed
 from onnxq.shown import Shown
@@ -57,7 +57,8 @@ class QuantizationResult(Shown):
         uneven: tensors that have one scale with others whose values are far larger.
         corrections: what bias correction did to each layer.
         roundings: what adaptive rounding did to each layer.
-        search: what the search for layers to keep in float did; None where none was asked for.
+        search: what the search for layers to raise did; None where none was asked for.
+        mixed: what sparing the worst layers did; None where it was not asked for.
         narrowing: what became of the float remainder; None where it was to stay float32.
         account: size, share of the arithmetic in integers, speed; None until the model is final.
     """
@@ -71,6 +72,7 @@ class QuantizationResult(Shown):
     corrections: tuple[BiasCorrection, ...]
     roundings: tuple[Rounding, ...] = ()
     search: Search | None = None
+    mixed: Mixed | None = None
     narrowing: Narrowing | None = None
     measured_on: MeasuredOn | None = None
     costliest: tuple[Candidate, ...] = ()
@@ -135,3 +137,10 @@ class Request:
     def scheme(self) -> Scheme:
         """What nodes are to compute with."""
         return self.options.scheme_on(self.target)
+
+    def raised(self, layers: Iterable[Candidate], asked: str) -> Request:
+        """The same with these layers raised, besides those that are; `asked` says by what."""
+        layers = tuple(layers)
+        floats = {each.node: each.why(asked) for each in layers if each.becomes == FLOAT}
+        wider = self.wider.union(each.node for each in layers) - floats.keys()
+        return replace(self, keep={**self.keep, **floats}, wider=wider)

@@ -19,6 +19,7 @@ from onnxq.data.budget import WHOLE, Batching
 from onnxq.data.shelf import Shelf, Values
 from onnxq.data.tokens import NO_TOKENS, Tokens
 from onnxq.formats.parameters import Integers, dequantize
+from onnxq.formats.table import Floating
 from onnxq.model.biases import BiasSite, bias_site
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.model import Model
@@ -40,6 +41,7 @@ Array = NDArray[Any]
 
 ONE_SAMPLE = Refusal("one sample cannot decide")
 NOT_FINITE = Refusal("its values are not finite")
+FLOATING = Refusal("its numbers are floating-point ones")
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,8 @@ class _Layers:
         refusal = refusal_of(self._graph, node, layout)
         if place in {table.place for table in self._plan.tables}:
             refusal = TIED
+        if isinstance(parameters.numbers, Floating):
+            refusal = FLOATING
         if refusal is not None:
             return keep_nearest(node.name, weight, parameters, refusal)
         inputs = self._rounded.compute(quantized.inputs[layout.data])

@@ -6,8 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnxq.calibration.ranges import Range
+from onnxq.formats.scheme import Spec
+from onnxq.formats.table import BYTE
 from onnxq.model.graph import Graph, Node
-from onnxq.model.operators import QuantizedRule, is_product, operator_of
+from onnxq.model.operators import Operator, QuantizedRule, is_product, operator_of
 from onnxq.model.status import Float, Quantized
 from onnxq.quantization.placement import Placed
 from onnxq.quantization.plan import QuantizationPlan
@@ -65,20 +67,40 @@ def _moved(node: Node) -> tuple[str, ...]:
 # --- known in advance ------------------------------------------------------------------------
 
 
-def filled(graph: Graph, placed: Placed, names: Sequence[str]) -> Range | None:
+def filled(
+    graph: Graph, placed: Placed, names: Sequence[str], spec: Spec, *, fixed_steps: bool = False
+) -> Range | None:
     """The range of tensors that fill the bounds of the function they come from; None for others.
 
     That is so where a kernel on quantized values writes them, or a product of activations reads
     them.
+
+    Args:
+        spec: what they become.
+        fixed_steps: as a target has them.
     """
     makers = [_maker(graph, name) for name in names]
     rows = [None if maker is None else operator_of(maker) for maker in makers]
-    bounds = {row.bounds if row is not None and row.fills_bounds else None for row in rows}
+    fixed = fixed_steps and spec.format.bits > BYTE
+    bounds = {None if row is None else _bounds(row, spec, fixed=fixed) for row in rows}
     computing = [maker for maker in makers if maker is not None]
     computing += [use.node for name in names for use in graph.consumers(name)
                   if is_product(graph, use.node)]  # fmt: skip
     inside = any(isinstance(placed.nodes[node.name], Quantized) for node in computing)
     return bounds.pop() if inside and len(bounds) == 1 else None
+
+
+def _bounds(row: Operator, spec: Spec, *, fixed: bool) -> Range | None:
+    """The range that kernels write over whatever was seen.
+
+    Args:
+        fixed: as many steps as there are numbers, a power of two, reach from bound to bound: the
+            upper bound itself is one step beyond the numbers.
+    """
+    if row.fills_bounds or row.bounds is None or not fixed:
+        return row.bounds if row.fills_bounds else None
+    low, high = row.bounds
+    return low, high - (high - low) / (1 << spec.format.bits)
 
 
 def _maker(graph: Graph, name: str) -> Node | None:
@@ -167,6 +189,8 @@ def uneven_shares(plan: QuantizationPlan, ranges: Ranges) -> tuple[Uneven, ...]:
     activations = plan.static
     found: list[Uneven] = []
     for leader, names in plan.sharing.items():
+        if activations[leader].format != ranges.spec.format:
+            continue
         shared = float(activations[leader].parameters.scale) * (ranges.spec.levels - 1)
         widths = {name: width for name in names if (width := ranges.width([name])) > 0}
         found += [

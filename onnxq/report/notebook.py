@@ -97,6 +97,8 @@ def _quantization_tables(each: QuantizationResult) -> Iterable[Table]:
     yield account.float_table(each)
     nodes = Graph(each.prepared.model).nodes
     yield quantization.plan_table(each.plan, {node.name: node.op_type for node in nodes})
+    if each.mixed is not None:
+        yield quantization.mixed_table(each.mixed)
     if each.search is not None:
         yield quantization.search_table(each.search)
 

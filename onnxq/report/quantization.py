@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from onnxq.closeness import worst
@@ -10,6 +11,7 @@ from onnxq.model.status import Float, Quantized
 from onnxq.options.quantize import QuantizeOptions
 from onnxq.quantization.plan import QuantizationPlan
 from onnxq.quantization.request import LOW_SQNR
+from onnxq.quantization.search import FLOAT
 from onnxq.quantization.weighed import Estimate
 from onnxq.report import account
 from onnxq.report import equalization as equalization_report
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from onnxq.model.narrow import Narrowing
     from onnxq.quantization.clipping import Clipped
     from onnxq.quantization.request import QuantizationResult
-    from onnxq.quantization.search import Criterion, Search, Step
+    from onnxq.quantization.search import Candidate, Criterion, Mixed, Search, Step
     from onnxq.quantization.shares import Uneven
     from onnxq.quantization.weighed import Weighed
 
@@ -68,6 +70,8 @@ def summary(result: QuantizationResult, *, whole: bool = True) -> Iterator[str]:
     if result.clipped:
         yield clipped_text(result.clipped, result.plan.options.ranges)
     yield from verdict(result)
+    if result.mixed is not None:
+        yield mixed_text(result.mixed)
     if result.search is not None:
         yield search_text(result.search)
 
@@ -76,6 +80,8 @@ def _prepared(result: QuantizationResult) -> Iterator[str]:
     """What was done to the float model."""
     if result.prepared.trials:
         yield trials_text(result.prepared.trials)
+    if result.plan.scheme.floating:
+        yield "not equalized: the steps of floating-point numbers grow with the values"
     if any(not each.is_usual for each in result.ranges):
         yield ranges_text(result.ranges)
     if result.equalization is not None:
@@ -202,41 +208,67 @@ def clipped_text(clipped: Sequence[Clipped], ranges: str) -> str:
     return f"warning: ranges clip values that matter: {named}{more}{instead}"
 
 
+def raised_text(layers: Sequence[Candidate]) -> str:
+    """How many layers became what, such as "2 layers in w8a16 and 1 layer in float"."""
+    numbers = Counter(each.becomes for each in layers) or Counter({FLOAT: 0})
+    return " and ".join(f"{count(number, 'layer')} in {name}" for name, number in numbers.items())
+
+
+def mixed_text(mixed: Mixed) -> str:
+    """What sparing the worst layers bought."""
+    before, after = mixed.sqnr_before, mixed.sqnr_after
+    bought = "" if math.isnan(after) else f": {before:.1f} dB SQNR without, {after:.1f} with"
+    return f"--mixed {100 * mixed.share:g}%: {raised_text(mixed.layers)}{bought}"
+
+
+def mixed_table(mixed: Mixed) -> Table:
+    """The layers that were raised, and what each was to buy."""
+    return table(
+        "Layer | Becomes | >Share of the error (%)",
+        [(each.node, each.becomes, f"{each.share:.1f}") for each in mixed.layers],
+        title="Layers raised",
+    )
+
+
 def search_text(search: Search) -> str:
-    """What the search for layers to keep in float came to."""
+    """What the search for layers to raise came to."""
     wanted, best = search.criterion, _best(search)
     verdict = "holds" if search.passed else "fails"
     exact = wanted.float_value
     against = "" if math.isnan(exact) else f" against {_value(exact, wanted)}"
     return (
-        f"--max-drop {wanted.max_drop:g} {verdict} with {count(len(search.kept), 'layer')} in "
-        f"float: {wanted.metric} {_value(best.value, wanted)}{against}, a drop of "
+        f"--max-drop {wanted.max_drop:g} {verdict} with {raised_text(search.kept)}: "
+        f"{wanted.metric} {_value(best.value, wanted)}{against}, a drop of "
         f"{number(best.drop, 3)}{wanted.drop_unit and ' ' + wanted.drop_unit}, on "
         f"{count(wanted.samples, 'sample')}; {search.ended}"
     )
 
 
 def search_table(search: Search) -> Table:
-    """The trials, by the number of layers in float: what was added, and what that bought."""
+    """The trials, by the number of layers raised: what was added, and what that bought."""
     wanted = search.criterion
     rows = []
     for before, step in zip((None, *search.steps), search.steps, strict=False):
         bought = "" if before is None else f"{before.drop - step.drop:+.2f}"
         rows.append(
-            (str(step.kept), "\n".join(step.added), _value(step.value, wanted, unit=False),
-             f"{step.drop:.2f}", bought, "holds" if step.passed else "fails")
+            (str(step.kept), "\n".join(step.added), "\n".join(step.becomes),
+             _value(step.value, wanted, unit=False), f"{step.drop:.2f}", bought,
+             "holds" if step.passed else "fails")
         )  # fmt: skip
     unit = f" ({wanted.drop_unit})" if wanted.drop_unit else ""
     head = f"{wanted.metric} ({wanted.unit})" if wanted.unit else wanted.metric
     return table(
-        f">In float | Added | >{head} | >Drop{unit} | >Bought{unit} | Verdict",
+        f">Raised | Added | Becomes | >{head} | >Drop{unit} | >Bought{unit} | Verdict",
         rows,
-        title="Layers kept in float, step by step",
+        title="Layers raised, step by step",
     )
 
 
 def _best(search: Search) -> Step:
-    return next(step for step in search.steps if step.kept == len(search.kept))
+    """The step of the result, as `search` chooses it."""
+    if search.passed:
+        return next(step for step in search.steps if step.passed)
+    return min(search.steps, key=lambda step: (step.drop, step.kept))
 
 
 def _value(value: float, wanted: Criterion, *, unit: bool = True) -> str:
@@ -326,6 +358,7 @@ def document(
         "harmful_clips": result.clipped,
         "roundings": result.roundings,
         "bias_corrections": result.corrections,
+        "mixed": result.mixed,
         "search": result.search,
         "float16": result.narrowing,
         "account": account.document(result, seconds),

@@ -14,12 +14,13 @@ from onnxq.formats.scheme import (
     DEFAULT,
     PRESETS,
     Dynamic,
+    Preset,
     Scheme,
     Spec,
     activations_in,
     weights_in,
 )
-from onnxq.formats.table import FORMATS, SUMS, Floating, Format
+from onnxq.formats.table import FORMATS, SUMS, Floating, Format, Uniform
 from onnxq.model.operators import OPERATORS, Operator, QuantizedRule
 from onnxq.records import read_toml
 from onnxq.suggest import suggest
@@ -207,12 +208,22 @@ def _with_wider(
     path: Path, found: Mapping[str, TargetScheme], name: str, wider: object
 ) -> TargetScheme:
     """The scheme with the one of its target that takes what it does not fit."""
-    able = [each for each in found if each != name and PRESETS[each].activation_bits == 0]
-    if wider not in able or PRESETS[name].activation_bits:
-        words = ", ".join(able) or "a scheme of the file with float activations"
+    mine = PRESETS[name]
+    able = [each for each in found if each != name and _is_wider(PRESETS[each], mine)]
+    if wider not in able:
+        words = ", ".join(able) or "a scheme of the file with wider weights or activations"
         raise UsageError(f"{path}: schemes.{name}.wider must be one of {words}, not {wider!r}")
     scheme = replace(found[name].scheme, wider=found[str(wider)].scheme)
     return replace(found[name], scheme=scheme)
+
+
+def _is_wider(other: Preset, preset: Preset) -> bool:
+    """Whether a layer of the preset may compute with the other instead, beside its neighbours."""
+    if preset.needs_ranges != other.needs_ranges or preset.floating != other.floating:
+        return False
+    if preset.needs_ranges:
+        return other.activation_bits > preset.activation_bits
+    return not (preset.activation_bits or other.activation_bits)
 
 
 def _scheme(path: Path, name: str, row: object) -> TargetScheme:
@@ -227,11 +238,12 @@ def _scheme(path: Path, name: str, row: object) -> TargetScheme:
             hint = suggest(key, _SCHEME_KEYS, of="keys of a scheme")
             raise UsageError(f"{path}: {where} has the unknown key {key!r}", hint=hint)
     preset = PRESETS[name]
-    weight = _format(path, f"{where}.weight", row.get("weight", FLOAT), preset.weight_bits)
+    grid = Floating if preset.floating else Uniform
+    weight = _format(path, f"{where}.weight", row.get("weight", FLOAT), preset.weight_bits, grid)
     activation = _format(
-        path, f"{where}.activation", row.get("activation", FLOAT), preset.activation_bits
+        path, f"{where}.activation", row.get("activation", FLOAT), preset.activation_bits, grid
     )
-    bias = _format(path, f"{where}.bias", row.get("bias", FLOAT), SUMS.bits)
+    bias = _format(path, f"{where}.bias", row.get("bias", FLOAT), SUMS.bits, Uniform)
     operators = None
     if "operators" in row:
         operators = _operators(
@@ -251,11 +263,11 @@ def _scheme(path: Path, name: str, row: object) -> TargetScheme:
 
 def _weights(path: Path, where: str, row: Mapping[str, object], format_: Format) -> Spec:
     """Asymmetric ones in blocks only: no kernel takes a zero point for each channel."""
-    key = "symmetric_weight"
+    key, preset = "symmetric_weight", PRESETS[where.removeprefix("schemes.")]
     symmetric = _flag(path, f"{where}.{key}", row.get(key, True))
-    if not symmetric and not PRESETS[where.removeprefix("schemes.")].block:
+    if not symmetric and not preset.block:
         raise UsageError(f"{path}: {where}.{key} must be true: its weights are not in blocks")
-    return weights_in(format_, symmetric=symmetric)
+    return weights_in(format_, preset.used_bits, symmetric=symmetric)
 
 
 def _activations(
@@ -264,13 +276,16 @@ def _activations(
     if format_ is None:
         return None
     symmetric = _flag(path, f"{where}.symmetric", row.get("symmetric", format_.signed))
+    if not symmetric and not format_.zero_point:
+        raise UsageError(f"{path}: {where}.symmetric must be true: {format_} has no zero point")
     return activations_in(format_, symmetric=symmetric)
 
 
-def _format(path: Path, key: str, value: object, bits: int) -> Format | None:
-    """A uniform format of so many bits, or None for float; no bits allow float only."""
-    able = [row.name for row in FORMATS.values()
-            if row.bits == bits and not isinstance(row.grid, Floating)]  # fmt: skip
+def _format(
+    path: Path, key: str, value: object, bits: int, grid: type[Uniform | Floating]
+) -> Format | None:
+    """A format of so many bits on such a grid, or None for float; no bits allow float only."""
+    able = [row.name for row in FORMATS.values() if row.bits == bits and isinstance(row.grid, grid)]
     if value == FLOAT and (not bits or key.endswith("bias")):
         return None
     if value not in able:
@@ -287,6 +302,7 @@ _READERS: Mapping[str, Callable[[Path, str, object], object]] = MappingProxyType
         "largest_pooling_ratio": _number,
         "float_ends": _flag,
         "own_parts": _flag,
+        "fixed_steps": _flag,
         "row_tables": _flag,
         "lint": _texts,
         "schemes": _schemes,

@@ -59,6 +59,8 @@ class Target:
             where only the caller or float operators read its result.
         own_parts: whether an operator that takes parts of a tensor is left in float where their
             ranges differ, so that each has a scale of its own.
+        fixed_steps: whether kernels of more than 8 bits give a function with fixed bounds the
+            step (high − low) / 2^bits, whatever the model says.
         row_tables: whether the large table of a lookup is stored with one scale a row, which the
             rows that are taken are multiplied by in float.
         lint: ids of the rules that a model must keep here; see `onnxq.validation.lint`.
@@ -80,6 +82,7 @@ class Target:
     largest_pooling_ratio: float
     float_ends: bool
     own_parts: bool
+    fixed_steps: bool
     row_tables: bool
     lint: tuple[str, ...]
     runtime: str = ""

@@ -110,7 +110,7 @@ def powers(opened: OpenWindow, feeds: Feeds, behind: Mapping[str, RunSuffix]) ->
     parts, layers = opened.bench.parts, opened.window.layers
     exact = opened.exact_values(feeds)
     outputs, values = opened.standing_values(feeds)
-    total = parts.noise(outputs, exact)
+    total = parts.noise(outputs, exact, feeds)
     errors = {name: np.array([power(exact[name]), 0.0, 0.0]) for name in layers}
     for name, error in opened.errors(values, exact):
         errors[name][1] = power(error)
@@ -120,8 +120,8 @@ def powers(opened: OpenWindow, feeds: Feeds, behind: Mapping[str, RunSuffix]) ->
         errors[name][2] = power(error)
         if name in behind and errors[name][2] > 0:
             changed = behind[name](exact, name, error.astype(np.float32, copy=False))
-            noise[name] = parts.noise({**exact, **changed}, exact)
-    return Powers(samples_in(feeds), parts.signal(exact), total, noise, errors)
+            noise[name] = parts.noise({**exact, **changed}, exact, feeds)
+    return Powers(samples_in(feeds), parts.signal(exact, feeds), total, noise, errors)
 
 
 def added(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -20,9 +21,9 @@ Array = NDArray[Any]
 Runner = Callable[[Mapping[str, Array]], list[Array]]
 
 
-def _emulate(model: Model, *, large: bool) -> Runner:
+def _emulate(model: Model, *, large: bool, saturate: bool = False) -> Runner:
     """The integer machine of a QDQ model."""
-    machine = machine_of(model).open(Runtime(lean=large, arena=not large))
+    machine = machine_of(model, saturate=saturate).open(Runtime(lean=large, arena=not large))
 
     def run_machine(feeds: Mapping[str, Array]) -> list[Array]:
         outputs, overflows = machine.run(feeds)
@@ -61,7 +62,7 @@ def _cuda(model: Model, *, large: bool) -> Runner:
 
 
 EXECUTIONS: Mapping[str, Callable[..., Runner]] = MappingProxyType(
-    {"emulate": _emulate, "cpu": _cpu, "cuda": _cuda}
+    {"emulate": _emulate, "saturate": partial(_emulate, saturate=True), "cpu": _cpu, "cuda": _cuda}
 )
 
 

@@ -19,7 +19,7 @@ Of several outputs, or groups of slices in one, each error counts by its ratio t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from onnxq.data.budget import GROUP, USUAL, Limits
 from onnxq.data.gather import gather
 from onnxq.data.largest import largest_sample
 from onnxq.data.source import DataSource
+from onnxq.data.tokens import NO_TOKENS, Tokens
 from onnxq.model.model import Model
 from onnxq.progress import SILENT, Progress
 from onnxq.shown import Shown
@@ -131,6 +132,7 @@ def measure_layers(
     whole: bool = True,
     limits: Limits = USUAL,
     largest: Feeds | None = None,
+    tokens: Tokens = NO_TOKENS,
     progress: Progress = SILENT,
 ) -> LayerReport:
     """Measure every layer of a quantized model.
@@ -146,6 +148,7 @@ def measure_layers(
         whole: compare the layers' outputs on all samples, else on the probes only.
         limits: what may run at once. The numbers do not depend on its memory.
         largest: the largest sample of the source, if known.
+        tokens: which axes count tokens, so that padding at the outputs does not count.
 
     Raises:
         DataError: no samples.
@@ -158,6 +161,7 @@ def measure_layers(
     bench = open_bench(
         float_model, quantized, _some(chosen), outputs, limits=limits, largest=largest
     )
+    bench = replace(bench, parts=replace(bench.parts, tokens=tokens))
     count = sum(map(samples_in, chosen))
     if first_look is None:
         first_look = _affordable(len(bench.layers), source.count or count)

@@ -523,7 +523,7 @@ KEYS = {
     "equalize": "model output normalization calibration_samples options classes clips barriers "
     "expected_gain_db proof kernels_added rolled_back factors absorption change",
     "quantize": "model output target scheme formats options normalization equalization trials absorption relu6_reason "
-    "float_sqnr_db quantized_sqnr_db quantized_sqnr_error_db measured_on costliest outputs ranges uneven_scales harmful_clips roundings bias_corrections search float16 account nodes",
+    "float_sqnr_db quantized_sqnr_db quantized_sqnr_error_db measured_on costliest outputs ranges uneven_scales harmful_clips roundings bias_corrections mixed search float16 account nodes",
     "emulate": "model output samples note outputs layers on_quantized_values float_nodes agreement",
     "validate": "passed samples note rows gates layers latency",
     "bench": "note rows",

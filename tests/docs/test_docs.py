@@ -483,10 +483,11 @@ def test_json_fields_are_documented(folder: Path):
         "equalize": ("equalize", "model.onnx", "--data", "data.npz", "-o", "equalized.onnx",
                      "--absorb-bias"),
         "quantize": ("quantize", "model.onnx", "--data", "data.npz", "-o", "model.int8.onnx",
-                     "--max-drop", "100", "--validate-data", "data.npz", "--rest", "fp16"),
+                     "--max-drop", "100", "--validate-data", "data.npz", "--rest", "fp16",
+                     "--mixed", "10%"),
         # On `cpu` a node besides the layers takes and gives integers; the first is float.
         "emulate": ("emulate", "model.cpu.onnx", "--data", "data.npz", "-o", "outputs.npz",
-                    "--compare", "cpu"),
+                    "--compare", "cpu", "--saturate"),
         "validate": ("validate", "model.onnx", "model.int8.onnx", "--data", "data.npz",
                      "--max-drop", "100", "--layers"),
         "bench": ("bench", "model.onnx", "--profile", "--seconds", "0"),

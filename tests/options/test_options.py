@@ -282,9 +282,11 @@ def test_more_that_python_is_told():
         onnxq.equalize("m.onnx", scales="int")
     with pytest.raises(UsageError, match="relu6 must be auto, tie, per-channel, relu or skip"):
         onnxq.equalize("m.onnx", relu6="tied")
-    with pytest.raises(UsageError, match="each one of emulate, cpu or cuda, not 'cpu'"):
+    with pytest.raises(UsageError, match="each one of emulate, saturate, cpu or cuda, not 'cpu'"):
         onnxq.validate("m.onnx", "q.onnx", "random:8", executions="cpu")
-    with pytest.raises(UsageError, match="executions must be emulate, cpu or cuda, not 'gpu'"):
+    with pytest.raises(
+        UsageError, match="executions must be emulate, saturate, cpu or cuda, not 'gpu'"
+    ):
         onnxq.validate("m.onnx", "q.onnx", "random:8", executions=["gpu"])
     with pytest.raises(UsageError, match="merge needs a list"):
         onnxq.merge("a.calib")
