@@ -28,6 +28,9 @@ ELSEWHERE = {
     "model/external.py": {"uint8"},
     "model/rewrite.py": {"uint8"},
     "model/session.py": {"uint16"},
+    # Signs are drawn as bytes.
+    "gradients/measure.py": {"int8"},
+    "calibration/costs.py": {"uint16"},
     # The exponent's bias of a float32; codes of bins are 16-bit words.
     "calibration/bins.py": {127, "uint16"},
     "calibration/accumulate.py": {"uint16"},
