@@ -45,6 +45,7 @@ def validate(
     from onnxq.records import write_bytes
     from onnxq.report import layers as layer_report
     from onnxq.report import validation as report
+    from onnxq.report.details import kernel_summary, kernel_table
     from onnxq.report.junit import junit as to_junit
 
     options.check_output(junit, float_model, chosen.data, *quantized)
@@ -53,6 +54,10 @@ def validate(
     terminal.table(report.metric_table(result, paths))
     terminal.table(report.output_table(result, paths))
     terminal.table(report.gate_table(result))
+    for told in result.kernels:
+        terminal.line(f"{told.model}: {kernel_summary(told.kernels, told.execution)}")
+        if not all(each.integer for each in told.kernels if each.weighted):
+            terminal.table(kernel_table(told.kernels, whole=False))
     for path, each in zip(quantized, result.layers, strict=False):
         for text in layer_report.summary(path, each):
             terminal.line(text)

@@ -9,8 +9,8 @@ from onnxq.model.model import Model
 from onnxq.model.recipes import recorded_recipe
 from onnxq.options.inspect import InspectOptions
 from onnxq.quantization.details import Details, details
-from onnxq.targets import SHIPPED, Target, target_named
-from onnxq.validation.kernels import Kernel, kernels
+from onnxq.targets import SHIPPED, Target, shipped_targets, target_named
+from onnxq.validation.kernels import COUNTED, CPU, Kernel, kernels
 from onnxq.validation.lint import Finding, lint
 
 
@@ -23,7 +23,8 @@ class Inspection:
         recipe: the recipes that made it, as a TOML file; "" where it carries none.
         findings: rules of a target that it breaks; None where nobody asked.
         rules_of: the target whose rules these are; "" where nobody asked.
-        kernels: what ONNX Runtime's CPU provider runs; None where nobody asked.
+        kernels: what a runtime runs; None where nobody asked.
+        kernels_in: that runtime, by the name of its execution; "" where nobody asked.
     """
 
     details: Details
@@ -31,20 +32,41 @@ class Inspection:
     findings: tuple[Finding, ...] | None = None
     kernels: tuple[Kernel, ...] | None = None
     rules_of: str = ""
+    kernels_in: str = ""
 
 
 def inspect(model: Model, options: InspectOptions) -> Inspection:
     """Look at a model; see `onnxq.api.inspect`."""
     found = details(model)
     target = _target(model, found, options) if options.lint else None
-    ran = kernels(model) if options.kernels else None
+    runtime = _runtime(options) if options.kernels else ""
+    ran = kernels(model, runtime) if runtime else None
     return Inspection(
         found,
         recorded_recipe(model),
         None if target is None else lint(model, target),
         ran,
         "" if target is None else target.name,
+        runtime,
     )
+
+
+def _runtime(options: InspectOptions) -> str:
+    """Where kernels are counted: in the runtime of the target named, else on the CPU.
+
+    Raises:
+        UsageError: the runtime does not tell its kernels.
+    """
+    if options.target is None:
+        return CPU
+    target = target_named(options.target)
+    if target.runtime not in COUNTED:
+        able = [name for name, each in shipped_targets().items() if each.runtime in COUNTED]
+        raise UsageError(
+            f"no runtime tells the kernels of target {target.name}",
+            hint=f"--kernels counts those of {', '.join(able)}",
+        )
+    return target.runtime
 
 
 def _target(model: Model, found: Details, options: InspectOptions) -> Target:

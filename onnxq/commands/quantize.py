@@ -29,6 +29,7 @@ from onnxq.model.graph import Graph
 from onnxq.model.model import Model, with_metadata
 from onnxq.model.narrow import OPSET as HALF_OPSET
 from onnxq.model.operators import is_weighted, operator_of, weighted_inside
+from onnxq.model.static import with_shapes
 from onnxq.model.status import Float, Quantized
 from onnxq.options.quantize import (
     FloatRest,
@@ -67,13 +68,14 @@ def quantize(
     forms = forms_of_tables(target, scheme, chosen.table_bits)
     opset = max(scheme.opset, *(form.opset for form in forms), HALF_OPSET if chosen.half else 0)
     limits = Limits(options.batch_size, options.memory)
-    shapes = parse_shapes(options.input_shapes, model.inputs)
-    source = None if options.data is None else source_of(options, model)
+    given, shapes = model, parse_shapes(options.input_shapes, model.inputs)
+    model = with_shapes(given, shapes)
+    source = None if options.data is None else source_of(options, model, input_shapes=())
     normalized, normalization = normalized_on(model, source, shapes, limits, opset=opset)
     check_patterns(Graph(normalized), chosen)
     hold_out = hold_out_of(source)
     sample = one_sample(normalized, source, shapes)
-    calibration = _calibration(model, options, source, sample, hold_out, progress)
+    calibration = _calibration(given, options, source, sample, hold_out, progress)
     samples = None
     if source is not None and calibration is not None:
         unseen = options.calibration is None or calibration.data != source.fingerprint

@@ -26,6 +26,7 @@ from onnxq.shown import Shown
 from onnxq.validation.compare import Row, compare
 from onnxq.validation.gates import Gate, check_gates
 from onnxq.validation.interface import require_float_output
+from onnxq.validation.kernels import RuntimeKernels, kernels_of
 from onnxq.validation.layers import LayerReport, measure_layers
 from onnxq.validation.metrics import Task, metric_named, takes_classes, takes_numbers
 from onnxq.validation.terms import Comparison
@@ -47,6 +48,8 @@ class Validation(Shown):
     Attributes:
         note: what a reader must know of the data.
         layers: the layers of each quantized model, where they were asked for.
+        kernels: what runtimes of their own make of the quantized models, for each that was asked
+            for.
     """
 
     rows: tuple[Row, ...]
@@ -54,6 +57,12 @@ class Validation(Shown):
     samples: int
     note: str
     layers: tuple[LayerReport, ...] = ()
+    kernels: tuple[RuntimeKernels, ...] = ()
+
+    @property
+    def executions(self) -> int:
+        """Rows of each quantized model, which follow each other."""
+        return len({row.execution for row in self.rows[1:]}) or 1
 
     @property
     def passed(self) -> bool:
@@ -108,7 +117,8 @@ def validate(
     ]
     own = OWN_STATES if streamed(source) is not None and models else ""
     note = "; ".join(text for text in (source.note, own, _left_out(rows, source)) if text)
-    return Validation(rows, gates, count, note, tuple(reports))
+    ran = kernels_of(models, comparison.executions)
+    return Validation(rows, gates, count, note, tuple(reports), ran)
 
 
 def _left_out(rows: Sequence[Row], source: DataSource) -> str:

@@ -65,6 +65,11 @@ class WeightLayout:
         return self.shape[-2] if self.output_last else self.shape[1] * self.groups
 
     @property
+    def is_matrix(self) -> bool:
+        """Whether it multiplies as a matrix, or a stack of them, and not as a convolution."""
+        return self.output_last or len(self.shape) == 2
+
+    @property
     def per_channel(self) -> bool:
         """Whether kernels take a scale for each channel: those of a stack of matrices do not."""
         return not self.output_last or len(self.shape) == 2

@@ -23,15 +23,18 @@ class InspectOptions(Options):
         "Check a QDQ MODEL against its target's rules instead; exit code 1 if one is broken."
     )
     target: str | None = shared.target(
-        "Whose rules --lint checks.  [default: the target that MODEL was made for; gpu where "
-        "another tool wrote it]",
+        "Whose rules --lint checks, and in whose runtime --kernels counts.  [default: the target "
+        "that MODEL was made for, gpu where another tool wrote it; --kernels: cpu]",
         None,
     )
-    kernels: bool = flag("Count what ONNX Runtime's CPU provider runs in integers instead.")
+    kernels: bool = flag("Count what the runtime of a target runs in integers instead.")
 
     def check(self) -> None:
-        if self.target is not None and not self.lint:
-            raise UsageError("--target says whose rules --lint checks", hint="give --lint too")
+        if self.target is not None and not (self.lint or self.kernels):
+            raise UsageError(
+                "--target says whose rules --lint checks, and where --kernels counts",
+                hint="give one of them too",
+            )
 
 
 class InspectKeywords(TypedDict, total=False):

@@ -89,7 +89,7 @@ class QuantizeOptions(Options):
     tokenizer: Path | None = shared.tokenizer()
     samples: int | None = shared.samples()
     states: tuple[str, ...] = shared.states()
-    input_shapes: tuple[str, ...] = shared.input_shapes()
+    input_shapes: tuple[str, ...] = shared.input_shapes(fixed=True)
     mask: str | None = shared.mask()
     batch_size: int = shared.batch_size()
     memory: int = shared.memory()

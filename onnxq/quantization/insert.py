@@ -244,11 +244,13 @@ def _constants(label: str, parameters: Parameters) -> tuple[Any, Any]:
 
 def _dequantize(gs_graph: Any, label: str, integers: Integers, parameters: Parameters) -> Any:
     scale, zero = _constants(label, parameters)
+    # The third input of what has no zero point may be left out, and WebGPU and WebNN refuse it.
+    given = [scale, zero] if parameters.format.zero_point else [scale]
     restored = variable(label + DEQUANTIZED_SUFFIX, np.float32, integers.shape)
     gs_graph.nodes.append(
         node(
             DEQUANTIZE, f"{label}/dequantize",
-            [constant(label + QUANTIZED_SUFFIX, integers), scale, zero], [restored],
+            [constant(label + QUANTIZED_SUFFIX, integers), *given], [restored],
             **parameters.granularity.attributes,
         )
     )  # fmt: skip

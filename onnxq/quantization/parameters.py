@@ -9,7 +9,7 @@ import numpy as np
 from onnxq.formats.fit import coarser, derived, fit_blocks, fit_magnitude, fit_range
 from onnxq.formats.granularity import PER_TENSOR, Blocks, PerChannel
 from onnxq.formats.parameters import Parameters
-from onnxq.formats.scheme import Scheme
+from onnxq.formats.scheme import Representable, Scheme
 from onnxq.formats.table import SUMS
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.operators import QuantizedRule, operator_of
@@ -43,11 +43,11 @@ def activation_parameters(
         parameters = fit_range(low, high, ranges.spec, options.scales)
         result[leader] = Own(parameters)
         result |= {name: Shared(parameters, leader) for name in names if name != leader}
-    return _widen_pooled(graph, result, target, options)
+    return _widen_pooled(graph, result, target, ranges.spec.scales(options.scales))
 
 
 def _widen_pooled(
-    graph: Graph, activations: Activations, target: Target, options: QuantizationOptions
+    graph: Graph, activations: Activations, target: Target, scales: Representable
 ) -> Activations:
     """Coarsen outputs of pooling that are too far below the step of what is pooled."""
     result = dict(activations)
@@ -65,7 +65,7 @@ def _widen_pooled(
         )
         if ratio <= 1:
             continue
-        wider = coarser(pooled.parameters, ratio, options.scales)
+        wider = coarser(pooled.parameters, ratio, scales)
         leader = pooled.shares_with if isinstance(pooled, Shared) else node.output
         for name, entry in activations.items():
             if name == leader:
