@@ -175,6 +175,7 @@ def stage_options(options: QuantizeOptions) -> QuantizationOptions:
         table_bits=options.table_bits or 0,
         include=options.include,
         exclude=options.exclude,
+        exclude_operators=options.exclude_operators,
     )
 
 

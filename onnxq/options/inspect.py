@@ -33,7 +33,7 @@ class InspectOptions(Options):
         if self.target is not None and not (self.lint or self.kernels):
             raise UsageError(
                 "--target says whose rules --lint checks, and where --kernels counts",
-                hint="give one of them too",
+                hint="give --lint too, or --kernels",
             )
 
 

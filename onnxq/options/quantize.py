@@ -11,7 +11,7 @@ from onnxq.errors import UsageError
 from onnxq.formats.scheme import BLOCK_SIZES, DEFAULT, PRESETS
 from onnxq.options import shared
 from onnxq.options.fields import Options, flag, option, switch
-from onnxq.options.kinds import Choice, Number, OneOf, Pattern, Several, Whole
+from onnxq.options.kinds import Choice, Number, OneOf, Pattern, Several, Text, Whole
 from onnxq.options.values import Share
 
 if TYPE_CHECKING:
@@ -152,6 +152,13 @@ class QuantizeOptions(Options):
         (),
         metavar="REGEX",
     )
+    exclude_operators: tuple[str, ...] = option(
+        Several(Text("the name of an operator")),
+        "Leave nodes with this operator in float, such as Softmax; repeatable.",
+        (),
+        flag="--exclude-op",
+        metavar="OPERATOR",
+    )
     allow_none: bool = flag("Write the model even if no node becomes quantized.")
     outputs: tuple[str, ...] = shared.outputs()
     max_drop: float | None = option(
@@ -227,6 +234,7 @@ class QuantizeKeywords(TypedDict, total=False):
     rest: FloatRest | Literal["fp32", "fp16"]
     include: Sequence[str]
     exclude: Sequence[str]
+    exclude_operators: Sequence[str]
     allow_none: bool
     outputs: Sequence[str]
     max_drop: float | None

@@ -6,6 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from onnxq.closeness import worst
+from onnxq.data.checks import sizes
+from onnxq.model.static import open_inputs
 from onnxq.model.status import Float, Quantized
 from onnxq.options.quantize import QuantizeOptions
 from onnxq.quantization.plan import QuantizationPlan
@@ -14,6 +16,7 @@ from onnxq.report import equalization as equalization_report
 from onnxq.report import normalization as normalization_report
 from onnxq.report.outputs import output_document
 from onnxq.report.table import Table, count, decibels_within, number, table
+from onnxq.targets import Shapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -55,6 +58,7 @@ def summary(result: QuantizationResult) -> Iterator[str]:
         named = ", ".join(wider[:NAMED]) + (" and others" if len(wider) > NAMED else "")
         yield f"{count(len(wider), 'node')} of them {said}: {named}"
     yield from normalization_report.summary(result.normalization)
+    yield from _open_sizes(result)
     yield from _prepared(result)
     yield from _settled(result)
     if result.uneven:
@@ -64,6 +68,27 @@ def summary(result: QuantizationResult) -> Iterator[str]:
     yield from verdict(result)
     if result.search is not None:
         yield search_text(result.search)
+
+
+_WITHOUT_SIZES = {
+    Shapes.BATCH: "with an open number of samples some models lose accuracy there",
+    Shapes.STATIC: "with an open one all of it runs in float on the CPU",
+}
+"""What comes of sizes that the target wants to know."""
+
+
+def _open_sizes(result: QuantizationResult) -> Iterator[str]:
+    """Says where the runtime would not do what the model is made for, without an error."""
+    target, model = result.plan.target, result.prepared.model
+    said = _WITHOUT_SIZES.get(target.shapes)
+    opened = open_inputs(model) if said else ()
+    if opened:
+        first = opened[0]
+        fixed = "x".join(str(n) if isinstance(n, int) else "1" for n in first.shape or (1,))
+        yield (
+            f"warning: target {target.name} wants inputs of fixed sizes, {first.name!r} is "
+            f"{sizes(first.shape or ('?',))}: {said}; --input-shape {first.name}:{fixed} fixes it"
+        )
 
 
 def _prepared(result: QuantizationResult) -> Iterator[str]:

@@ -13,6 +13,7 @@ from onnxq.model.model import Model
 from onnxq.model.session import open_session, run
 from onnxq.validation.runtimes.ran import Ran
 
+BYTE = 256
 FIXED_POINT = frozenset({0x03, 0x04})
 """High bytes of QNN's codes of data types that are numbers with a scale; the low one has bits."""
 
@@ -42,12 +43,13 @@ def _kernels(graph: Mapping[str, Any]) -> Iterator[tuple[str, Ran]]:
     types = {name: int(each["data_type"]) for name, each in graph["tensors"].items()}
     for name, node in graph["nodes"].items():
         given = [types[each] for each in node["output_names"] if each in types]
-        integer = bool(given) and all(each >> 8 in FIXED_POINT for each in given)
+        integer = bool(given) and all(each // BYTE in FIXED_POINT for each in given)
         numbers = " ".join(sorted({_said(each) for each in given}))
         yield NUMBERED.sub("", name), Ran(f"{node['type']} {numbers}".rstrip(), integer)
 
 
 def _said(code: int) -> str:
     """A data type in a word, with its bits: "fixed8", "float32"."""
-    kind = "fixed" if code >> 8 in FIXED_POINT else "float" if code >> 8 == FLOAT else "whole"
-    return f"{kind}{code & 0xFF:x}"
+    kind, bits = divmod(code, BYTE)
+    word = "fixed" if kind in FIXED_POINT else "float" if kind == FLOAT else "whole"
+    return f"{word}{bits:x}"
