@@ -18,11 +18,19 @@ from onnxq.formats.scheme import Dynamic
 from onnxq.model.biases import bias_site
 from onnxq.model.graph import Graph, Place
 from onnxq.model.model import Model
-from onnxq.model.operators import DEQUANTIZE, DYNAMIC_QUANTIZE, QUANTIZE, weight_layout
+from onnxq.model.operators import (
+    DEQUANTIZE,
+    DYNAMIC_QUANTIZE,
+    QUANTIZE,
+    has_weight,
+    weight_layout,
+)
 from onnxq.model.rewrite import constant, edit, node, variable
+from onnxq.model.status import Quantized
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.integers import with_integer_products
 from onnxq.quantization.lookups import Chain, look_up_blocks, scale_blocks
+from onnxq.quantization.parameters import bias_as_numbers
 from onnxq.quantization.plan import QuantizationPlan
 from onnxq.quantization.tables import RowTable, TiedTable
 from onnxq.refusal import granted
@@ -84,6 +92,7 @@ class _Writer:
                 self._write_bias(gs_graph, nodes[name], layout)
             elif name in self._biases:
                 self._write_added(nodes, name, layout)
+        self._compute_float_biases(gs_graph, nodes)
         for place, parameters in self._plan.stored.items():
             value = self._graph.value(self._graph.by_name[place.node].input(place.position))
             label, integers = f"{place.node}.weight{place.position}", quantize(value, parameters)
@@ -227,6 +236,31 @@ class _Writer:
         integers = quantize(vector, derived.parameters)
         label = f"{name}.bias"
         target.inputs[position] = _dequantize(gs_graph, label, integers, derived.parameters)
+
+    def _compute_float_biases(self, gs_graph: Any, nodes: Mapping[str, Any]) -> None:
+        """Store the biases of float layers that read quantized values as numbers, as if exact.
+
+        ONNX Runtime rounds the weight of such a layer itself, with one scale for all of it, unless
+        its bias is computed: tens of dB of error (its WeightBiasQuantization).
+        """
+        for name, position in sorted(self._plan.readers):
+            node = self._graph.by_name[name]
+            layout = weight_layout(self._graph, node) if has_weight(self._graph, node) else None
+            inside = isinstance(self._plan.nodes[name], Quantized)
+            if inside or not isinstance(layout, WeightLayout) or not layout.takes_bias:
+                continue
+            bias = self._graph.constant(layout.bias)
+            if not layout.bias:
+                bias = np.zeros(layout.outputs, np.float32)
+            if position != layout.data or bias is None or bias.ndim != 1:
+                continue
+            parameters = bias_as_numbers(bias)
+            integers = quantize(bias, parameters)
+            inputs = nodes[name].inputs
+            while len(inputs) <= layout.bias_position:
+                inputs.append(variable(""))
+            restored = _dequantize(gs_graph, f"{name}.bias", integers, parameters)
+            inputs[layout.bias_position] = restored
 
     def _write_added(self, nodes: Mapping[str, Any], name: str, layout: WeightLayout) -> None:
         """The bias of an operator that takes none: the constant added behind it."""

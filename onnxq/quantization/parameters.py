@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnxq.formats.fit import coarser, derived, fit_blocks, fit_magnitude, fit_range
 from onnxq.formats.granularity import PER_TENSOR, Blocks, PerChannel
@@ -142,3 +143,10 @@ def bias_parameters(
     scale = np.asarray(activations[data].parameters.scale * each, np.float32)
     granularity = PerChannel(0) if scale.ndim else PER_TENSOR
     return Derived(derived(scheme.bias, scale, granularity), data, place)
+
+
+def bias_as_numbers(bias: NDArray[np.float32]) -> Parameters:
+    """Steps so fine, a power of two, that the bias of a float layer loses nothing that counts."""
+    largest = float(np.abs(bias).max(initial=0.0)) or 1.0
+    scale = np.exp2(np.ceil(np.log2(largest / LARGEST_BIAS)))
+    return derived(SUMS, np.array(scale, np.float32), PER_TENSOR)

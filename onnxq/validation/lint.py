@@ -127,7 +127,7 @@ def _weight_axes(graph: QdqGraph, _target: Target) -> Found:
         found = standing_for(graph, layout.weight)
         if isinstance(found, Refusal):
             continue
-        axis, rank = found.parameters.axis, graph.rank(layout.weight) or 1
+        axis, rank = found.parameters.axis, len(layout.shape)
         if axis is not None and axis % rank != layout.channel_axis:
             yield node, f"its weight has scales along axis {axis}, not {layout.channel_axis}"
 

@@ -1,5 +1,6 @@
 """Plans and QDQ models: on random graphs and on each weighted operator, for both targets."""
 
+import dataclasses
 import re
 import tempfile
 from pathlib import Path
@@ -573,3 +574,19 @@ def test_what_a_subgraph_reads_is_at_hand_while_biases_are_corrected(target):
         outputs(m, feeds, optimize=False) for m in (model, insert(model, plan, biases=biases))
     )
     assert sqnr(a, c) > 25
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_onnx_runtime_does_not_round_a_layer_that_stays_in_float(bias):
+    """Between Q/DQ it would, with one scale for the whole weight: channels here are far apart."""
+    b = Builder(4, spread=4)
+    x = b.op("Relu", b.conv(b.input(3, 8, 8), 8, 3, name="first"))
+    x = b.op("Relu", b.conv(x, 8, 3, group=8, bias=bias, name="depthwise"))
+    model = b.model(b.conv(x, 4, name="last"))
+    options = dataclasses.replace(OPTIONS, exclude=("depthwise",))
+    feeds, plan = prepare(model, "cpu", options)
+    quantized = insert(model, plan)
+    assert isinstance(plan.nodes["depthwise"], Float)
+    assert plan.weighted == {"first", "last"}
+    (as_written,), (as_run,) = (outputs(quantized, feeds, optimize=o) for o in (False, True))
+    assert sqnr(as_written, as_run) > 60
