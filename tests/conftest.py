@@ -22,10 +22,9 @@ real_on_base = targets._on_base
 
 
 def on_base_of_every_size(path, values):
-    gpu = targets._FOLDER / "gpu.toml"
-    own = "sizes" in values and path != gpu
-    found = real_on_base(path, values)
-    return found if own else {key: each for key, each in found.items() if key != "sizes"}
+    if path == targets._FOLDER / "gpu.toml":
+        values = {key: each for key, each in values.items() if key != "sizes"}
+    return real_on_base(path, values)
 
 
 targets._on_base = on_base_of_every_size

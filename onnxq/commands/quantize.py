@@ -24,8 +24,11 @@ from onnxq.data.source import DataSource
 from onnxq.data.tokens import NO_TOKENS
 from onnxq.equalization.observed import tensors_to_observe
 from onnxq.errors import ModelError
+from onnxq.formats.table import FORMATS
 from onnxq.model.already import require_float
 from onnxq.model.graph import Graph
+from onnxq.model.interface import METADATA_KEY as INTERFACE_KEY
+from onnxq.model.interface import interface_json
 from onnxq.model.model import Model, with_metadata
 from onnxq.model.narrow import OPSET as HALF_OPSET
 from onnxq.model.operators import is_weighted, operator_of, weighted_inside
@@ -42,6 +45,7 @@ from onnxq.progress import Progress
 from onnxq.quantization import quantize as stage
 from onnxq.quantization.clipping import harmful_clips
 from onnxq.quantization.details import METADATA_KEY, details_json
+from onnxq.quantization.interface import with_integer_interface
 from onnxq.quantization.patterns import check_patterns
 from onnxq.quantization.plan import QuantizationOptions
 from onnxq.quantization.request import QuantizationResult, Request
@@ -123,8 +127,13 @@ def quantize(
     quantized, result = made
     cost = costliest(request, (quantized, result), source, limits)
     result = _with_scales_judged(replace(result, costliest=cost))
-    entry = details_json(result, calibration, options.settings())
-    return with_metadata(result.prepared.recorded_in(quantized), {METADATA_KEY: entry}), result
+    entries = {METADATA_KEY: details_json(result, calibration, options.settings())}
+    quantized = result.prepared.recorded_in(quantized)
+    if options.io is not None:
+        quantized, interface = with_integer_interface(quantized, FORMATS[options.io.value])
+        result = replace(result, interface=interface)
+        entries[INTERFACE_KEY] = interface_json(interface.tensors)
+    return with_metadata(quantized, entries), result
 
 
 def _with_scales_judged(result: QuantizationResult) -> QuantizationResult:

@@ -151,3 +151,9 @@ def format_named(name: str) -> Format:
 def format_of(element: int) -> Format | None:
     """The row of an ONNX element type; None for one that stands for no real numbers here."""
     return _BY_ELEMENT.get(element)
+
+
+INTERFACES = tuple(
+    row.name for row in FORMATS.values() if row.bits == 8 and isinstance(row.grid, Uniform)
+)
+"""Formats that inputs and outputs of a model may have."""

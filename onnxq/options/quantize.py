@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 from onnxq.errors import UsageError
 from onnxq.formats.scheme import BLOCK_SIZES, DEFAULT, PRESETS
+from onnxq.formats.table import INTERFACES
 from onnxq.options import shared
 from onnxq.options.fields import Options, flag, option, switch
 from onnxq.options.kinds import Choice, Number, OneOf, Pattern, Several, Text, Whole
@@ -75,6 +76,12 @@ class FloatRest(enum.Enum):
 
     FP32 = "fp32"
     FP16 = "fp16"
+
+
+InterfaceNumbers = enum.Enum(  # type: ignore[misc]
+    "InterfaceNumbers", {name.upper(): name for name in INTERFACES}, module=__name__
+)
+"""What inputs and outputs become: the formats of 8-bit activations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +166,11 @@ class QuantizeOptions(Options):
         flag="--exclude-op",
         metavar="OPERATOR",
     )
+    io: InterfaceNumbers | None = option(
+        Choice(InterfaceNumbers),
+        "Inputs and outputs of the model in integers, as NPUs take and give them, where they are "
+        "quantized to these.",
+    )
     allow_none: bool = flag("Write the model even if no node becomes quantized.")
     outputs: tuple[str, ...] = shared.outputs()
     max_drop: float | None = option(
@@ -235,6 +247,7 @@ class QuantizeKeywords(TypedDict, total=False):
     include: Sequence[str]
     exclude: Sequence[str]
     exclude_operators: Sequence[str]
+    io: InterfaceNumbers | str | None
     allow_none: bool
     outputs: Sequence[str]
     max_drop: float | None

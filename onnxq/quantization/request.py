@@ -21,6 +21,7 @@ from onnxq.model.normalize import Normalization
 from onnxq.progress import Progress
 from onnxq.quantization.clipping import Clipped
 from onnxq.quantization.correct import BiasCorrection
+from onnxq.quantization.interface import IntegerInterface
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
 from onnxq.quantization.rounding import Rounding
 from onnxq.quantization.samples import MeasuredOn, Samples
@@ -51,6 +52,7 @@ class QuantizationResult(Shown):
             `LOW_SQNR`; () where it is not, or they are not known.
         plan: every node and tensor.
         clipped: tensors whose ranges leave out values that matter.
+        interface: inputs and outputs that are integers; None where nobody asked.
         uneven: tensors that have one scale with others whose values are far larger.
         corrections: what bias correction did to each layer.
         roundings: what adaptive rounding did to each layer.
@@ -73,6 +75,7 @@ class QuantizationResult(Shown):
     closeness: tuple[OutputCloseness, ...] = ()
     uneven: tuple[Uneven, ...] = ()
     clipped: tuple[Clipped, ...] = ()
+    interface: IntegerInterface | None = None
 
     @property
     def quantized_sqnr_error(self) -> float:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from onnxq.model.model import Model
     from onnxq.model.narrow import Narrowing
     from onnxq.quantization.clipping import Clipped
+    from onnxq.quantization.interface import IntegerInterface
     from onnxq.quantization.request import QuantizationResult
     from onnxq.quantization.search import Criterion, Search, Step
     from onnxq.quantization.shares import Uneven
@@ -65,6 +66,8 @@ def summary(result: QuantizationResult) -> Iterator[str]:
         yield uneven_text(result.uneven)
     if result.clipped:
         yield clipped_text(result.clipped, result.plan.options.ranges)
+    if result.interface is not None:
+        yield from interface_text(result.interface)
     yield from verdict(result)
     if result.search is not None:
         yield search_text(result.search)
@@ -121,6 +124,17 @@ def _settled(result: QuantizationResult) -> Iterator[str]:
             f"float remainder: {count(result.narrowing.nodes, 'node')} in float16, "
             f"{kept:,} kept in float32"
         )
+
+
+def interface_text(interface: IntegerInterface) -> Iterator[str]:
+    """What the integers of inputs and outputs stand for."""
+    for name, each in interface.tensors.items():
+        yield (
+            f"{name!r} is {each.format}: real = (number − {int(each.zero_point)}) × "
+            f"{float(each.scale):.9g}"
+        )
+    for name, reason in interface.refused.items():
+        yield f"{name!r} stays float: {reason}"
 
 
 def trials_text(trials: Sequence[Trial]) -> str:
@@ -334,5 +348,17 @@ def document(
         "bias_corrections": result.corrections,
         "search": result.search,
         "float16": result.narrowing,
+        "interface": result.interface
+        and {
+            "tensors": {
+                name: {
+                    "format": each.format,
+                    "scale": float(each.scale),
+                    "zero_point": int(each.zero_point),
+                }
+                for name, each in result.interface.tensors.items()
+            },
+            "refused": result.interface.refused,
+        },
         "nodes": nodes,
     }
