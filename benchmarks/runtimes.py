@@ -71,8 +71,8 @@ def in_openvino(feed: dict) -> Callable:
     return make
 
 
-def in_wasm(home: str, path: Path, feeds: list[dict], runs: int, folder: Path) -> dict:
-    described = []
+def in_wasm(home: str, path: Path, feeds: list[dict], beside: Path | None) -> dict:
+    described, folder = [], path.parent
     for index, feed in enumerate(feeds):
         each = {}
         for name, values in feed.items():
@@ -80,34 +80,29 @@ def in_wasm(home: str, path: Path, feeds: list[dict], runs: int, folder: Path) -
             file.write_bytes(np.ascontiguousarray(values).tobytes())
             each[name] = {"shape": values.shape, "file": str(file), "type": values.dtype.name}
         described.append(each)
-    (folder / "request.json").write_text(json.dumps({"feeds": described, "runs": runs}))
+    request = folder / f"{path.stem}.json"
+    timed_too = {"runs": RUNS, "beside": str(beside)} if beside else {}
+    request.write_text(json.dumps({"feeds": described, **timed_too}))
     done = subprocess.run(
-        ["node", SCRIPT, home, path, folder / "request.json"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        ["node", SCRIPT, home, path, request], capture_output=True, text=True, check=True
+    )
     return json.loads(done.stdout)
 
 
 def web(home: str, models: list[Path], feeds: list[dict]) -> tuple[str, str]:
     """SQNR of the worst output in wasm against the float model there; the ratio of times."""
-    with tempfile.TemporaryDirectory() as name:
-        ran = []
-        for path in models:
-            folder = Path(name) / path.stem
-            folder.mkdir()
-            ran.append(in_wasm(home, path, feeds, RUNS, folder))
-        worst = np.inf
-        for output in ran[0]["outputs"][0]:
-            exact, other = (
-                np.concatenate(
-                    [np.fromfile(each[output], np.float32) for each in each_run["outputs"]]
-                )
-                for each_run in ran
-            )
-            noise = np.square(exact - other, dtype=np.float64).sum()
-            worst = min(worst, 10 * np.log10(np.square(exact, dtype=np.float64).sum() / noise))
-        first, second = (statistics.median(each["milliseconds"]) for each in ran)
-    return decibels(worst), f"{second / first:.2f}"
+    exact_model, model = models
+    exact = in_wasm(home, exact_model, feeds, None)["outputs"]
+    found = in_wasm(home, model, feeds, exact_model)
+    worst = np.inf
+    for output in exact[0]:
+        one, other = (
+            np.concatenate([np.fromfile(each[output], np.float32) for each in written])
+            for written in (exact, found["outputs"])
+        )
+        noise = np.square(one - other, dtype=np.float64).sum()
+        worst = min(worst, 10 * np.log10(np.square(one, dtype=np.float64).sum() / noise))
+    return decibels(worst), f"{statistics.median(found['ratios']):.2f}"
 
 
 def main() -> None:

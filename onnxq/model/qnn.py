@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxq.errors import ModelError, ProviderError
-from onnxq.model.cuda import elsewhere
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -57,11 +56,6 @@ def open_on_qnn(
             "--target qnn --input-shape 1x3x224x224",
         )
     return session
-
-
-def left_to_cpu(session: ort.InferenceSession) -> tuple[str, ...]:
-    """Operator and name of the nodes that the HTP did not take."""
-    return elsewhere(session, PROVIDER)
 
 
 def _taken(session: ort.InferenceSession) -> bool:

@@ -1,6 +1,7 @@
 // Runs a model in onnxruntime-web's wasm. Arguments: the folder with node_modules, the model, a
-// JSON file {"feeds": [{NAME: {shape, file}}], "runs": N}; files hold little-endian float32.
-// Prints {"outputs": [{NAME: FILE}], "milliseconds": [...]}, of each feed and of each timed run.
+// JSON file {"feeds": [{NAME: {shape, file, type}}], "beside": MODEL, "runs": N}; files hold the
+// values. Prints {"outputs": [{NAME: FILE}], "ratios": [...]}: of each feed, and the model's CPU
+// time over the other's, runs of both in turn.
 import { createRequire } from "node:module";
 import { readFileSync, writeFileSync } from "node:fs";
 import { cpuUsage } from "node:process";
@@ -8,12 +9,12 @@ import path from "node:path";
 
 const [home, model, request] = process.argv.slice(2);
 const ort = createRequire(path.join(home, "package.json"))("onnxruntime-web");
-const { feeds, runs = 0 } = JSON.parse(readFileSync(request, "utf8"));
+const { feeds, beside, runs = 0 } = JSON.parse(readFileSync(request, "utf8"));
 ort.env.wasm.numThreads = 1;
 ort.env.logLevel = "error";
-const session = await ort.InferenceSession.create(readFileSync(model), {
-  executionProviders: ["wasm"],
-});
+const open = (file) =>
+  ort.InferenceSession.create(readFileSync(file), { executionProviders: ["wasm"] });
+const session = await open(model);
 
 function tensors(feed) {
   return Object.fromEntries(
@@ -35,12 +36,19 @@ for (const [number, feed] of feeds.entries()) {
   }
   outputs.push(found);
 }
-const milliseconds = [];
-for (let run = 0; run < runs; run++) {
+const ratios = [];
+if (runs) {
+  const other = await open(beside);
   const inputs = tensors(feeds[0]);
-  const before = cpuUsage();
-  await session.run(inputs);
-  const spent = cpuUsage(before);
-  milliseconds.push((spent.user + spent.system) / 1000);
+  const spend = async (each) => {
+    const before = cpuUsage();
+    await each.run(inputs);
+    const spent = cpuUsage(before);
+    return spent.user + spent.system;
+  };
+  for (let run = -10; run < runs; run++) {
+    const [second, first] = [await spend(session), await spend(other)];
+    if (run >= 0) ratios.push(second / first);
+  }
 }
-console.log(JSON.stringify({ outputs, milliseconds }));
+console.log(JSON.stringify({ outputs, ratios }));
