@@ -16,6 +16,7 @@ from onnxq.data.states import streamed
 from onnxq.errors import ModelError, UsageError
 from onnxq.model.already import counted, quantized_operators
 from onnxq.model.files import infer_shapes
+from onnxq.model.interface import with_float_interface
 from onnxq.model.model import Model
 from onnxq.model.portable import PortableModel
 from onnxq.model.session import libraries_in_use
@@ -74,6 +75,7 @@ def validate(
 ) -> Validation:
     """Measure all models on the same samples; see `onnxq.api.validate`."""
     _require_order(float_model, models)
+    models = list(map(with_float_interface, models))
     reads_texts = any(map(takes_classes, options.metrics or ()))
     source = source_of(options, float_model, classes=None if reads_texts else options.classes)
     classes = _names(options, characters=reads_texts)

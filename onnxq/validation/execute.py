@@ -13,7 +13,6 @@ from onnx import TensorProto
 from onnxq.emulation.emulate import machine_of
 from onnxq.errors import ModelError, UsageError
 from onnxq.model.graph import Graph
-from onnxq.model.interface import dequantized, quantized_feeds, recorded_interface
 from onnxq.model.model import Model
 from onnxq.model.operators import is_dequantize
 from onnxq.model.session import Runtime, open_session, run
@@ -81,7 +80,7 @@ EXECUTIONS: Mapping[str, Callable[..., Runner]] = MappingProxyType(
 
 
 def runner(model: Model, execution: str, *, large: bool = False) -> Runner:
-    """A function from inputs to outputs, floats where the model has integers for them.
+    """A function from inputs to outputs.
 
     Args:
         large: whether its tensors are large: it then keeps no memory while others run.
@@ -94,14 +93,4 @@ def runner(model: Model, execution: str, *, large: bool = False) -> Runner:
     """
     if execution not in EXECUTIONS:
         raise UsageError(f"unknown execution {execution!r}", hint=f"one of {', '.join(EXECUTIONS)}")
-    run_model: Runner = EXECUTIONS[execution](model, large=large)
-    interface = recorded_interface(model)
-    if not interface:
-        return run_model
-    names = [spec.name for spec in model.outputs]
-
-    def run_in_floats(feeds: Mapping[str, Array]) -> list[Array]:
-        outputs = run_model(quantized_feeds(feeds, interface))
-        return [dequantized(*each, interface) for each in zip(names, outputs, strict=True)]
-
-    return run_in_floats
+    return EXECUTIONS[execution](model, large=large)
