@@ -20,6 +20,7 @@ from onnxq.model.interface import with_float_interface
 from onnxq.model.model import Model
 from onnxq.model.portable import PortableModel
 from onnxq.model.session import libraries_in_use
+from onnxq.model.static import open_inputs, with_shapes
 from onnxq.options.validate import ValidateOptions
 from onnxq.progress import Progress
 from onnxq.quantization.details import recorded_preprocessing
@@ -76,6 +77,7 @@ def validate(
     """Measure all models on the same samples; see `onnxq.api.validate`."""
     _require_order(float_model, models)
     models = list(map(with_float_interface, models))
+    float_model = _of_their_shapes(float_model, models)
     reads_texts = any(map(takes_classes, options.metrics or ()))
     source = source_of(options, float_model, classes=None if reads_texts else options.classes)
     classes = _names(options, characters=reads_texts)
@@ -121,6 +123,26 @@ def validate(
     note = "; ".join(text for text in (source.note, own, _left_out(rows, source)) if text)
     ran = kernels_of(models, comparison.executions)
     return Validation(rows, gates, count, note, tuple(reports), ran)
+
+
+def _of_their_shapes(float_model: Model, models: Sequence[Model]) -> Model:
+    """The float model with the sizes that are fixed in the quantized ones and open in it.
+
+    Where these differ it stays as it is.
+    """
+    found = {
+        spec.name: {
+            each.shape for model in models for each in model.inputs if each.name == spec.name
+        }
+        for spec in open_inputs(float_model)
+    }
+    fixed = {
+        name: tuple(size for size in shape if isinstance(size, int))
+        for name, shapes in found.items()
+        if len(shapes) == 1 and (shape := next(iter(shapes))) is not None
+        and all(isinstance(size, int) for size in shape)
+    }  # fmt: skip
+    return with_shapes(float_model, fixed) if fixed.keys() == found.keys() else float_model
 
 
 def _left_out(rows: Sequence[Row], source: DataSource) -> str:

@@ -33,7 +33,7 @@ from onnxq.quantization.lookups import Chain, look_up_blocks, scale_blocks
 from onnxq.quantization.parameters import bias_as_numbers
 from onnxq.quantization.plan import QuantizationPlan
 from onnxq.quantization.tables import RowTable, TiedTable
-from onnxq.refusal import granted
+from onnxq.refusal import Refusal, granted
 from onnxq.targets import Placement
 
 QUANTIZED_SUFFIX, DEQUANTIZED_SUFFIX = "_quantized", "_dequantized"
@@ -90,7 +90,7 @@ class _Writer:
             self._write_weight(gs_graph, nodes[name], place, layout, parameters)
             if layout.takes_bias:
                 self._write_bias(gs_graph, nodes[name], layout)
-            elif name in self._biases:
+            else:
                 self._write_added(nodes, name, layout)
         self._compute_float_biases(gs_graph, nodes)
         for place, parameters in self._plan.stored.items():
@@ -263,9 +263,25 @@ class _Writer:
             inputs[layout.bias_position] = restored
 
     def _write_added(self, nodes: Mapping[str, Any], name: str, layout: WeightLayout) -> None:
-        """The bias of an operator that takes none: the constant added behind it."""
-        site = granted(bias_site(self._graph, self._graph.by_name[name], layout))
-        value = constant(f"{name}.bias_corrected", self._biases[name].astype(np.float32))
+        """The bias of an operator that takes none: the constant added behind it.
+
+        Where all sizes are known ONNX Runtime makes a Gemm of both, and finds no Q/DQ around it
+        any more (its MatMulAddFusion), unless the constant has as many axes as the product.
+        """
+        node = self._graph.by_name[name]
+        site = bias_site(self._graph, node, layout)
+        if isinstance(site, Refusal):
+            return
+        values = self._biases.get(name)
+        shape = self._graph.shape(node.output) or ()
+        known = len(shape) > 2 and all(isinstance(size, int) for size in shape)
+        apart = known and self._plan.target.placement is Placement.ALL
+        if apart and (site.value if values is None else values).ndim == 1:
+            values = site.value if values is None else values
+            values = values.reshape((1,) * (len(shape) - 1) + values.shape)
+        if values is None:
+            return
+        value = constant(f"{name}.bias_corrected", values.astype(np.float32))
         nodes[site.node].inputs[site.position] = value
 
 
