@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from onnxq.errors import UsageError
 from onnxq.records import Named
@@ -153,7 +153,7 @@ def format_of(element: int) -> Format | None:
     return _BY_ELEMENT.get(element)
 
 
-INTERFACES = tuple(
-    row.name for row in FORMATS.values() if row.bits == 8 and isinstance(row.grid, Uniform)
-)
+InterfaceName = Literal["int8", "uint8"]
 """Formats that inputs and outputs of a model may have."""
+
+INTERFACES: tuple[str, ...] = get_args(InterfaceName)

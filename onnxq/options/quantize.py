@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 from onnxq.errors import UsageError
 from onnxq.formats.scheme import BLOCK_SIZES, DEFAULT, PRESETS
-from onnxq.formats.table import INTERFACES
+from onnxq.formats.table import INTERFACES, InterfaceName
 from onnxq.options import shared
 from onnxq.options.fields import Options, flag, option, switch
 from onnxq.options.kinds import Choice, Number, OneOf, Pattern, Several, Text, Whole
@@ -247,7 +247,7 @@ class QuantizeKeywords(TypedDict, total=False):
     include: Sequence[str]
     exclude: Sequence[str]
     exclude_operators: Sequence[str]
-    io: InterfaceNumbers | str | None
+    io: InterfaceNumbers | InterfaceName | None
     allow_none: bool
     outputs: Sequence[str]
     max_drop: float | None
