@@ -113,6 +113,7 @@ def main() -> None:
     parser.add_argument("--preprocess")
     parser.add_argument("--input-shape", action="append", default=[])
     parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--calibration-samples", type=int, default=256)
     parser.add_argument("--rounding", default="nearest")
     parser.add_argument("--web", default="")
     parser.add_argument("--targets", nargs="+", default=["cpu", "web", "openvino", "qnn"])
@@ -129,7 +130,7 @@ def main() -> None:
             continue
         made, _ = onnxq.quantize(
             float_model, chosen.calibration, target=target, preprocess=chosen.preprocess,
-            samples=256, rounding=chosen.rounding, **shapes,
+            samples=chosen.calibration_samples, rounding=chosen.rounding, **shapes,
         )  # fmt: skip
         found = onnxq.validate(
             float_model, made, chosen.validation, preprocess=chosen.preprocess,
