@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from onnxq.api import (
+        bench,
         calibrate,
         emulate,
         equalize,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Model",
+    "bench",
     "calibrate",
     "emulate",
     "equalize",

@@ -2,6 +2,14 @@
 
 The keywords are the command's options, see `onnxq.options`: strings as on the command line, or the
 members of the enumerations there. A wrong one is a `UsageError` that lists the right ones.
+
+What all functions take alike:
+
+- a model: a path, a `Model`, an `onnx.ModelProto`, or the bytes of a file;
+- `data`: a path, arrays, or what `onnxq.data.handed` lists, such as a DataLoader;
+- `preprocess`: a preset or pairs as on the command line, a dictionary of them, or a function from
+  what the data yield (images, for paths and folders of them) to what the model is fed;
+- `progress`: True, `tqdm`, a function of (label, done, total), or what has `track`.
 """
 
 from __future__ import annotations
@@ -10,6 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from onnxq.calibration.statistics import Calibration
+from onnxq.commands import bench as timing
 from onnxq.commands import calibrate as calibrating
 from onnxq.commands import emulate as emulating
 from onnxq.commands import equalize as equalizing
@@ -17,11 +26,14 @@ from onnxq.commands import inspect as inspecting
 from onnxq.commands import merge as merging
 from onnxq.commands import quantize as quantizing
 from onnxq.commands import validate as validating
+from onnxq.commands.bench import Timing
 from onnxq.commands.equalize import EqualizationResult
 from onnxq.commands.inputs import (
     Data,
+    ModelLike,
     Models,
     PathLike,
+    Preprocess,
     as_calibration,
     as_model,
     as_models,
@@ -29,13 +41,14 @@ from onnxq.commands.inputs import (
 )
 from onnxq.commands.inspect import Inspection
 from onnxq.commands.validate import Validation
-from onnxq.data import DataSource, Preprocessing
+from onnxq.data import DataSource
 from onnxq.emulation.agreement import LayerAgreement
 from onnxq.emulation.emulate import Emulation
 from onnxq.equalization.observed import tensors_to_observe
 from onnxq.model import files
 from onnxq.model.model import Model
 from onnxq.model.session import custom_operators
+from onnxq.options.bench import BenchKeywords, BenchOptions
 from onnxq.options.calibrate import CalibrateKeywords, CalibrateOptions
 from onnxq.options.emulate import (
     CompareLayersKeywords,
@@ -49,7 +62,7 @@ from onnxq.options.inspect import InspectKeywords, InspectOptions
 from onnxq.options.quantize import QuantizeKeywords, QuantizeOptions
 from onnxq.options.signature import takes
 from onnxq.options.validate import ValidateKeywords, ValidateOptions
-from onnxq.progress import SILENT, Progress
+from onnxq.progress import Listener, as_progress
 from onnxq.quantization.request import QuantizationResult
 from onnxq.report import explain as explaining
 from onnxq.report.explain import Explanation
@@ -59,16 +72,20 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = [
-    "Data", "DataSource", "EqualizationResult", "Inspection", "Model", "QuantizationResult",
-    "Validation", "as_calibration", "as_model", "as_source", "calibrate", "compare_layers",
-    "custom_operators", "emulate", "equalize", "explain", "inspect", "load", "merge", "quantize",
-    "report", "save", "tensors_to_observe", "validate",
+    "Data", "DataSource", "EqualizationResult", "Inspection", "Model", "ModelLike",
+    "QuantizationResult", "Timing", "Validation", "as_calibration", "as_model", "as_source",
+    "bench", "calibrate", "compare_layers", "custom_operators", "emulate", "equalize", "explain",
+    "inspect", "load", "merge", "quantize", "report", "save", "tensors_to_observe", "validate",
 ]  # fmt: skip
 
 
-def load(path: PathLike) -> Model:
-    """Load a model file; see `onnxq.model.files.load`."""
-    return files.load(path)
+def load(path: ModelLike) -> Model:
+    """Load a model file, or check and complete an `onnx.ModelProto` or the bytes of a file.
+
+    Raises:
+        ModelError: it is missing, no valid ONNX model, or too new.
+    """
+    return as_model(path)
 
 
 def save(model: Model, path: PathLike) -> None:
@@ -78,11 +95,11 @@ def save(model: Model, path: PathLike) -> None:
 
 @takes(CalibrateOptions, CalibrateKeywords)
 def calibrate(
-    model: Model | PathLike,
+    model: ModelLike,
     data: Data,
     *,
-    preprocess: str | Preprocessing | None = None,
-    progress: Progress = SILENT,
+    preprocess: Preprocess | None = None,
+    progress: Listener = None,
     **options: Unpack[CalibrateKeywords],
 ) -> Calibration:
     """Run the model over the data once and collect what every tensor's values look like.
@@ -96,8 +113,9 @@ def calibrate(
         UsageError: a wrong option, a process was killed, or the cluster does not answer.
     """
     chosen = CalibrateOptions.of(options, data=data, preprocess=preprocess)
+    listener = as_progress(progress)
     with custom_operators(chosen.libraries):
-        return calibrating.calibrate(as_model(model), chosen, progress)
+        return calibrating.calibrate(as_model(model), chosen, listener)
 
 
 def merge(parts: Sequence[Calibration | PathLike]) -> Calibration:
@@ -112,12 +130,12 @@ def merge(parts: Sequence[Calibration | PathLike]) -> Calibration:
 
 @takes(EqualizeOptions, EqualizeKeywords)
 def equalize(
-    model: Model | PathLike,
+    model: ModelLike,
     *,
     calibration: Calibration | PathLike | None = None,
     data: Data | None = None,
-    preprocess: str | Preprocessing | None = None,
-    progress: Progress = SILENT,
+    preprocess: Preprocess | None = None,
+    progress: Listener = None,
     **options: Unpack[EqualizeKeywords],
 ) -> tuple[Model, EqualizationResult]:
     """Scale weights across layers without changing what the model computes.
@@ -130,19 +148,20 @@ def equalize(
         UsageError: a wrong option, or one that needs a calibration or data.
     """
     chosen = EqualizeOptions.of(options, calibration=calibration, data=data, preprocess=preprocess)
+    listener = as_progress(progress)
     with custom_operators(chosen.libraries):
-        return equalizing.equalize(as_model(model), chosen, progress)
+        return equalizing.equalize(as_model(model), chosen, listener)
 
 
 @takes(QuantizeOptions, QuantizeKeywords)
 def quantize(
-    model: Model | PathLike,
+    model: ModelLike,
     data: Data | None = None,
     *,
     calibration: Calibration | PathLike | None = None,
-    preprocess: str | Preprocessing | None = None,
+    preprocess: Preprocess | None = None,
     validate_data: Data | None = None,
-    progress: Progress = SILENT,
+    progress: Listener = None,
     **options: Unpack[QuantizeKeywords],
 ) -> tuple[Model, QuantizationResult]:
     """Turn a float model into a quantized QDQ model.
@@ -161,17 +180,18 @@ def quantize(
         options, data=data, calibration=calibration, preprocess=preprocess,
         validate_data=validate_data,
     )  # fmt: skip
+    listener = as_progress(progress)
     with custom_operators(chosen.libraries):
-        return quantizing.quantize(as_model(model), chosen, progress)
+        return quantizing.quantize(as_model(model), chosen, listener)
 
 
 @takes(EmulateOptions, EmulateKeywords)
 def emulate(
-    model: Model | PathLike,
+    model: ModelLike,
     data: Data,
     *,
-    preprocess: str | Preprocessing | None = None,
-    progress: Progress = SILENT,
+    preprocess: Preprocess | None = None,
+    progress: Listener = None,
     **options: Unpack[EmulateKeywords],
 ) -> Emulation:
     """Compute what an integer machine computes for a QDQ model: exact sums, one rounding.
@@ -181,17 +201,18 @@ def emulate(
         why, and which sums left int32.
     """
     chosen = EmulateOptions.of(options, data=data, preprocess=preprocess)
+    listener = as_progress(progress)
     with custom_operators(chosen.libraries):
-        return emulating.emulate(as_model(model), chosen, progress)
+        return emulating.emulate(as_model(model), chosen, listener)
 
 
 @takes(CompareLayersOptions, CompareLayersKeywords)
 def compare_layers(
-    model: Model | PathLike,
+    model: ModelLike,
     data: Data,
     *,
-    preprocess: str | Preprocessing | None = None,
-    progress: Progress = SILENT,
+    preprocess: Preprocess | None = None,
+    progress: Listener = None,
     **options: Unpack[CompareLayersKeywords],
 ) -> tuple[LayerAgreement, ...]:
     """Compare each layer of a QDQ model, on the same inputs, in the emulator and in ONNX Runtime.
@@ -199,18 +220,19 @@ def compare_layers(
     At most `onnxq.commands.emulate.COMPARED_SAMPLES` samples are used.
     """
     chosen = CompareLayersOptions.of(options, data=data, preprocess=preprocess)
+    listener = as_progress(progress)
     with custom_operators(chosen.libraries):
-        return emulating.compare_layers(as_model(model), chosen, progress)
+        return emulating.compare_layers(as_model(model), chosen, listener)
 
 
 @takes(ValidateOptions, ValidateKeywords)
 def validate(
-    float_model: Model | PathLike,
+    float_model: ModelLike,
     quantized: Models,
     data: Data,
     *,
-    preprocess: str | Preprocessing | None = None,
-    progress: Progress = SILENT,
+    preprocess: Preprocess | None = None,
+    progress: Listener = None,
     **options: Unpack[ValidateKeywords],
 ) -> Validation:
     """Compare quantized models with the float one on the same samples.
@@ -219,23 +241,50 @@ def validate(
     """
     chosen = ValidateOptions.of(options, data=data, preprocess=preprocess)
     with custom_operators(chosen.libraries):
-        return validating.validate(as_model(float_model), as_models(quantized), chosen, progress)
+        return validating.validate(
+            as_model(float_model), as_models(quantized), chosen, as_progress(progress)
+        )
+
+
+@takes(BenchOptions, BenchKeywords)
+def bench(
+    models: Models,
+    *,
+    data: Data | None = None,
+    preprocess: Preprocess | None = None,
+    progress: Listener = None,
+    **options: Unpack[BenchKeywords],
+) -> Timing:
+    """Time models side by side on this machine, each against the first; without data on random.
+
+    Raises:
+        ModelError: ONNX Runtime refuses a model, or it does not run.
+        ProviderError: a provider is not there.
+    """
+    chosen = BenchOptions.of(options, data=data, preprocess=preprocess)
+    with custom_operators(chosen.libraries):
+        return timing.bench(as_models(models), chosen, as_progress(progress))
 
 
 @takes(InspectOptions, InspectKeywords)
-def inspect(model: Model | PathLike, **options: Unpack[InspectKeywords]) -> Inspection:
-    """Show what a model, whoever quantized it, holds: layers, weights, what is float and why."""
+def inspect(
+    model: ModelLike, *, progress: Listener = None, **options: Unpack[InspectKeywords]
+) -> Inspection:
+    """Show what a model, whoever quantized it, holds: layers, weights, what is float and why.
+
+    Of a float model: what `quantize` would do to it.
+    """
     chosen = InspectOptions.of(options)
-    return inspecting.inspect(as_model(model), chosen)
+    return inspecting.inspect(as_model(model), chosen, as_progress(progress))
 
 
 @takes(ExplainOptions, ExplainKeywords)
 def explain(
-    model: Model | PathLike,
+    model: ModelLike,
     node: str,
     *,
     calibration: Calibration | PathLike | None = None,
-    progress: Progress = SILENT,
+    progress: Listener = None,
     **options: Unpack[ExplainKeywords],
 ) -> Explanation:
     """Explain a node of a quantized model, or what `quantize` would do to one of a float model.
@@ -244,10 +293,10 @@ def explain(
     """
     chosen = ExplainOptions.of(options, calibration=calibration)
     return explaining.explain(
-        model,
+        as_model(model),
         node,
         calibration=chosen.calibration,
         target=chosen.target,
         input_shapes=chosen.input_shapes,
-        progress=progress,
+        progress=as_progress(progress),
     )

@@ -76,7 +76,7 @@ def connected(address: str) -> Iterator[Cluster]:
         from distributed import Client
     except ImportError:
         raise UsageError(
-            "--dask needs the package distributed", hint="pip install 'onnxq[dask]'"
+            "--dask needs the package distributed", hint="pip install distributed"
         ) from None
     try:
         client = Client(address, timeout=SECONDS, set_as_default=False)

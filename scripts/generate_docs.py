@@ -24,7 +24,9 @@ from onnxq.data.settings import PRESETS
 from onnxq.formats.scheme import PRESETS as SCHEMES
 from onnxq.formats.table import FORMATS, Floating, Format
 from onnxq.model import operators
+from onnxq.model.backward import BACKWARD, Backward
 from onnxq.model.operators import OPERATORS, IntegerForm, Operator, QuantizedRule, ScaleRule
+from onnxq.options.bench import BenchKeywords, BenchOptions
 from onnxq.options.calibrate import CalibrateKeywords, CalibrateOptions
 from onnxq.options.emulate import EmulateKeywords, EmulateOptions
 from onnxq.options.equalize import EqualizeKeywords, EqualizeOptions
@@ -32,7 +34,7 @@ from onnxq.options.fields import Option, Options, options_of
 from onnxq.options.quantize import QuantizeKeywords, QuantizeOptions
 from onnxq.options.signature import default_of, values_of
 from onnxq.options.validate import ValidateKeywords, ValidateOptions
-from onnxq.targets import Placement, Target, shipped_targets
+from onnxq.targets import Placement, Shapes, Target, shipped_targets
 from onnxq.validation.lint import RULES
 from onnxq.validation.tasks.decoders import DECODERS
 
@@ -127,6 +129,17 @@ def operator_table() -> str:
     )
 
 
+def gradient_table() -> str:
+    return markdown_table(
+        ("rule", "operators"),
+        (
+            (f"**{rule.value}**", code(name for name, found in BACKWARD.items() if found is rule))
+            for rule in Backward
+            if rule is not Backward.NONE
+        ),
+    )
+
+
 # --- options ---------------------------------------------------------------------------------
 
 
@@ -213,6 +226,9 @@ def target_table() -> str:
         ("other integer operators", lambda t: code(sorted(t.own))),
         ("products of activations", lambda t: code(sorted(t.products))),
         ("residual operators", lambda t: code(sorted(t.residual))),
+        ("sizes of inputs", lambda t: {Shapes.ANY: "any", Shapes.BATCH: "a fixed number of samples",
+                                       Shapes.STATIC: "fixed"}[t.shapes]),
+        ("`--execution` that runs it", lambda t: code(filter(None, [t.runtime]))),
     )  # fmt: skip
     return markdown_table(
         ("", *(f"`{name}`" for name in shipped_targets())),
@@ -238,6 +254,7 @@ OPTIONS: tuple[tuple[type[Options], type], ...] = (
     (EqualizeOptions, EqualizeKeywords),
     (QuantizeOptions, QuantizeKeywords),
     (ValidateOptions, ValidateKeywords),
+    (BenchOptions, BenchKeywords),
     (EmulateOptions, EmulateKeywords),
 )
 
@@ -258,6 +275,7 @@ PARTS: dict[str, Callable[[], str]] = {
         for each, of in OPTIONS
     },
     "operators": operator_table,
+    "gradient rules": gradient_table,
     "scale rules": lambda: rule_table(ScaleRule, lambda row: row.scale),
     "quantized rules": lambda: rule_table(QuantizedRule, lambda row: row.quantized),
     "integer forms": lambda: rule_table(IntegerForm, lambda row: row.integer_form),

@@ -13,10 +13,7 @@ nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 if [ ! -e "$venv/.installed" ]; then
   python3 -m venv "$venv"
   "$venv/bin/python" -m pip install --quiet --upgrade pip
-  "$venv/bin/python" -m pip install --quiet --editable '.[test]'
-  # Two builds of onnxruntime overwrite each other.
-  "$venv/bin/python" -m pip uninstall --quiet --yes onnxruntime
-  "$venv/bin/python" -m pip install --quiet 'onnxruntime-gpu[cuda,cudnn]'
+  "$venv/bin/python" -m pip install --quiet --editable '.[gpu,test]'
   touch "$venv/.installed"
 fi
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "onnxq"
-ORDER = ("errors", "refusal", "suggest", "python_files", "records", "formats", "options", "progress", "shown", "cluster", "closeness", "model", "data", "calibration", "targets", "equalization",
+ORDER = ("errors", "refusal", "suggest", "python_files", "records", "formats", "options", "progress", "shown", "cluster", "closeness", "model", "data", "calibration", "gradients", "targets", "equalization",
          "quantization", "emulation", "validation", "commands", "report", "api", "cli")  # fmt: skip
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py")
 

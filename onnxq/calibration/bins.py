@@ -85,6 +85,26 @@ def code_table(top: int) -> NDArray[np.intp]:
     return np.ascontiguousarray(lookup_table(top)[::4])
 
 
+CODES = 1 << 14
+"""Codes that there are."""
+
+
+def by_column(sums: NDArray[np.float64], top: int) -> NDArray[np.float64]:
+    """Sums over the values of each code (…, CODES) as those of each column of a histogram row.
+
+    What lies above the window belongs to its last bin; NaN and infinities are left out.
+    """
+    width, first = magnitude_bins(top), (FLOOR + 127) * BINS_PER_OCTAVE
+    last = (CEILING + 127) * BINS_PER_OCTAVE
+    signs = sums.reshape(*sums.shape[:-1], 2, CODES // 2)
+    result = np.empty((*sums.shape[:-1], 1 + 2 * width))
+    result[..., 0] = signs[..., :first].sum(axis=(-2, -1))
+    bins = result[..., 1:].reshape(*sums.shape[:-1], 2, width)
+    bins[...] = signs[..., first : first + width]
+    bins[..., -1] += signs[..., first + width : last].sum(axis=-1)
+    return result
+
+
 def narrowest(counts: NDArray[Any]) -> Counts:
     """The counts in 16 or 32 bits, where every row's sum fits: histograms fill the memory.
 

@@ -1,4 +1,4 @@
-"""The loops over all values, compiled by numba where it is installed (`pip install 'onnxq[fast]'`).
+"""The loops over all values, compiled by numba where it is installed.
 
 They give the bits that the numpy ways give, in half the time: each value is read from memory once.
 """
@@ -27,10 +27,12 @@ class Loops:
     Attributes:
         take_values: see `kernels.take`.
         count_codes: see `kernels.count`.
+        weigh_codes: see `kernels.weigh`.
     """
 
     take_values: Callable[[Array, int, int, Codes, int, Array, Array, Array], bool]
     count_codes: Callable[[Codes, int, NDArray[np.uint16], Array], None]
+    weigh_codes: Callable[[Array, Floats, Array], None]
 
     def take(
         self, values: Floats, step: int, codes: Codes, filled: int, minimum: Floats,
@@ -57,6 +59,15 @@ class Loops:
         """`onnxq.calibration.count.add_counts` of the first `filled` codes of each channel."""
         self.count_codes(codes, filled, _columns(top), counts)
 
+    def weigh(self, values: Floats, gradient: Floats, sums: Array) -> None:
+        """Add the squared gradient and the gradient of each value to the sums of its code.
+
+        Args:
+            values, gradient: (elements,).
+            sums: (2, bins.CODES).
+        """
+        self.weigh_codes(values.view(np.uint32), gradient, sums)
+
 
 @lru_cache(maxsize=1)
 def loops() -> Loops | None:
@@ -70,7 +81,7 @@ def loops() -> Loops | None:
     for cache in (True, False):
         compiled = numba.njit(nogil=True, cache=cache)
         try:
-            found = Loops(compiled(kernels.take), compiled(kernels.count))
+            found = Loops(*map(compiled, (kernels.take, kernels.count, kernels.weigh)))
             _try(found)
         except (RuntimeError, OSError):  # no folder, or no room, to keep the machine code in
             continue
@@ -85,6 +96,7 @@ def _try(loops: Loops) -> None:
     loops.take(
         np.zeros((1, 1, 1, 1), np.float32), 1, codes, 0, channel, channel, np.zeros(2, np.float32)
     )
+    loops.weigh(channel, channel, np.zeros((2, bins.CODES)))
     for width in (np.uint16, np.uint32):
         loops.count(codes, 1, np.zeros((1, 2 + 2 * bins.magnitude_bins(1)), width), 1)
 

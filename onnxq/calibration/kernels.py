@@ -205,3 +205,12 @@ def count(codes: Codes, filled: int, columns: NDArray[np.uint16], counts: Array)
             for position in range(filled):
                 for lane in range(inner):
                     counts[block * inner + lane, columns[block_codes[position, lane]]] += 1
+
+
+def weigh(words: Array, gradient: Array, sums: Array) -> None:
+    """`Loops.weigh`, given the words of the values as uint32."""
+    for place in range(words.size):
+        code = words[place] >> SHIFT
+        slope = np.float64(gradient[place])
+        sums[0, code] += slope * slope
+        sums[1, code] += slope

@@ -14,6 +14,9 @@ def main() -> None:
 
             style.OPTIONS_TABLE_COLUMN_TYPES = ["opt_all_metavar", "help"]
             patch()
+            from onnxq.cli.help import drawn_groups
+
+            style.OPTION_GROUPS = drawn_groups()
         from onnxq.cli.group import onnxq
         from onnxq.cli.signals import Ended, leave
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
 from onnxq.cli import options
+from onnxq.cli.help import command
 from onnxq.options.calibrate import CalibrateOptions, Provider
 
 if TYPE_CHECKING:
@@ -21,15 +23,16 @@ MOST = 3
 """Dead and constant channels that are named without `--verbose`; NaN and Inf always are."""
 
 
-@click.command()
+@command("calibrate")
 @options.model_argument()
 @options.output_option("the calibration", "FILE.calib", required=False)
 @options.of(CalibrateOptions)
 @click.option(
     "--format",
     "table_format",
-    type=click.Choice(("table", "csv", "json")),
-    help="Print the calibration table; by default where no -o is given.",
+    type=click.Choice(("table", "csv", "json", "encodings")),
+    help="Print the calibration table, by default where no -o is given; encodings: the ranges as "
+    "AIMET's JSON, which Qualcomm's converters take.",
 )
 @options.common
 def calibrate(
@@ -50,6 +53,7 @@ def calibrate(
     from onnxq.commands.calibrate import calibrate as run
     from onnxq.model.files import load
     from onnxq.model.normalize import normalize
+    from onnxq.quantization.encodings import encodings
     from onnxq.report import calibration as report
     from onnxq.report.table import to_csv
 
@@ -58,7 +62,8 @@ def calibrate(
     if chosen.resume and output is None:
         raise click.UsageError("--resume needs -o: the state of a run lies beside its output")
     state = state_path(output) if output is not None and not chosen.dask else None
-    loaded = load(model)
+    with terminal.progress.track("read the model", None):
+        loaded = load(model)
     chosen = replace(chosen, state=state, provider=_usable(chosen.provider, terminal))
     calibration = run(loaded, chosen, terminal.progress)
     if output is not None and state is not None:
@@ -67,7 +72,11 @@ def calibrate(
     _say_notes(terminal, calibration, output)
     if not (terminal.json or table_format or output is None):
         return
-    rows = calibration_table(*normalize(loaded), calibration)
+    normalized, record = normalize(loaded)
+    if table_format == "encodings":
+        terminal.raw(json.dumps(encodings(normalized, calibration), indent=1) + "\n")
+        return
+    rows = calibration_table(normalized, record, calibration)
     if terminal.json:
         terminal.document("calibrate", report.document(loaded, calibration, rows, output))
     elif table_format == "csv":

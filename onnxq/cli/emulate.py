@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
 from onnxq.cli import options
+from onnxq.cli.help import command
 from onnxq.options.emulate import CompareLayersOptions, Device, EmulateOptions
 from onnxq.options.fields import Option
 from onnxq.options.kinds import Choice
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from onnxq.cli.terminal import Terminal
 
 
-@click.command()
+@command("emulate")
 @options.model_argument()
 @options.output_option("the outputs, by name", "OUTPUTS.npz", required=False)
 @options.of(EmulateOptions)
@@ -50,7 +49,8 @@ def emulate(
     from onnxq.report.table import count
 
     options.check_output(output, model, chosen.data)
-    loaded = load(model)
+    with terminal.progress.track("read the model", None):
+        loaded = load(model)
     record = run(loaded, chosen, terminal.progress)
     layers = None
     if compare is not None:

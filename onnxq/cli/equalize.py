@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxq.cli import options
+from onnxq.cli.help import command
 from onnxq.options.equalize import EqualizeOptions
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from onnxq.cli.terminal import Terminal
 
 
-@click.command()
+@command("equalize")
 @options.model_argument()
 @options.output_option("the equalized model", "OUT.onnx")
 @options.of(EqualizeOptions)
@@ -44,10 +45,12 @@ def equalize(
     if chosen.calibration is not None and chosen.data is not None:
         raise click.UsageError("--calibration and --data exclude each other")
     options.check_output(output, model, chosen.data, chosen.calibration)
-    loaded = load(model)
+    with terminal.progress.track("read the model", None):
+        loaded = load(model)
     with terminal.progress.track("equalize", None):
         equalized, result = run(loaded, chosen, terminal.progress)
-    save(with_recipe(equalized, "equalize", recipe.written(chosen)), output)
+    with terminal.progress.track("write the model", None):
+        save(with_recipe(equalized, "equalize", recipe.written(chosen)), output)
     record = result.equalization
     lines = [*normalization.summary(result.normalization), report.chosen_for(record.options)]
     lines += report.summary(record)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxq.cli import options
+from onnxq.cli.help import command
 from onnxq.options.explain import ExplainOptions
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from onnxq.cli.terminal import Terminal
 
 
-@click.command()
+@command("explain")
 @options.model_argument()
 @click.argument("node", metavar="NODE")
 @options.of(ExplainOptions)
@@ -28,14 +29,15 @@ def explain(*, model: Path, node: str, chosen: ExplainOptions, terminal: Termina
     from onnxq.model.files import load
     from onnxq.report import explain as report
 
-    found = report.explain(
-        load(model),
-        node,
-        calibration=chosen.calibration,
-        target=chosen.target,
-        input_shapes=chosen.input_shapes,
-        progress=terminal.progress,
-    )
+    with terminal.progress.track("explain", None):
+        found = report.explain(
+            load(model),
+            node,
+            calibration=chosen.calibration,
+            target=chosen.target,
+            input_shapes=chosen.input_shapes,
+            progress=terminal.progress,
+        )
     terminal.line(report.headline(found))
     for content in report.tables(found):
         terminal.table(content)

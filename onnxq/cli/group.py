@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+import sys
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnxq import __version__
 from onnxq.cli.run import USAGE, State, answer, forgive_encodings
 from onnxq.cli.signals import Ended, stoppable
+from onnxq.errors import UsageError
 from onnxq.options.commands import COMMANDS
+from onnxq.suggest import suggest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PROGRAM = "onnxq"
 
@@ -28,9 +35,19 @@ class CommandLine(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command named; for an unknown one the error says which may be meant."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            hint = suggest(name.lower(), COMMANDS, of="the commands")
+            raise UsageError(f"there is no command {name!r}", hint=hint)
+        return super().resolve_command(ctx, args)
+
     def main(self, *args: Any, **settings: Any) -> Any:
         """Run and exit the process; the settings are click's."""
-        state = State()
+        state = State(json=wants_json(args[0] if args else settings.get("args")))
         settings |= {"prog_name": PROGRAM, "standalone_mode": False, "obj": state}
         forgive_encodings()
         with stoppable(state.stop):
@@ -40,6 +57,12 @@ class CommandLine(click.Group):
     def invoke(self, ctx: click.Context) -> int:
         """Run the command; its errors end here, as click's `main` has its own answer to some."""
         return answer(lambda: super(CommandLine, self).invoke(ctx), ctx.obj)
+
+
+def wants_json(arguments: Sequence[str] | None) -> bool:
+    """Whether a document is wanted, on a command line that may be wrong."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return "--json" in given or "--format=json" in given or ("--format", "json") in pairwise(given)
 
 
 @click.group(

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import ctypes
 import platform
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-CPU_INFO = Path("/proc/cpuinfo")
+from onnxq import __version__
+from onnxq.errors import OnnxqError
 
 DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 """CPU features with 8-bit products that add up in 32 bits."""
 
 SATURATES = (
     "u8s8 products add up in 16 bits here and saturate: ONNX Runtime's integer results on this CPU "
-    "can differ from other machines and from --execution emulate; judge models for other machines "
-    "by emulate. ONNX Runtime's session option session.x64quantprecision=1 avoids it with slower "
-    'kernels; so do weights in 7 bits ("reduce range"), which cost accuracy and onnxq does not '
-    "write"
+    "can differ from other machines and from --execution emulate. For such CPUs quantize with "
+    "--target cpu --scheme w7a8, whose sums fit; --execution saturate shows on any machine what "
+    "they make of a model. ONNX Runtime's session option session.x64quantprecision=1 avoids it "
+    "with slower kernels"
 )
 EXACT = "u8s8 products add up in 32 bits here: --execution cpu shows what the model computes"
 UNKNOWN = "whether u8s8 products saturate here is unknown: compare --execution cpu with emulate"
 
-SLOWER = "calibration counts in numpy: pip install 'onnxq[fast]' makes it faster, same results"
+SLOWER = "calibration counts in numpy: pip install numba makes it faster, same results"
+
+MISSING = "not installed"
 
 
 @dataclass(frozen=True)
@@ -39,67 +37,115 @@ class Finding:
     implies: str = ""
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """Whether onnxq can work here at all; `text` says so in one line, and what CUDA would need."""
+
+    ready: bool
+    text: str
+
+
 def examine() -> tuple[Finding, ...]:
-    """Look at everything; nothing that is missing is an error."""
+    """Look at everything; nothing that is missing, or that cannot be looked at, is an error."""
     return (
-        Finding("onnxq", _version("onnxq")),
-        Finding("python", f"{platform.python_version()} on {platform.platform()}"),
-        *_packages(),
-        *_providers(),
-        _cpu(),
+        Finding("onnxq", __version__),
+        *_seen("python", _python),
+        *_seen("packages", _packages),
+        *_seen("onnxruntime", _builds),
+        *_seen("providers", _providers),
+        *_seen("cuda libraries", _cuda_libraries),
+        *_seen("cuda", _cuda),
+        *_seen("cpu", lambda: [_cpu()]),
     )
+
+
+def judge() -> Verdict:
+    """Whether models for `cpu` can be made and run here, and on CUDA."""
+    from onnxq.model.cuda import require_cuda
+    from onnxq.model.onnx_runtime import onnx_runtime
+
+    missing = _refusal_of(onnx_runtime)
+    if missing:
+        return Verdict(ready=False, text=f"ready for --target cpu: no: {missing}")
+    cuda = _refusal_of(require_cuda)
+    other = f"no: {cuda}" if cuda else "yes"
+    return Verdict(ready=True, text=f"ready for --target cpu: yes; for --execution cuda: {other}")
+
+
+def _refusal_of(needed: Callable[[], object]) -> str:
+    """Why something cannot be had, in one line; "" where it can."""
+    try:
+        needed()
+    except OnnxqError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - drivers and half-removed packages raise anything
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _seen(name: str, look: Callable[[], Iterable[Finding]]) -> tuple[Finding, ...]:
+    """What was found; where looking itself fails, that."""
+    found: list[Finding] = []
+    reason = _refusal_of(lambda: found.extend(look()))
+    return (*found, Finding(name, f"unknown: {reason}")) if reason else tuple(found)
 
 
 def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return MISSING
 
 
-def _packages() -> Iterator[Finding]:
+def _python() -> Iterable[Finding]:
+    yield Finding("python", f"{platform.python_version()} on {platform.platform()}")
+
+
+def _packages() -> Iterable[Finding]:
     for package in ("numpy", "onnx", "onnx-graphsurgeon"):
         yield Finding(package, _version(package))
     numba = _version("numba")
-    yield Finding("numba", numba, SLOWER if numba == "not installed" else "")
-    builds = {name: _version(name) for name in ("onnxruntime", "onnxruntime-gpu")}
-    there = {name: version for name, version in builds.items() if version != "not installed"}
-    both = len(there) > 1
+    yield Finding("numba", numba, SLOWER if numba == MISSING else "")
+
+
+def _builds() -> Iterable[Finding]:
+    """Every package that brings a module `onnxruntime`."""
+    names = sorted(set(metadata.packages_distributions().get("onnxruntime", ())))
+    advice = (
+        f"two builds overwrite each other: pip uninstall --yes {' '.join(names)}, "
+        "then pip install the one you want"
+    )
     yield Finding(
         "onnxruntime",
-        ", ".join(f"{version} ({name})" for name, version in there.items()) or "not installed",
-        "two builds overwrite each other: pip uninstall both, then install one" if both else "",
+        ", ".join(f"{_version(name)} ({name})" for name in names) or MISSING,
+        advice if len(names) > 1 else "",
     )
 
 
-def _providers() -> Iterator[Finding]:
-    from onnxq.errors import ProviderError
-    from onnxq.model.cuda import require_cuda
+def _providers() -> Iterable[Finding]:
+    from onnxq.model.onnx_runtime import onnx_runtime
 
     try:
-        import onnxruntime
-    except Exception as error:  # noqa: BLE001 - of a half-removed package anything may come
-        yield Finding("providers", "none", f"onnxruntime cannot be imported: {error}")
+        found = onnx_runtime().get_available_providers()
+    except OnnxqError as error:
+        yield Finding("providers", "none", str(error))
         return
-    if not hasattr(onnxruntime, "get_available_providers"):
-        # What pip leaves where two builds shared the folder and one was removed.
-        yield Finding("providers", "none", "onnxruntime is there in part: install it again")
-        return
-    yield Finding("providers", ", ".join(onnxruntime.get_available_providers()))
-    yield from _cuda_libraries()
-    try:
-        require_cuda()
-    except ProviderError as error:
-        yield Finding("cuda", "not usable", f"{error.message}: {error.hint}")
-        return
-    yield Finding("cuda", cuda_device() or "a device")
+    yield Finding("providers", ", ".join(found))
 
 
-def _cuda_libraries() -> Iterator[Finding]:
-    """CUDA and cuDNN, as far as this build of onnxruntime wants them."""
-    from onnxq.model.cuda import INSTALL, libraries
+def _cuda() -> Iterable[Finding]:
+    """The devices, where they can be used; otherwise why not."""
+    from onnxq.model.cuda import devices, require_cuda
 
-    wanted = libraries()
+    reason = _refusal_of(require_cuda)
+    yield Finding("cuda", "not usable", reason) if reason else Finding("cuda", ", ".join(devices()))
+
+
+def _cuda_libraries() -> Iterable[Finding]:
+    """CUDA and cuDNN, as far as this build of onnxruntime wants them and a device is there."""
+    from onnxq.model.cuda import INSTALL, devices, libraries
+
+    wanted = libraries() if devices() else ()
     if not wanted:
         return
     missing = [library.name for library in wanted if library.missing]
@@ -115,19 +161,6 @@ def _cuda_libraries() -> Iterator[Finding]:
     )
 
 
-def cuda_device() -> str:
-    """Name of the first CUDA device; "" where the driver does not tell."""
-    name = ctypes.create_string_buffer(256)
-    device = ctypes.c_int(0)
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-        ready = driver.cuInit(0) == 0 and driver.cuDeviceGet(ctypes.byref(device), 0) == 0
-        ready = ready and driver.cuDeviceGetName(name, len(name), device) == 0
-    except OSError:
-        return ""
-    return name.value.decode(errors="replace") if ready else ""
-
-
 def _cpu() -> Finding:
     flags = cpu_flags()
     if not flags:
@@ -141,13 +174,10 @@ def _cpu() -> Finding:
 
 
 def cpu_flags() -> frozenset[str]:
-    """CPU features as Linux names them; empty where it does not tell."""
+    """CPU features as Linux names them; empty where the system does not tell."""
+    from archspec.cpu.detect import detected_info
+
     try:
-        lines = CPU_INFO.read_text(errors="replace").splitlines()
-    except OSError:
+        return frozenset(detected_info().features)
+    except Exception:  # noqa: BLE001 - on a machine it does not know it may raise anything
         return frozenset()
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip().lower() in {"flags", "features"}:
-            return frozenset(value.split())
-    return frozenset()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxq.cli import options
+from onnxq.cli.help import command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from onnxq.cli.terminal import Terminal
 
 
-@click.command()
+@command("merge")
 @click.argument("parts", type=options.FILE, nargs=-1, required=True, metavar="A.calib B.calib…")
 @options.output_option("the merged calibration", "ALL.calib")
 @options.common
@@ -29,8 +30,9 @@ def merge(*, parts: tuple[Path, ...], output: Path, terminal: Terminal) -> None:
     from onnxq.report.table import count
 
     options.check_output(output, *parts)
-    whole = run(parts)
-    files.save(whole, output)
+    with terminal.progress.track("merge", None):
+        whole = run(parts)
+        files.save(whole, output)
     if whole.shards != ((1, 1),):
         seen = ", ".join(str(index) for index, _ in whole.shards)
         terminal.note(f"note: incomplete: shards {seen} of {whole.shards[0][1]}")

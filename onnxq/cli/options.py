@@ -84,10 +84,12 @@ def model_argument(name: str = "model", metavar: str = "MODEL") -> Decorator:
     return click.argument(name, type=FILE, metavar=metavar)
 
 
-def output_option(what: str, metavar: str, *, required: bool = True) -> Decorator:
-    return click.option(
-        "-o", "--output", type=FILE, required=required, metavar=metavar, help=f"Write {what} here."
-    )
+def output_option(
+    what: str, metavar: str, *, required: bool = True, default: str = ""
+) -> Decorator:
+    """Where a result goes; `default` says in words where without the option."""
+    told = f"Write {what} here." + (f"  [default: {default}]" if default else "")
+    return click.option("-o", "--output", type=FILE, required=required, metavar=metavar, help=told)
 
 
 # --- from option values ----------------------------------------------------------------------

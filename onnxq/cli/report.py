@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxq.cli import options
+from onnxq.cli.help import command
 from onnxq.cli.run import GATE_FAILED
 from onnxq.options.report import ReportOptions
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from onnxq.cli.terminal import Terminal
 
 
-@click.command()
+@command("report")
 @options.model_argument()
 @click.argument("quantized", type=options.FILE, nargs=-1, metavar="[QUANTIZED]…")
 @options.output_option("the page", "REPORT.html")
@@ -42,8 +43,9 @@ def report(
     from onnxq.report.validation import verdict
 
     options.check_output(output, model, chosen.data, chosen.calibration, *quantized)
-    found = collect(load(model), as_models(quantized), chosen, terminal.progress)
-    page = render(found).encode()
+    with terminal.progress.track("report", None):
+        found = collect(load(model), as_models(quantized), chosen, terminal.progress)
+        page = render(found).encode()
     write_bytes(output, page)
     for text in found.notes:
         terminal.note(f"note: {text}")

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import signal
@@ -31,10 +32,38 @@ BROKEN_PIPE = 141
 
 @dataclass
 class State:
-    """What the error handler must know of the command that ran."""
+    """What the error handler must know of the command that ran.
+
+    Attributes:
+        json: stdout holds one JSON document, of the error where there is one.
+    """
 
     verbose: bool = False
+    json: bool = False
     stop: Stop = field(default_factory=Stop)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a command did not do what it was asked for.
+
+    Attributes:
+        kind: "usage", "model", "data", "output", "provider", "resource", "bug", or "stopped".
+        message: what is wrong and where.
+        hint: what to do; "" where that is not known.
+    """
+
+    kind: str
+    message: str
+    hint: str
+    exit_code: int
+
+    def __str__(self) -> str:
+        said = f"{self.message} ({self.hint})" if self.hint else self.message
+        return said if self.kind == STOPPED else f"error: {said}"
+
+
+STOPPED = "stopped"
 
 
 def answer(invoke: Callable[[], Any], state: State) -> int:
@@ -50,54 +79,62 @@ def answer(invoke: Callable[[], Any], state: State) -> int:
     except click.exceptions.Exit as done:
         code = done.exit_code
     except (KeyboardInterrupt, click.Abort):
-        code = _stopped(state.stop.by or signal.SIGINT)
+        code = _say(_stopped(state.stop.by or signal.SIGINT), state)
     except BrokenPipeError:
         _drop_stdout()
         code = BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the last resort: no traceback reaches a user
-        code = _stopped(state.stop.by) if state.stop.by else _refuse(error, state)
+        code = _say(_stopped(state.stop.by) if state.stop.by else _problem(error, state), state)
     return code if isinstance(code, int) else 0
 
 
-def _stopped(number: int) -> int:
-    return _say(STOPS[number][0], 128 + number)
+def _stopped(number: int) -> Problem:
+    return Problem(STOPPED, STOPS[number][0], "", 128 + number)
 
 
-def _refuse(error: Exception, state: State) -> int:
+def _problem(error: Exception, state: State) -> Problem:
     if isinstance(error, OnnxqError):
-        return _say(f"error: {error}", error.exit_code)
+        kind = type(error).__name__.removesuffix("Error").lower()
+        return Problem(kind, error.message, error.hint, error.exit_code)
     if isinstance(error, click.ClickException):
-        return _say(f"error: {_usage(error)}", USAGE)
+        return _usage(error)
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         _drop_stdout()
         where = f"for {error.filename}" if error.filename else "for the output"
-        return _say(f"error: no space left {where} (the disk is full: make room)", USAGE)
+        return Problem("output", f"no space left {where}", "the disk is full: make room", USAGE)
     if isinstance(error, MemoryError):
-        return _say("error: there is not enough memory", ResourceError.exit_code)
+        return Problem("resource", "there is not enough memory", "", ResourceError.exit_code)
     if state.verbose:
         sys.stderr.write("".join(traceback.format_exception(error)))
     what = "the traceback above" if state.verbose else "what --verbose shows"
-    return _say(
-        f"error: a bug in onnxq: {type(error).__name__}: {error} "
-        f"(please report it, with the command and {what})",
+    return Problem(
+        "bug",
+        f"a bug in onnxq: {type(error).__name__}: {error}",
+        f"please report it, with the command and {what}",
         BUG,
     )
 
 
-def _usage(error: click.ClickException) -> str:
+def _usage(error: click.ClickException) -> Problem:
     message = error.format_message().rstrip(".")
     context = error.ctx if isinstance(error, click.UsageError) else None
-    return f"{message} ({context.command_path} --help shows the options)" if context else message
+    hint = f"{context.command_path} --help shows the options" if context else ""
+    return Problem("usage", message, hint, USAGE)
 
 
-def _say(line: str, code: int) -> int:
-    """Write one line, whatever the message was made of."""
+def _say(problem: Problem, state: State) -> int:
+    """Write one line, whatever the message was made of, and its document where one is wanted."""
     try:
-        sys.stderr.write(printable(" ".join(line.split())) + "\n")
+        if state.json:
+            from onnxq.records import to_json
+
+            sys.stdout.write(to_json("error", dataclasses.asdict(problem)) + "\n")
+            sys.stdout.flush()
+        sys.stderr.write(printable(" ".join(str(problem).split())) + "\n")
         sys.stderr.flush()
     except BrokenPipeError:
         return BROKEN_PIPE
-    return code
+    return problem.exit_code
 
 
 def _drop_stdout() -> None:

@@ -132,17 +132,24 @@ def stoppable(stop: Stop) -> Iterator[None]:
 
 def leave(exit_code: int) -> NoReturn:
     """Exit, even where a thread that waits for ever would keep the process."""
-    threads_ended = threading.Event()
+    threads_ended, overdue = threading.Event(), threading.Event()
     atexit.register(threads_ended.set)
-    _thread.start_new_thread(_end, (threads_ended, exit_code))
+    # Both now: from Python 3.12 on none starts once the interpreter is on its way out.
+    _thread.start_new_thread(_clean, (overdue,))
+    _thread.start_new_thread(_end, (threads_ended, overdue, exit_code))
     sys.exit(exit_code)
 
 
-def _end(threads_ended: threading.Event, exit_code: int) -> None:
+def _clean(overdue: threading.Event) -> None:
+    """Do what the main thread would do if it came to that: temporary folders are removed."""
+    overdue.wait()
+    atexit._run_exitfuncs()  # noqa: SLF001
+
+
+def _end(threads_ended: threading.Event, overdue: threading.Event, exit_code: int) -> None:
     """End the process if it is still there after a while."""
     if not threads_ended.wait(GRACE):
-        # What the main thread would do now: temporary folders are removed.
-        _thread.start_new_thread(atexit._run_exitfuncs, ())  # noqa: SLF001
+        overdue.set()
     time.sleep(GRACE)
     os._exit(exit_code)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxq.cli import options
+from onnxq.cli.help import command
 from onnxq.cli.run import GATE_FAILED
 from onnxq.options.validate import ValidateOptions
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from onnxq.commands.validate import Validation
 
 
-@click.command()
+@command("validate")
 @options.model_argument("float_model", "FLOAT")
 @click.argument("quantized", type=options.FILE, nargs=-1, metavar="[QUANTIZED]…")
 @options.of(ValidateOptions)
@@ -43,16 +44,21 @@ def validate(
     from onnxq.commands.validate import validate as run
     from onnxq.model.files import load
     from onnxq.records import write_bytes
+    from onnxq.report import latency as latency_report
     from onnxq.report import layers as layer_report
     from onnxq.report import validation as report
     from onnxq.report.junit import junit as to_junit
 
     options.check_output(junit, float_model, chosen.data, *quantized)
-    result = run(load(float_model), as_models(quantized), chosen, terminal.progress)
+    with terminal.progress.track("read the models", None):
+        exact, others = load(float_model), as_models(quantized)
+    result = run(exact, others, chosen, terminal.progress)
     paths = [float_model, *(path for path in quantized for _ in chosen.executions)]
+    names = [str(path) for path in (float_model, *quantized)]
     terminal.table(report.metric_table(result, paths))
     terminal.table(report.output_table(result, paths))
     terminal.table(report.gate_table(result))
+    tell_kernels(terminal, result)
     for path, each in zip(quantized, result.layers, strict=False):
         for text in layer_report.summary(path, each):
             terminal.line(text)
@@ -60,6 +66,9 @@ def validate(
             terminal.table(table)
         if each.warning:
             terminal.note(f"{path}: {each.warning}")
+    if result.latency is not None:
+        terminal.table(latency_report.latency_table(result.latency, names))
+        terminal.note(latency_report.note(result.latency))
     terminal.note(report.samples_note(result))
     if junit is not None:
         write_bytes(junit, to_junit(result, paths).encode())
@@ -70,6 +79,16 @@ def validate(
         if not gate.passed:
             terminal.note(report.verdict(gate))
     return 0 if result.passed else GATE_FAILED
+
+
+def tell_kernels(terminal: Terminal, result: Validation) -> None:
+    """What runtimes of their own made of the quantized models."""
+    from onnxq.report.details import kernel_summary, kernel_table
+
+    for told in result.kernels:
+        terminal.line(f"{told.model}: {kernel_summary(told.kernels, told.execution)}")
+        if not all(each.integer for each in told.kernels if each.weighted):
+            terminal.table(kernel_table(told.kernels, whole=False))
 
 
 def summarize(result: Validation, paths: Sequence[Path]) -> None:

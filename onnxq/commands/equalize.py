@@ -20,7 +20,7 @@ from onnxq.equalization.equalize import Equalization
 from onnxq.equalization.observed import tensors_to_observe
 from onnxq.equalization.prepare import centered_and_proved, scaled
 from onnxq.equalization.prove import Feeds, Proof, proof_feeds
-from onnxq.errors import ModelError
+from onnxq.errors import ModelError, UsageError
 from onnxq.model.already import require_float
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
@@ -59,7 +59,11 @@ def equalize(
 ) -> tuple[Model, EqualizationResult]:
     """Scale weights across layers; see `onnxq.api.equalize`."""
     require_float(model)
-    target_named(options.target).scheme(options.scheme.value)
+    if target_named(options.target).scheme(options.scheme.value).floating:
+        raise UsageError(
+            f"scheme {options.scheme.value} needs no equalization: its steps grow with the values",
+            hint="quantize the model as it is",
+        )
     source = None if options.data is None else source_of(options, model)
     shapes = parse_shapes(options.input_shapes, model.inputs)
     normalized, normalization = normalized_on(model, source, shapes, _limits(options))

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto
 
 from onnxq.calibration import files as calibration_files
 from onnxq.calibration.not_finite import harmless_inputs
 from onnxq.calibration.statistics import Calibration
 from onnxq.data import DataSource, Preprocessing, open_data
 from onnxq.data.classes import Classes
+from onnxq.data.python_values import require_shareable
 from onnxq.data.sizes import parse_shapes
 from onnxq.data.states import parse_states
-from onnxq.errors import DataError
+from onnxq.errors import DataError, UsageError
 from onnxq.model import files as model_files
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
@@ -28,27 +29,56 @@ from onnxq.quantization.details import recorded_preprocessing
 
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
-Models = Sequence[Model | PathLike] | Model | PathLike
-Data = PathLike | Array | Mapping[str, Array] | DataSource
+ModelLike = Model | PathLike | ModelProto | bytes
+"""A model, its file, its protocol buffer, or what lies in its file."""
+
+Models = Sequence[ModelLike] | ModelLike
+Data = PathLike | Array | Mapping[str, Array] | DataSource | Iterable[Any] | Callable[[], Any] | Any
+"""Samples: see `onnxq.data.open` and `onnxq.data.handed`."""
+
+Preprocess = str | Mapping[str, Any] | Preprocessing | Callable[[Any], Any]
+"""How images become inputs, or a function from what the data yield to feeds."""
 
 
-def as_model(model: Model | PathLike) -> Model:
-    """Accept a model or its path."""
-    return model if isinstance(model, Model) else model_files.load(model)
+def as_model(model: ModelLike) -> Model:
+    """Accept a model in any form.
+
+    Raises:
+        ModelError: it is refused.
+        UsageError: it is nothing of the kind.
+    """
+    if isinstance(model, Model):
+        return model
+    if isinstance(model, (str, os.PathLike)):
+        return model_files.load(model)
+    if isinstance(model, (bytes, ModelProto)):
+        return model_files.read(model)
+    raise UsageError(
+        f"a model must be a path, an onnxq.Model, an onnx.ModelProto or the bytes of a file, "
+        f"not {type(model).__name__}"
+    )
 
 
 def as_models(models: Models) -> list[Model]:
-    """Accept models or their paths, or one of either."""
-    if isinstance(models, (Model, str, os.PathLike)):
-        return [as_model(models)]
-    return [as_model(each) for each in models]
+    """Accept models in any form, or one."""
+    one = isinstance(models, (Model, str, os.PathLike, bytes, ModelProto))
+    if one or not isinstance(models, Iterable):
+        return [as_model(cast("ModelLike", models))]
+    return [as_model(cast("ModelLike", each)) for each in models]
+
+
+def as_preprocessing(given: Preprocess | None) -> Preprocessing | Callable[[Any], Any] | None:
+    """Read text, and configurations of other tools; a function stays one."""
+    if isinstance(given, str):
+        return Preprocessing.parse(given)
+    return Preprocessing.of(given) if isinstance(given, Mapping) else given
 
 
 def as_source(
     data: Data,
     model: Model,
     *,
-    preprocess: str | Preprocessing | None = None,
+    preprocess: Preprocess | None = None,
     samples: int | None = None,
     allow_nonfinite: bool = False,
     classes: Sequence[str] | PathLike | None = None,
@@ -68,10 +98,10 @@ def as_source(
         mask: the input that says which positions count, "none" for none; see `onnxq.data.masks`.
         tokenizer: the tokenizer.json that makes texts samples.
     """
-    if not isinstance(data, (str, os.PathLike, np.ndarray, Mapping)):
-        return data
-    parsed = Preprocessing.parse(preprocess) if isinstance(preprocess, str) else preprocess
-    spec = data if isinstance(data, (str, np.ndarray, Mapping)) else Path(data)
+    if hasattr(data, "batches") and hasattr(data, "sample_name"):
+        return cast("DataSource", data)
+    parsed = as_preprocessing(preprocess)
+    spec = Path(data) if isinstance(data, os.PathLike) else data
     return open_data(
         spec,
         model.inputs,
@@ -120,7 +150,10 @@ def source_of(options: Options, model: Model, **instead: Any) -> DataSource:
         instead: values of `as_source` that are not the options'.
     """
     said = {name: getattr(options, name) for name in _READING if name in options_of(type(options))}
-    return as_source(model=model, **(said | instead))
+    said |= instead
+    if getattr(options, "jobs", 1) > 1 or getattr(options, "dask", None) is not None:
+        require_shareable(said["data"], said.get("preprocess"))
+    return as_source(model=model, **said)
 
 
 def as_calibration(calibration: Calibration | PathLike, model: Model) -> Calibration:

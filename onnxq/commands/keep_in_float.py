@@ -1,11 +1,11 @@
-"""The search for layers to keep in float, by what `validate` measures."""
+"""The search for layers to raise, or to keep in float, by what `validate` measures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 
-from onnxq.commands.costliest import Made, candidate, ranked_layers
+from onnxq.commands.costliest import RANKING_SAMPLES, Made, candidates, ranked_layers
 from onnxq.commands.validate import Validation, validate
 from onnxq.data.budget import Limits
 from onnxq.data.source import DataSource
@@ -14,6 +14,7 @@ from onnxq.options.validate import ValidateOptions
 from onnxq.quantization import quantize as stage
 from onnxq.quantization.request import Request
 from onnxq.quantization.search import (
+    FLOAT,
     Bounds,
     Candidate,
     Criterion,
@@ -21,9 +22,6 @@ from onnxq.quantization.search import (
     Trial,
     search,
 )
-
-RANKING_SAMPLES = 32
-"""Samples on which the search for layers to keep in float ranks them."""
 
 
 def keep_in_float(
@@ -35,11 +33,11 @@ def keep_in_float(
     bounds: Bounds,
     limits: Limits,
 ) -> Made:
-    """The quantized model with as few layers in float as hold the gate, and the record of it.
+    """The quantized model with as few layers raised as hold the gate, and the record of it.
 
     Args:
         model: the float model, as it was given.
-        request: for `made`, which has all layers quantized.
+        request: for `made`, which has no layer raised that the request has not.
         source: samples to measure on.
         max_drop: how far the first metric may fall.
         limits: what may run at once.
@@ -56,8 +54,9 @@ def keep_in_float(
         gate, row = validation.gates[0], validation.rows[1]
         return Trial(made, Measurement(next(iter(row.values.values())), gate.value, gate.passed))
 
-    def attempt(keep: Mapping[str, str]) -> Trial[Made]:
-        other = stage.quantize(replace(request, again=made[1], keep=keep))
+    def attempt(layers: Sequence[Candidate]) -> Trial[Made]:
+        again = replace(request, again=made[1]).raised(layers, "--max-drop")
+        other = stage.quantize(again)
         return tried(other, measure(other[0]))
 
     first = measure(made[0])
@@ -68,18 +67,19 @@ def keep_in_float(
     (best, record), found = search(
         criterion,
         tried(made, first),
-        lambda: _ranked(request, made, source, limits),
+        lambda: _steps(request, made, source, limits),
         attempt,
         bounds,
     )
-    return best, replace(record, search=found)
+    return best, replace(record, search=found, mixed=made[1].mixed)
 
 
-def _ranked(request: Request, made: Made, source: DataSource, limits: Limits) -> list[Candidate]:
-    """The layers that can stay in float, the most harmful first."""
-    _, result = made
-    return [
-        candidate(layer, result)
-        for layer in ranked_layers(request, made, source, RANKING_SAMPLES, limits)
-        if layer.name in result.plan.weighted or layer.op_type in request.target.residual
-    ]
+def _steps(request: Request, made: Made, source: DataSource, limits: Limits) -> list[Candidate]:
+    """What to raise: each layer to wider activations where there are some, then each to float."""
+    wider = request.scheme.wider if request.scheme.static is not None else None
+    ranked = ranked_layers(request, made, source, RANKING_SAMPLES, limits)
+    floats = candidates(request, made, ranked, FLOAT)
+    if wider is None:
+        return floats
+    first = candidates(request, made, ranked, wider.name)
+    return [*(each for each in first if each.node not in request.wider), *floats]

@@ -1,59 +1,69 @@
-"""Spare the layers that cost most: they compute with the wider scheme of theirs."""
+"""Spare the layers that cost most: they get wider numbers where the target has some, else float."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
-from onnxq.commands.costliest import Made, ranked_layers
+from onnxq.commands.costliest import RANKING_SAMPLES, Made, candidates, ranked_layers
 from onnxq.data.budget import Limits
 from onnxq.data.source import DataSource
-from onnxq.errors import UsageError
-from onnxq.formats.scheme import Scheme
 from onnxq.model.graph import Graph
 from onnxq.quantization import quantize as stage
 from onnxq.quantization.request import Request
-from onnxq.targets import Target
-
-RANKING_SAMPLES = 32
-"""Samples on which the layers are ranked."""
-
-
-def require_wider(target: Target, scheme: Scheme) -> None:
-    """Raise `UsageError` where the target has nothing wider for the layers that are spared."""
-    if scheme.wider is None:
-        able = [name for name, row in target.schemes.items() if row.scheme.wider is not None]
-        raise UsageError(
-            f"--mixed: target {target.name} has no wider scheme beside {scheme}",
-            hint=f"it has one beside {', '.join(able)}" if able else "leave --mixed out",
-        )
+from onnxq.quantization.search import FLOAT, Candidate, Mixed
 
 
 def spare_costliest(
     request: Request, made: Made, source: DataSource, share: float, limits: Limits
 ) -> tuple[Request, Made]:
-    """Make the model anew with the layers spared that cost most for their size.
+    """Make the model anew with the layers spared that cost most.
 
     Args:
         made: of the request, with no layer spared.
-        share: of the numbers in all quantized weights that may become wider.
+        share: of the layers; of the numbers in all quantized weights, where nothing else is
+            quantized.
 
     Returns:
         The request with the layers that are spared, and what was made of it.
     """
+    scheme = request.scheme
+    becomes = FLOAT if scheme.wider is None else scheme.wider.name
+    ranked = ranked_layers(request, made, source, RANKING_SAMPLES, limits)
+    layers = candidates(request, made, ranked, becomes)
+    choose = _worst if scheme.activation is not None else _worst_for_their_size
+    spared = choose(made, layers, share)
+    if not spared:
+        return request, made
+    again = replace(request, again=made[1]).raised(spared, "--mixed")
+    quantized, result = stage.quantize(again)
+    bought = Mixed(share, spared, made[1].quantized_sqnr, result.quantized_sqnr)
+    return again, (quantized, replace(result, mixed=bought))
+
+
+def _worst(_made: Made, layers: Sequence[Candidate], share: float) -> tuple[Candidate, ...]:
+    """So many of the layers; one with a weight stays quantized."""
+    most = len(layers)
+    if layers and layers[0].becomes == FLOAT:
+        most = max((i for i, each in enumerate(layers) if each.weighted), default=0)
+    return tuple(layers[: min(math.ceil(share * len(layers)), most)])
+
+
+def _worst_for_their_size(
+    made: Made, layers: Sequence[Candidate], share: float
+) -> tuple[Candidate, ...]:
+    """Those that cost most for their size, up to that share of the weights."""
     plan, graph = made[1].plan, Graph(made[1].prepared.model)
     sizes: dict[str, int] = {}
     for place in plan.weights:
         name = graph.by_name[place.node].inputs[place.position]
         sizes[place.node] = sizes.get(place.node, 0) + graph.value(name).size
     room = share * sum(sizes.values())
-    ranked = ranked_layers(request, made, source, RANKING_SAMPLES, limits)
-    able = [layer for layer in ranked if layer.name in sizes and layer.share > 0]
-    spared: set[str] = set()
-    for layer in sorted(able, key=lambda each: -each.share / sizes[each.name]):
-        if sizes[layer.name] <= room:
-            room -= sizes[layer.name]
-            spared.add(layer.name)
-    if not spared:
-        return request, made
-    again = replace(request, again=made[1], wider=frozenset(spared))
-    return again, stage.quantize(again)
+    able = [layer for layer in layers if layer.node in sizes and layer.share > 0]
+    spared = []
+    for layer in sorted(able, key=lambda each: -each.share / sizes[each.node]):
+        if sizes[layer.node] <= room:
+            room -= sizes[layer.node]
+            spared.append(layer)
+    return tuple(spared)

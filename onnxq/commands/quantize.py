@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import observe
+from onnxq.commands.account import account_for
 from onnxq.commands.budget import one_sample
 from onnxq.commands.costliest import costliest
 from onnxq.commands.inputs import (
@@ -16,7 +17,8 @@ from onnxq.commands.inputs import (
     source_of,
 )
 from onnxq.commands.keep_in_float import keep_in_float
-from onnxq.commands.mixed import require_wider, spare_costliest
+from onnxq.commands.machine_target import with_target
+from onnxq.commands.mixed import spare_costliest
 from onnxq.commands.normalized import normalized_on
 from onnxq.data.budget import Limits, OneSample, plan_batching
 from onnxq.data.sizes import parse_shapes
@@ -24,11 +26,15 @@ from onnxq.data.source import DataSource
 from onnxq.data.tokens import NO_TOKENS
 from onnxq.equalization.observed import tensors_to_observe
 from onnxq.errors import ModelError
+from onnxq.formats.table import FORMATS
 from onnxq.model.already import require_float
 from onnxq.model.graph import Graph
+from onnxq.model.interface import METADATA_KEY as INTERFACE_KEY
+from onnxq.model.interface import interface_json
 from onnxq.model.model import Model, with_metadata
 from onnxq.model.narrow import OPSET as HALF_OPSET
 from onnxq.model.operators import is_weighted, operator_of, weighted_inside
+from onnxq.model.static import with_shapes
 from onnxq.model.status import Float, Quantized
 from onnxq.options.quantize import (
     FloatRest,
@@ -41,14 +47,17 @@ from onnxq.progress import Progress
 from onnxq.quantization import quantize as stage
 from onnxq.quantization.clipping import harmful_clips
 from onnxq.quantization.details import METADATA_KEY, details_json
+from onnxq.quantization.interface import with_integer_interface
 from onnxq.quantization.patterns import check_patterns
 from onnxq.quantization.plan import QuantizationOptions
+from onnxq.quantization.ranges import Ranges
 from onnxq.quantization.request import QuantizationResult, Request
 from onnxq.quantization.rest import require_float_biases
 from onnxq.quantization.samples import hold_out_of, take_samples
 from onnxq.quantization.search import Bounds
 from onnxq.quantization.shares import uneven_shares
 from onnxq.quantization.tables import forms_of_tables
+from onnxq.quantization.weighed import Estimate
 from onnxq.targets import target_named
 from onnxq.validation.interface import choose_outputs
 
@@ -58,22 +67,26 @@ def quantize(
 ) -> tuple[Model, QuantizationResult]:
     """Turn a float model into a QDQ model; see `onnxq.api.quantize`."""
     require_float(model)
+    options, _ = with_target(options)
     target, chosen = target_named(options.target), stage_options(options)
     scheme = chosen.scheme_on(target)
-    if options.mixed is not None:
-        require_wider(target, scheme)
     if chosen.half:
         require_float_biases(target, scheme)
     forms = forms_of_tables(target, scheme, chosen.table_bits)
-    opset = max(scheme.opset, *(form.opset for form in forms), HALF_OPSET if chosen.half else 0)
+    raises = options.mixed is not None or options.max_drop is not None
+    opset = max(
+        scheme.opset, *(form.opset for form in forms), HALF_OPSET if chosen.half else 0,
+        scheme.wider.opset if scheme.wider is not None and raises else 0,
+    )  # fmt: skip
     limits = Limits(options.batch_size, options.memory)
-    shapes = parse_shapes(options.input_shapes, model.inputs)
-    source = None if options.data is None else source_of(options, model)
+    given, shapes = model, parse_shapes(options.input_shapes, model.inputs)
+    model = with_shapes(given, shapes)
+    source = None if options.data is None else source_of(options, model, input_shapes=())
     normalized, normalization = normalized_on(model, source, shapes, limits, opset=opset)
     check_patterns(Graph(normalized), chosen)
     hold_out = hold_out_of(source)
     sample = one_sample(normalized, source, shapes)
-    calibration = _calibration(model, options, source, sample, hold_out, progress)
+    calibration = _calibration(given, options, source, sample, hold_out, progress)
     samples = None
     if source is not None and calibration is not None:
         unseen = options.calibration is None or calibration.data != source.fingerprint
@@ -121,19 +134,33 @@ def quantize(
     quantized, result = made
     cost = costliest(request, (quantized, result), source, limits)
     result = _with_scales_judged(replace(result, costliest=cost))
-    entry = details_json(result, calibration, options.settings())
-    return with_metadata(result.prepared.recorded_in(quantized), {METADATA_KEY: entry}), result
+    entries = {METADATA_KEY: details_json(result, calibration, options.settings())}
+    recorded = result.prepared.recorded_in(quantized)
+    if options.io is not None:
+        recorded, interface = with_integer_interface(recorded, FORMATS[options.io.value])
+        result = replace(result, interface=interface)
+        entries[INTERFACE_KEY] = interface_json(interface.tensors)
+    recorded = with_metadata(recorded, entries)
+    account = account_for(model, recorded, result, sample, measures=options.speed)
+    return recorded, replace(result, account=account)
 
 
 def _with_scales_judged(result: QuantizationResult) -> QuantizationResult:
     """With the tensors that their range, or a scale they share, serves badly."""
-    calibration, gains = result.prepared.calibration, result.prepared.gains
-    if calibration is None:
+    plan, prepared = result.plan, result.prepared
+    if prepared.calibration is None or plan.scheme.static is None:
         return result
-    uneven = uneven_shares(result.plan, calibration.tensors, gains)
-    return replace(
-        result, uneven=uneven, clipped=harmful_clips(result.plan, calibration.tensors, gains)
+    ranges = Ranges(
+        Graph(prepared.model),
+        prepared.calibration.tensors,
+        prepared.gains,
+        {},
+        plan.scheme.static,
+        plan.options.ranges,
     )
+    tried = {each.tensor for each in result.ranges if each.chosen is Estimate.GRADIENT}
+    clipped = harmful_clips(plan, ranges, tried)
+    return replace(result, uneven=uneven_shares(plan, ranges), clipped=clipped)
 
 
 def _require_quantized(model: Model, result: QuantizationResult) -> None:
@@ -173,6 +200,7 @@ def stage_options(options: QuantizeOptions) -> QuantizationOptions:
         table_bits=options.table_bits or 0,
         include=options.include,
         exclude=options.exclude,
+        exclude_operators=options.exclude_operators,
     )
 
 

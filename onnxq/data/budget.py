@@ -181,6 +181,11 @@ class OneSample:
         """What it reads."""
         return self.read()
 
+    @property
+    def single(self) -> Samples:
+        """One sample, or as many as the model fixes."""
+        return as_feeds(self.largest) if self.fixed is not None else self._copies(1)
+
     @cached_property
     def fixed(self) -> int | None:
         """The number of samples that the model was exported for; None where it takes any."""

@@ -42,13 +42,15 @@ _UNDECODABLE = (
 """What Pillow raises for files that are damaged or of another kind."""
 
 
-def decode_image(
-    file: Path | bytes, preprocessing: Preprocessing, spec: TensorSpec, name: str
-) -> Array:
+Picture = Path | bytes | Image.Image
+"""A path, the content of an image file, or an image."""
+
+
+def decode_image(file: Picture, preprocessing: Preprocessing, spec: TensorSpec, name: str) -> Array:
     """One sample, without the batch axis.
 
     Args:
-        file: a path, or the content of an image file.
+        file: a path, the content of an image file, or an image of Pillow's.
         name: what to call the image in messages.
 
     Raises:
@@ -56,18 +58,25 @@ def decode_image(
     """
     wanted = batched(preprocessing, spec)
     hint = size_hint(preprocessing, spec)
-    with _opened(file, name) as image:
+    with opened(file, name) as image:
         # Decoding a large image takes seconds: what cannot fit is not even read.
         size = _geometry(image, preprocessing, name).input
         check_shape((1, *sample_shape(preprocessing, size)), wanted, name, hint=hint)
         with _refusing(name):
             image.load()
+            seen = preprocessing.turn(image)
         with _unfit(name):
-            values = preprocessing.apply(image)
+            values = preprocessing.apply(seen)
     if spec.dtype.kind in "iu":
         # The pixels themselves, see `onnxq.data.image_input`: whole numbers that the type holds.
         return values.astype(spec.dtype)
     return convert(values, wanted, name)
+
+
+def loaded(file: Picture, name: str) -> Image.Image:
+    """An image in RGB, read whole, for a function of the user's. Raises as `decode_image`."""
+    with opened(file, name) as image, _refusing(name):
+        return image.convert("RGB")
 
 
 def decode_array(content: bytes, name: str) -> Array:
@@ -79,15 +88,17 @@ def decode_array(content: bytes, name: str) -> Array:
     return values
 
 
-def image_geometry(file: Path | bytes, preprocessing: Preprocessing, name: str) -> Geometry:
+def image_geometry(file: Picture, preprocessing: Preprocessing, name: str) -> Geometry:
     """Where the pixels of an image go; only its header is read. Raises as `decode_image`."""
-    with _opened(file, name) as image:
+    with opened(file, name) as image:
         return _geometry(image, preprocessing, name)
 
 
 def _geometry(image: Image.Image, preprocessing: Preprocessing, name: str) -> Geometry:
+    with _refusing(name):
+        sides = preprocessing.sides(image)
     with _unfit(name):
-        return preprocessing.geometry((image.height, image.width))
+        return preprocessing.geometry(sides)
 
 
 @contextmanager
@@ -103,8 +114,11 @@ def _unfit(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(file: Path | bytes, name: str) -> Iterator[Image.Image]:
+def opened(file: Picture, name: str) -> Iterator[Image.Image]:
     """An image whose header is read and whose number of pixels is sensible."""
+    if isinstance(file, Image.Image):
+        yield file
+        return
     with _refusing(name):
         image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_FORMATS)
     with image:

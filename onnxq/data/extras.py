@@ -20,7 +20,7 @@ def require(module: str, extra: str, *, package: str = "", user: str = "these da
         return importlib.import_module(module)
     except ImportError:
         name = package or module.partition(".")[0]
-        either = f"pip install '{package}' or " if package else ""
         raise UsageError(
-            f"{user} the package {name}", hint=f"{either}pip install 'onnxq[{extra}]'"
+            f"{user} the package {name}",
+            hint=f"pip install {name}; in a checkout of onnxq pip install '.[{extra}]'",
         ) from None

@@ -1,15 +1,14 @@
-"""`file.py:function`: samples that a function of the user's yields, run because the user named it.
+"""Samples as dicts that the user's code yields, such as `file.py:function`, which the user named.
 
-The function takes nothing and yields dicts: an array for each model input, and perhaps an integer
-`label`. The arrays are one sample, without the axis that counts samples, or what the model is fed
-at once, with it; rank and shape tell. A list of dicts is a sequence of steps. The function must
-yield the same samples each time it is called.
+Each is a dict: an array for each model input, and perhaps an integer `label`. The arrays are one
+sample, without the axis that counts samples, or what the model is fed at once, with it; rank and
+shape tell. A list of dicts is a sequence of steps. The same samples must come each time.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,15 +23,19 @@ from onnxq.data.layouts import Arrangement, Holds, SampleColumn, arrange
 from onnxq.data.records import as_labels
 from onnxq.data.source import Batch, Labels, chosen, collect, spans
 from onnxq.data.storage import MemoryColumn
-from onnxq.errors import DataError
+from onnxq.errors import DataError, OnnxqError
 from onnxq.python_files import load_callable
 from onnxq.refusal import Refusal
+from onnxq.suggest import suggest
 
 if TYPE_CHECKING:
     from onnxq.data.preprocess import Preprocessing
     from onnxq.model.model import TensorSpec
 
 LABEL = "label"
+Items = Callable[[], Iterable[Any]]
+"""Begins anew what yields the samples, each time it is called."""
+
 _PATTERN = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
 
 
@@ -42,19 +45,37 @@ def parse_function(text: str) -> tuple[Path, str] | None:
     return (Path(found[1]), found[2]) if found else None
 
 
+@dataclass(frozen=True)
+class FileFunction:
+    """A function in a file, called anew each time."""
+
+    path: Path
+    name: str
+
+    def __call__(self) -> Iterable[Any]:
+        function = load_callable(self.path, self.name)
+        if isinstance(function, Refusal):
+            raise DataError(function.reason)
+        return function()  # type: ignore[no-any-return]
+
+
 @dataclass(frozen=True, eq=False)
 class FunctionSource:
-    """The samples a function yields; it is called anew for each reading."""
+    """The samples that `items` yields; it is called anew for each reading.
+
+    Attributes:
+        doubt: why the labels cannot be class indices of the model's; None where they can.
+    """
 
     spec: str
     inputs: tuple[TensorSpec, ...]
     declared: BatchAxes
-    path: Path
-    function: str
+    items: Items
     limit: int | None = None
     optional: Collection[str] = ()
     note: str = ""
     preprocessing: Preprocessing | None = None
+    doubt: Refusal | None = None
 
     @property
     def count(self) -> int:
@@ -78,12 +99,17 @@ class FunctionSource:
         return self._scan.starts
 
     @cached_property
-    def axes(self) -> BatchAxes:
-        """Those that the declared shapes and the first item tell."""
+    def first(self) -> Any:
+        """The first dict, or what is yielded in its place."""
         for steps, _ in self._items():
             if steps:
-                return self._arranged(steps[0], self.sample_name(0), self.declared)[1].axes
+                return steps[0]
         raise DataError(f"{self.spec} yields no samples")
+
+    @cached_property
+    def axes(self) -> BatchAxes:
+        """Those that the declared shapes and the first item tell."""
+        return self._arranged(self.first, self.sample_name(0), self.declared)[1].axes
 
     @cached_property
     def _scan(self) -> _Scan:
@@ -134,13 +160,15 @@ class FunctionSource:
 
     def _items(self) -> Iterator[tuple[Sequence[Any], bool]]:
         """What the function yields, as lists, and whether it was one."""
-        yielded = iter(self._call())
+        yielded = iter(self._begun())
         number = 0
         while True:
             try:
                 item = next(yielded)
             except StopIteration:
                 return
+            except OnnxqError:
+                raise
             except Exception as error:  # what a user's code raises
                 raise DataError(
                     f"{self.spec} failed at sample {number}: {type(error).__name__}: {error}"
@@ -148,16 +176,15 @@ class FunctionSource:
             yield (item, True) if isinstance(item, (list, tuple)) else ([item], False)
             number += 1
 
-    def _call(self) -> Iterable[Any]:
-        function = load_callable(self.path, self.function)
-        if isinstance(function, Refusal):
-            raise DataError(function.reason)
+    def _begun(self) -> Iterable[Any]:
         try:
-            found = function()
+            found = self.items()
             iter(found)
+        except OnnxqError:
+            raise
         except Exception as error:
             raise DataError(f"{self.spec} failed: {type(error).__name__}: {error}") from error
-        return found  # type: ignore[no-any-return]
+        return found
 
     def _checked(self, item: Any, name: str) -> Iterator[tuple[Sample, int | None]]:
         """The samples of a dict: one, or those of a whole feed."""
@@ -190,7 +217,10 @@ class FunctionSource:
             raise DataError(f"{name} is a {type(item).__name__}, a dict expected")
         for spec in self.inputs:
             if spec.name not in item and spec.name not in self.optional:
-                raise DataError(f"{name} has no array for input {spec.name!r}")
+                raise DataError(
+                    f"{name} has no array for input {spec.name!r}",
+                    hint=suggest(spec.name, map(str, item), of="it has"),
+                )
         arrays = {s.name: _array(item[s.name], s, name) for s in self.inputs if s.name in item}
         shapes = {key: values.shape for key, values in arrays.items()}
         return arrays, arrange(shapes, self.inputs, axes, name, holds=Holds.ITEM)
@@ -201,7 +231,7 @@ def _labels_of(item: Mapping[str, Any], count: int, name: str) -> list[int | Non
     if item.get(LABEL) is None:
         return [None] * count
     try:
-        labels = np.ravel(item[LABEL])
+        labels = np.ravel(as_array(item[LABEL]))
     except ValueError as error:
         raise DataError(f"{name}: its {LABEL!r} is no array: {error}") from error
     if len(labels) != count:
@@ -216,9 +246,16 @@ def _labels_of(item: Mapping[str, Any], count: int, name: str) -> list[int | Non
 
 def _array(value: Any, spec: TensorSpec, name: str) -> Array:
     try:
-        return np.asarray(value)
-    except ValueError as error:
+        return as_array(value)
+    except (ValueError, TypeError) as error:
         raise DataError(f"{name}: input {spec.name!r} is no array: {error}") from error
+
+
+def as_array(value: Any) -> Array:
+    """Anything NumPy reads, and tensors of PyTorch's that need gradients or lie on a device."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+    return np.asarray(value)
 
 
 @dataclass(frozen=True)

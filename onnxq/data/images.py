@@ -100,8 +100,24 @@ def open_images(
     Raises `DataError` where it does, and where the preprocessing is missing or gives another
     shape than the model's one input.
     """
-    require_one_input(inputs, spec)
     found, doubt = find_images(folder, classes)
+    return images_of(
+        found, spec, inputs, axes, preprocessing=preprocessing, samples=samples, doubt=doubt
+    )
+
+
+def images_of(
+    found: list[ImageFile],
+    spec: str,
+    inputs: Sequence[TensorSpec],
+    axes: BatchAxes,
+    *,
+    preprocessing: Preprocessing | None,
+    samples: int | None = None,
+    doubt: Refusal | None = None,
+) -> ImageSource:
+    """These images, or `samples` of them, spread over the classes; see `open_images`."""
+    require_one_input(inputs, spec)
     preprocessing = for_input(preprocessing, inputs[0], spec)
     axes = picture_axes(preprocessing, inputs[0], axes)
     chosen = found if samples is None else spread(found, samples)
@@ -138,7 +154,7 @@ def require_labels(source: DataSource, purpose: str) -> None:
 
 def _labels(images: Sequence[ImageFile]) -> Labels | None:
     labels = [image.label for image in images if image.label is not None]
-    return np.array(labels, np.int64) if labels else None
+    return np.array(labels, np.int64) if labels and len(labels) == len(images) else None
 
 
 def _digest(file: Path) -> bytes:

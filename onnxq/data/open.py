@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from onnxq.data.arrays import IN_MEMORY, memory_columns, open_arrays
-from onnxq.data.batching import Array, BatchAxes, find_axes
+from onnxq.data.arrays import IN_MEMORY, open_arrays
+from onnxq.data.batching import BatchAxes, find_axes
 from onnxq.data.feed_folders import is_model_zoo, npz_files, open_feeds
 from onnxq.data.fitted import FittedSource, run_singly
-from onnxq.data.functions import FunctionSource, parse_function
+from onnxq.data.folders import find_images, spread
+from onnxq.data.functions import FileFunction, FunctionSource, parse_function
 from onnxq.data.hdf5 import hdf5_columns
 from onnxq.data.images import open_images
+from onnxq.data.layout_by_run import layout_by_run
 from onnxq.data.masks import find_mask
+from onnxq.data.preprocess import Preprocessing
+from onnxq.data.python_values import (
+    Transform,
+    is_transform,
+    open_handed,
+    open_values,
+    refuse_preprocessing,
+)
 from onnxq.data.random import PREFIX, open_random
 from onnxq.data.sizes import Shapes
 from onnxq.data.source import DataSource
@@ -32,7 +41,6 @@ from onnxq.suggest import suggest
 
 if TYPE_CHECKING:
     from onnxq.data.classes import Classes
-    from onnxq.data.preprocess import Preprocessing
     from onnxq.model.model import Model, TensorSpec
 
 KINDS = (
@@ -61,11 +69,11 @@ RECORDS: Mapping[str, Callable[..., DataSource]] = MappingProxyType(
 
 
 def open_data(
-    spec: str | Path | Array | Mapping[str, Array],
+    spec: Any,
     inputs: Sequence[TensorSpec],
     *,
     model: Model | None = None,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Preprocessing | Transform | None = None,
     samples: int | None = None,
     seed: int = 0,
     nonfinite: Collection[str] | None = frozenset(),
@@ -78,12 +86,13 @@ def open_data(
     """Open the data a user named, or handed over, for a model with these inputs.
 
     Args:
-        spec: a path, "random:N", one array for a one-input model, or arrays by input name
-            (and "labels").
+        spec: a path, "random:N", one array for a one-input model, arrays by input name
+            (and "labels"), or what `onnxq.data.handed` knows.
         inputs: what the model must be fed.
         model: with it, its outputs help to tell which axes count samples, it is run to see
             whether it takes batches, and to find sizes for random samples.
-        preprocessing: how images become arrays; only images take one.
+        preprocessing: how images become arrays; only images take one. Or a function that makes
+            feeds of images, or of what is handed over.
         samples: use no more than so many samples: the first ones, of images spread over classes.
         seed: of `random:N`.
         nonfinite: inputs that may hold NaN and Inf; None for all.
@@ -107,7 +116,7 @@ def open_data(
     random = isinstance(spec, str) and spec.startswith(PREFIX)
     texts = _texts(spec, tokenizer)
     if random:
-        _refuse_preprocessing(preprocessing, str(spec))
+        refuse_preprocessing(preprocessing, str(spec))
         fed = [item for item in inputs if item.name not in states]
         source: DataSource = open_random(
             str(spec), fed, axes, model=model, samples=samples, seed=seed, shapes=shapes
@@ -115,9 +124,11 @@ def open_data(
     elif shapes:
         raise UsageError("--input-shape is for random samples", hint="leave it out")
     elif texts is not None:
-        _refuse_preprocessing(preprocessing, str(spec))
+        refuse_preprocessing(preprocessing, str(spec))
         source = open_texts(texts, str(spec), inputs, axes, tokenizer=tokenizer, samples=samples)
     else:
+        if isinstance(preprocessing, Preprocessing) and model is not None:
+            preprocessing = layout_by_run(preprocessing, inputs, model)
         source = _opened(spec, inputs, axes, preprocessing, samples, kept, classes)
     if states and model is not None:
         if source.axes.fixed not in {None, 1}:
@@ -127,9 +138,7 @@ def open_data(
     return FittedSource(source, nonfinite, singly, find_mask(mask, inputs, source.axes))
 
 
-def _texts(
-    spec: str | Path | Array | Mapping[str, Array], tokenizer: Path | None
-) -> tuple[Path, str] | None:
+def _texts(spec: Any, tokenizer: Path | None) -> tuple[Path, str] | None:
     """The file and field of texts that were named; None for other data.
 
     Raises:
@@ -150,51 +159,58 @@ def _texts(
 
 
 def _opened(
-    spec: str | Path | Array | Mapping[str, Array],
+    spec: Any,
     inputs: Sequence[TensorSpec],
     axes: BatchAxes,
-    preprocessing: Preprocessing | None,
+    preprocessing: Preprocessing | Transform | None,
     samples: int | None,
     optional: Collection[str],
     classes: Classes | None,
 ) -> DataSource:
     """The data as they lie there; those that may hold images take preprocessing."""
-    if isinstance(spec, (Mapping, np.ndarray)):
-        _refuse_preprocessing(preprocessing, IN_MEMORY)
-        columns: Mapping[str, Column] = memory_columns(spec, inputs)
-        return open_arrays(columns, IN_MEMORY, inputs, axes, samples=samples, optional=optional)
+    if not isinstance(spec, (str, Path)):
+        return open_values(
+            spec, inputs, axes,
+            preprocessing=preprocessing, samples=samples, optional=optional,
+        )  # fmt: skip
     text = str(spec)
     function = parse_function(text)
     if function is not None:
-        _refuse_preprocessing(preprocessing, text)
-        return FunctionSource(text, tuple(inputs), axes, *function, samples, optional)
+        refuse_preprocessing(preprocessing, text)
+        items = FileFunction(*function)
+        return FunctionSource(text, tuple(inputs), axes, items, samples, optional)
     path = _existing(text)
     feeds = path.is_dir() and (is_model_zoo(path) or bool(npz_files(path)))
     read = ARRAYS.get(path.suffix.lower())
     if feeds and not is_dataset(path):
-        _refuse_preprocessing(preprocessing, text)
+        refuse_preprocessing(preprocessing, text)
         return open_feeds(path, text, inputs, axes, samples=samples, optional=optional)
     if read is not None and not path.is_dir():
-        _refuse_preprocessing(preprocessing, text)
+        refuse_preprocessing(preprocessing, text)
         return open_arrays(read(path), text, inputs, axes, samples=samples, optional=optional)
+    if path.is_dir() and not is_dataset(path) and is_transform(preprocessing):
+        found, doubt = find_images(path, classes)
+        files = found if samples is None else spread(found, samples)
+        fed = open_handed(
+            files, inputs, axes, transform=preprocessing, optional=optional, spec=text
+        )
+        return replace(fed, doubt=doubt)
+    if is_transform(preprocessing):
+        raise UsageError(
+            f"{text}: preprocess is a function, which a folder of images and what Python programs "
+            "hold take",
+            hint="load the samples in Python, and give them as data",
+        )
     opener = RECORDS.get(path.suffix.lower())
     if path.is_dir():
         opener = open_table if is_dataset(path) else functools.partial(open_images, classes=classes)
     if opener is None:
         raise DataError(f"{text} is no data file onnxq knows", hint=KINDS)
-    fed = [item for item in inputs if item.name not in optional]
-    source = opener(path, text, fed, axes, preprocessing=preprocessing, samples=samples)
+    needed = [item for item in inputs if item.name not in optional]
+    source = opener(path, text, needed, axes, preprocessing=preprocessing, samples=samples)
     if source.preprocessing is None:
-        _refuse_preprocessing(preprocessing, text)
+        refuse_preprocessing(preprocessing, text)
     return source
-
-
-def _refuse_preprocessing(preprocessing: Preprocessing | None, text: str) -> None:
-    if preprocessing is not None:
-        raise UsageError(
-            f"{text} takes no preprocessing: only images do",
-            hint="leave it out; arrays are fed as they are",
-        )
 
 
 def _existing(text: str) -> Path:

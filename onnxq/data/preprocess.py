@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
 
+from onnxq.data.configurations import settings_of
 from onnxq.data.geometry import PLACES, Frame, Geometry, Sides, Size, at_least, by, pair
-from onnxq.data.resample import INTERPOLATIONS, Interpolation, resize, to_8_bits
+from onnxq.data.resample import (
+    INTERPOLATIONS,
+    POINTS,
+    Interpolation,
+    resize,
+    to_8_bits,
+    turned,
+    turned_sides,
+)
 from onnxq.data.settings import frame_text, numbers_text, read_settings, size_text
 from onnxq.errors import UsageError
 from onnxq.suggest import suggest
@@ -20,9 +30,11 @@ if TYPE_CHECKING:
 
 Layout = Literal["nchw", "nhwc", "chw", "hwc"]
 Color = Literal["rgb", "bgr", "gray"]
+Orientation = Literal["stored", "exif"]
 
 LAYOUTS = ("nchw", "nhwc", "chw", "hwc")
 COLORS = ("rgb", "bgr", "gray")
+ORIENTATIONS = ("stored", "exif")
 MAX_SIDE = 1 << 16
 
 WHITE = 255
@@ -45,6 +57,9 @@ class Preprocessing:
         fill: the 8-bit value of padding, one a channel or one for all; None is 114 for a letterbox
             and 0 for `pad`.
         interpolation: the filter that resizes, see `onnxq.data.resample`.
+        antialias: whether it looks at all pixels that a new one covers.
+        orientation: "stored" takes the pixels as the file has them, "exif" turns the picture as its
+            orientation tag says.
         scale: what white becomes before mean and std: 1, or 255 for pixels left as they are.
         mean, std: one value a channel, in the order of `color`; a single value stands for all.
         layout: where the channels lie: "nchw" and "chw" give (channels, height, width), "nhwc" and
@@ -66,12 +81,15 @@ class Preprocessing:
     std: tuple[float, ...] = (1.0,)
     layout: Layout | None = None
     color: Color = "rgb"
+    antialias: bool = True
+    orientation: Orientation = "stored"
 
     def __post_init__(self) -> None:
         if self.layout is not None:
             _check_choice("layout", self.layout, LAYOUTS)
         _check_choice("color", self.color, COLORS)
         _check_choice("interpolation", self.interpolation, INTERPOLATIONS)
+        _check_choice("orientation", self.orientation, ORIENTATIONS)
         for key in ("resize", "crop"):
             _check_size(key, getattr(self, key))
         for key in ("letterbox", "pad"):
@@ -132,6 +150,16 @@ class Preprocessing:
                 f"preprocessing: interpolation={self.interpolation} has nothing to resize",
                 hint="add resize=256 or letterbox=640",
             )
+        if not self.antialias and (self.resize or self.letterbox) is None:
+            raise UsageError(
+                "preprocessing: antialias=no has nothing to resize",
+                hint="add resize=256 or letterbox=640",
+            )
+        if not self.antialias and self.interpolation not in POINTS:
+            raise UsageError(
+                f"preprocessing: antialias=no does nothing to interpolation={self.interpolation}",
+                hint=f"it is for {' and '.join(POINTS)}: leave it out",
+            )
 
     @property
     def channels(self) -> int:
@@ -159,13 +187,20 @@ class Preprocessing:
 
     @classmethod
     def parse(cls, text: str) -> Preprocessing:
-        """Read a preset's name, "key=value" pairs separated by commas, or a preset and pairs.
+        """Read a preset's name, a .json file of a model's own (`onnxq.data.configurations`), pairs
+        "key=value" separated by commas, or one of the first two and pairs.
 
         The value "none" takes a preset's resize or crop away, and so does a letterbox. A preset's
         mean and std follow `color=bgr`. Raises `UsageError` naming the preset, key or value that
         is wrong.
         """
         return cls(**read_settings(text))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """Read a configuration of another tool's, see `onnxq.data.configurations`."""
+        settings = settings_of(values, "given")
+        return cls.parse(",".join(f"{key}={value}" for key, value in settings.items()))
 
     def __str__(self) -> str:
         """The canonical text: `Preprocessing.parse(str(p)) == p`.
@@ -179,6 +214,8 @@ class Preprocessing:
             "letterbox": self.letterbox and frame_text(self.letterbox),
             "fill": self.fill and ":".join(map(str, self.fill)),
             "interpolation": self.interpolation if self.interpolation != "bilinear" else None,
+            "antialias": None if self.antialias else "no",
+            "orientation": None if self.orientation == "stored" else self.orientation,
             "scale": numbers_text((self.scale,)) if self.scale != 1 else None,
             "mean": numbers_text(self.mean),
             "std": numbers_text(self.std),
@@ -206,9 +243,9 @@ class Preprocessing:
     def apply(self, image: Image.Image) -> NDArray[np.float32]:
         """The model input for one image: float32, without the batch axis.
 
-        An orientation tag is not followed, as in the usual training pipelines. Raises
-        `ValueError` for pixels that are not 8 or 16 bits, and images too small to crop.
+        Raises `ValueError` for pixels that are not 8 or 16 bits, and images too small to crop.
         """
+        image = self.turn(image)
         values = self._pixels(to_8_bits(image, gray=self.color == "gray")).astype(np.float32)
         if self.scale != WHITE:
             values /= np.float32(WHITE / self.scale)
@@ -218,10 +255,21 @@ class Preprocessing:
             return np.ascontiguousarray(values.transpose(2, 0, 1))
         return values
 
+    def turn(self, image: Image.Image) -> Image.Image:
+        """The image as it is to be seen; that again changes nothing."""
+        return turned(image) if self.orientation == "exif" else image
+
+    def sides(self, image: Image.Image) -> Sides:
+        """(height, width) of an image that is to be preprocessed; its pixels are not read."""
+        follows = self.orientation == "exif"
+        return turned_sides(image) if follows else (image.height, image.width)
+
     def _pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Height×width×channels in the order of `color`, 0 to 255."""
         geometry = self.geometry((image.height, image.width))
-        pixels = np.asarray(resize(image, geometry.resized, self.interpolation))
+        pixels = np.asarray(
+            resize(image, geometry.resized, self.interpolation, antialias=self.antialias)
+        )
         pixels = pixels.reshape(*pixels.shape[:2], self.channels)
         if self.color == "bgr":
             pixels = pixels[..., ::-1]

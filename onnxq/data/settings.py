@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from onnxq.data.configurations import read_configuration
 from onnxq.data.geometry import Frame, Size, pair
 from onnxq.errors import UsageError
 from onnxq.suggest import suggest
@@ -29,23 +32,34 @@ PRESETS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 )
 """The named preprocessings, in RGB."""
 
-_PRESETS_OR_PAIRS = "write pairs such as resize=96,mean=0.5,std=0.5, or a preset; the presets"
+FRACTION = "fraction"
+"""The key that says what part of the shorter side a crop shows, in place of `resize`."""
+
+_PRESETS_OR_PAIRS = (
+    "write pairs such as resize=96,mean=0.5,std=0.5, a .json file of the model's, or a preset; "
+    "the presets"
+)
 
 
 def read_settings(text: str) -> dict[str, Any]:
     """The arguments of `Preprocessing` that `text` names; see `Preprocessing.parse`."""
     first, *rest = (part.strip() for part in text.split(","))
     values: dict[str, str] = {}
-    if "=" not in first:
+    if first.lower().endswith(".json"):
+        given = _pairs(rest)
+        values.update(read_configuration(Path(first), given))
+    elif "=" not in first:
+        if first in _READERS:
+            raise _without_value(first)
         if first not in PRESETS:
             raise UsageError(
                 f"unknown preprocessing {first!r}",
                 hint=suggest(first, PRESETS, of=_PRESETS_OR_PAIRS),
             )
         values.update(PRESETS[first])
+        given = _pairs(rest)
     else:
-        rest.insert(0, first)
-    given = _pairs(rest)
+        given = _pairs([first, *rest])
     if given.get("color") == "bgr":
         values |= {
             key: ":".join(reversed(values[key].split(":")))
@@ -55,24 +69,77 @@ def read_settings(text: str) -> dict[str, Any]:
     if given.get("letterbox", "none") != "none":
         # It takes the place of the steps that a preset resizes by.
         values = {key: value for key, value in values.items() if key not in {"resize", "crop"}}
+    if FRACTION in given:
+        values = {key: value for key, value in values.items() if key != "resize"}
     values |= given
+    if FRACTION in values:
+        values["resize"] = _resize_for(values.pop(FRACTION), values)
     return {key: _READERS[key](key, value) for key, value in values.items()}
+
+
+def _resize_for(fraction: str, values: Mapping[str, str]) -> str:
+    """The shorter side of which a square crop is this fraction, rounded down."""
+    share = _read_number(FRACTION, fraction)
+    if not 0 < share <= 1:
+        raise UsageError(
+            f"preprocessing: {FRACTION}={fraction} is no fraction", hint=f"write {FRACTION}=0.875"
+        )
+    if "resize" in values:
+        raise UsageError(
+            f"preprocessing: {FRACTION} and resize exclude each other",
+            hint=f"{FRACTION} says what to resize to: leave one of them out",
+        )
+    crop = _read_size("crop", values.get("crop", "none"))
+    if not isinstance(crop, int):
+        raise UsageError(
+            f"preprocessing: {FRACTION} needs the side of a square crop", hint="add crop=224"
+        )
+    return str(math.floor(crop / share))
 
 
 def _pairs(parts: list[str]) -> dict[str, str]:
     values: dict[str, str] = {}
     for part in parts:
         key, equals, value = (piece.strip() for piece in part.partition("="))
-        if key not in _READERS:
+        known = (*_READERS, FRACTION)
+        if key not in known and values and not equals and _is_number(key):
+            raise _with_commas(parts, values)
+        if key not in known:
             raise UsageError(
-                f"unknown preprocessing key {key!r}", hint=suggest(key, _READERS, of="the keys")
+                f"unknown preprocessing key {key!r}", hint=suggest(key, known, of="the keys")
             )
         if not equals or not value:
-            raise UsageError(f"preprocessing: {key} has no value", hint=f"write {key}=…")
+            raise _without_value(key)
         if key in values:
             raise UsageError(f"preprocessing: {key} is given twice")
         values[key] = value
     return values
+
+
+def _without_value(key: str) -> UsageError:
+    return UsageError(f"preprocessing: {key} has no value", hint=f"write {key}={_SUCH_AS[key]}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _with_commas(parts: list[str], values: Mapping[str, str]) -> UsageError:
+    """The error for several numbers of a key that commas part, as those of other tools do."""
+    key, first = list(values.items())[-1]
+    found = [first]
+    for part in parts[len(values) :]:
+        if not _is_number(part):
+            break
+        found.append(part.strip())
+    return UsageError(
+        f"preprocessing: {key}={','.join(found)}: commas part settings, colons numbers",
+        hint=f"write {key}={':'.join(found)}",
+    )
 
 
 def _read_size(key: str, text: str) -> Size | None:
@@ -115,6 +182,13 @@ def _read_numbers(key: str, text: str) -> tuple[float, ...]:
         ) from error
 
 
+def _read_flag(key: str, text: str) -> bool:
+    found = {"yes": True, "true": True, "no": False, "false": False}.get(text.lower())
+    if found is None:
+        raise UsageError(f"preprocessing: {key}={text} is neither yes nor no")
+    return found
+
+
 def _read_word(_key: str, text: str) -> str:
     return text.lower()
 
@@ -127,6 +201,8 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = MappingProxyType(
         "letterbox": _read_frame,
         "fill": _read_numbers,
         "interpolation": _read_word,
+        "antialias": _read_flag,
+        "orientation": _read_word,
         "scale": _read_number,
         "mean": _read_numbers,
         "std": _read_numbers,
@@ -134,6 +210,24 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = MappingProxyType(
         "color": _read_word,
     }
 )
+
+
+_SUCH_AS: Mapping[str, str] = MappingProxyType(
+    {
+        "resize": "256",
+        "pad": "640",
+        "crop": "224",
+        "letterbox": "640",
+        "fill": "114",
+        "interpolation": "bicubic",
+        "scale": "255",
+        "mean": "0.5:0.5:0.5",
+        "std": "0.5:0.5:0.5",
+        "layout": "nhwc",
+        "color": "bgr",
+    }
+)
+"""Key → a value, for advice."""
 
 
 def size_text(size: Size) -> str:

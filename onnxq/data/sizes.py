@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,10 @@ def _check(shape: Shape, spec: TensorSpec) -> None:
     )
 
 
+MOST_VALUES = 1 << 26
+"""Numbers in the inputs of one sample that are still tried."""
+
+
 def find_shapes(
     specs: Sequence[TensorSpec],
     axes: BatchAxes,
@@ -109,7 +114,10 @@ def find_shapes(
     probe = _probe(model)
 
     def attempt(assignment: Mapping[Key, int]) -> _Failure | None:
-        return probe(draw(_shapes(specs, axes, {**known, **assignment}, given)))
+        shapes = _shapes(specs, axes, {**known, **assignment}, given)
+        if sum(map(math.prod, shapes.values())) > MOST_VALUES:
+            return _Failure(-1, (), "the model needs too large an input")
+        return probe(draw(shapes))
 
     found = _search(specs, axes, unknown, attempt)
     if isinstance(found, _Failure):

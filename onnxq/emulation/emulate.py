@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,6 +36,21 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
+class Counts:
+    """Of each node: sums that left int32, sums of pairs that saturated, and those in all."""
+
+    overflows: Counter[str]
+    saturated: Counter[str]
+    pairs: Counter[str]
+
+    def add(self, other: Counts) -> None:
+        """Take those of another run."""
+        self.overflows.update(other.overflows)
+        self.saturated.update(other.saturated)
+        self.pairs.update(other.pairs)
+
+
+@dataclass(frozen=True)
 class Machine:
     """The integer machine of one model.
 
@@ -44,6 +60,8 @@ class Machine:
         plan: what becomes of each node, Q and DQ aside.
         counters: node → tensor of `machine` that counts the sums that left int32, for nodes whose
             weights do not prove that none does.
+        saturations: node → tensors of `machine` that count the sums of pairs which saturated, and
+            those in all; on a machine where they may.
         outputs: of the model.
     """
 
@@ -51,18 +69,25 @@ class Machine:
     machine: Model
     plan: Mapping[str, Status]
     counters: Mapping[str, str]
+    saturations: Mapping[str, tuple[str, str]]
     outputs: tuple[str, ...]
+
+    @property
+    def watched(self) -> list[str]:
+        """What is counted beside the outputs."""
+        pairs = [name for both in self.saturations.values() for name in both]
+        return [*self.counters.values(), *pairs]
 
     @property
     def runs(self) -> Model:
         """What runs: the machine with its outputs and counters."""
-        proto = with_outputs(self.machine, [*self.outputs, *self.counters.values()])
+        proto = with_outputs(self.machine, [*self.outputs, *self.watched])
         return infer_shapes(Model.adopt(proto))
 
     def open(self, runtime: Runtime) -> Emulator:
         """Make it ready to run. Raises `ModelError` where ONNX Runtime refuses the model."""
         return Emulator(
-            self.source, self.machine, self.plan, self.counters, self.outputs,
+            self.source, self.machine, self.plan, self.counters, self.saturations, self.outputs,
             runtime.open(self.runs, keep_qdq=True),
         )  # fmt: skip
 
@@ -75,28 +100,35 @@ class Emulator(Machine):
 
     def run(self, feeds: Mapping[str, Array]) -> tuple[list[Array], dict[str, int]]:
         """Outputs of the model; and node → how many of its sums left int32 and wrapped around."""
-        found = run(self._session, [*self.outputs, *self.counters.values()], feeds)
-        outputs, counts = found[: len(self.outputs)], found[len(self.outputs) :]
-        overflows = {
-            name: int(count) for name, count in zip(self.counters, counts, strict=True) if count
-        }
-        return outputs, overflows
+        outputs, counts = self.run_counted(feeds)
+        return outputs, {name: count for name, count in counts.overflows.items() if count}
+
+    def run_counted(self, feeds: Mapping[str, Array]) -> tuple[list[Array], Counts]:
+        """Outputs of the model; and what was counted beside them."""
+        found = run(self._session, [*self.outputs, *self.watched], feeds)
+        outputs, numbers = found[: len(self.outputs)], iter(map(int, found[len(self.outputs) :]))
+        overflows = Counter({name: next(numbers) for name in self.counters})
+        saturated, pairs = Counter[str](), Counter[str]()
+        for name in self.saturations:
+            saturated[name], pairs[name] = next(numbers), next(numbers)
+        return outputs, Counts(overflows, saturated, pairs)
 
 
-def machine_of(model: Model) -> Machine:
+def machine_of(model: Model, *, saturate: bool = False) -> Machine:
     """Build the integer machine; a model without Q/DQ runs in float.
 
     Args:
         model: a QDQ model, whoever wrote it.
+        saturate: build one that adds pairs of products in 16 bits, as x86 without VNNI does.
 
     Raises:
         ModelError: the model cannot be rewritten.
     """
     source, _ = normalize(model)
-    plan = plan_emulation(QdqGraph(source))
-    machine, counters = write_machine(source, plan)
+    plan = plan_emulation(QdqGraph(source), saturate=saturate)
+    written = write_machine(source, plan)
     outputs = tuple(spec.name for spec in model.outputs)
-    return Machine(source, machine, plan, counters, outputs)
+    return Machine(source, written.model, plan, written.counters, written.saturations, outputs)
 
 
 def emulator(model: Model) -> Emulator:
@@ -106,6 +138,17 @@ def emulator(model: Model) -> Emulator:
         ModelError: the model cannot be rewritten or ONNX Runtime refuses it.
     """
     return machine_of(model).open(Runtime())
+
+
+@dataclass(frozen=True)
+class Saturation:
+    """Of a node's sums of two products: how many there were, and how many saturated."""
+
+    pairs: int
+    saturated: int
+
+
+NO_PAIRS = Saturation(0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +162,7 @@ class Emulation(Mapping[str, Array]):
         overflows: node → how many of its sums left int32 and wrapped around, where any did.
         samples: how many.
         note: what a reader must know of them.
+        saturations: node → its sums of pairs, on a machine where these may saturate.
         sizes: output → (samples, axes), the shape of each sample's, where they differ: then the
             smaller ones are filled up with zeros behind their values.
     """
@@ -129,6 +173,7 @@ class Emulation(Mapping[str, Array]):
     overflows: Mapping[str, int]
     samples: int
     note: str
+    saturations: Mapping[str, Saturation] = field(default_factory=dict)
     sizes: Mapping[str, Array] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Array:
@@ -142,36 +187,41 @@ class Emulation(Mapping[str, Array]):
 
 
 def emulate(
-    model: Model, source: DataSource, *, limits: Limits = USUAL, progress: Progress = SILENT
+    model: Model,
+    source: DataSource,
+    *,
+    saturate: bool = False,
+    limits: Limits = USUAL,
+    progress: Progress = SILENT,
 ) -> Emulation:
     """Run the integer machine of a model over all samples.
 
     Args:
+        saturate: as in `machine_of`.
         limits: what may run at once; the outputs do not depend on it.
 
     Raises:
         ModelError: the model cannot be rewritten or run.
         DataError: there are no samples, or outputs of samples differ in shape.
     """
-    built = machine_of(model)
+    built = machine_of(model, saturate=saturate)
     sample = OneSample(built.runs, partial(largest_sample, model, source), integers=True)
     batching = plan_batching(sample, limits)
     count = MOST if source.count is None else math.ceil(source.count / batching.size)
     machine = built.open(batching.runtime(count))
     parts: list[list[Array]] = []
-    overflows: dict[str, int] = {}
+    counts = Counts(Counter(), Counter(), Counter())
     samples = 0
 
-    def work(feeds: Feeds) -> tuple[int, list[tuple[list[Array], dict[str, int]]]]:
-        return samples_in(feeds), [found for _, found in run_batch(machine.run, feeds)]
+    def work(feeds: Feeds) -> tuple[int, list[tuple[list[Array], Counts]]]:
+        return samples_in(feeds), [found for _, found in run_batch(machine.run_counted, feeds)]
 
     batches = (part for batch in source.batches(GROUP) for part in batching.parts(batch.feeds))
     with progress.track("emulate", source.count) as advance:
         for held, found in batching.map(work, batches, batching.workers(count)):
-            for outputs, beyond in found:
+            for outputs, more in found:
                 parts.append(outputs)
-                for name, number in beyond.items():
-                    overflows[name] = overflows.get(name, 0) + number
+                counts.add(more)
             samples += held
             advance(held)
     if not samples:
@@ -185,7 +235,11 @@ def emulate(
             sizes[spec.name] = several
     operators = {node.name: node.op_type for node in machine.source.proto.graph.node}
     known = {name: operators[name] for name in machine.plan}
-    return Emulation(joined, known, machine.plan, overflows, samples, source.note, sizes)
+    return Emulation(
+        joined, known, machine.plan, {name: n for name, n in counts.overflows.items() if n},
+        samples, source.note,
+        {name: Saturation(n, counts.saturated[name]) for name, n in counts.pairs.items()}, sizes,
+    )  # fmt: skip
 
 
 def _join(name: str, parts: list[Array], axis: int | None) -> Array:

@@ -6,8 +6,11 @@ saturate. Here each sum is made of float32 products of whole numbers, cut so tha
 
 from __future__ import annotations
 
+import numpy as np
+
 from onnxq.emulation.bounds import reach
 from onnxq.emulation.layers import IntegerProduct
+from onnxq.emulation.saturation import pair_sums
 from onnxq.emulation.sums import parts_of
 from onnxq.formats.accumulators import accumulator_of
 from onnxq.formats.table import Floating, format_of
@@ -16,8 +19,10 @@ from onnxq.model.weights import WeightLayout
 from onnxq.refusal import Refusal
 
 
-def plan_integer_product(graph: Graph, node: Node) -> IntegerProduct | Refusal:
-    """Plan a MatMulInteger of a constant weight."""
+def plan_integer_product(
+    graph: Graph, node: Node, *, saturate: bool = False
+) -> IntegerProduct | Refusal:
+    """Plan a MatMulInteger of a constant weight; `saturate` as in `plan_emulation`."""
     weight, zero = graph.constant(node.input(1)), graph.constant(node.input(3))
     if weight is None or weight.ndim != 2 or (node.input(3) and zero is None):
         return Refusal("its second factor is no constant matrix")
@@ -37,7 +42,11 @@ def plan_integer_product(graph: Graph, node: Node) -> IntegerProduct | Refusal:
     width = kind.grid.highest - kind.grid.lowest
     interval = (-width, width) if node.input(2) else (kind.grid.lowest, kind.grid.highest)
     by_output = layout.to_output_major(integers)
+    pairs = None
+    if saturate and not np.any(zero):
+        pairs = pair_sums(layout, by_output, kind, stored, -int(kind.grid.lowest))
     return IntegerProduct(
         node.input(0), node.input(2), tuple(parts_of(layout, by_output, interval)),
         reach(by_output.reshape(layout.outputs, -1), interval), accumulator_of(kind, stored),
+        pairs=pairs,
     )  # fmt: skip

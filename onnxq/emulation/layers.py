@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnxq.emulation.bounds import Reach
 from onnxq.formats.accumulators import Accumulator, Digit
+from onnxq.formats.table import Uniform
 from onnxq.model.operators import IntegerForm
 from onnxq.model.qdq import Quantization
 from onnxq.model.status import Float
@@ -53,6 +54,32 @@ class WeightPart:
 
 
 @dataclass(frozen=True)
+class PairSums:
+    """Sums of two products each that saturate, as part of a sum of products.
+
+    Attributes:
+        weight: of one output a pair, in stored layout; what may not saturate is left out.
+        offset: added to what that gives: the data count from the lowest byte.
+        members: weight that adds each output's pairs up, of a Conv of one tap or a MatMul.
+        groups: of that Conv.
+        limits: of a sum.
+        count: pairs of an output in all.
+    """
+
+    weight: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    members: NDArray[np.float32]
+    groups: int
+    limits: Uniform
+    count: int
+
+    @property
+    def some(self) -> bool:
+        """Whether any may saturate."""
+        return self.members.size > 0
+
+
+@dataclass(frozen=True)
 class Accumulation:
     """A weighted node, or a MatMul of two activations: Σ w·x + b in the accumulator.
 
@@ -67,6 +94,7 @@ class Accumulation:
         reach: where the sum, bias included, can get; from the weights.
         accumulator: what the sum is computed in.
         requantization: None where the result is a float tensor.
+        pairs: what saturates, on a machine whose sums of pairs do.
     """
 
     data: tuple[Quantization, ...]
@@ -77,6 +105,7 @@ class Accumulation:
     reach: Reach
     accumulator: Accumulator
     requantization: Requantization | None
+    pairs: PairSums | None = None
     form: IntegerForm = IntegerForm.ACCUMULATE
 
 
@@ -118,6 +147,7 @@ class IntegerProduct:
         data, zero_point: tensors of integers; the latter is "" where there is none.
         parts: the weight less its zero point, cut so that float32 holds the sums of each part.
         reach: where the sum can get.
+        pairs: as of an `Accumulation`.
     """
 
     data: str
@@ -126,6 +156,7 @@ class IntegerProduct:
     reach: Reach
     accumulator: Accumulator
     requantization: None = None
+    pairs: PairSums | None = None
     form: IntegerForm = IntegerForm.ACCUMULATE
 
 

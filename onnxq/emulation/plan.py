@@ -43,17 +43,18 @@ _REAL = frozenset(
 """Element types of real values; of the first nothing is known."""
 
 
-def plan_emulation(graph: QdqGraph) -> Mapping[str, Status]:
+def plan_emulation(graph: QdqGraph, *, saturate: bool = False) -> Mapping[str, Status]:
     """What becomes of each node, Q and DQ aside.
 
     Args:
         graph: of a normalized QDQ model with inferred shapes.
+        saturate: for a machine that adds pairs of products in 16 bits, see `saturation`.
     """
     plan: dict[str, Status] = {}
     for node in graph.nodes:
         if node.name in plan or _only_converts(node):
             continue
-        found = _status(graph, node)
+        found = _status(graph, node, saturate=saturate)
         status = Float(found) if isinstance(found, Refusal) else found
         plan[node.name] = status
         plan |= {name: Fused(node.name) for name in _fused(status)}
@@ -72,9 +73,9 @@ def _fused(status: Status) -> tuple[str, ...]:
     return ()
 
 
-def _status(graph: QdqGraph, node: Node) -> Status | Refusal:
+def _status(graph: QdqGraph, node: Node, *, saturate: bool) -> Status | Refusal:
     if is_integer_product(node):
-        return plan_integer_product(graph, node)
+        return plan_integer_product(graph, node, saturate=saturate)
     row = operator_of(node)
     whole = stands_for(node)
     if whole is not None:
@@ -88,6 +89,8 @@ def _status(graph: QdqGraph, node: Node) -> Status | Refusal:
         return Refusal("its result is not a float tensor")
     if row.integer_form is IntegerForm.NONE:
         return Refusal(f"{node.op_type} has no integer form")
+    if row.integer_form is IntegerForm.ACCUMULATE:
+        return plan_sum(graph, node, row, saturate=saturate)
     return _PLANNERS[row.integer_form](graph, node, row)
 
 
@@ -122,7 +125,6 @@ def _plan_as_written(graph: QdqGraph, node: Node, row: Operator) -> AsWritten | 
 _Planner = Callable[[QdqGraph, Node, Operator], "Integer | AsWritten | Refusal"]
 
 _PLANNERS: Mapping[IntegerForm, _Planner] = {
-    IntegerForm.ACCUMULATE: plan_sum,
     IntegerForm.PRODUCT: _plan_product,
     IntegerForm.AVERAGE: lambda graph, node, _row: plan_average(graph, node),
     IntegerForm.VALUE: _plan_as_written,

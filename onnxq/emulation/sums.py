@@ -13,6 +13,7 @@ from onnxq.emulation.bounds import exact_parts, product_reach, reach
 from onnxq.emulation.layers import Accumulation, WeightPart
 from onnxq.emulation.operands import operand, weight
 from onnxq.emulation.rounding import requantization_or_none
+from onnxq.emulation.saturation import pair_sums
 from onnxq.formats.accumulators import accumulator_of, digits_of
 from onnxq.formats.parameters import centered
 from onnxq.formats.table import SUMS
@@ -28,8 +29,10 @@ SAME_SCALE = 1e-5
 """Relative difference up to which an integer bias counts as being in steps of the sum."""
 
 
-def plan_sum(graph: QdqGraph, node: Node, row: Operator) -> Accumulation | Refusal:
-    """Plan one node of a row that accumulates."""
+def plan_sum(
+    graph: QdqGraph, node: Node, row: Operator, *, saturate: bool = False
+) -> Accumulation | Refusal:
+    """Plan one node of a row that accumulates; `saturate` as in `plan_emulation`."""
     layout = weight_layout(graph, node)
     if isinstance(layout, Refusal):
         return _contraction(graph, node) if row.contracts else layout
@@ -45,11 +48,17 @@ def plan_sum(graph: QdqGraph, node: Node, row: Operator) -> Accumulation | Refus
     factors = node.attributes.get("alpha", 1.0), node.attributes.get("beta", 1.0)
     if factors[0] != 1 or (layout.bias and factors[1] != 1):
         return Refusal("it multiplies its product or its bias by a factor")
-    return _weighted(graph, node, layout, data, stored)
+    return _weighted(graph, node, layout, data, stored, saturate=saturate)
 
 
 def _weighted(
-    graph: QdqGraph, node: Node, layout: WeightLayout, data: Quantization, stored: Quantization
+    graph: QdqGraph,
+    node: Node,
+    layout: WeightLayout,
+    data: Quantization,
+    stored: Quantization,
+    *,
+    saturate: bool,
 ) -> Accumulation | Refusal:
     integers = layout.to_output_major(centered(graph.value(stored.stored), stored.parameters))
     flat = integers.reshape(layout.outputs, -1)
@@ -63,12 +72,17 @@ def _weighted(
     bias = _bias_in_steps(graph, layout, step)
     float_bias = value if bias is None else None
     interval = data.parameters.interval
+    pairs = None
+    if saturate and not stored.parameters.zero_point.any():
+        zero = -interval[0]
+        pairs = pair_sums(layout, integers, data.format, stored.format, zero)
     return Accumulation(
         (data,), tuple(parts_of(layout, integers, interval)), step,
         None if bias is None else _trailing(layout, bias),
         None if float_bias is None else _trailing(layout, float_bias.astype(np.float32)),
         reach(flat, interval, bias), accumulator_of(data.format, stored.format),
         requantization_or_none(graph, node) if float_bias is None else None,
+        pairs,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxq.formats.table import SUMS, Format
+from onnxq.formats.table import BYTE, FORMATS, SUMS, Floating, Format, Uniform
 
 Interval = tuple[int, int]
 """Smallest and largest whole number; 0 lies between them."""
@@ -27,6 +27,17 @@ class Accumulator:
 def accumulator_of(*operands: Format) -> Accumulator:
     """8 × 8 bits add up in 32, as on every machine onnxq knows; anything wider in 64."""
     return Accumulator(SUMS.bits if max(each.bits for each in operands) <= 8 else 2 * SUMS.bits)
+
+
+def pair_sums_of(data: Format, weight: Format) -> Uniform | None:
+    """The numbers in which x86 without VNNI adds pairs of products; None where it adds exactly.
+
+    It saturates products of bytes by signed bytes. Unsigned weights are widened first.
+    """
+    grid = FORMATS["int16"].grid
+    bytes_only = data.bits == BYTE == weight.bits and not isinstance(data.grid, Floating)
+    saturates = bytes_only and weight.signed and isinstance(weight.grid, Uniform)
+    return grid if saturates and isinstance(grid, Uniform) else None
 
 
 @dataclass(frozen=True)

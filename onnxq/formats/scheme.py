@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from onnxq.formats.table import BLOCKS_OPSET, FORMATS, Floating, Format, Uniform
+from onnxq.formats.table import BLOCKS_OPSET, BYTE, FORMATS, Floating, Format, Uniform
 from onnxq.records import Named
 
 
@@ -19,27 +19,49 @@ class Spec:
         symmetric: whether the zero point is the middle of the grid whatever the values are.
         numbers: those in use. Of symmetric weights the lowest is −highest, so that w and −w cost
             the same; of activations it is the format's own, to which QuantizeLinear saturates.
+        power_of_two: whether scales are powers of two whatever else is allowed.
     """
 
     format: Format
     symmetric: bool
-    numbers: Uniform
+    numbers: Uniform | Floating
+    power_of_two: bool = False
+
+    @property
+    def floating(self) -> bool:
+        """Whether the steps grow with the values, so that no channel is too small for a scale."""
+        return isinstance(self.numbers, Floating)
+
+    def scales(self, allowed: Representable) -> Representable:
+        """Of the scales that are allowed those that this role takes."""
+        return replace(allowed, power_of_two=True) if self.power_of_two else allowed
 
     @property
     def middle(self) -> int:
         """The zero point of symmetric values."""
-        return 0 if self.format.signed else (self.numbers.highest + 1) // 2
+        return 0 if self.format.signed else (int(self.numbers.highest) + 1) // 2
 
     @property
     def steps(self) -> int:
-        """Steps that the scale divides a range into: its larger half, of symmetric values."""
+        """What the scale divides a range by, steps: its larger half, of symmetric values."""
         lowest = self.middle if self.symmetric else self.numbers.lowest
-        return self.numbers.highest - lowest
+        return int(self.numbers.highest - lowest)
 
     @property
     def levels(self) -> int:
         """Numbers that values within the range become."""
+        if self.floating:
+            return 1 << self.format.bits
         return 2 * self.steps + 1 if self.symmetric else self.steps + 1
+
+    @property
+    def clipping_pays(self) -> bool:
+        """Whether values may be worth cutting off for smaller steps.
+
+        Steps of more than a byte are small enough, and those of floating numbers do not depend on
+        the largest value.
+        """
+        return not self.floating and self.format.bits <= BYTE
 
     @property
     def half(self) -> int:
@@ -54,18 +76,15 @@ def weights_in(format_: Format, bits: int = 0, *, symmetric: bool = True) -> Spe
     """Weights; symmetric ones in the numbers of `bits`, by default all of the format's, but the
     lowest.
     """
-    if not symmetric or not format_.signed:
+    if not symmetric or not format_.signed or isinstance(format_.grid, Floating):
         return activations_in(format_, symmetric=symmetric)
     highest = (1 << (bits or format_.bits) - 1) - 1
     return Spec(format_, symmetric=True, numbers=Uniform(-highest, highest))
 
 
 def activations_in(format_: Format, *, symmetric: bool) -> Spec:
-    """Activations in all numbers of a uniform format."""
-    grid = format_.grid
-    if isinstance(grid, Floating):
-        raise TypeError(f"{format_} is no uniform format")
-    return Spec(format_, symmetric=symmetric, numbers=grid)
+    """Activations in all numbers of a format."""
+    return Spec(format_, symmetric=symmetric, numbers=format_.grid)
 
 
 @dataclass(frozen=True)
@@ -87,11 +106,13 @@ class Preset:
     """What a name of a scheme promises, whatever the target makes of it.
 
     Attributes:
-        weight_bits, activation_bits: their widths; 0 for what stays in float.
+        weight_bits, activation_bits: widths of their formats; 0 for what stays in float.
         meaning: for people.
         block: values that share a scale where nothing else is asked for; 0 for scales by channel,
             None where weights are never in blocks.
         dynamic: whether activations are quantized as the model runs.
+        used_bits: of the weights' format, where not all.
+        floating: whether the formats are floating ones.
     """
 
     weight_bits: int
@@ -99,6 +120,8 @@ class Preset:
     meaning: str
     block: int | None = None
     dynamic: bool = False
+    used_bits: int = 0
+    floating: bool = False
 
     @property
     def needs_ranges(self) -> bool:
@@ -110,11 +133,13 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "w8a8": Preset(8, 8, "8-bit weights and activations"),
         "w8a16": Preset(8, 16, "8-bit weights, 16-bit activations"),
+        "w7a8": Preset(8, 8, "7-bit weights, 8-bit activations: for x86 without VNNI", used_bits=7),
         "w8": Preset(8, 0, "8-bit weights, float activations", block=0),
         "w4": Preset(4, 0, "4-bit weights in blocks, float activations", block=32),
         "dynamic": Preset(
             8, 8, "8-bit weights, activations quantized as the model runs", dynamic=True
         ),
+        "fp8": Preset(8, 8, "8-bit floating-point weights and activations", floating=True),
     }
 )
 
@@ -133,8 +158,8 @@ class Scheme(Named):
         weight, activation: None for what stays in float.
         bias: format of biases, in steps of input scale × weight scale; None for float ones.
         block: values of a weight along its inputs that share a scale; 0 for scales by channel.
-        wider: what layers compute with whose weights have no blocks, and those that are spared;
-            None where there is no such scheme.
+        wider: what layers compute with whose weights have no blocks, and those that are spared:
+            wider weights, or wider activations; None where there is no such scheme.
     """
 
     name: str
@@ -153,6 +178,11 @@ class Scheme(Named):
     def rounded(self) -> Spec | None:
         """The numbers that activations become, by whatever ranges; None where they stay float."""
         return self.activation.spec if isinstance(self.activation, Dynamic) else self.activation
+
+    @property
+    def floating(self) -> bool:
+        """Whether weights and activations become floating-point numbers."""
+        return self.weight is not None and self.weight.floating
 
     @property
     def is_dynamic(self) -> bool:

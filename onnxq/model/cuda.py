@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import io
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from onnxq.errors import ModelError, ProviderError
+from onnxq.model.onnx_runtime import onnx_runtime
 from onnxq.refusal import Refusal
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
 PROVIDER = "CUDAExecutionProvider"
-INSTALL = "pip uninstall onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]'"
+INSTALL = (
+    "pip uninstall --yes onnxruntime onnxruntime-gpu; "
+    "pip install 'onnxruntime-gpu[cuda,cudnn]', which runs on the CPU as well"
+)
+"""Both builds go first: they share a folder, and either takes files of the other along."""
 
 PROVIDER_OPTIONS = {"use_tf32": "0"}
 """TF32 would round operands to 10 bits of mantissa; comparisons need float32."""
@@ -39,6 +46,10 @@ LIBRARIES = (
 )  # fmt: skip
 """What the provider loads on Linux, with the major version of CUDA it was built for."""
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+HIDDEN = {"", "-1", "NoDevFiles"}
+"""What that variable holds where no device may be used."""
+
 NAMED = 5
 """Nodes that a refusal names; it counts the others."""
 
@@ -53,8 +64,7 @@ class Library:
 
 def libraries() -> tuple[Library, ...]:
     """Those the provider needs; none where this build of onnxruntime has no CUDA, or off Linux."""
-    import onnxruntime as ort
-
+    ort = onnx_runtime()
     major = str(getattr(ort, "cuda_version", "") or "").partition(".")[0]
     if not major or not sys.platform.startswith("linux"):
         return ()
@@ -76,15 +86,15 @@ def _load(name: str) -> Library:
 
 def require_cuda() -> None:
     """Raise `ProviderError` where no CUDA device can be used."""
-    import onnxruntime as ort
-
-    if PROVIDER not in ort.get_available_providers():
-        raise ProviderError("this onnxruntime has no CUDA execution provider", hint=INSTALL)
-    if not _devices():
+    ort = onnx_runtime()
+    # The device first: without one, another build of onnxruntime is no help.
+    if not devices():
         raise ProviderError(
             "there is no CUDA device on this machine",
             hint="run on the CPU, or on a machine with an NVIDIA GPU",
         )
+    if PROVIDER not in ort.get_available_providers():
+        raise ProviderError("this onnxruntime has no CUDA execution provider", hint=INSTALL)
     check_libraries(libraries())
 
 
@@ -97,15 +107,41 @@ def refusal_of_cuda() -> Refusal | None:
     return None
 
 
-def _devices() -> int:
-    """How many CUDA devices the driver knows; 0 without a driver."""
-    count = ctypes.c_int(0)
+TENSORRT = ("libnvinfer.so.10", "libnvinfer.so.11")
+"""What TensorRT's runtime is, one of them; its pip package has it in a folder of its own."""
+
+TENSORRT_PACKAGES = ("tensorrt_libs", "tensorrt")
+
+
+def refusal_of_tensorrt() -> Refusal | None:
+    """Why TensorRT cannot run here; None where there are a device and its library."""
+    if not devices():
+        return Refusal("there is no CUDA device on this machine")
+    loads = any(not _load(name).missing for name in TENSORRT)
+    if loads or any(importlib.util.find_spec(name) is not None for name in TENSORRT_PACKAGES):
+        return None
+    return Refusal("TensorRT is not installed here")
+
+
+def devices() -> tuple[str, ...]:
+    """The names of NVIDIA's devices that CUDA may use; none without a driver."""
+    import pynvml
+
+    if os.environ.get(VISIBLE, "all").strip() in HIDDEN:
+        return ()
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
-        found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-    except OSError:
-        return 0
-    return count.value if found else 0
+        pynvml.nvmlInit()
+        try:
+            handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+            return tuple(_text(pynvml.nvmlDeviceGetName(handle)) for handle in handles)
+        finally:
+            pynvml.nvmlShutdown()
+    except (pynvml.NVMLError, OSError):
+        return ()
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else name
 
 
 def check_libraries(found: Sequence[Library]) -> None:
@@ -125,8 +161,7 @@ def open_on_cuda(source: bytes | str, options: ort.SessionOptions) -> ort.Infere
         ModelError: the provider has no kernel for some nodes; they are named.
         Exception: what else ONNX Runtime raises.
     """
-    import onnxruntime as ort
-
+    ort = onnx_runtime()
     providers: list[Any] = [(PROVIDER, PROVIDER_OPTIONS)]
     for key, value in SESSION_OPTIONS.items():
         options.add_session_config_entry(key, value)

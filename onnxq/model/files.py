@@ -8,20 +8,25 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from onnxq.errors import ModelError, OutputError
 from onnxq.model import external
 from onnxq.model.external_files import read_data
 from onnxq.model.model import Model
 from onnxq.model.plugins import cut_off, cut_plugins, put_back
-from onnxq.model.session import open_session
+from onnxq.model.session import has_floating_numbers, open_session
 from onnxq.model.structure import NO_TEXT, check_structure, check_validity
 from onnxq.records import atomic_path, temporary_beside
+from onnxq.suggest import suggest
 
 NEWEST_OPSET = 26
 """Newest default operator set that the table was checked against. An ONNX Runtime that knows fewer
 refuses the model itself."""
+
+
+IN_MEMORY = "the model"
+"""What messages call a model that is no file."""
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -36,27 +41,70 @@ def load(path: str | os.PathLike[str]) -> Model:
             external data are missing or outside its folder.
     """
     path = Path(path)
-    proto = _parse(path)
+    proto = _parse(_content(path), path)
     _check_versions(proto, path)
+    split = any(t.data_location == t.EXTERNAL for t in proto.graph.initializer)
+    stored = None if split else proto.ByteSize()
     read_data(proto, path)
-    _check(proto, path)
+    return _checked(proto, path, path, stored)
+
+
+def read(model: bytes | ModelProto) -> Model:
+    """A model that is no file, checked and completed as `load` does.
+
+    Args:
+        model: what lies in an .onnx file, or that as a message, which is copied.
+
+    Raises:
+        ModelError: as `load`; or its weights lie in files, which nobody knows the folder of.
+    """
+    proto = ModelProto()
+    if isinstance(model, ModelProto):
+        proto.CopyFrom(model)
+        _require_graph(proto, IN_MEMORY)
+    else:
+        proto = _parse(model, IN_MEMORY)
+    _check_versions(proto, IN_MEMORY)
+    if any(t.data_location == TensorProto.EXTERNAL for t in proto.graph.initializer):
+        raise ModelError(
+            f"{IN_MEMORY}: its weights lie in other files", hint="give the path of its file"
+        )
+    return _checked(proto, IN_MEMORY, None, None)
+
+
+def _checked(
+    proto: ModelProto, where: Path | str, source: Path | None, stored: int | None
+) -> Model:
+    """The model; `stored` is the size of its file, None where nobody knows it."""
+    _check(proto, where)
     try:
         proto = cut_plugins(proto)
     except ModelError as error:
-        raise ModelError(f"{path}: {error.message}", hint=error.hint) from None
+        raise ModelError(f"{where}: {error.message}", hint=error.hint) from None
     _drop_repeated_names(proto)
-    return Model.adopt(_with_shapes(proto), path)
+    return Model.adopt(_with_shapes(proto), source, stored)
 
 
-def _parse(path: Path) -> ModelProto:
+def _near(path: Path) -> str:
+    """What model beside the path may be meant; "" where none has such a name."""
     try:
-        content = path.read_bytes()
+        return suggest(path.name, sorted(each.name for each in path.parent.glob("*.onnx")))
+    except OSError:
+        return ""
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
     except FileNotFoundError:
-        raise ModelError(f"{path}: no such file") from None
+        raise ModelError(f"{path}: no such file", hint=_near(path)) from None
     except IsADirectoryError:
         raise ModelError(f"{path} is a folder, not an .onnx file") from None
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _parse(content: bytes, path: Path | str) -> ModelProto:
     if not content:
         raise ModelError(f"{path}: the file is empty")
     proto = ModelProto()
@@ -68,12 +116,16 @@ def _parse(path: Path) -> ModelProto:
         raise ModelError(
             f"{path}: not an ONNX file, or a truncated one", hint="export or copy it again"
         ) from None
-    if not proto.HasField("graph") or not proto.opset_import:
-        raise ModelError(f"{path}: not an ONNX model: it has no graph or no operator set")
+    _require_graph(proto, path)
     return proto
 
 
-def _check_versions(proto: ModelProto, path: Path) -> None:
+def _require_graph(proto: ModelProto, path: Path | str) -> None:
+    if not proto.HasField("graph") or not proto.opset_import:
+        raise ModelError(f"{path}: not an ONNX model: it has no graph or no operator set")
+
+
+def _check_versions(proto: ModelProto, path: Path | str) -> None:
     opset = next((o.version for o in proto.opset_import if o.domain in {"", "ai.onnx"}), 0)
     newest = min(NEWEST_OPSET, onnx.defs.onnx_opset_version())
     if opset > newest:
@@ -98,7 +150,7 @@ def _drop_repeated_names(proto: ModelProto) -> None:
         taken.add(node.name)
 
 
-def _check(proto: ModelProto, path: Path) -> None:
+def _check(proto: ModelProto, path: Path | str) -> None:
     # Before anything is sized by what they claim; the checker does not look at all of it.
     wrong = check_structure(proto)
     if wrong:
@@ -137,7 +189,7 @@ def infer_shapes(model: Model) -> Model:
 
 def read_written(path: Path) -> Model:
     """A model that `external.write` wrote."""
-    proto = _parse(path)
+    proto = _parse(_content(path), path)
     read_data(proto, path)
     return Model.adopt(proto, path)
 
@@ -160,7 +212,8 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     with atomic_path(path) as temporary:
         temporary.write_bytes(put_back(model.proto).SerializeToString(deterministic=True))
         # ONNX Runtime knows no plugin: then it loads what comes before.
-        open_session(temporary if cut_off(model.proto) is None else model)
+        whole = temporary if cut_off(model.proto) is None else model
+        open_session(whole, optimize=not has_floating_numbers(model.proto))
     _remove(old, path)
 
 
@@ -182,7 +235,8 @@ def _save_with_data(proto: ModelProto, path: Path) -> None:
             existed = final.exists()
             data.replace(final)
             try:
-                open_session(temporary if cut_off(proto) is None else proto)
+                whole = temporary if cut_off(proto) is None else proto
+                open_session(whole, optimize=not has_floating_numbers(proto))
             except BaseException:
                 if not existed:
                     final.unlink(missing_ok=True)
@@ -202,7 +256,7 @@ def _data_files(path: Path) -> set[str]:
     if not there or not path.is_file():
         return set()
     try:
-        proto = _parse(path)
+        proto = _parse(_content(path), path)
     except ModelError:
         return set()
     entries = (entry for tensor in proto.graph.initializer for entry in tensor.external_data)

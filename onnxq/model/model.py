@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from onnxq.model import external
+from onnxq.shown import Shown
 
 Dimension = int | str | None
 """A known size, a named size such as "batch", or nothing known."""
@@ -61,25 +62,31 @@ def shape_of(info: ValueInfoProto) -> tuple[Dimension, ...] | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class Model(Shown):
     """An ONNX model that nothing changes in place.
 
     `proto` is shared, not copied: read it, never write to it. Rewriting goes through
     `onnxq.model.rewrite.edit`, which copies. The weights are in it; those of a large model are
     parked in files, see `onnxq.model.external`: then `proto` is a copy of what was given.
+
+    Attributes:
+        stored: bytes of the file that it was read from as it is; shapes are inferred beside them.
     """
 
     proto: ModelProto
     source: Path | None = None
+    stored: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "proto", external.settled(self.proto))
 
     @classmethod
-    def adopt(cls, proto: ModelProto, source: Path | None = None) -> Model:
+    def adopt(
+        cls, proto: ModelProto, source: Path | None = None, stored: int | None = None
+    ) -> Model:
         """A model of a message that nobody else has, whose weights are parked without a copy."""
         external.settle(proto)
-        return cls(proto, source)
+        return cls(proto, source, stored)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -119,8 +126,11 @@ class Model:
 
     @property
     def size(self) -> int:
-        """Bytes of the serialized model."""
-        return self.proto.ByteSize()
+        """Bytes of its file, or of the serialized model, weights in files of their own included."""
+        if self.stored is not None:
+            return self.stored
+        parked = filter(external.is_parked, self.proto.graph.initializer)
+        return self.proto.ByteSize() + sum(external.byte_size(each) or 0 for each in parked)
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {len(self.proto.graph.node)} nodes, opset {self.opset})"

@@ -292,7 +292,7 @@ def _spatial_axes(_graph: Graph, _node: Node, rank: int) -> tuple[int, ...]:
     return tuple(range(2, rank))
 
 
-def _reduced_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | Refusal:
+def reduced_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | Refusal:
     axes = node.attributes.get("axes")
     if axes is None and node.input(1):
         value = graph.constant(node.input(1))
@@ -433,7 +433,7 @@ _ROWS = (
     Operator("HardSigmoid", _S.BARRIER, _I.FLOAT, form=_F.VALUE, bounds=(0.0, 1.0)),
     Operator("HardSwish", _S.BARRIER, _I.FLOAT, form=_F.VALUE),
     Operator("Softmax", _S.BARRIER, _I.OWN, bounds=(0.0, 1.0), fills_bounds=True),
-    Operator("Tanh", _S.BARRIER, _I.FLOAT, form=_F.VALUE, bounds=(-1.0, 1.0), surrounded=True),
+    Operator("Tanh", _S.BARRIER, _I.OWN, form=_F.VALUE, bounds=(-1.0, 1.0), surrounded=True),
     Operator("Gelu", _S.BARRIER, _I.FLOAT, form=_F.VALUE),
     Operator("Elu", _S.BARRIER, _I.FLOAT, form=_F.VALUE, batch_dependent=True),
     Operator("Erf", _S.BARRIER, _I.FLOAT, form=_F.VALUE, surrounded=True),
@@ -468,15 +468,15 @@ _ROWS = (
              averages=True, offset=_O.KEEPS),
     Operator("GlobalMaxPool", _S.HOMOGENEOUS, _I.FLOAT, form=_F.MOVE, mixed_axes=_spatial_axes,
              averages=True, offset=_O.KEEPS),
-    Operator("ReduceMean", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes, offset=_O.KEEPS,
+    Operator("ReduceMean", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=reduced_axes, offset=_O.KEEPS,
              batch_dependent=True),
-    Operator("ReduceSum", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes, batch_dependent=True),
+    Operator("ReduceSum", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=reduced_axes, batch_dependent=True),
     Operator("ReduceMax", _S.HOMOGENEOUS, _I.FLOAT, form=_F.MOVE,
-             mixed_axes=_reduced_axes, offset=_O.KEEPS),
+             mixed_axes=reduced_axes, offset=_O.KEEPS),
     Operator("ReduceMin", _S.HOMOGENEOUS, _I.FLOAT, form=_F.MOVE,
-             mixed_axes=_reduced_axes, offset=_O.KEEPS),
-    Operator("ReduceL1", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes, batch_dependent=True),
-    Operator("ReduceL2", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=_reduced_axes,
+             mixed_axes=reduced_axes, offset=_O.KEEPS),
+    Operator("ReduceL1", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=reduced_axes, batch_dependent=True),
+    Operator("ReduceL2", _S.HOMOGENEOUS, _I.FLOAT, mixed_axes=reduced_axes,
              power=_always_power(1.0), batch_dependent=True),
     Operator("ReduceSumSquare", _S.BARRIER, _I.FLOAT, power=_always_power(2.0),
              batch_dependent=True),

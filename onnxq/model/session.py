@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnxq.errors import ModelError, OnnxqError, ResourceError
+from onnxq.formats.table import Floating, format_of
 from onnxq.model import external
 from onnxq.model.cuda import open_on_cuda, require_cuda
 from onnxq.model.model import Model
+from onnxq.model.onnx_runtime import onnx_runtime
+from onnxq.model.qnn import open_on_qnn
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -42,16 +45,18 @@ def open_session(
     lean: bool = False,
     shapes_first: bool = False,
     arena: bool = True,
+    profile: Path | None = None,
 ) -> ort.InferenceSession:
     """Open a session.
 
     Args:
         model: the model, its proto or its file.
-        optimize: False runs the graph as written, node by node.
-        provider: "cpu" or "cuda".
+        optimize: False runs the graph as written, node by node. So does a model with floating
+            numbers, whatever this says; of a file the caller knows.
+        provider: "cpu", "cuda" or "qnn".
         threads: intra-operator threads; 0 lets ONNX Runtime choose.
         keep_qdq: never fuse QuantizeLinear and DequantizeLinear into integer kernels.
-        optimized: write the graph that really runs here.
+        optimized: write the graph that really runs here; of "qnn" a folder for its graphs.
         layout: False leaves the memory layout, and so the names of nodes, as they are.
         libraries: shared libraries of custom operators.
         yields: its threads sleep as soon as a run ends, instead of waiting for the next one in a
@@ -66,18 +71,17 @@ def open_session(
     Raises:
         ResourceError: there is not enough memory.
         ModelError: ONNX Runtime refuses the model, or a library; CUDA would leave nodes to the CPU.
-        ProviderError: the provider is not available.
+        ProviderError: the provider is not available, or ONNX Runtime is not.
     """
-    import onnxruntime as ort
-
+    ort = onnx_runtime()
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
     level = ort.GraphOptimizationLevel
     best = level.ORT_ENABLE_ALL if layout else level.ORT_ENABLE_EXTENDED
-    options.graph_optimization_level = best if optimize else level.ORT_DISABLE_ALL
-    if optimized is not None:
-        options.optimized_model_filepath = str(optimized)
+    as_written = not optimize or has_floating_numbers(model)
+    options.graph_optimization_level = level.ORT_DISABLE_ALL if as_written else best
+    _write_beside(options, None if provider == "qnn" else optimized, profile)
     if keep_qdq:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.add_session_config_entry("session.disable_double_qdq_remover", "1")
@@ -89,17 +93,51 @@ def open_session(
         options.add_session_config_entry("session.force_spinning_stop", "1")
     for library in dict.fromkeys((*libraries, *_libraries.get())):
         _register(options, library)
-    if provider == "cuda":
-        require_cuda()
     try:
         with _source(model) as source:
-            if provider == "cuda":
-                return open_on_cuda(source, options)
-            return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            return _opened(source, options, provider, optimized)
     except OnnxqError:
         raise
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class of their own
         raise _refusal(error) from None
+
+
+def has_floating_numbers(model: Model | ModelProto | Path) -> bool:
+    """Whether constants are numbers of a floating format; False of a file, which is not read.
+
+    ONNX Runtime's optimizations take their Q/DQ for those of integers (1.31): it refuses the
+    integer kernels that it makes of them, and drops what a zero point of an integer would make up
+    for, such as a Relu.
+    """
+    if isinstance(model, Path):
+        return False
+    proto = model.proto if isinstance(model, Model) else model
+    formats = (format_of(each) for each in {t.data_type for t in proto.graph.initializer})
+    return any(each is not None and isinstance(each.grid, Floating) for each in formats)
+
+
+def _write_beside(
+    options: ort.SessionOptions, optimized: Path | None, profile: Path | None
+) -> None:
+    """Let the session write files of what it runs."""
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+
+
+def _opened(
+    source: bytes | str, options: ort.SessionOptions, provider: str, optimized: Path | None
+) -> ort.InferenceSession:
+    ort = onnx_runtime()
+
+    if provider == "cuda":
+        require_cuda()
+        return open_on_cuda(source, options)
+    if provider == "qnn":
+        return open_on_qnn(source, options, optimized)
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def with_graph(
@@ -268,8 +306,7 @@ def _run_as_ort_values(
     session: ort.InferenceSession, names: Sequence[str] | None, feeds: Mapping[str, Array]
 ) -> list[Array]:
     """Run with bfloat16 inputs, which ONNX Runtime does not take as numpy arrays."""
-    import onnxruntime as ort
-
+    ort = onnx_runtime()
     values = {
         name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(
             np.ascontiguousarray(array).view(np.uint16), onnx.TensorProto.BFLOAT16

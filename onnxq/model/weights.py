@@ -65,6 +65,11 @@ class WeightLayout:
         return self.shape[-2] if self.output_last else self.shape[1] * self.groups
 
     @property
+    def is_matrix(self) -> bool:
+        """Whether it multiplies as a matrix, or a stack of them, and not as a convolution."""
+        return self.output_last or len(self.shape) == 2
+
+    @property
     def per_channel(self) -> bool:
         """Whether kernels take a scale for each channel: those of a stack of matrices do not."""
         return not self.output_last or len(self.shape) == 2
@@ -116,6 +121,15 @@ class WeightLayout:
         """The layout of a weight that reads `count` of the inputs only (without groups)."""
         shape = list(self.shape)
         shape[0 if self.transposed else -2 if self.output_last else 1] = count
+        return replace(self, shape=tuple(shape))
+
+    def of_outputs(self, count: int) -> WeightLayout:
+        """The layout of a weight that makes `count` outputs instead."""
+        shape = list(self.shape)
+        if self.transposed:
+            shape[1] = count // self.groups
+        else:
+            shape[-1 if self.output_last else 0] = count
         return replace(self, shape=tuple(shape))
 
     def bias_vector(self, bias: Array) -> Array | None:

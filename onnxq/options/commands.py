@@ -7,9 +7,11 @@ COMMANDS = (
     "quantize",
     "emulate",
     "validate",
+    "bench",
     "inspect",
     "explain",
     "report",
     "doctor",
+    "completion",
 )
 """In reading order."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from onnxq.options import shared
-from onnxq.options.fields import option
+from onnxq.options.fields import flag, option
 from onnxq.options.kinds import Choice
 from onnxq.options.reading import ReadingKeywords, ReadingOptions
 
@@ -32,6 +32,9 @@ class EmulateOptions(ReadingOptions):
 
     batch_size: int | None = shared.batch_size_by_model()
     memory: int = shared.memory()
+    saturate: bool = flag(
+        "Add pairs of products in 16 bits, where they saturate, as x86 without VNNI does."
+    )
     libraries: tuple[Path, ...] = shared.libraries()
 
 
@@ -40,6 +43,7 @@ class EmulateKeywords(ReadingKeywords, total=False):
 
     batch_size: int | None
     memory: int | str
+    saturate: bool
     libraries: Sequence[str | os.PathLike[str]]
 
 

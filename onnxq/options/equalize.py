@@ -89,7 +89,7 @@ class EqualizeKeywords(TypedDict, total=False):
     memory: int | str
     allow_nonfinite: bool
     target: shared.TargetName | str | os.PathLike[str]
-    scheme: SchemeName | Literal["w8a8", "w8a16", "w8", "w4", "dynamic"]
+    scheme: SchemeName | Literal["w8a8", "w8a16", "w7a8", "w8", "w4", "dynamic", "fp8"]
     weights: WeightScales | Literal["per-channel", "per-tensor"]
     scales: ChannelScales | Literal["power-of-two", "real"]
     relu6: Relu6 | Literal["auto", "tie", "per-channel", "relu", "skip"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypedDict
 
-from onnxq.errors import UsageError
 from onnxq.options import shared
 from onnxq.options.fields import Options, flag
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +23,13 @@ class InspectOptions(Options):
         "Check a QDQ MODEL against its target's rules instead; exit code 1 if one is broken."
     )
     target: str | None = shared.target(
-        "Whose rules --lint checks.  [default: the target that MODEL was made for; gpu where "
-        "another tool wrote it]",
+        "Whose rules --lint checks, in whose runtime --kernels counts, or for which a float MODEL "
+        "is planned.  [default: the target that MODEL was made for; gpu for other models; "
+        "--kernels: cpu]",
         None,
     )
-    kernels: bool = flag("Count what ONNX Runtime's CPU provider runs in integers instead.")
-
-    def check(self) -> None:
-        if self.target is not None and not self.lint:
-            raise UsageError("--target says whose rules --lint checks", hint="give --lint too")
+    kernels: bool = flag("Count what the runtime of a target runs in integers instead.")
+    input_shapes: tuple[str, ...] = shared.input_shapes()
 
 
 class InspectKeywords(TypedDict, total=False):
@@ -40,3 +38,4 @@ class InspectKeywords(TypedDict, total=False):
     lint: bool
     target: shared.TargetName | str | os.PathLike[str] | None
     kernels: bool
+    input_shapes: Sequence[str]

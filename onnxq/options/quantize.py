@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 from onnxq.errors import UsageError
 from onnxq.formats.scheme import BLOCK_SIZES, DEFAULT, PRESETS
+from onnxq.formats.table import INTERFACES, InterfaceName
 from onnxq.options import shared
 from onnxq.options.fields import Options, flag, option, switch
-from onnxq.options.kinds import Choice, Number, OneOf, Pattern, Several, Whole
+from onnxq.options.kinds import Choice, Flag, Number, OneOf, Pattern, Several, Text, Whole
 from onnxq.options.values import Share
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class WeightScales(enum.Enum):
 class RangeEstimator(enum.Enum):
     """How the range of an activation is chosen; see `onnxq.calibration.ranges`."""
 
+    AUTO = "auto"
     MINMAX = "minmax"
     PERCENTILE = "percentile"
     ENTROPY = "entropy"
@@ -77,6 +79,12 @@ class FloatRest(enum.Enum):
     FP16 = "fp16"
 
 
+InterfaceNumbers = enum.Enum(  # type: ignore[misc]
+    "InterfaceNumbers", {name.upper(): name for name in INTERFACES}, module=__name__
+)
+"""What inputs and outputs become: the formats of 8-bit activations."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class QuantizeOptions(Options):
     """How to quantize a model."""
@@ -89,14 +97,15 @@ class QuantizeOptions(Options):
     tokenizer: Path | None = shared.tokenizer()
     samples: int | None = shared.samples()
     states: tuple[str, ...] = shared.states()
-    input_shapes: tuple[str, ...] = shared.input_shapes()
+    input_shapes: tuple[str, ...] = shared.input_shapes(fixed=True)
     mask: str | None = shared.mask()
     batch_size: int = shared.batch_size()
     memory: int = shared.memory()
     allow_nonfinite: bool = shared.allow_nonfinite()
     target: str = shared.target(
         "The machine: gpu for TensorRT and CUDA, cpu for ONNX Runtime's CPU kernels, qnn for "
-        "Qualcomm's NPUs, or your own."
+        "Qualcomm's NPUs, or your own; auto: gpu where TensorRT is installed, else cpu.",
+        automatic=True,
     )
     scheme: SchemeName = option(
         Choice(SchemeName), f"What nodes compute with: {_MEANINGS}.", SchemeName(DEFAULT)
@@ -111,8 +120,8 @@ class QuantizeOptions(Options):
     )
     mixed: float | None = option(
         Share(),
-        "Share of the weights that the layers which hurt most keep in 8 bits, where the scheme has "
-        "fewer; needs --data.",
+        "Share of the layers that hurt most, which get 16-bit activations where the target has "
+        "some, else stay in float; of the weights, in 8 bits, for w4; needs --data.",
         metavar="SHARE",
     )
     table_bits: int | None = option(
@@ -126,7 +135,7 @@ class QuantizeOptions(Options):
         default=True, extra=", if equalized and zero points are 0"
     )
     ranges: RangeEstimator = option(
-        Choice(RangeEstimator), "How activation ranges are chosen.", RangeEstimator.MSE
+        Choice(RangeEstimator), "How activation ranges are chosen.", RangeEstimator.AUTO
     )
     scale: ScaleNumbers = option(
         Choice(ScaleNumbers), "Scales of activations and weights.", ScaleNumbers.FLOAT
@@ -152,12 +161,30 @@ class QuantizeOptions(Options):
         (),
         metavar="REGEX",
     )
+    exclude_operators: tuple[str, ...] = option(
+        Several(Text("the name of an operator")),
+        "Leave nodes with this operator in float, such as Softmax; repeatable.",
+        (),
+        flag="--exclude-op",
+        metavar="OPERATOR",
+    )
+    io: InterfaceNumbers | None = option(
+        Choice(InterfaceNumbers),
+        "Inputs and outputs of the model in integers, as NPUs take and give them, where they are "
+        "quantized to these.",
+    )
     allow_none: bool = flag("Write the model even if no node becomes quantized.")
+    speed: bool = option(
+        Flag(negatable=True),
+        "Time both models on one core, for about a second, where the target runs here.",
+        default=True,
+        decides=False,
+    )
     outputs: tuple[str, ...] = shared.outputs()
     max_drop: float | None = option(
         Number(),
-        "Keep layers in float until the metric falls no more than X below the float model's on "
-        "--validate-data; see onnxq validate.",
+        "Raise layers to 16 bits where the target has them, else to float, until the metric falls "
+        "no more than X below the float model's on --validate-data; see onnxq validate.",
         metavar="X",
     )
     validate_data: Any = shared.validate_data()
@@ -214,21 +241,24 @@ class QuantizeKeywords(TypedDict, total=False):
     allow_nonfinite: bool
     samples: int | None
     target: shared.TargetName | str | os.PathLike[str]
-    scheme: SchemeName | Literal["w8a8", "w8a16", "w8", "w4", "dynamic"]
+    scheme: SchemeName | Literal["w8a8", "w8a16", "w7a8", "w8", "w4", "dynamic", "fp8"]
     weights: WeightScales | Literal["per-channel", "per-tensor"]
     block_size: Literal[32, 64, 128] | None
     mixed: float | str | None
     table_bits: Literal[8, 4] | None
     equalize: bool
     absorb_bias: bool
-    ranges: RangeEstimator | Literal["minmax", "percentile", "entropy", "mse"]
+    ranges: RangeEstimator | Literal["auto", "minmax", "percentile", "entropy", "mse"]
     scale: ScaleNumbers | Literal["float", "power-of-two"]
     bias_correction: bool
     rounding: WeightRounding | Literal["nearest", "adaptive"]
     rest: FloatRest | Literal["fp32", "fp16"]
     include: Sequence[str]
     exclude: Sequence[str]
+    exclude_operators: Sequence[str]
+    io: InterfaceNumbers | InterfaceName | None
     allow_none: bool
+    speed: bool
     outputs: Sequence[str]
     max_drop: float | None
     max_trials: int

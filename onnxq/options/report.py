@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from onnxq.options import shared
-from onnxq.options.fields import Options, switch
+from onnxq.options.fields import Options, flag, switch
+from onnxq.options.validate import Execution, ExecutionName, executions
 
 if TYPE_CHECKING:
     import os
@@ -31,10 +32,12 @@ class ReportOptions(Options):
     batch_size: int | None = shared.batch_size_by_model()
     memory: int = shared.memory()
     outputs: tuple[str, ...] = shared.outputs()
+    executions: tuple[Execution, ...] = executions()
     layers: bool = switch(
         "Measure each layer's error, which takes some four times as long as the rest.",
         default=True,
     )
+    latency: bool = flag("Time the models too, each against MODEL, on this machine's CPU.")
     max_drop: float | None = shared.max_drop()
     min_accuracy: float | None = shared.min_accuracy()
 
@@ -55,6 +58,8 @@ class ReportKeywords(TypedDict, total=False):
     batch_size: int | None
     memory: int | str
     outputs: Sequence[str]
+    executions: Sequence[Execution | ExecutionName]
     layers: bool
+    latency: bool
     max_drop: float | None
     min_accuracy: float | None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from onnxq.errors import UsageError
@@ -13,15 +12,26 @@ from onnxq.options.values import File, NameOrFile, Pairs, Size, TextOr
 BATCH_SIZE = 8
 """Samples run at once, where nobody says and the model does not fix it."""
 
-TargetName = Literal["gpu", "cpu", "qnn"]
+TargetName = Literal["gpu", "cpu", "qnn", "openvino", "web", "cpu-arm64", "gpu-dla"]
 """The shipped targets."""
 
 TARGET = NameOrFile(get_args(TargetName), ".toml")
 
+AUTO = "auto"
+"""The target that the machine at hand decides."""
+
+
+DATA = (
+    "a path, an array, arrays by input name, an iterable or a function that yields feeds, a "
+    "DataLoader, a dataset, a CalibrationDataReader, a list of images or of their paths, or a "
+    "data source"
+)
+
 
 def _is_data(value: object) -> bool:
     """Whether it may be data of Python's; what opens it says more."""
-    return hasattr(value, "batches") or hasattr(value, "__array__") or isinstance(value, Mapping)
+    can = ("batches", "__array__", "__iter__", "__getitem__", "get_next", "__call__")
+    return not isinstance(value, (bytes, bytearray)) and any(hasattr(value, each) for each in can)
 
 
 def require_data(options: Options, *names: str) -> None:
@@ -38,7 +48,7 @@ def require_data(options: Options, *names: str) -> None:
 
 def data(*, required: bool = False, extra: str = "") -> Any:
     return option(
-        TextOr("a path, an array, arrays by input name or a data source", _is_data),
+        TextOr(DATA, _is_data),
         "Samples: an .npz, .npy, .h5, .parquet or .tar file, texts in a .txt, .jsonl or .parquet "
         "file, a folder of images, of class folders, of .npz files or of test_data_set_*, "
         f"file.py:function, or random:N.{extra}",
@@ -50,7 +60,7 @@ def data(*, required: bool = False, extra: str = "") -> Any:
 
 def validate_data() -> Any:
     return option(
-        TextOr("a path, an array, arrays by input name or a data source", _is_data),
+        TextOr(DATA, _is_data),
         "Samples that --max-drop measures on, preprocessed like --data.",
         metavar="DATA",
         recorded=False,
@@ -60,8 +70,8 @@ def validate_data() -> Any:
 def preprocess() -> Any:
     return option(
         Pairs(
-            "a preset or pairs such as resize=96,mean=0.5,std=0.5",
-            lambda value: hasattr(value, "apply"),
+            "a preset, pairs such as resize=96,mean=0.5,std=0.5, or a function",
+            lambda value: hasattr(value, "apply") or callable(value),
         ),
         "How images become inputs: imagenet, tf, unit, pixels, or pairs such as "
         "resize=96,crop=96,mean=0.5,std=0.5 or letterbox=640.",
@@ -103,11 +113,16 @@ def mask() -> Any:
     )
 
 
-def input_shapes() -> Any:
+def input_shapes(*, fixed: bool = False) -> Any:
+    """Of inputs whose sizes the model leaves open: fixed in what is written, or for samples."""
+    of = (
+        "that the model leaves open and its result fixes, as NPUs want it"
+        if fixed
+        else ("for random samples, where the model leaves it open")
+    )
     return option(
         Several(Text("a shape such as 1x3x320x320 or NAME:1x3x320x320")),
-        "Shape of an input for random samples, where the model leaves it open: 1x3x320x320, or "
-        "NAME:1x3x320x320; repeatable.",
+        f"Shape of an input {of}: 1x3x320x320, or NAME:1x3x320x320; repeatable.",
         (),
         flag="--input-shape",
         metavar="SHAPE",
@@ -160,10 +175,17 @@ def calibration() -> Any:
     )
 
 
-def target(help_text: str, default: str | None = TARGET.values[0]) -> Any:
-    """Whom the quantized model is for; without a default a model says it itself."""
-    metavar = f"[{'|'.join(TARGET.values)}|FILE.toml]"
-    return option(TARGET, help_text, default, metavar=metavar)
+def target(
+    help_text: str, default: str | None = TARGET.values[0], *, automatic: bool = False
+) -> Any:
+    """Whom the quantized model is for; without a default a model says it itself.
+
+    Args:
+        automatic: whether the machine at hand may decide.
+    """
+    kind = NameOrFile((*[AUTO] * automatic, *TARGET.values), ".toml")
+    metavar = f"[{'|'.join(kind.values)}|FILE.toml]"
+    return option(kind, help_text, default, metavar=metavar)
 
 
 def absorb_bias(*, default: bool, extra: str) -> Any:

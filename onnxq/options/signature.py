@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any, TypeVar
 
 from onnxq.options.fields import REQUIRED, Option, Options, options_of
-from onnxq.options.kinds import Choice
+from onnxq.options.kinds import Choice, OneOf, Several
+from onnxq.options.values import NameOrFile
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -68,9 +69,27 @@ def _lines(options: type[Options], names: Collection[str]) -> Iterator[str]:
     """What each of the options named means, as lines for a docstring."""
     for name, each in options_of(options).items():
         if name in names:
-            choices = f" One of {values_of(each)}." if isinstance(each.kind, Choice) else ""
-            text = f"{name}: {each.help}{choices}"
+            text = f"{name}: {each.help}{_choices(each)}"
             yield from textwrap.wrap(text, 90, subsequent_indent="    ", break_on_hyphens=False)
+
+
+def _choices(option: Option) -> str:
+    """The values of what is chosen from a few, as a sentence; "" for all else."""
+    kind = option.kind.each if isinstance(option.kind, Several) else option.kind
+    if not isinstance(kind, (Choice, NameOrFile, OneOf)):
+        return ""
+    many = "A list of" if isinstance(option.kind, Several) else "One of"
+    values = [f'"{value}"' for value in getattr(kind, "values", ())]
+    if isinstance(kind, OneOf):
+        values = [str(value) for value in kind.of]
+    if isinstance(kind, NameOrFile):
+        values.append(f"the path of a {kind.suffix} file")
+    default = f" Default {_quoted(default_of(option))}." if option.default is not None else ""
+    return f" {many} {', '.join(values)}.{default}"
+
+
+def _quoted(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def _text(annotation: Any) -> str:

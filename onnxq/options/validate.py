@@ -22,8 +22,24 @@ class Execution(enum.Enum):
     """How a quantized model runs; see `onnxq.validation.execute`."""
 
     EMULATE = "emulate"
+    SATURATE = "saturate"
     CPU = "cpu"
     CUDA = "cuda"
+    OPENVINO = "openvino"
+    QNN = "qnn"
+
+
+ExecutionName = Literal["emulate", "saturate", "cpu", "cuda", "openvino", "qnn"]
+
+
+def executions() -> Any:
+    """Of commands that compare models."""
+    return option(
+        Several(Choice(Execution)),
+        "How quantized models run; saturate emulates x86 without VNNI; repeatable.",
+        (Execution.EMULATE,),
+        flag="--execution",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +71,11 @@ class ValidateOptions(ReadingOptions):
         metavar="METRIC",
     )
     outputs: tuple[str, ...] = shared.outputs()
-    executions: tuple[Execution, ...] = option(
-        Several(Choice(Execution)),
-        "How quantized models run; repeatable.",
-        (Execution.EMULATE,),
-        flag="--execution",
-    )
+    executions: tuple[Execution, ...] = executions()
     max_drop: float | None = shared.max_drop()
     min_accuracy: float | None = shared.min_accuracy()
     layers: bool = flag("Rank each quantized model's layers by their share of its output error.")
+    latency: bool = flag("Time the models too, each against the float one; see onnxq bench.")
     mask: str | None = shared.mask()
     batch_size: int | None = shared.batch_size_by_model()
     memory: int = shared.memory()
@@ -78,10 +90,11 @@ class ValidateKeywords(ReadingKeywords, total=False):
     labels: str | os.PathLike[str] | None
     metrics: Sequence[Any] | None
     outputs: Sequence[str]
-    executions: Sequence[Execution | Literal["emulate", "cpu", "cuda"]]
+    executions: Sequence[Execution | ExecutionName]
     max_drop: float | None
     min_accuracy: float | None
     layers: bool
+    latency: bool
     mask: str | None
     batch_size: int | None
     memory: int | str

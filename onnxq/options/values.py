@@ -81,10 +81,15 @@ class TextOr:
 
 @dataclass(frozen=True)
 class Pairs(TextOr):
-    """Settings as text, "key=value,…"; a mapping becomes that text, lists joined by colons."""
+    """Settings as text, "key=value,…"; a mapping becomes that text, lists joined by colons.
+
+    One whose values are more than that, such as a configuration of another tool's, stays as it is.
+    """
 
     def accept(self, value: object, name: str) -> Any:
         if isinstance(value, Mapping):
+            if any(isinstance(each, (bool, Mapping)) or each is None for each in value.values()):
+                return value
             return ",".join(f"{key}={_setting(each)}" for key, each in value.items())
         return super().accept(value, name)
 

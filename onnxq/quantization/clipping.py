@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from onnxq.calibration.ranges import distribution, estimate, noise
-from onnxq.calibration.statistics import TensorStatistics
 from onnxq.quantization.plan import QuantizationPlan
-from onnxq.quantization.shares import Gains
+from onnxq.quantization.ranges import Ranges
 
 WORSE = 1.0
 """dB by which a range has more error than the whole range, from which on it is worth telling."""
@@ -22,7 +20,8 @@ class Clipped:
     Attributes:
         low, high: what does not saturate.
         smallest, largest: the values that calibration saw.
-        loss_db: expected squared error over that of a range that holds them all, dB.
+        loss_db: expected squared error behind what reads the tensor, over that of a range that
+            holds them all, dB.
     """
 
     tensor: str
@@ -34,23 +33,32 @@ class Clipped:
 
 
 def harmful_clips(
-    plan: QuantizationPlan, tensors: Mapping[str, TensorStatistics], gains: Gains
+    plan: QuantizationPlan, ranges: Ranges, known_to_gain: Collection[str] = ()
 ) -> tuple[Clipped, ...]:
-    """Those tensors of a plan, the worst first; of several that share a range all together."""
-    spec, activations = plan.scheme.static, plan.static
+    """Those tensors of a plan, the worst first; of several that share a range all together.
+
+    Args:
+        known_to_gain: tensors whose ranges were tried on samples.
+    """
+    activations = plan.static
     found: list[Clipped] = []
     for leader, names in plan.sharing.items():
-        parts = [(tensors[name], gains.get(name)) for name in names if name in tensors]
-        if spec is None or not parts:
+        known = [name for name in names if name in ranges.tensors]
+        if not known or leader in known_to_gain:
             continue
-        data, (low, high) = distribution(parts), activations[leader].parameters.range
-        whole = estimate(data, "minmax", levels=spec.levels, symmetric=spec.symmetric)
-        if low <= data.low and high >= data.high:
+        parameters = activations[leader].parameters
+        if parameters.format != ranges.spec.format:
             continue
-        errors = [
-            noise(data.values, data.counts, each, spec.levels) for each in (whole, (low, high))
-        ]
-        loss = 10 * math.log10(errors[1] / errors[0]) if min(errors) > 0 else 0.0
-        if loss > WORSE:
-            found.append(Clipped(leader, low, high, data.low, data.high, loss))
+        low, high = parameters.range
+        smallest = min(0.0, *(ranges.tensors[name].low for name in known))
+        largest = max(0.0, *(ranges.tensors[name].high for name in known))
+        # One step is lost of functions whose steps are fixed.
+        slack = 0.0 if ranges.spec.clipping_pays else float(parameters.scale)
+        if low - slack <= smallest and high + slack >= largest:
+            continue
+        loss = ranges.loss(known)
+        errors = loss(ranges.bounds(known)), loss((low, high))
+        worse = 10 * math.log10(errors[1] / errors[0]) if min(errors) > 0 else 0.0
+        if worse > WORSE:
+            found.append(Clipped(leader, low, high, smallest, largest, worse))
     return tuple(sorted(found, key=lambda each: -each.loss_db))

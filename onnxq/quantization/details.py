@@ -153,9 +153,11 @@ def details_json(
         "not_centered": result.centering.refused if result.centering else {},
         SQNR: result.quantized_sqnr,
         MEASURED_ON: result.measured_on,
+        "ranges": [each for each in result.ranges if not each.is_usual],
         "uneven_scales": result.uneven,
         "weights_rounded_adaptively": sum(record.adaptive for record in result.roundings),
         "biases_corrected": sum(record.accepted for record in result.corrections),
+        **({} if result.mixed is None else {"mixed": result.mixed}),
         "search": result.search,
         "calibration": calibration
         and {

@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnxq.formats.fit import coarser, derived, fit_blocks, fit_magnitude, fit_range
 from onnxq.formats.granularity import PER_TENSOR, Blocks, PerChannel
 from onnxq.formats.parameters import Parameters
-from onnxq.formats.scheme import Scheme
+from onnxq.formats.scheme import Representable, Scheme
 from onnxq.formats.table import SUMS
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.operators import QuantizedRule, operator_of
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.placement import Placed
-from onnxq.quantization.plan import Derived, Own, QuantizationOptions, Shared
-from onnxq.quantization.shares import Ranges, filled, shared_groups
+from onnxq.quantization.plan import Converted, Derived, Own, QuantizationOptions, Shared
+from onnxq.quantization.ranges import Ranges
+from onnxq.quantization.shares import filled, shared_groups
 from onnxq.targets import Target
 
 Activations = Mapping[str, Own | Shared]
+Conversions = Mapping[str, Converted]
 
 LARGEST_BIAS = (SUMS.grid.highest + 1) / 2
 """Steps of a bias; the other half of its range is for the correction to come."""
@@ -39,15 +42,16 @@ def activation_parameters(
     result: dict[str, Own | Shared] = {}
     for names in dict.fromkeys(shared_groups(graph, placed).values()):
         leader = next(name for name in names if name in ranges.tensors)
-        low, high = filled(graph, placed, names) or ranges.of(names)
+        bounds = filled(graph, placed, names, ranges.spec, fixed_steps=target.fixed_steps)
+        low, high = bounds or ranges.of(names)
         parameters = fit_range(low, high, ranges.spec, options.scales)
         result[leader] = Own(parameters)
         result |= {name: Shared(parameters, leader) for name in names if name != leader}
-    return _widen_pooled(graph, result, target, options)
+    return _widen_pooled(graph, result, target, ranges.spec.scales(options.scales))
 
 
 def _widen_pooled(
-    graph: Graph, activations: Activations, target: Target, options: QuantizationOptions
+    graph: Graph, activations: Activations, target: Target, scales: Representable
 ) -> Activations:
     """Coarsen outputs of pooling that are too far below the step of what is pooled."""
     result = dict(activations)
@@ -65,7 +69,7 @@ def _widen_pooled(
         )
         if ratio <= 1:
             continue
-        wider = coarser(pooled.parameters, ratio, options.scales)
+        wider = coarser(pooled.parameters, ratio, scales)
         leader = pooled.shares_with if isinstance(pooled, Shared) else node.output
         for name, entry in activations.items():
             if name == leader:
@@ -73,6 +77,17 @@ def _widen_pooled(
             elif isinstance(entry, Shared) and entry.shares_with == leader:
                 result[name] = Shared(wider, leader)
     return result
+
+
+def read_by(
+    node: Node, position: int, activations: Activations, conversions: Conversions
+) -> Parameters | None:
+    """What a node reads an input as; None in float."""
+    name = node.input(position)
+    other = conversions.get(name)
+    if other is not None and Place(node.name, position) in other.readers:
+        return other.parameters
+    return activations[name].parameters if name in activations else None
 
 
 # --- weights and biases ----------------------------------------------------------------------
@@ -85,14 +100,14 @@ def weight_parameters(
     target: Target,
     scheme: Scheme,
     options: QuantizationOptions,
-    activations: Activations,
+    source: Parameters | None,
 ) -> Parameters:
     """Scales of one weight, from its largest magnitudes.
 
     Args:
-        activations: of the inputs. The weight scale is wide enough for the bias to fit the format
-            of sums in steps of input scale × weight scale, for every target: where the model keeps
-            a float bias, ONNX Runtime's optimizer makes that of it and saturates.
+        source: of the input; None in float. The weight scale is wide enough for the bias to fit the
+            format of sums in steps of input scale × weight scale, for every target: where the model
+            keeps a float bias, ONNX Runtime's optimizer makes that of it and saturates.
     """
     spec = scheme.weight
     if spec is None:
@@ -103,10 +118,10 @@ def weight_parameters(
     weight = np.abs(np.asarray(values, np.float64))
     others = tuple(a for a in range(weight.ndim) if a != layout.channel_axis)
     magnitude = weight.max(axis=others, initial=0.0)
-    source, bias = activations.get(node.input(layout.data)), graph.constant(layout.bias)
+    bias = graph.constant(layout.bias)
     vector = None if bias is None else layout.bias_vector(bias)
     if source is not None and vector is not None:
-        scale = np.abs(vector) / (LARGEST_BIAS * float(source.parameters.scale))
+        scale = np.abs(vector) / (LARGEST_BIAS * float(source.scale))
         # A ConvTranspose's channel serves one output of every group.
         needed = spec.steps * scale.reshape(-1, len(magnitude)).max(axis=0)
         magnitude = np.where(magnitude > 0, np.maximum(magnitude, needed), 0.0)
@@ -122,7 +137,7 @@ def bias_parameters(
     node: Node,
     layout: WeightLayout,
     scheme: Scheme,
-    activations: Activations,
+    source: Parameters | None,
     weights: Mapping[Place, Parameters],
 ) -> Derived | None:
     """How the bias of a weighted node is stored; None where it stays in float.
@@ -132,13 +147,19 @@ def bias_parameters(
     if scheme.bias is None or not layout.takes_bias:
         return None
     bias = graph.constant(layout.bias) if layout.bias else np.zeros((), np.float32)
-    data = node.input(layout.data)
-    if bias is None or layout.bias_vector(bias) is None or data not in activations:
+    if bias is None or layout.bias_vector(bias) is None or source is None:
         return None
     place = Place(node.name, layout.weight_position)
     weight = weights[place].scale
     # A ConvTranspose's channel serves one output of every group.
     each = np.tile(weight, layout.outputs // weight.size) if weight.ndim else weight
-    scale = np.asarray(activations[data].parameters.scale * each, np.float32)
+    scale = np.asarray(source.scale * each, np.float32)
     granularity = PerChannel(0) if scale.ndim else PER_TENSOR
-    return Derived(derived(scheme.bias, scale, granularity), data, place)
+    return Derived(derived(scheme.bias, scale, granularity), node.input(layout.data), place)
+
+
+def bias_as_numbers(bias: NDArray[np.float32]) -> Parameters:
+    """Steps so fine, a power of two, that the bias of a float layer loses nothing that counts."""
+    largest = float(np.abs(bias).max(initial=0.0)) or 1.0
+    scale = np.exp2(np.ceil(np.log2(largest / LARGEST_BIAS)))
+    return derived(SUMS, np.array(scale, np.float32), PER_TENSOR)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from onnxq.calibration.ranges import AUTO
 from onnxq.formats.parameters import Parameters
 from onnxq.formats.scheme import DEFAULT, Dynamic, Representable, Scheme
 from onnxq.formats.table import Format
@@ -31,17 +32,19 @@ class QuantizationOptions:
         table_bits: of the tables that are looked up, where the target stores them narrower.
         include, exclude: regular expressions on node names; a node is quantized if it matches
             some `include` (or there is none) and no `exclude`.
+        exclude_operators: operators that stay in float.
     """
 
     scheme: str = DEFAULT
     per_channel: bool = True
-    ranges: str = "mse"
+    ranges: str = AUTO
     power_of_two: bool = False
     half: bool = False
     block: int = 0
     table_bits: int = 0
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    exclude_operators: tuple[str, ...] = ()
 
     def scheme_on(self, target: Target) -> Scheme:
         """What nodes compute with; raises `UsageError` where the target does not take it."""
@@ -77,6 +80,18 @@ class Shared:
 
 
 @dataclass(frozen=True)
+class Converted:
+    """What some read a quantized tensor as: numbers of another format than it is written in."""
+
+    parameters: Parameters
+    readers: frozenset[Place]
+
+    @property
+    def format(self) -> Format:
+        return self.parameters.format
+
+
+@dataclass(frozen=True)
 class Derived:
     """A bias, whose steps are those of the sum: scale of the input × scale of the weight."""
 
@@ -99,6 +114,7 @@ class QuantizationPlan:
         tables: lookups that read the integers of a weight in place of a float table.
         rows: those whose table is stored with one scale a row.
         stored: where nodes that compute in float read a weight that is stored in numbers.
+        converted: tensor → how some of its readers read it, where they compute in another format.
     """
 
     target: Target
@@ -112,6 +128,7 @@ class QuantizationPlan:
     tables: tuple[TiedTable, ...] = ()
     rows: tuple[RowTable, ...] = ()
     stored: Mapping[Place, Parameters] = field(default_factory=dict)
+    converted: Mapping[str, Converted] = field(default_factory=dict)
 
     @property
     def weighted(self) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +30,17 @@ from onnxq.model.status import Float, Quantized
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.parameters import (
     Activations,
+    Conversions,
     activation_parameters,
     bias_parameters,
+    read_by,
     weight_parameters,
 )
 from onnxq.quantization.patterns import left_out
 from onnxq.quantization.placement import Placed, beside, place, place_inputs_of_layers
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
-from onnxq.quantization.shares import Ranges, better_apart, masked
+from onnxq.quantization.ranges import Ranges
+from onnxq.quantization.shares import better_apart, masked
 from onnxq.quantization.stored import refusal_to_store, stored_weights
 from onnxq.quantization.tables import (
     LARGE_OF_WEIGHTS,
@@ -44,6 +48,7 @@ from onnxq.quantization.tables import (
     row_tables,
     tied_tables,
 )
+from onnxq.quantization.widths import in_widths, widths, with_scheme
 from onnxq.refusal import Refusal, granted
 from onnxq.targets import Target
 
@@ -79,26 +84,34 @@ def plan_quantization(
     unwanted = _unwanted(graph, options, keep)
     ranges = None
     if scheme.static is not None:
-        ranges = Ranges(tensors, gains or {}, fixed or {}, scheme.static, options.ranges)
+        ranges = Ranges(graph, tensors, gains or {}, fixed or {}, scheme.static, options.ranges)
     placed = _placed(graph, target, scheme, tensors, unwanted, ranges, wider)
     static: Activations = {}
+    converted: Conversions = {}
     if ranges is not None:
         static = activation_parameters(graph, placed, ranges, target, options)
+    if ranges is not None and scheme.wider is not None and wider:
+        placed, static, converted = _widened(
+            graph, placed, static, ranges, target, options, scheme.wider, wider
+        )
     layouts = [
         (node, granted(weight_layout(graph, node)), status.scheme)
         for node in graph.nodes
         if has_weight(graph, node) and isinstance(status := placed.nodes[node.name], Quantized)
     ]
+    sources = {
+        node.name: read_by(node, layout.data, static, converted) for node, layout, _ in layouts
+    }
     weights = {
         Place(node.name, layout.weight_position): weight_parameters(
-            graph, node, layout, target, own, options, static
+            graph, node, layout, target, own, options, sources[node.name]
         )
         for node, layout, own in layouts
     }
     biases = {
         Place(node.name, layout.bias_position): derived
         for node, layout, _ in layouts
-        if (derived := bias_parameters(graph, node, layout, scheme, static, weights))
+        if (derived := bias_parameters(graph, node, layout, scheme, sources[node.name], weights))
     }
     tied = tied_tables(graph, weights)
     forms = forms_of_tables(target, scheme, options.table_bits)
@@ -120,7 +133,29 @@ def plan_quantization(
         tied,
         rows,
         stored_weights(graph, placed.nodes, options.scales),
+        converted,
     )
+
+
+def _widened(
+    graph: Graph,
+    placed: Placed,
+    static: Activations,
+    ranges: Ranges,
+    target: Target,
+    options: QuantizationOptions,
+    scheme: Scheme,
+    wider: Collection[str],
+) -> tuple[Placed, Activations, Conversions]:
+    """What changes where some nodes compute on activations in a wider scheme."""
+    if scheme.static is None:
+        raise ValueError(f"{scheme} has no activations that are known in advance")
+    found = widths(graph, placed, wider)
+    others = ranges.of_spec(scheme.static)
+    wide = activation_parameters(graph, placed, others, target, options)
+    static, converted = in_widths(found, static, wide, scheme.static, options.scales)
+    nodes = with_scheme(placed.nodes, found.nodes, scheme)
+    return replace(placed, nodes=nodes), static, converted
 
 
 def rounded_beside(
@@ -137,7 +172,7 @@ def rounded_beside(
     scheme = target.scheme(options.scheme)
     if scheme.static is None:
         return frozenset()
-    ranges = Ranges(calibration.tensors, {}, {}, scheme.static, options.ranges)
+    ranges = Ranges(graph, calibration.tensors, {}, {}, scheme.static, options.ranges)
     unwanted = _unwanted(graph, options, keep)
     return beside(graph, _placed(graph, target, scheme, calibration.tensors, unwanted, ranges, ()))
 
@@ -204,7 +239,7 @@ def _scheme_of(
     graph: Graph, node: Node, scheme: Scheme, wider: Collection[str]
 ) -> Scheme | Refusal:
     """The scheme asked for, or the wider one: where that is wanted, or weights have no blocks."""
-    if node.name in wider and scheme.wider is not None:
+    if node.name in wider and scheme.wider is not None and scheme.static is None:
         return scheme.wider
     layout = weight_layout(graph, node) if is_weighted(node) else None
     has_none = (isinstance(layout, WeightLayout) and layout.block_axis is None) or stores(node)
@@ -244,23 +279,33 @@ def _refusal(
         return refusal
     unseen = [name for name in data if name not in tensors]
     if is_product(graph, node) and node.op_type in target.products and scheme.static is not None:
-        return _not_calibrated(unseen)
+        return target.sizes.refusal_of_product(graph, node) or _not_calibrated(unseen)
     if node.op_type not in target.weighted:
         return Refusal(f"target {target.name} has no integer {node.op_type}")
     layout = weight_layout(graph, node)
-    if isinstance(layout, Refusal):
-        return layout
-    return _unfit(graph, layout, scheme, unseen)
+    return (
+        layout
+        if isinstance(layout, Refusal)
+        else _unfit(graph, node, layout, target, scheme, unseen)
+    )
 
 
 def _unfit(
-    graph: Graph, layout: WeightLayout, scheme: Scheme, unseen: Sequence[str]
+    graph: Graph,
+    node: Node,
+    layout: WeightLayout,
+    target: Target,
+    scheme: Scheme,
+    unseen: Sequence[str],
 ) -> Refusal | None:
-    """Why a layer's weight or input does not fit the scheme.
+    """Why a layer's sizes, weight or input do not fit the target's scheme.
 
     Args:
         unseen: its activations that were not calibrated.
     """
+    small = None if scheme.activation is None else target.sizes.refusal(graph, node, layout)
+    if small is not None:
+        return small
     if scheme.is_dynamic and len(layout.shape) != 2:
         return Refusal("its weight is a stack of matrices")
     if scheme.static is not None and (missing := _not_calibrated(unseen)):

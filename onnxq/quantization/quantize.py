@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from onnxq.calibration.ranges import AUTO, Range
 from onnxq.calibration.statistics import Calibration
 from onnxq.closeness import OutputCloseness, Sums, add_sums, closeness, sums_of, worst_sqnr
 from onnxq.data.batching import samples_in
@@ -22,18 +24,22 @@ from onnxq.equalization.choose import (
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.measured import measured
 from onnxq.equalization.prepare import Prepared, centered, scaled, unchanged
-from onnxq.equalization.prove import Reference, run_reference
+from onnxq.equalization.prove import Feeds, Reference, run_reference
 from onnxq.equalization.solve import decibels
+from onnxq.gradients import find_leaves, measure_costs
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.progress import SILENT
 from onnxq.quantization.insert import insert
+from onnxq.quantization.narrower import LeafOutputs, gains_alone, leaf_outputs, lost_part
 from onnxq.quantization.plan import QuantizationPlan
 from onnxq.quantization.planning import plan_quantization, rounded_beside
+from onnxq.quantization.ranges import Ranges
 from onnxq.quantization.request import QuantizationResult, Request
 from onnxq.quantization.rest import narrow_rest
 from onnxq.quantization.sequential import SettledLayers, settle_layers
 from onnxq.quantization.trials import Variant, best_of, shortlist, with_finals
+from onnxq.quantization.weighed import Estimate, Weighed, clipped_by, fixed_by, weigh
 
 TIE_MARGIN = 15.0
 """A tied Clip is used only if the float change is this many dB below the quantization noise."""
@@ -55,8 +61,9 @@ def quantize(request: Request) -> tuple[Model, QuantizationResult]:
     """
     if request.again is not None:
         again = request.again
-        return _finish(request, again.prepared, again.relu6_reason, _reference(request))
-    if not request.equalize:
+        reference = _reference(request)
+        return _finish(request, again.prepared, again.relu6_reason, reference, again.ranges)
+    if not request.equalize or request.scheme.floating:
         return _made(request, None, "")
     exact = "per-channel" if request.target.channel_bounds else "skip"
     if not find_classes(Graph(request.model)).clips:
@@ -113,7 +120,8 @@ def _made(request: Request, choice: Choice | None, reason: str) -> tuple[Model, 
     reference = _reference(request)
     variants = _variants(request, choice)
     if len(variants) == 1 or reference is None:
-        return _finish(request, variants[-1].prepare(), reason, reference)
+        made = _finish(request, variants[-1].prepare(), reason, reference)
+        return _narrowed(request, made, reference)
     contenders = shortlist(variants, lambda prepared: _tried(request, prepared, reference))
     finished: list[tuple[Variant, float]] = []
     for number, (variant, prepared) in enumerate(contenders):
@@ -123,7 +131,8 @@ def _made(request: Request, choice: Choice | None, reason: str) -> tuple[Model, 
         if best_of(finished) == number:
             model, result = made
     trials = with_finals(result.prepared.trials, finished)
-    return model, replace(result, prepared=replace(result.prepared, trials=trials))
+    result = replace(result, prepared=replace(result.prepared, trials=trials))
+    return _narrowed(request, (model, result), reference)
 
 
 def _variants(request: Request, choice: Choice | None) -> list[Variant]:
@@ -182,26 +191,100 @@ def _scaled(request: Request, choice: Choice) -> Prepared:
     return centered(prepared, request.options.ranges, spec.levels)
 
 
-def _plan(request: Request, prepared: Prepared) -> QuantizationPlan:
+def _plan(
+    request: Request, prepared: Prepared, weighed: Sequence[Weighed] = ()
+) -> QuantizationPlan:
+    centered_ranges = prepared.centering.ranges if prepared.centering else {}
     return plan_quantization(
         Graph(prepared.model),
         prepared.calibration,
         request.target,
         request.options,
         prepared.gains,
-        fixed=prepared.centering.ranges if prepared.centering else {},
+        fixed={**centered_ranges, **fixed_by(weighed)},
         keep=request.keep,
         wider=request.wider,
     )
 
 
+def _weighed(request: Request, prepared: Prepared) -> tuple[Weighed, ...]:
+    """The ranges by what their errors cost at the outputs, where samples can tell."""
+    spec, calibration = request.scheme.static, prepared.calibration
+    if request.samples is None or spec is None or calibration is None:
+        return ()
+    if request.options.ranges != AUTO:
+        return ()
+    plan = _plan(request, prepared)
+    costs = measure_costs(
+        prepared.model,
+        calibration,
+        request.samples.correction,
+        sorted(plan.static),
+        room=request.batching.room // 2,
+        tokens=request.tokens,
+        progress=request.progress,
+    )
+    centered_ranges = prepared.centering.ranges if prepared.centering else {}
+    ranges = Ranges(
+        Graph(prepared.model),
+        calibration.tensors,
+        prepared.gains,
+        centered_ranges,
+        spec,
+        request.options.ranges,
+    )
+    return weigh(plan, ranges, costs)
+
+
+def _narrowed(
+    request: Request, made: tuple[Model, QuantizationResult], reference: Reference | None
+) -> tuple[Model, QuantizationResult]:
+    """With those of the narrower ranges on trial that are better, alone and in the end."""
+    model, result = made
+    prepared, samples, spec = result.prepared, request.samples, request.scheme.static
+    if samples is None or spec is None or prepared.calibration is None:
+        return made
+    if not any(each.on_trial for each in result.ranges):
+        return made
+    leaves = find_leaves(Graph(prepared.model), prepared.calibration.tensors)
+
+    def seen(feeds: Sequence[Feeds]) -> LeafOutputs:
+        return leaf_outputs(prepared.model, leaves, feeds, request.batching, request.tokens)
+
+    few = seen(samples.few)
+    ranges = tuple(
+        each
+        if not each.on_trial
+        else each.with_narrower()
+        if gains_alone(prepared.model, result.plan, each, spec, few)
+        else each.without_narrower("its own error would not fall by a tenth on samples")
+        for each in result.ranges
+    )
+    result = replace(result, ranges=ranges)
+    if not any(each.chosen is Estimate.GRADIENT for each in ranges):
+        return model, result
+    other = _finish(request, prepared, result.relu6_reason, reference, ranges)
+    exact = seen(samples.measured)
+    lost = lost_part(exact.errors(model), exact.errors(other[0]))
+    if not lost:
+        return other
+    back = {each.tensor: each.without_narrower(lost) for each in made[1].ranges if each.on_trial}
+    kept = tuple(back[each.tensor] if each.chosen is Estimate.GRADIENT else each for each in ranges)
+    return model, replace(result, ranges=kept)
+
+
 def _finish(
-    request: Request, prepared: Prepared, reason: str, reference: Reference | None
+    request: Request,
+    prepared: Prepared,
+    reason: str,
+    reference: Reference | None,
+    weighed: tuple[Weighed, ...] | None = None,
 ) -> tuple[Model, QuantizationResult]:
     """Plan, settle layers, insert, measure."""
     model, samples = prepared.model, request.samples
-    plan = _plan(request, prepared)
-    settled = _settle(request, model, plan)
+    weighed = _weighed(request, prepared) if weighed is None else weighed
+    plan = _plan(request, prepared, weighed)
+    settled = _settle(request, model, plan, clipped_by(weighed, plan))
     quantized = insert(model, plan, weights=settled.weights, biases=settled.biases)
     narrowing = None
     if request.options.half and samples is not None and prepared.calibration is not None:
@@ -227,10 +310,16 @@ def _finish(
         narrowing=narrowing,
         closeness=outputs,
         measured_on=samples.measured_on if outputs and samples is not None else None,
+        ranges=weighed,
     )
 
 
-def _settle(request: Request, model: Model, plan: QuantizationPlan) -> SettledLayers:
+def _settle(
+    request: Request,
+    model: Model,
+    plan: QuantizationPlan,
+    clipped: Mapping[str, Range] | None = None,
+) -> SettledLayers:
     """Round and correct as asked, where there are samples."""
     if request.samples is None or not (request.correct or request.adaptive):
         return SettledLayers({}, {}, (), ())
@@ -242,6 +331,7 @@ def _settle(request: Request, model: Model, plan: QuantizationPlan) -> SettledLa
         correct=request.correct,
         batching=request.batching,
         tokens=request.tokens,
+        clipped=clipped,
         progress=request.progress,
     )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.closeness import OutputCloseness, worst
@@ -19,13 +19,16 @@ from onnxq.model.model import Model
 from onnxq.model.narrow import Narrowing
 from onnxq.model.normalize import Normalization
 from onnxq.progress import Progress
+from onnxq.quantization.account import Account
 from onnxq.quantization.clipping import Clipped
 from onnxq.quantization.correct import BiasCorrection
+from onnxq.quantization.interface import IntegerInterface
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
 from onnxq.quantization.rounding import Rounding
 from onnxq.quantization.samples import MeasuredOn, Samples
-from onnxq.quantization.search import Candidate, Search
+from onnxq.quantization.search import FLOAT, Candidate, Mixed, Search
 from onnxq.quantization.shares import Uneven
+from onnxq.quantization.weighed import Weighed
 from onnxq.shown import Shown
 from onnxq.targets import Target
 
@@ -51,11 +54,15 @@ class QuantizationResult(Shown):
             `LOW_SQNR`; () where it is not, or they are not known.
         plan: every node and tensor.
         clipped: tensors whose ranges leave out values that matter.
+        ranges: why the ranges are what they are, where gradients told; the costliest first.
+        interface: inputs and outputs that are integers; None where nobody asked.
         uneven: tensors that have one scale with others whose values are far larger.
         corrections: what bias correction did to each layer.
         roundings: what adaptive rounding did to each layer.
-        search: what the search for layers to keep in float did; None where none was asked for.
+        search: what the search for layers to raise did; None where none was asked for.
+        mixed: what sparing the worst layers did; None where it was not asked for.
         narrowing: what became of the float remainder; None where it was to stay float32.
+        account: size, share of the arithmetic in integers, speed; None until the model is final.
     """
 
     normalization: Normalization
@@ -67,12 +74,16 @@ class QuantizationResult(Shown):
     corrections: tuple[BiasCorrection, ...]
     roundings: tuple[Rounding, ...] = ()
     search: Search | None = None
+    mixed: Mixed | None = None
     narrowing: Narrowing | None = None
     measured_on: MeasuredOn | None = None
     costliest: tuple[Candidate, ...] = ()
     closeness: tuple[OutputCloseness, ...] = ()
     uneven: tuple[Uneven, ...] = ()
     clipped: tuple[Clipped, ...] = ()
+    ranges: tuple[Weighed, ...] = ()
+    account: Account | None = None
+    interface: IntegerInterface | None = None
 
     @property
     def quantized_sqnr_error(self) -> float:
@@ -129,3 +140,10 @@ class Request:
     def scheme(self) -> Scheme:
         """What nodes are to compute with."""
         return self.options.scheme_on(self.target)
+
+    def raised(self, layers: Iterable[Candidate], asked: str) -> Request:
+        """The same with these layers raised, besides those that are; `asked` says by what."""
+        layers = tuple(layers)
+        floats = {each.node: each.why(asked) for each in layers if each.becomes == FLOAT}
+        wider = self.wider.union(each.node for each in layers) - floats.keys()
+        return replace(self, keep={**self.keep, **floats}, wider=wider)

@@ -1,6 +1,8 @@
-"""The search for the layers to keep in float, so that a quantized model holds a gate.
+"""The search for the layers to raise, so that a quantized model holds a gate.
 
-Layers go back to float in order of their share of the output error. The number of them doubles
+Layers compute on wider activations where the target has some, then in float, in order of their
+share of the output error: first all of them are wider, then one after the other is float. The
+number of these steps doubles
 until the gate holds, then the smallest number that holds is found by halving: 2·log₂(n) trials
 instead of n. Each trial plans and corrects anew from the same calibration and equalization, and
 is measured as it would be written, so a step that does not help is seen as such.
@@ -17,20 +19,46 @@ from onnxq.options.quantize import MAX_MINUTES, MAX_TRIALS
 
 Made = TypeVar("Made")
 
+FLOAT = "float"
+"""What a layer becomes that is not quantized."""
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """A layer that can stay in float.
+    """A layer that can be raised.
 
     Attributes:
         node: its node.
         share: of the output error, %.
         weighted: whether it has a weight; one weighted layer stays quantized whatever happens.
+        becomes: the scheme that it computes with, or `FLOAT`.
     """
 
     node: str
     share: float
     weighted: bool = True
+    becomes: str = FLOAT
+
+    def why(self, asked: str) -> str:
+        """Why it stays in float, as the plan and the metadata say it."""
+        return f"{asked} keeps it in float: {self.share:.2g} % of the output error"
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What `--mixed` did.
+
+    Attributes:
+        share: what was asked for.
+        layers: those that were raised, the most harmful first.
+        sqnr_before, sqnr_after: of the quantized model without and with it, dB; NaN where not
+            measured.
+    """
+
+    share: float
+    layers: tuple[Candidate, ...]
+    sqnr_before: float
+    sqnr_after: float
 
 
 @dataclass(frozen=True)
@@ -71,8 +99,9 @@ class Step:
     """One trial.
 
     Attributes:
-        kept: number of layers in float.
+        kept: number of layers that were raised; one counts twice that was wider, and is float.
         added: those of them that the step before has not.
+        becomes: what each of these was raised to.
         value, drop, passed: what it measured.
     """
 
@@ -81,6 +110,7 @@ class Step:
     value: float
     drop: float
     passed: bool
+    becomes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,8 +119,8 @@ class Search:
 
     Attributes:
         criterion: what the trials were held to.
-        steps: trials, in order of the number of layers kept in float.
-        kept: the layers that the result keeps in float, the most harmful first.
+        steps: trials, in order of the number of layers raised.
+        kept: the layers that are raised in the result, the most harmful first.
         passed: whether the result holds the gate.
         ended: why no further trial was made.
     """
@@ -114,18 +144,19 @@ def search(
     criterion: Criterion,
     first: Trial[Made],
     rank: Callable[[], Sequence[Candidate]],
-    attempt: Callable[[Mapping[str, str]], Trial[Made]],
+    attempt: Callable[[Sequence[Candidate]], Trial[Made]],
     bounds: Bounds,
     *,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[Made, Search]:
-    """Keep as few layers in float as hold the gate.
+    """Raise as few layers as hold the gate.
 
     Args:
         criterion: what `Measurement.passed` means, for the record.
-        first: the trial with every layer quantized.
-        rank: the layers, the most harmful first; called only if the first trial fails.
-        attempt: makes and measures a model from node → reason to stay in float.
+        first: the trial with no layer raised.
+        rank: what to raise in this order, the most harmful first; called only if the first trial
+            fails. A layer may be there twice, wider first.
+        attempt: makes and measures a model with these layers raised.
         bounds: where to give up.
         clock: seconds.
 
@@ -141,13 +172,13 @@ def search(
     while not ended:
         size = _next(trials, most)
         if size is None:
-            ended = _verdict(trials, most)
+            ended = _verdict(trials, len(_raised(order[:most])))
         elif len(trials) >= bounds.trials:
             ended = f"{bounds.trials} trials were made"
         elif clock() >= end:
             ended = f"{bounds.minutes:g} minutes are over"
         else:
-            trials[size] = attempt(reasons(order[:size]))
+            trials[size] = attempt(_raised(order[:size]))
     passing = [size for size, trial in sorted(trials.items()) if trial.measured.passed]
     best = passing[0] if passing else min(trials, key=lambda s: (trials[s].measured.drop, s))
     steps: list[Step] = []
@@ -161,18 +192,16 @@ def search(
                 measured.value,
                 measured.drop,
                 measured.passed,
+                tuple(each.becomes for each in added),
             )
         )
-    record = Search(criterion, tuple(steps), tuple(order[:best]), bool(passing), ended)
+    record = Search(criterion, tuple(steps), _raised(order[:best]), bool(passing), ended)
     return trials[best].made, record
 
 
-def reasons(kept: Sequence[Candidate]) -> dict[str, str]:
-    """Node → why it stays in float, as the plan and the metadata say it."""
-    return {
-        each.node: f"--max-drop keeps it in float: {each.share:.2g} % of the output error"
-        for each in kept
-    }
+def _raised(steps: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Each layer as the last step that has it leaves it."""
+    return tuple({each.node: each for each in steps}.values())
 
 
 def _next(trials: Mapping[int, Trial[Made]], most: int) -> int | None:
@@ -185,9 +214,9 @@ def _next(trials: Mapping[int, Trial[Made]], most: int) -> int | None:
     return middle if middle > failing else None
 
 
-def _verdict(trials: Mapping[int, Trial[Made]], most: int) -> str:
+def _verdict(trials: Mapping[int, Trial[Made]], raised: int) -> str:
     if trials[0].measured.passed:
         return "every layer can be quantized"
     if any(trial.measured.passed for trial in trials.values()):
         return "one layer less in float does not hold"
-    return f"it does not hold with {most} layers in float, which leaves one quantized"
+    return f"it does not hold with {raised} layers raised, which leaves one quantized"

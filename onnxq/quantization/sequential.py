@@ -14,16 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.calibration.ranges import Range
 from onnxq.data.budget import WHOLE, Batching
 from onnxq.data.shelf import Shelf, Values
 from onnxq.data.tokens import NO_TOKENS, Tokens
 from onnxq.formats.parameters import Integers, dequantize
+from onnxq.formats.table import Floating
 from onnxq.model.biases import BiasSite, bias_site
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.model import Model
 from onnxq.model.operators import fused_bounds, weight_layout
 from onnxq.model.weights import WeightLayout
 from onnxq.progress import SILENT, Progress
+from onnxq.quantization.beside import CLIPPED, with_layers_beside
 from onnxq.quantization.blas import blas_threads_for
 from onnxq.quantization.columns import Columns, refusal_of
 from onnxq.quantization.correct import BiasCorrection, along, measure_shift
@@ -38,6 +41,7 @@ Array = NDArray[Any]
 
 ONE_SAMPLE = Refusal("one sample cannot decide")
 NOT_FINITE = Refusal("its values are not finite")
+FLOATING = Refusal("its numbers are floating-point ones")
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ def settle_layers(
     correct: bool,
     batching: Batching = WHOLE,
     tokens: Tokens = NO_TOKENS,
+    clipped: Mapping[str, Range] | None = None,
     progress: Progress = SILENT,
 ) -> SettledLayers:
     """Round weights adaptively, correct biases, or both.
@@ -72,10 +77,12 @@ def settle_layers(
     Args:
         model: the float model the plan was made for.
         batches: samples in groups; half of them measure, the other half decide.
+        clipped: tensor → range that leaves out on purpose what is not worth its steps: the weights
+            that read it are not to make up for that.
         batching: how they run; the result does not depend on it.
         tokens: which axes count tokens, so that padding does not count.
     """
-    layers = _Layers(model, plan, batches, batching, tokens)
+    layers = _Layers(model, plan, batches, batching, tokens, clipped or {})
     weights: dict[Place, Integers] = {}
     biases: dict[str, NDArray[np.float32]] = {}
     roundings: list[Rounding] = []
@@ -84,10 +91,12 @@ def settle_layers(
         for node, place in layers.nodes:
             wanted = layers.exact.compute(node.output)
             if adaptive:
-                integers, rounding = layers.round(node, place, wanted, corrected=correct)
+                target = layers.target(node, wanted)
+                integers, rounding = layers.round(node, place, target, corrected=correct)
                 roundings.append(rounding)
                 if rounding.adaptive:
                     weights[place] = integers
+                del target
             if correct and (found := layers.correct(node, wanted)) is not None:
                 bias, correction = found
                 corrections.append(correction)
@@ -112,15 +121,22 @@ class _Layers:
         batches: Sequence[Mapping[str, Array]],
         batching: Batching,
         tokens: Tokens,
+        clipped: Mapping[str, Range],
     ) -> None:
         self._graph, self._plan = Graph(model), plan
-        self._batches, self._tokens = batches, tokens
+        self._batches, self._tokens, self._clipped = batches, tokens, clipped
         quantized = insert(model, plan, float_biases=True)
         self._quantized = Graph(quantized)
         shelf = Shelf(batching.room, copies=batching.large)
-        self.exact = SegmentRunner(model, batches, batching, shelf)
+        self.exact = SegmentRunner(with_layers_beside(model, clipped), batches, batching, shelf)
         self._rounded = SegmentRunner(quantized, batches, batching, shelf)
         self.nodes = [(self._graph.by_name[place.node], place) for place in plan.weights]
+
+    def target(self, node: Node, wanted: Values) -> Values:
+        """What the node's weight is rounded for: its output, or what that is behind a clip."""
+        if node.input(self._layout(node).data) in self._clipped:
+            return self.exact.compute(node.output + CLIPPED)
+        return wanted
 
     def round(
         self, node: Node, place: Place, wanted: Values, *, corrected: bool
@@ -135,6 +151,8 @@ class _Layers:
         refusal = refusal_of(self._graph, node, layout)
         if place in {table.place for table in self._plan.tables}:
             refusal = TIED
+        if isinstance(parameters.numbers, Floating):
+            refusal = FLOATING
         if refusal is not None:
             return keep_nearest(node.name, weight, parameters, refusal)
         inputs = self._rounded.compute(quantized.inputs[layout.data])

@@ -5,59 +5,27 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from onnxq.calibration.ranges import Range, distribution, estimate
-from onnxq.calibration.statistics import TensorStatistics
+from onnxq.calibration.ranges import Range
 from onnxq.formats.scheme import Spec
+from onnxq.formats.table import BYTE
 from onnxq.model.graph import Graph, Node
-from onnxq.model.operators import QuantizedRule, is_product, operator_of
+from onnxq.model.operators import (
+    Operator,
+    QuantizedRule,
+    is_product,
+    kernel_output,
+    operator_of,
+)
 from onnxq.model.status import Float, Quantized
 from onnxq.quantization.placement import Placed
 from onnxq.quantization.plan import QuantizationPlan
-
-Gains = Mapping[str, NDArray[np.float64]]
+from onnxq.quantization.ranges import Ranges
 
 WORTH = 2.0
 """Ratio of ranges from which a scale of its own is worth a move in float: one of the 8 bits."""
 
 FAR = 10.0
 """Ratio of ranges from which one scale for both is worth telling: 20 dB of the smaller one."""
-
-
-@dataclass(frozen=True)
-class Ranges:
-    """What is known of the values, and the ranges that follow.
-
-    Attributes:
-        tensors, gains, fixed: as in `plan_quantization`.
-        method: the range estimator.
-    """
-
-    tensors: Mapping[str, TensorStatistics]
-    gains: Gains
-    fixed: Mapping[str, Range]
-    spec: Spec
-    method: str
-
-    def of(self, names: Sequence[str]) -> Range:
-        """The range that serves all these tensors, of which some are known."""
-        settled = [self.fixed[name] for name in names if name in self.fixed]
-        if settled:
-            return min(low for low, _ in settled), max(high for _, high in settled)
-        parts = [(self.tensors[n], self.gains.get(n)) for n in names if n in self.tensors]
-        spec = self.spec
-        return estimate(
-            distribution(parts), self.method, levels=spec.levels, symmetric=spec.symmetric
-        )
-
-    def width(self, names: Sequence[str]) -> float:
-        """From end to end; 0 where nothing is known, or all values are zero."""
-        if not any(name in self.tensors or name in self.fixed for name in names):
-            return 0.0
-        low, high = self.of(names)
-        return high - low
 
 
 # --- groups ----------------------------------------------------------------------------------
@@ -80,7 +48,7 @@ def shared_groups(
 
     for node in graph.nodes:
         if node.name not in without and _passes(placed, node):
-            linked = [name for name in _moved(node) if name in leader]
+            linked = [name for name in _moved(graph, node) if name in leader]
             for name in linked[1:]:
                 leader[find(name)] = find(linked[0])
     members: dict[str, list[str]] = {}
@@ -90,35 +58,62 @@ def shared_groups(
 
 
 def _passes(placed: Placed, node: Node) -> bool:
-    """Whether quantized values pass through the node unchanged."""
+    """Whether quantized values pass through the node unchanged, or in one scale at least."""
     row = operator_of(node)
     shared = row is not None and row.quantized is QuantizedRule.SHARED
+    shared |= node.name in placed.unified
     return shared and not isinstance(placed.nodes[node.name], Float)
 
 
-def _moved(node: Node) -> tuple[str, ...]:
-    """The tensors between which the node moves values."""
+def _moved(graph: Graph, node: Node) -> tuple[str, ...]:
+    """The tensors between which the node moves values; the result of one that computes is its
+    kernel's.
+    """
     row = operator_of(node)
-    return (*node.outputs, *(() if row is None else row.data_of(node)))
+    if row is None:
+        return node.outputs
+    computes = row.quantized is QuantizedRule.OWN
+    results = (kernel_output(graph, node),) if computes else node.outputs
+    return (*results, *row.data_of(node))
 
 
 # --- known in advance ------------------------------------------------------------------------
 
 
-def filled(graph: Graph, placed: Placed, names: Sequence[str]) -> Range | None:
+def filled(
+    graph: Graph, placed: Placed, names: Sequence[str], spec: Spec, *, fixed_steps: bool = False
+) -> Range | None:
     """The range of tensors that fill the bounds of the function they come from; None for others.
 
     That is so where a kernel on quantized values writes them, or a product of activations reads
     them.
+
+    Args:
+        spec: what they become.
+        fixed_steps: as a target has them.
     """
     makers = [_maker(graph, name) for name in names]
     rows = [None if maker is None else operator_of(maker) for maker in makers]
-    bounds = {row.bounds if row is not None and row.fills_bounds else None for row in rows}
+    fixed = fixed_steps and spec.format.bits > BYTE
+    bounds = {None if row is None else _bounds(row, spec, fixed=fixed) for row in rows}
     computing = [maker for maker in makers if maker is not None]
     computing += [use.node for name in names for use in graph.consumers(name)
                   if is_product(graph, use.node)]  # fmt: skip
     inside = any(isinstance(placed.nodes[node.name], Quantized) for node in computing)
     return bounds.pop() if inside and len(bounds) == 1 else None
+
+
+def _bounds(row: Operator, spec: Spec, *, fixed: bool) -> Range | None:
+    """The range that kernels write over whatever was seen.
+
+    Args:
+        fixed: as many steps as there are numbers, a power of two, reach from bound to bound: the
+            upper bound itself is one step beyond the numbers.
+    """
+    if row.fills_bounds or row.bounds is None or not fixed:
+        return row.bounds if row.fills_bounds else None
+    low, high = row.bounds
+    return low, high - (high - low) / (1 << spec.format.bits)
 
 
 def _maker(graph: Graph, name: str) -> Node | None:
@@ -162,10 +157,11 @@ def better_apart(graph: Graph, placed: Placed, ranges: Ranges) -> frozenset[str]
     while able:
         groups = shared_groups(graph, placed, without=able)
         widths = {group: ranges.width(group) for node in able.values() for group in
-                  (groups[name] for name in _moved(node) if name in groups)}  # fmt: skip
+                  (groups[name] for name in _moved(graph, node) if name in groups)}  # fmt: skip
         apart = {
             name: node for name, node in able.items()
-            if _spread([widths[groups[each]] for each in _moved(node) if each in groups]) >= WORTH
+            if _spread([widths[groups[each]] for each in _moved(graph, node)
+                        if each in groups]) >= WORTH
         }  # fmt: skip
         # Those that stay tie their tensors, which may leave nothing to gain at others.
         if len(apart) == len(able):
@@ -202,18 +198,14 @@ class Uneven:
     ratio: float
 
 
-def uneven_shares(
-    plan: QuantizationPlan, tensors: Mapping[str, TensorStatistics], gains: Gains
-) -> tuple[Uneven, ...]:
+def uneven_shares(plan: QuantizationPlan, ranges: Ranges) -> tuple[Uneven, ...]:
     """Those tensors of a plan, the worst first."""
-    spec = plan.scheme.static
-    if spec is None:
-        return ()
-    ranges = Ranges(tensors, gains, {}, spec, plan.options.ranges)
     activations = plan.static
     found: list[Uneven] = []
     for leader, names in plan.sharing.items():
-        shared = float(activations[leader].parameters.scale) * (spec.levels - 1)
+        if activations[leader].format != ranges.spec.format:
+            continue
+        shared = float(activations[leader].parameters.scale) * (ranges.spec.levels - 1)
         widths = {name: width for name in names if (width := ranges.width([name])) > 0}
         found += [
             Uneven(name, max(widths, key=widths.__getitem__), shared / width)

@@ -6,11 +6,15 @@ from collections import Counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from onnxq.report.reasons import by_reason
 from onnxq.report.table import Table, count, table
+from onnxq.validation.kernels import CPU
+from onnxq.validation.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from onnxq.model.graph import Graph
     from onnxq.model.model import Model
     from onnxq.quantization.details import Details
     from onnxq.validation.kernels import Kernel
@@ -33,15 +37,20 @@ def summary(model: Model, details: Details) -> Iterator[str]:
     for label, specs in (("Inputs", model.inputs), ("Outputs", model.outputs)):
         yield f"{label}: {', '.join(map(str, specs))}"
     yield f"Quantized: {'yes' if details.is_quantized else 'no'}"
-    if details.is_quantized:
-        yield f"Target: {details.target or 'unknown, another tool wrote it'}"
+    if not details.is_quantized:
+        return
+    yield f"Target: {details.target or 'unknown, another tool wrote it'}"
     yield f"Quantized layers: {len(details.layers):,}"
     for name, number in Counter(each.format for each in details.activations).items():
         yield f"Activations in {name}: {number:,}"
 
 
-def tables(details: Details) -> Iterator[Table]:
-    """Layers, folded batch norms and fused activations among them; learnables; float nodes."""
+def tables(details: Details, graph: Graph | None = None) -> Iterator[Table]:
+    """Layers, folded batch norms and fused activations among them; learnables; float nodes.
+
+    Args:
+        graph: the model's, to gather float nodes by their reasons; None lists each.
+    """
     gone = {name: words for kind, words in FOLDED.items() for name in details.record.get(kind, {})}
     yield table(
         "Layer | Operator",
@@ -53,7 +62,12 @@ def tables(details: Details) -> Iterator[Table]:
         [(each.layer, each.parameter, each.value) for each in details.learnables],
         title="Learnables",
     )
-    yield table(
+    yield float_table(details) if graph is None else by_reason(graph, details.float_nodes)
+
+
+def float_table(details: Details) -> Table:
+    """Each node that stays in float, and why."""
+    return table(
         "Node | Operator | Reason",
         [(name, details.operators.get(name, ""), why) for name, why in details.float_nodes.items()],
         title="Left in float",
@@ -77,13 +91,18 @@ def lint_table(findings: Sequence[Finding], target: str) -> Table:
     )
 
 
-def kernel_summary(found: Sequence[Kernel]) -> str:
-    """How many run in integers."""
-    integer = sum(each.integer for each in found)
+def kernel_summary(found: Sequence[Kernel], runtime: str = CPU) -> str:
+    """How many run in integers, and how many of those with a weight."""
+    weighted = [each for each in found if each.weighted]
+    called = RUNTIMES.get(runtime, "ONNX Runtime's CPU provider")
     return (
-        f"ONNX Runtime's CPU provider: {integer:,} of {count(len(found), 'eligible node')} run in "
-        "integers"
+        f"{called}: {_integer(found):,} of {count(len(found), 'eligible node')} run in integers, "
+        f"{_integer(weighted):,} of {len(weighted):,} with a weight"
     )
+
+
+def _integer(found: Sequence[Kernel]) -> int:
+    return sum(each.integer for each in found)
 
 
 def kernel_table(found: Sequence[Kernel], *, whole: bool) -> Table:

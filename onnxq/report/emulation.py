@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from onnxq.emulation.emulate import NO_PAIRS
 from onnxq.emulation.layers import Accumulation, AsWritten, Fused, Integer, IntegerProduct
 from onnxq.formats.accumulators import Accumulator, accumulator_of
 from onnxq.model.status import Float
 from onnxq.report.table import Table, count, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from onnxq.emulation.agreement import LayerAgreement
-    from onnxq.emulation.emulate import Emulation
+    from onnxq.emulation.emulate import Emulation, Saturation
     from onnxq.model.model import Model
 
 
@@ -34,6 +35,8 @@ def summary(record: Emulation) -> Iterator[str]:
     elif not record.overflows:
         where = count(len(measured), "node")
         yield f"no sum left its accumulator (measured in {where}, else proved)"
+    if record.saturations:
+        yield saturation_text(record.saturations)
     for node, beyond in record.overflows.items():
         yield f"overflow: {count(beyond, 'sum')} of {node} left int32 and wrapped around"
 
@@ -44,6 +47,22 @@ def filled_text(record: Emulation) -> str:
         f"samples of several shapes, filled up with zeros: {', '.join(record.sizes)}; "
         "NAME.sizes beside it has each one's"
     )
+
+
+def saturation_text(found: Mapping[str, Saturation]) -> str:
+    """How many sums of pairs saturated, and where most."""
+    pairs = sum(each.pairs for each in found.values())
+    saturated = sum(each.saturated for each in found.values())
+    share = _percent(saturated, pairs)
+    text = f"{saturated:,} of {count(pairs, 'pair')} of products saturated in 16 bits ({share})"
+    worst = max(found, key=lambda node: found[node].saturated / max(found[node].pairs, 1))
+    if not saturated:
+        return text
+    return f"{text}; most in {worst} ({_percent(found[worst].saturated, found[worst].pairs)})"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / max(whole, 1):.2g} %"
 
 
 def accumulator(status: Integer) -> Accumulator:
@@ -138,6 +157,10 @@ def _parts(status: Integer) -> int:
     return max(len(status.parts), 1) if isinstance(status, (Accumulation, IntegerProduct)) else 1
 
 
+def _pairs(record: Emulation, node: str) -> Saturation:
+    return record.saturations.get(node, NO_PAIRS)
+
+
 def document(model: Model, record: Emulation, output: Path | None) -> dict[str, Any]:
     """The document of `onnxq emulate --json`."""
     return {
@@ -155,6 +178,8 @@ def document(model: Model, record: Emulation, output: Path | None) -> dict[str, 
                 "result": _result(status),
                 "largest_sum": status.reach.largest, "proved": proved(status),
                 "parts": _parts(status), "overflows": record.overflows.get(node, 0),
+                "pairs": _pairs(record, node).pairs,
+                "saturated_pairs": _pairs(record, node).saturated,
                 "fused": _fused(record, node),
             }
             for node, status in record.plan.items() if isinstance(status, Integer)

@@ -36,8 +36,27 @@ def summary(record: Equalization) -> Iterator[str]:
     if record.factors:
         number = count(len(record.factors), "tensor")
         yield f"a factor a channel, as a Mul of its own, in front of the readers of {number}"
+    yield from _rolled_back(record)
+
+
+def in_short(record: Equalization) -> Iterator[str]:
+    """The same for who only wants to know that the model is as good as before."""
+    scaled = sum(each.scaled for each in record.classes)
+    if not scaled and not record.rolled_back:
+        return
+    channels = count(sum(each.channels for each in record.classes), "channel")
+    kernels = f", {count(record.kernels_added, 'kernel')} added" if record.kernels_added else ""
+    yield f"equalized: {scaled:,} of {channels} scaled, {proof_text(record.proof)}{kernels}"
+    yield from _rolled_back(record)
+
+
+def _rolled_back(record: Equalization) -> Iterator[str]:
+    """Names what the proof spoke against."""
     if record.rolled_back:
-        yield f"rolled back, as the proof failed: {', '.join(record.rolled_back)}"
+        yield (
+            "rolled back, left as they were, as scaling them would have changed the float outputs: "
+            f"{', '.join(record.rolled_back)}"
+        )
 
 
 def chosen_for(options: EqualizationOptions) -> str:
@@ -50,7 +69,7 @@ def centering_summary(plan: Centering) -> str:
     """One line on what was centered."""
     saved = [shift.gain for shift in plan.shifts]
     span = f", saving {min(saved):.1f} to {max(saved):.1f} dB of rounding noise" if saved else ""
-    return f"centered {count(len(saved), 'activation')} by their biases{span}"
+    return f"centered {count(len(saved), 'activation')} around 0 by their biases{span}"
 
 
 def proof_text(proof: Proof) -> str:

@@ -12,23 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
-from onnxq.commands.calibrate import calibrate
-from onnxq.commands.inputs import as_calibration, as_model
+from onnxq.commands.inputs import as_model
+from onnxq.commands.plan import NOTE, plan_of
 from onnxq.equalization.classes import Barrier
 from onnxq.formats.parameters import Parameters
 from onnxq.model.graph import Node
 from onnxq.model.model import Model
 from onnxq.model.operators import QuantizedRule, ScaleRule, operator_of
-from onnxq.options.calibrate import CalibrateOptions
 from onnxq.progress import SILENT, Progress
-from onnxq.quantization.plan import QuantizationOptions
-from onnxq.quantization.planning import plan_quantization
 from onnxq.report.subject import Subject, look_at
 from onnxq.report.table import Table, count, number, table
-from onnxq.targets import target_named
-
-RANDOM = 8
-"""Samples drawn to plan a float model that comes without a calibration."""
 
 SCALE_WORDS: Mapping[ScaleRule, str] = MappingProxyType({
     ScaleRule.LINEAR: "its weight takes up the scales of its input and gives any to its output",
@@ -113,14 +106,11 @@ def explain(
     found = looked_at.find(node)
     if looked_at.quantized is None:
         if calibration is None:
-            drawn = CalibrateOptions(data=f"random:{RANDOM}", input_shapes=tuple(input_shapes))
-            calibration = calibrate(model, drawn, progress)
-            note = f"ranges are those of {RANDOM} random samples; --calibration gives the real ones"
-        else:
-            calibration = as_calibration(calibration, model)
-        plan = plan_quantization(
-            looked_at.graph, calibration, target_named(target), QuantizationOptions()
-        )
+            note = f"{NOTE}; --calibration gives the real ones"
+        plan = plan_of(
+            model, looked_at.graph, target, progress, calibration=calibration,
+            input_shapes=input_shapes,
+        )  # fmt: skip
         looked_at = look_at(model, plan)
     asked = "" if node == found.name else node
     return explain_node(looked_at, found, asked=asked, note=note)
@@ -254,6 +244,7 @@ def _quantization(subject: Subject, node: Node) -> Iterator[Fact]:
     for name in (*subject.data_of(node), *node.outputs):
         if name in subject.activations:
             yield Fact(f"range of {name}", range_text(subject.activations[name]))
+            yield from _candidates(subject, name)
         elif name in subject.by_run:
             yield Fact(f"range of {name}", "that of each run, as the model runs")
     weight = subject.weight(node)
@@ -266,6 +257,22 @@ def _quantization(subject: Subject, node: Node) -> Iterator[Fact]:
              if subject.status(each).reason == f"into {node.name}"]  # fmt: skip
     if fused:
         yield Fact("fused into it", ", ".join(fused))
+
+
+def _candidates(subject: Subject, name: str) -> Iterator[Fact]:
+    """Why a range is what it is, where gradients had a say."""
+    for each in subject.record.get("ranges", ()):
+        if each["tensor"] != name:
+            continue
+        for found in each["candidates"]:
+            taken = ", taken" if found["estimate"] == each["chosen"] else ""
+            yield Fact(
+                f"candidate for {name}",
+                f"[{number(found['low'])}, {number(found['high'])}], {found['estimate']}: "
+                f"{100 * found['share']:.2f} % of the error at the outputs{taken}",
+            )
+        if each["why_not"]:
+            yield Fact(f"narrower range of {name}", f"taken back: {each['why_not']}")
 
 
 def range_text(parameters: Parameters) -> str:

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import html as markup
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from onnxq.calibration.statistics import Calibration
+from onnxq.commands.bench import Timing
 from onnxq.commands.equalize import EqualizationResult
+from onnxq.commands.inspect import Inspection, Planned
 from onnxq.commands.validate import Validation
 from onnxq.errors import UsageError
-from onnxq.model.status import Float
+from onnxq.model.graph import Graph
+from onnxq.model.model import Model
+from onnxq.quantization.details import details as details_of
 from onnxq.quantization.request import QuantizationResult
-from onnxq.report import equalization, layers, quantization, validation
+from onnxq.report import (
+    account,
+    details,
+    equalization,
+    latency,
+    layers,
+    plan,
+    quantization,
+    validation,
+)
 from onnxq.report.table import Table, count, number, table
 from onnxq.shown import Shown
 from onnxq.validation.layers import LayerReport
@@ -74,13 +88,17 @@ def _quantization_rows(each: QuantizationResult) -> list[Row]:
     ]
 
 
+def _quantization_lines(each: QuantizationResult) -> Iterable[str]:
+    yield from account.lines(each)
+    yield from quantization.summary(each, whole=False)
+
+
 def _quantization_tables(each: QuantizationResult) -> Iterable[Table]:
-    yield table(
-        "Node | Reason",
-        [(name, status.reason) for name, status in each.plan.nodes.items()
-         if isinstance(status, Float)],
-        title="Left in float",
-    )  # fmt: skip
+    yield account.float_table(each)
+    nodes = Graph(each.prepared.model).nodes
+    yield quantization.plan_table(each.plan, {node.name: node.op_type for node in nodes})
+    if each.mixed is not None:
+        yield quantization.mixed_table(each.mixed)
     if each.search is not None:
         yield quantization.search_table(each.search)
 
@@ -116,6 +134,66 @@ def _layer_rows(each: LayerReport) -> list[Row]:
     return [dict(row) for row in ranking]
 
 
+def _timing_tables(each: Timing) -> Iterable[Table]:
+    names = [row.model for row in each.rows]
+    yield latency.latency_table(each, names)
+    yield latency.operator_table(each, names, whole=True)
+
+
+def _timing_rows(each: Timing) -> list[Row]:
+    return [
+        {"model": row.model, "provider": row.provider, "size_bytes": row.size,
+         "wall_ms": row.wall.median, "cpu_ms": row.cpu.median, "ratio": row.ratio.median}
+        for row in each.rows
+    ]  # fmt: skip
+
+
+def _model_tables(each: Model) -> Iterable[Table]:
+    operators = Counter(node.op_type for node in each.proto.graph.node).most_common()
+    yield table(
+        "Operator | >Nodes",
+        [(name, f"{number:,}") for name, number in operators],
+        title="Operators",
+    )
+
+
+def _model_rows(each: Model) -> list[Row]:
+    return [
+        {"node": node.name, "operator": node.op_type, "inputs": list(node.input),
+         "outputs": list(node.output)}
+        for node in each.proto.graph.node
+    ]  # fmt: skip
+
+
+def _inspection_tables(each: Inspection) -> Iterable[Table]:
+    if isinstance(each.planned, Planned):
+        yield from plan.tables(each.planned, whole=True)
+    else:
+        yield from details.tables(each.details)
+
+
+def _inspection_rows(each: Inspection) -> list[Row]:
+    if isinstance(each.planned, Planned):
+        found = plan.document(each.planned) or {}
+        return list(found["nodes"])
+    return [
+        {"layer": row.layer, "parameter": row.parameter, "format": row.format, "shape": row.shape}
+        for row in each.details.learnables
+    ]
+
+
+def _inspection_lines(each: Inspection) -> Iterable[str]:
+    found, said = each.details, list(plan.lines(each.planned))
+    if found.is_quantized:
+        target = found.target or "unknown, another tool wrote it"
+        said.append(f"target: {target}; {count(len(found.layers), 'quantized layer')}")
+    if each.findings is not None:
+        said.append(details.lint_summary(each.findings, each.rules_of))
+    if each.kernels is not None:
+        said.append(details.kernel_summary(each.kernels))
+    return said or ["float"]
+
+
 LOOKS: Mapping[type[Shown], _Looks] = {
     Calibration: _Looks(_calibration_lines, _calibration_tables, _calibration_rows),
     EqualizationResult: _Looks(
@@ -123,13 +201,16 @@ LOOKS: Mapping[type[Shown], _Looks] = {
         lambda each: equalization.tables(each.equalization),
         _equalization_rows,
     ),
-    QuantizationResult: _Looks(quantization.summary, _quantization_tables, _quantization_rows),
+    QuantizationResult: _Looks(_quantization_lines, _quantization_tables, _quantization_rows),
     Validation: _Looks(_validation_lines, _validation_tables, _validation_rows),
+    Timing: _Looks(latency.lines, _timing_tables, _timing_rows),
     LayerReport: _Looks(
         lambda each: layers.summary(Path(each.model), each),
-        lambda each: layers.tables(each, whole=False),
+        lambda each: layers.tables(each, whole=True),
         _layer_rows,
     ),
+    Inspection: _Looks(_inspection_lines, _inspection_tables, _inspection_rows),
+    Model: _Looks(lambda each: details.summary(each, details_of(each)), _model_tables, _model_rows),
 }
 
 
@@ -141,16 +222,29 @@ def line(result: Shown) -> str:
     return f"{type(result).__name__}({'; '.join(LOOKS[type(result)].lines(result))})"
 
 
+STYLE = """
+.onnxq {font-family: system-ui, sans-serif; font-size: 13px; line-height: 1.45}
+.onnxq .first {font-weight: 600}
+.onnxq table {border-collapse: collapse; font-variant-numeric: tabular-nums}
+.onnxq th, .onnxq td {padding: .15em .8em .15em 0; border-bottom: 1px solid #8884}
+.onnxq td {vertical-align: top}
+.onnxq th {position: sticky; top: 0; background: Canvas; color: CanvasText}
+.onnxq .rows {max-height: 28em; overflow: auto; margin: .2em 0 .8em}
+.onnxq summary {cursor: pointer; font-weight: 600; margin: .4em 0}
+"""
+"""Follows the page, light or dark; where a notebook is not trusted it is left out."""
+
+OPEN_ROWS = 15
+"""Rows up to which a table is shown open."""
+
+
 def html(result: Shown) -> str:
-    """What a notebook shows: the lines, and the tables that are not too long to read."""
+    """What a notebook shows: the lines, and the tables with all their rows."""
     looks = LOOKS[type(result)]
-    parts = [f"<p>{'<br>'.join(map(markup.escape, looks.lines(result)))}</p>"]
+    first, *rest = map(markup.escape, looks.lines(result))
+    parts = [f'<p><span class="first">{first}</span>{"".join(f"<br>{each}" for each in rest)}</p>']
     parts += [_table(content) for content in looks.tables(result) if content.rows]
-    return f"<div>{''.join(parts)}</div>"
-
-
-MOST_ROWS = 50
-"""Rows of a table in a notebook."""
+    return f'<div class="onnxq"><style>{STYLE}</style>{"".join(parts)}</div>'
 
 
 def _table(content: Table) -> str:
@@ -158,15 +252,19 @@ def _table(content: Table) -> str:
         found = []
         for column, text in zip(content.columns, texts, strict=True):
             style = f' style="text-align:{"right" if column.numeric else "left"}"'
-            found.append(f"<{tag}{style}>{markup.escape(text)}</{tag}>")
+            shown = markup.escape(text).replace("\n", "<br>")
+            found.append(f"<{tag}{style}>{shown}</{tag}>")
         return f"<tr>{''.join(found)}</tr>"
 
     head = cells("th", (column.header for column in content.columns))
-    body = "".join(cells("td", row) for row in content.rows[:MOST_ROWS])
-    rest = len(content.rows) - MOST_ROWS
-    caption = f"<caption>{markup.escape(content.title)}</caption>" if content.title else ""
-    more = f"<p>{count(rest, 'more row')}: to_pandas() has them</p>" if rest > 0 else ""
-    return f"<table>{caption}<thead>{head}</thead><tbody>{body}</tbody></table>{more}"
+    body = "".join(cells("td", row) for row in content.rows)
+    title = markup.escape(content.title or "Table")
+    opened = " open" * (len(content.rows) <= OPEN_ROWS)
+    return (
+        f"<details{opened}><summary>{title} ({count(len(content.rows), 'row')})</summary>"
+        f'<div class="rows"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+        "</details>"
+    )
 
 
 def frame(result: Shown) -> Any:

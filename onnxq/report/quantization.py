@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from onnxq.closeness import worst
+from onnxq.data.checks import sizes
+from onnxq.model.static import open_inputs
 from onnxq.model.status import Float, Quantized
 from onnxq.options.quantize import QuantizeOptions
 from onnxq.quantization.plan import QuantizationPlan
 from onnxq.quantization.request import LOW_SQNR
+from onnxq.quantization.search import FLOAT
+from onnxq.quantization.weighed import Estimate
+from onnxq.report import account
 from onnxq.report import equalization as equalization_report
 from onnxq.report import normalization as normalization_report
 from onnxq.report.outputs import output_document
 from onnxq.report.table import Table, count, decibels_within, number, table
+from onnxq.targets import Shapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -23,9 +30,11 @@ if TYPE_CHECKING:
     from onnxq.model.model import Model
     from onnxq.model.narrow import Narrowing
     from onnxq.quantization.clipping import Clipped
+    from onnxq.quantization.interface import IntegerInterface
     from onnxq.quantization.request import QuantizationResult
-    from onnxq.quantization.search import Criterion, Search, Step
+    from onnxq.quantization.search import Candidate, Criterion, Mixed, Search, Step
     from onnxq.quantization.shares import Uneven
+    from onnxq.quantization.weighed import Weighed
 
 
 NAMED = 3
@@ -38,8 +47,8 @@ ALONE = "one sample does not tell how far that may be off"
 """Said of an estimate on one sample."""
 
 
-def summary(result: QuantizationResult) -> Iterator[str]:
-    """The lines every reader needs."""
+def summary(result: QuantizationResult, *, whole: bool = True) -> Iterator[str]:
+    """The lines every reader needs; how the model came about too where `whole`."""
     plan = result.plan
     statuses = [each for each in plan.nodes.values() if isinstance(each, Quantized)]
     fused = sum(1 for each in statuses if each.fused_into)
@@ -55,21 +64,54 @@ def summary(result: QuantizationResult) -> Iterator[str]:
         named = ", ".join(wider[:NAMED]) + (" and others" if len(wider) > NAMED else "")
         yield f"{count(len(wider), 'node')} of them {said}: {named}"
     yield from normalization_report.summary(result.normalization)
-    yield from _prepared(result)
-    yield from _settled(result)
+    yield from _open_sizes(result)
+    if whole:
+        yield from _prepared(result)
+        yield from _settled(result)
+    elif result.equalization is not None:
+        yield from equalization_report.in_short(result.equalization)
     if result.uneven:
         yield uneven_text(result.uneven)
     if result.clipped:
         yield clipped_text(result.clipped, result.plan.options.ranges)
+    if result.interface is not None:
+        yield from interface_text(result.interface)
     yield from verdict(result)
+    if result.mixed is not None:
+        yield mixed_text(result.mixed)
     if result.search is not None:
         yield search_text(result.search)
+
+
+_WITHOUT_SIZES = {
+    Shapes.BATCH: "with an open number of samples some models lose accuracy there",
+    Shapes.STATIC: "with an open one all of it runs in float on the CPU",
+}
+"""What comes of sizes that the target wants to know."""
+
+
+def _open_sizes(result: QuantizationResult) -> Iterator[str]:
+    """Says where the runtime would not do what the model is made for, without an error."""
+    target, model = result.plan.target, result.prepared.model
+    said = _WITHOUT_SIZES.get(target.shapes)
+    opened = open_inputs(model) if said else ()
+    if opened:
+        first = opened[0]
+        fixed = "x".join(str(n) if isinstance(n, int) else "1" for n in first.shape or (1,))
+        yield (
+            f"warning: target {target.name} wants inputs of fixed sizes, {first.name!r} is "
+            f"{sizes(first.shape or ('?',))}: {said}; --input-shape {first.name}:{fixed} fixes it"
+        )
 
 
 def _prepared(result: QuantizationResult) -> Iterator[str]:
     """What was done to the float model."""
     if result.prepared.trials:
         yield trials_text(result.prepared.trials)
+    if result.plan.scheme.floating:
+        yield "not equalized: the steps of floating-point numbers grow with the values"
+    if any(not each.is_usual for each in result.ranges):
+        yield ranges_text(result.ranges)
     if result.equalization is not None:
         yield from equalization_report.summary(result.equalization)
         if result.equalization.clips:
@@ -96,6 +138,31 @@ def _settled(result: QuantizationResult) -> Iterator[str]:
             f"float remainder: {count(result.narrowing.nodes, 'node')} in float16, "
             f"{kept:,} kept in float32"
         )
+
+
+def ranges_text(ranges: Sequence[Weighed]) -> str:
+    """How many ranges follow from what errors cost at the outputs."""
+    wider, narrower = (
+        sum(each.chosen is estimate for each in ranges)
+        for estimate in (Estimate.HEAVIER, Estimate.GRADIENT)
+    )
+    refused = sum(bool(each.why_not) for each in ranges)
+    back = f", {count(refused, 'narrower one')} taken back" if refused else ""
+    return (
+        f"ranges by their cost at the outputs: {wider:,} of {len(ranges):,} clip less for it, "
+        f"{narrower:,} more{back}"
+    )
+
+
+def interface_text(interface: IntegerInterface) -> Iterator[str]:
+    """What the integers of inputs and outputs stand for."""
+    for name, each in interface.tensors.items():
+        yield (
+            f"{name!r} is {each.format}: real = (number − {int(each.zero_point)}) × "
+            f"{float(each.scale):.9g}"
+        )
+    for name, reason in interface.refused.items():
+        yield f"{name!r} stays float: {reason}"
 
 
 def trials_text(trials: Sequence[Trial]) -> str:
@@ -180,41 +247,67 @@ def clipped_text(clipped: Sequence[Clipped], ranges: str) -> str:
     return f"warning: ranges clip values that matter: {named}{more}{instead}"
 
 
+def raised_text(layers: Sequence[Candidate]) -> str:
+    """How many layers became what, such as "2 layers in w8a16 and 1 layer in float"."""
+    numbers = Counter(each.becomes for each in layers) or Counter({FLOAT: 0})
+    return " and ".join(f"{count(number, 'layer')} in {name}" for name, number in numbers.items())
+
+
+def mixed_text(mixed: Mixed) -> str:
+    """What sparing the worst layers bought."""
+    before, after = mixed.sqnr_before, mixed.sqnr_after
+    bought = "" if math.isnan(after) else f": {before:.1f} dB SQNR without, {after:.1f} with"
+    return f"--mixed {100 * mixed.share:g}%: {raised_text(mixed.layers)}{bought}"
+
+
+def mixed_table(mixed: Mixed) -> Table:
+    """The layers that were raised, and what each was to buy."""
+    return table(
+        "Layer | Becomes | >Share of the error (%)",
+        [(each.node, each.becomes, f"{each.share:.1f}") for each in mixed.layers],
+        title="Layers raised",
+    )
+
+
 def search_text(search: Search) -> str:
-    """What the search for layers to keep in float came to."""
+    """What the search for layers to raise came to."""
     wanted, best = search.criterion, _best(search)
     verdict = "holds" if search.passed else "fails"
     exact = wanted.float_value
     against = "" if math.isnan(exact) else f" against {_value(exact, wanted)}"
     return (
-        f"--max-drop {wanted.max_drop:g} {verdict} with {count(len(search.kept), 'layer')} in "
-        f"float: {wanted.metric} {_value(best.value, wanted)}{against}, a drop of "
+        f"--max-drop {wanted.max_drop:g} {verdict} with {raised_text(search.kept)}: "
+        f"{wanted.metric} {_value(best.value, wanted)}{against}, a drop of "
         f"{number(best.drop, 3)}{wanted.drop_unit and ' ' + wanted.drop_unit}, on "
         f"{count(wanted.samples, 'sample')}; {search.ended}"
     )
 
 
 def search_table(search: Search) -> Table:
-    """The trials, by the number of layers in float: what was added, and what that bought."""
+    """The trials, by the number of layers raised: what was added, and what that bought."""
     wanted = search.criterion
     rows = []
     for before, step in zip((None, *search.steps), search.steps, strict=False):
         bought = "" if before is None else f"{before.drop - step.drop:+.2f}"
         rows.append(
-            (str(step.kept), "\n".join(step.added), _value(step.value, wanted, unit=False),
-             f"{step.drop:.2f}", bought, "holds" if step.passed else "fails")
+            (str(step.kept), "\n".join(step.added), "\n".join(step.becomes),
+             _value(step.value, wanted, unit=False), f"{step.drop:.2f}", bought,
+             "holds" if step.passed else "fails")
         )  # fmt: skip
     unit = f" ({wanted.drop_unit})" if wanted.drop_unit else ""
     head = f"{wanted.metric} ({wanted.unit})" if wanted.unit else wanted.metric
     return table(
-        f">In float | Added | >{head} | >Drop{unit} | >Bought{unit} | Verdict",
+        f">Raised | Added | Becomes | >{head} | >Drop{unit} | >Bought{unit} | Verdict",
         rows,
-        title="Layers kept in float, step by step",
+        title="Layers raised, step by step",
     )
 
 
 def _best(search: Search) -> Step:
-    return next(step for step in search.steps if step.kept == len(search.kept))
+    """The step of the result, as `search` chooses it."""
+    if search.passed:
+        return next(step for step in search.steps if step.passed)
+    return min(search.steps, key=lambda step: (step.drop, step.kept))
 
 
 def _value(value: float, wanted: Criterion, *, unit: bool = True) -> str:
@@ -248,19 +341,6 @@ def plan_table(plan: QuantizationPlan, operators: Mapping[str, str]) -> Table:
     )
 
 
-def float_table(plan: QuantizationPlan, operators: Mapping[str, str]) -> Table:
-    """The nodes that stay in float."""
-    return table(
-        "Node | Operator | Reason",
-        [
-            (name, operators.get(name, ""), status.reason)
-            for name, status in plan.nodes.items()
-            if isinstance(status, Float)
-        ],
-        title="Left in float",
-    )
-
-
 def narrowing_table(narrowing: Narrowing) -> Table:
     """Nodes that stay in float32 although float16 was asked for, and why."""
     return table(
@@ -271,9 +351,18 @@ def narrowing_table(narrowing: Narrowing) -> Table:
 
 
 def document(
-    model: Model, result: QuantizationResult, operators: Mapping[str, str], output: Path | None
+    model: Model,
+    result: QuantizationResult,
+    operators: Mapping[str, str],
+    output: Path | None,
+    seconds: float,
 ) -> dict[str, Any]:
-    """The document of `onnxq quantize --json`; `output` is null for a dry run."""
+    """The document of `onnxq quantize --json`.
+
+    Args:
+        output: None for a dry run.
+        seconds: that it took.
+    """
     plan = result.plan
     nodes = []
     for name, status in plan.nodes.items():
@@ -303,11 +392,26 @@ def document(
         "measured_on": result.measured_on,
         "costliest": result.costliest,
         "outputs": [output_document(each) for each in result.closeness],
+        "ranges": result.ranges,
         "uneven_scales": result.uneven,
         "harmful_clips": result.clipped,
         "roundings": result.roundings,
         "bias_corrections": result.corrections,
+        "mixed": result.mixed,
         "search": result.search,
         "float16": result.narrowing,
+        "account": account.document(result, seconds),
+        "interface": result.interface
+        and {
+            "tensors": {
+                name: {
+                    "format": each.format,
+                    "scale": float(each.scale),
+                    "zero_point": int(each.zero_point),
+                }
+                for name, each in result.interface.tensors.items()
+            },
+            "refused": result.interface.refused,
+        },
         "nodes": nodes,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from onnxq.report import layers
+from onnxq.report import latency, layers
 from onnxq.report.outputs import output_document, output_rows
 from onnxq.report.table import Table, count, decibels, decibels_within, number, table
 
@@ -158,10 +158,12 @@ def document(
             for row, path in zip(result.rows, paths, strict=True)
         ],
         "gates": result.gates,
+        "kernels": result.kernels,
         "layers": [
             layers.document(path, each)
             for path, each in zip(quantized, result.layers, strict=False)
         ],
+        "latency": result.latency and latency.document(result.latency, [paths[0], *quantized]),
     }  # fmt: skip
 
 

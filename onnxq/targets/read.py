@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -14,18 +15,21 @@ from onnxq.formats.scheme import (
     DEFAULT,
     PRESETS,
     Dynamic,
+    Preset,
     Scheme,
     Spec,
     activations_in,
     weights_in,
 )
-from onnxq.formats.table import FORMATS, SUMS, Floating, Format
+from onnxq.formats.table import FORMATS, SUMS, Floating, Format, Uniform
 from onnxq.model.operators import OPERATORS, Operator, QuantizedRule
+from onnxq.options.validate import Execution
 from onnxq.records import read_toml
 from onnxq.suggest import suggest
-from onnxq.targets.target import Placement, Target, TargetScheme
+from onnxq.targets.sizes import Sizes
+from onnxq.targets.target import Placement, Shapes, Target, TargetScheme
 
-SHIPPED = ("gpu", "cpu", "qnn")
+SHIPPED = ("gpu", "cpu", "qnn", "openvino", "web", "cpu-arm64", "gpu-dla")
 
 BASE = "base"
 """Key that names the shipped target whose values hold where the file has none."""
@@ -64,22 +68,28 @@ def read_target(path: Path) -> Target:
         UsageError: the file cannot be read, a key is missing or unknown, a value is of the wrong
             kind, or an operator cannot be what the file says it is.
     """
-    values = read_toml(path)
-    base = values.pop(BASE, None)
-    if base is not None:
-        if base not in SHIPPED:
-            raise UsageError(f"{path}: base must be one of {', '.join(SHIPPED)}, not {base!r}")
-        values = read_toml(_FOLDER / f"{base}.toml") | values
-    values = _of_first_version(path, values)
-    known = {field.name for field in fields(Target)} - {"name"}
+    values = _of_first_version(path, _on_base(path, read_toml(path)))
+    known = {each.name: each for each in fields(Target) if each.name != "name"}
     for key in values:
         if key not in known:
             raise UsageError(f"{path}: unknown key {key!r}", hint=suggest(key, known))
     for key in sorted(known):
-        if key not in values:
+        if key in values:
+            values[key] = _value(path, key, values[key])
+        elif known[key].default is MISSING and known[key].default_factory is MISSING:
             raise UsageError(f"{path}: no {key!r}", hint=f'give it, or base = "{SHIPPED[0]}"')
-        values[key] = _value(path, key, values[key])
     return Target(path.stem, **values)
+
+
+def _on_base(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a file, and those of its base, which may have one itself, where it has none."""
+    base = values.pop(BASE, None)
+    if base is None:
+        return values
+    if base not in SHIPPED:
+        raise UsageError(f"{path}: base must be one of {', '.join(SHIPPED)}, not {base!r}")
+    below = _FOLDER / f"{base}.toml"
+    return _on_base(below, read_toml(below)) | values
 
 
 _OLD_KEYS = ("activation", "symmetric", "integer_bias")
@@ -140,11 +150,36 @@ def _texts(path: Path, key: str, value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _placement(path: Path, key: str, value: object) -> Placement:
-    names = [each.value for each in Placement]
-    if value not in names:
-        raise UsageError(f"{path}: {key} must be one of {', '.join(names)}, not {value!r}")
-    return Placement(value)
+def _one_of(kind: type[enum.Enum]) -> Callable[[Path, str, object], enum.Enum]:
+    """Reads a member of an enumeration."""
+
+    def read(path: Path, key: str, value: object) -> enum.Enum:
+        names = [each.value for each in kind]
+        if value not in names:
+            raise UsageError(f"{path}: {key} must be one of {', '.join(names)}, not {value!r}")
+        return kind(value)
+
+    return read
+
+
+def _runtime(path: Path, key: str, value: object) -> str:
+    return "" if value == "" else str(_one_of(Execution)(path, key, value).value)
+
+
+def _sizes(path: Path, key: str, value: object) -> Sizes:
+    """A table of flags and whole numbers; what it leaves out allows every layer."""
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: {key} must be a table, not {value!r}")
+    known = {each.name: type(each.default) for each in fields(Sizes)}
+    for name, size in value.items():
+        if name not in known:
+            hint = suggest(name, known, of=f"keys of {key}")
+            raise UsageError(f"{path}: {key} has the unknown key {name!r}", hint=hint)
+        if known[name] is bool:
+            _flag(path, f"{key}.{name}", size)
+        elif isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise UsageError(f"{path}: {key}.{name} must be a whole number above 0, not {size!r}")
+    return Sizes(**value)
 
 
 def _operators(
@@ -180,6 +215,7 @@ _OPERATORS_OF: Mapping[str, Callable[[Operator], bool]] = MappingProxyType(
         "own": _is_own,
         "products": _contracts,
         "residual": _is_own,
+        "unified": _is_own,
     }
 )
 """Field → which rows of the operator table it may name."""
@@ -189,6 +225,7 @@ _OPERATORS_OF: Mapping[str, Callable[[Operator], bool]] = MappingProxyType(
 
 _SCHEME_KEYS = (
     "weight", "symmetric_weight", "activation", "symmetric", "bias", "operators", "wider",
+    "power_of_two",
 )  # fmt: skip
 
 
@@ -206,12 +243,22 @@ def _with_wider(
     path: Path, found: Mapping[str, TargetScheme], name: str, wider: object
 ) -> TargetScheme:
     """The scheme with the one of its target that takes what it does not fit."""
-    able = [each for each in found if each != name and PRESETS[each].activation_bits == 0]
-    if wider not in able or PRESETS[name].activation_bits:
-        words = ", ".join(able) or "a scheme of the file with float activations"
+    mine = PRESETS[name]
+    able = [each for each in found if each != name and _is_wider(PRESETS[each], mine)]
+    if wider not in able:
+        words = ", ".join(able) or "a scheme of the file with wider weights or activations"
         raise UsageError(f"{path}: schemes.{name}.wider must be one of {words}, not {wider!r}")
     scheme = replace(found[name].scheme, wider=found[str(wider)].scheme)
     return replace(found[name], scheme=scheme)
+
+
+def _is_wider(other: Preset, preset: Preset) -> bool:
+    """Whether a layer of the preset may compute with the other instead, beside its neighbours."""
+    if preset.needs_ranges != other.needs_ranges or preset.floating != other.floating:
+        return False
+    if preset.needs_ranges:
+        return other.activation_bits > preset.activation_bits
+    return not (preset.activation_bits or other.activation_bits)
 
 
 def _scheme(path: Path, name: str, row: object) -> TargetScheme:
@@ -226,11 +273,12 @@ def _scheme(path: Path, name: str, row: object) -> TargetScheme:
             hint = suggest(key, _SCHEME_KEYS, of="keys of a scheme")
             raise UsageError(f"{path}: {where} has the unknown key {key!r}", hint=hint)
     preset = PRESETS[name]
-    weight = _format(path, f"{where}.weight", row.get("weight", FLOAT), preset.weight_bits)
+    grid = Floating if preset.floating else Uniform
+    weight = _format(path, f"{where}.weight", row.get("weight", FLOAT), preset.weight_bits, grid)
     activation = _format(
-        path, f"{where}.activation", row.get("activation", FLOAT), preset.activation_bits
+        path, f"{where}.activation", row.get("activation", FLOAT), preset.activation_bits, grid
     )
-    bias = _format(path, f"{where}.bias", row.get("bias", FLOAT), SUMS.bits)
+    bias = _format(path, f"{where}.bias", row.get("bias", FLOAT), SUMS.bits, Uniform)
     operators = None
     if "operators" in row:
         operators = _operators(
@@ -238,9 +286,18 @@ def _scheme(path: Path, name: str, row: object) -> TargetScheme:
             lambda each: each.quantized is not QuantizedRule.FLOAT or bool(each.by_run),
         )  # fmt: skip
     spec = _activations(path, where, row, activation)
+    weights = None if weight is None else _weights(path, where, row, weight)
+    roles = {"weights": weights, "activations": spec}
+    for role in _texts(path, f"{where}.power_of_two", row.get("power_of_two", [])):
+        of = roles.get(role)
+        if of is None:
+            able = ", ".join(each for each, one in roles.items() if one is not None)
+            raise UsageError(f"{path}: {where}.power_of_two may name {able}, not {role!r}")
+        roles[role] = replace(of, power_of_two=True)
+    weights, spec = roles["weights"], roles["activations"]
     scheme = Scheme(
         name,
-        None if weight is None else _weights(path, where, row, weight),
+        weights,
         Dynamic(spec) if preset.dynamic and spec is not None else spec,
         bias,
         preset.block or 0,
@@ -250,11 +307,11 @@ def _scheme(path: Path, name: str, row: object) -> TargetScheme:
 
 def _weights(path: Path, where: str, row: Mapping[str, object], format_: Format) -> Spec:
     """Asymmetric ones in blocks only: no kernel takes a zero point for each channel."""
-    key = "symmetric_weight"
+    key, preset = "symmetric_weight", PRESETS[where.removeprefix("schemes.")]
     symmetric = _flag(path, f"{where}.{key}", row.get(key, True))
-    if not symmetric and not PRESETS[where.removeprefix("schemes.")].block:
+    if not symmetric and not preset.block:
         raise UsageError(f"{path}: {where}.{key} must be true: its weights are not in blocks")
-    return weights_in(format_, symmetric=symmetric)
+    return weights_in(format_, preset.used_bits, symmetric=symmetric)
 
 
 def _activations(
@@ -263,13 +320,16 @@ def _activations(
     if format_ is None:
         return None
     symmetric = _flag(path, f"{where}.symmetric", row.get("symmetric", format_.signed))
+    if not symmetric and not format_.zero_point:
+        raise UsageError(f"{path}: {where}.symmetric must be true: {format_} has no zero point")
     return activations_in(format_, symmetric=symmetric)
 
 
-def _format(path: Path, key: str, value: object, bits: int) -> Format | None:
-    """A uniform format of so many bits, or None for float; no bits allow float only."""
-    able = [row.name for row in FORMATS.values()
-            if row.bits == bits and not isinstance(row.grid, Floating)]  # fmt: skip
+def _format(
+    path: Path, key: str, value: object, bits: int, grid: type[Uniform | Floating]
+) -> Format | None:
+    """A format of so many bits on such a grid, or None for float; no bits allow float only."""
+    able = [row.name for row in FORMATS.values() if row.bits == bits and isinstance(row.grid, grid)]
     if value == FLOAT and (not bits or key.endswith("bias")):
         return None
     if value not in able:
@@ -281,13 +341,17 @@ def _format(path: Path, key: str, value: object, bits: int) -> Format | None:
 _READERS: Mapping[str, Callable[[Path, str, object], object]] = MappingProxyType(
     {
         "runs_on": _text,
-        "placement": _placement,
+        "placement": _one_of(Placement),
         "channel_bounds": _flag,
         "largest_pooling_ratio": _number,
         "float_ends": _flag,
         "own_parts": _flag,
+        "fixed_steps": _flag,
         "row_tables": _flag,
         "lint": _texts,
+        "runtime": _runtime,
+        "shapes": _one_of(Shapes),
+        "sizes": _sizes,
         "schemes": _schemes,
     }
 )

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.closeness import as_array, decibels
+from onnxq.closeness import decibels
 from onnxq.data.ahead import map_ahead
 from onnxq.data.batching import samples_in
 from onnxq.progress import SILENT, Advance, Progress
-from onnxq.validation.bench import Bench, OpenWindow
 from onnxq.validation.powers import power
 from onnxq.validation.suffix import RunSuffix
+from onnxq.validation.workbench import Bench, OpenWindow
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -107,11 +107,11 @@ def powers(opened: OpenWindow, feeds: Feeds, behind: Mapping[str, RunSuffix]) ->
         behind: layer output → what lies behind it, of the layers whose effect on the model's
             outputs is measured.
     """
-    layers, real = opened.window.layers, partial(opened.real, feeds=feeds)
+    parts, layers = opened.bench.parts, opened.window.layers
+    real = partial(opened.real, feeds=feeds)
     exact = opened.exact_values(feeds)
-    signal, parts = _of_outputs(opened, exact, feeds), opened.bench.parts
     outputs, values = opened.standing_values(feeds)
-    total = parts.noise(_of_outputs(opened, outputs, feeds), signal)
+    total = parts.noise(outputs, exact, feeds)
     errors = {name: np.array([power(real(name, exact[name])), 0.0, 0.0]) for name in layers}
     for name, error in opened.errors(values, exact):
         errors[name][1] = power(real(name, error))
@@ -121,13 +121,8 @@ def powers(opened: OpenWindow, feeds: Feeds, behind: Mapping[str, RunSuffix]) ->
         errors[name][2] = power(real(name, error))
         if name in behind and errors[name][2] > 0:
             changed = behind[name](exact, name, error.astype(np.float32, copy=False))
-            noise[name] = parts.noise(_of_outputs(opened, {**exact, **changed}, feeds), signal)
-    return Powers(samples_in(feeds), parts.signal(signal), total, noise, errors)
-
-
-def _of_outputs(opened: OpenWindow, values: Feeds, feeds: Feeds) -> Feeds:
-    """The outputs among some values, without what padding they hold."""
-    return {name: opened.real(name, as_array(values[name]), feeds) for name in opened.bench.outputs}
+            noise[name] = parts.noise({**exact, **changed}, exact, feeds)
+    return Powers(samples_in(feeds), parts.signal(exact, feeds), total, noise, errors)
 
 
 def added(

@@ -35,11 +35,11 @@ from onnxq.data.source import DataSource
 from onnxq.model.model import Model
 from onnxq.progress import SILENT, Progress
 from onnxq.shown import Shown
-from onnxq.validation.bench import Bench, OpenWindow, Pace, open_bench
 from onnxq.validation.causes import CauseFinder, Causes
 from onnxq.validation.effects import Effects, Looks, Powers, added, measure_effects
 from onnxq.validation.pairing import Pairing, Unmatched
 from onnxq.validation.powers import power
+from onnxq.validation.workbench import Bench, OpenWindow, Pace, open_bench
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]

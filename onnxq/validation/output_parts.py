@@ -22,31 +22,42 @@ Array = NDArray[Any]
 Feeds = Mapping[str, Array]
 
 
+Part = tuple[str, int | None, tuple[int, ...]]
+
+
 @dataclass(frozen=True)
 class Parts:
     """The outputs, or groups of their slices, that have a signal and a noise of their own.
 
     Attributes:
         parts: output, axis and slices of each; axis None for all of it.
+        tokens: which axes of the float model's tensors count tokens: padding does not count.
     """
 
-    parts: tuple[tuple[str, int | None, tuple[int, ...]], ...]
+    parts: tuple[Part, ...]
+    tokens: Tokens = NO_TOKENS
 
-    def signal(self, wanted: Mapping[str, Array]) -> Array:
+    def signal(self, wanted: Mapping[str, Array], feeds: Feeds) -> Array:
         """(parts,): Σ x²."""
-        return np.array([power(_of(part, wanted)) for part in self.parts])
+        return np.array([power(self._of(part, wanted, feeds)) for part in self.parts])
 
-    def noise(self, got: Mapping[str, Array], wanted: Mapping[str, Array]) -> Array:
+    def noise(self, got: Mapping[str, Array], wanted: Mapping[str, Array], feeds: Feeds) -> Array:
         """(parts,): Σ (x − y)²; of outputs of two shapes Σ x², as if there were none."""
-        pairs = ((_of(part, got), _of(part, wanted)) for part in self.parts)
+        pairs = ((self._of(part, got, feeds), self._of(part, wanted, feeds)) for part in self.parts)
         return np.array([power(difference(one, other)) for one, other in pairs])
 
+    def _of(self, part: Part, values: Mapping[str, Array], feeds: Feeds) -> Array:
+        name, axis, slices = part
+        whole = as_array(values[name])
+        if not is_float(whole):
+            whole = whole.astype(np.float64)
+        real = self.tokens.real(name, whole.shape, feeds)
+        if real is not None:
+            whole = np.where(real, whole, np.zeros((), whole.dtype))
+        return _slices(whole, axis, slices)
 
-def _of(part: tuple[str, int | None, tuple[int, ...]], values: Mapping[str, Array]) -> Array:
-    name, axis, slices = part
-    whole = as_array(values[name])
-    if not is_float(whole):
-        whole = whole.astype(np.float64)
+
+def _slices(whole: Array, axis: int | None, slices: tuple[int, ...]) -> Array:
     if axis is None:
         return whole
     return np.take(whole, [place for place in slices if place < whole.shape[axis]], axis)
@@ -76,5 +87,6 @@ def parts_of(
             (part.output, part.axis, part.slices)
             for each in closeness(sums)
             for part in (each.groups or (each.whole,))
-        )
+        ),
+        tokens,
     )

@@ -193,3 +193,12 @@ def test_nothing_seen_is_nothing_known():
     accumulator = Accumulator(1)
     assert accumulator.add(np.zeros((0, 3), np.float32))
     assert accumulator.finish() is None
+
+
+@pytest.mark.parametrize("top", [bins.FLOOR + 1, -3, 5, bins.CEILING])
+def test_sums_of_codes_are_those_of_columns(top):
+    """As the table has it, value by value; what is above the window counts in its last bin."""
+    sums = np.random.default_rng(top + 99).integers(1, 9, (2, bins.CODES)).astype(np.float64)
+    columns = 2 + 2 * bins.magnitude_bins(top)
+    wanted = [np.bincount(bins.code_table(top), row, columns)[:-1] for row in sums]
+    assert np.array_equal(bins.by_column(sums, top), wanted)

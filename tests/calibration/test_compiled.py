@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnxq import api
-from onnxq.calibration import bins, compiled, files
+from onnxq.calibration import bins, compiled, costs, files
 from onnxq.calibration.accumulate import Accumulator
 from onnxq.calibration.count import add_one_by_one, add_runs
 
@@ -121,3 +121,14 @@ print(accumulator.finish().high, compiled.loops() is not None)
         env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
     )  # fmt: skip
     assert told.stdout.split() == ["7.0", "True"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, costs.BLOCK + 77])
+def test_what_is_weighed_is_the_same(size, monkeypatch):
+    rng = np.random.default_rng(size)
+    values, gradient = rng.standard_normal((2, size)).astype(np.float32)
+    values[::50] = np.resize(np.array(SPECIAL, np.float32), len(values[::50]))
+    found = costs.sums_by_code(values, gradient)
+    monkeypatch.setattr(compiled, "loops", lambda: None)
+    assert np.array_equal(found, costs.sums_by_code(values, gradient))
+    assert found[0].sum() == pytest.approx(np.square(gradient.astype(np.float64)).sum())

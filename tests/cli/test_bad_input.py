@@ -310,7 +310,6 @@ def test_output_is_an_input(case: Case):
     [
         (("frobnicate",), ("frobnicate",)),
         (("quantize",), ("MODEL",)),
-        (("quantize", "m.onnx", "--data", "d"), ("-o OUT.onnx",)),
         (("quantize", "m.onnx", "-o", "q.onnx"), ("--data", "--calibration")),
         (("quantize", "m.onnx", "-o", "q.onnx", "--data", "d", "--target", "tpu"), ("tpu", "gpu")),
         (("quantize", "m.onnx", "--rounding", "up"), ("--rounding", "adaptive")),
@@ -391,3 +390,34 @@ def test_cuda_without_a_device(case: Case):
     result = run("calibrate", case.model, "--data", case.data, "--provider", "auto")
     assert result.code == 0
     assert "runs on the CPU: " in result.err
+
+
+# --- errors as documents ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "code"),
+    [
+        (("quantize", "none.onnx", "--data", "random:4", "-o", "out.onnx"), "model", 3),
+        (("quantize", "none.onnx", "-o", "out.onnx"), "usage", 2),
+        (("validate", "tiny.onnx", "--data", "none.npz"), "data", 4),
+        (("calibrate", "tiny.onnx", "--tagret", "cpu"), "usage", 2),
+        (("no-such-command",), "usage", 2),
+    ],
+)
+def test_with_json_an_error_is_a_document(case, monkeypatch, arguments, kind, code):
+    monkeypatch.chdir(case.folder)
+    found = run(*arguments, "--json")
+    assert found.code == code
+    assert list(found.json) == ["schema", "version", "kind", "message", "hint", "exit_code"]
+    assert (found.json["schema"], found.json["kind"]) == ("onnxq/error", kind)
+    assert found.json["exit_code"] == code
+    # The same on stderr, for people.
+    assert found.json["message"] in found.err
+    assert found.json["hint"] in found.err
+    assert run(*arguments).out == ""
+
+
+def test_a_format_that_is_json_asks_for_the_document_too(case):
+    found = run("calibrate", case.model, "--data", "none.npz", "--format", "json")
+    assert found.json["kind"] == "data"

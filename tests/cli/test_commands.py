@@ -14,7 +14,7 @@ import pytest
 from onnx import numpy_helper
 from onnxq.cli import machine
 from onnxq.errors import ModelError
-from onnxq.model.cuda import libraries
+from onnxq.model.cuda import devices, libraries, refusal_of_tensorrt
 from onnxq.records import VERSIONS
 from onnxq.validation.execute import runner
 
@@ -493,7 +493,7 @@ def test_layers_stay_in_float_until_the_gate_holds(case: Case):
     assert "step by step" in result.out
     (layer,) = steps[1]["added"]
     (told,) = [line for line in run("inspect", case.out).out.splitlines() if "--max-drop" in line]
-    assert told.startswith(layer)
+    assert f" {layer} " in told
     again = run("validate", case.model, case.out, "--data", "random:16", "--json").json
     error = 100 * 10 ** (-again["rows"][1]["metrics"]["sqnr"]["value"] / 20)
     assert error == pytest.approx(drops[1])
@@ -523,15 +523,17 @@ KEYS = {
     "equalize": "model output normalization calibration_samples options classes clips barriers "
     "expected_gain_db proof kernels_added rolled_back factors absorption change",
     "quantize": "model output target scheme formats options normalization equalization trials absorption relu6_reason "
-    "float_sqnr_db quantized_sqnr_db quantized_sqnr_error_db measured_on costliest outputs uneven_scales harmful_clips roundings bias_corrections search float16 nodes",
+    "float_sqnr_db quantized_sqnr_db quantized_sqnr_error_db measured_on costliest outputs ranges uneven_scales harmful_clips roundings bias_corrections mixed search float16 account interface nodes",
     "emulate": "model output samples note outputs layers on_quantized_values float_nodes agreement",
-    "validate": "passed samples note rows gates layers",
+    "validate": "passed samples note rows gates kernels layers latency",
+    "bench": "note rows",
     "inspect": "model opset size_bytes inputs outputs is_quantized target quantized_layers "
-    "quantized_layer_count learnables activations float_nodes record recipe findings kernels rules_of",
+    "quantized_layer_count learnables activations float_nodes record recipe findings kernels kernels_in rules_of plan",
     "explain": "model node operator asked becomes reason equalized equalization quantization "
     "neighbors note",
     "report": "model quantized output size_bytes passed gates notes",
-    "doctor": "findings",
+    "doctor": "ready verdict findings",
+    "completion": "shell line file installed",
 }
 
 
@@ -546,10 +548,12 @@ def test_documents_keep_their_keys(calibrated: Case, command: str):
         "quantize": (calibrated.model, *data, "-o", calibrated.out),
         "emulate": (calibrated.model, *data),
         "validate": (calibrated.model, *data),
+        "bench": (calibrated.model, "--seconds", 0),
         "inspect": (calibrated.model,),
         "explain": (calibrated.model, "add", "--calibration", calibrated.calib),
         "report": (calibrated.model, "-o", calibrated.folder / "report.html"),
         "doctor": (),
+        "completion": ("bash",),
     }[command]
     document = run(command, *arguments, "--json").json
     assert (document.pop("schema"), document.pop("version")) == (
@@ -605,7 +609,7 @@ def test_inspect_names_nodes_as_quantize_does(case: Case):
     options = ("--data", case.data, "--no-equalize", "--dry-run", "--json")
     plan = run("quantize", case.model, *options).json["nodes"]
     assert {row["node"] for row in plan} < set(shown)
-    assert "Conv_c1  " in run("inspect", case.model).out
+    assert "Conv_c1  " in run("inspect", case.model, "-v").out
 
 
 def test_a_model_of_dynamic_operators_is_quantized(case: Case):
@@ -622,25 +626,40 @@ def test_doctor_names_what_matters():
     assert {"onnxq", "python", "numpy", "onnx", "onnxruntime", "providers", "cuda"} <= set(found)
     assert found["cpu"]["implies"]
     wanted = libraries()
-    for each in wanted:
+    for each in wanted if devices() else ():
         assert each.name in found["cuda libraries"]["found"]
-    missing = any(each.missing for each in wanted)
+    missing = bool(devices()) and any(each.missing for each in wanted)
     assert ("pip install" in found.get("cuda libraries", {}).get("implies", "")) == missing
-    assert run("doctor").code == 0
+    first, *_ = run("doctor").out.splitlines()
+    assert first.startswith("ready for --target cpu: yes; for --execution cuda: ")
+    assert (document["ready"], document["verdict"]) == (True, first)
+
+
+def test_doctor_looks_on_where_looking_fails(monkeypatch):
+    def broken():
+        raise RuntimeError("no such system")
+
+    monkeypatch.setattr(machine.platform, "platform", broken)
+    monkeypatch.setattr(machine, "cpu_flags", broken)
+    found = {each.name: each.found for each in machine.examine()}
+    assert found["python"] == found["cpu"] == "unknown: RuntimeError: no such system"
+    assert found["numpy"]
+
+
+def test_doctor_advises_no_other_build_where_no_device_is(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    told = " ".join(each.implies for each in machine.examine())
+    assert "there is no CUDA device" in told
+    assert "uninstall" not in told
 
 
 @pytest.mark.parametrize(
-    ("cpu_info", "saturates"),
-    [
-        ("flags\t\t: fpu avx2 avx512f avx512_vnni", False),
-        ("flags\t\t: fpu avx2", True),
-        ("", None),
-    ],
+    ("features", "saturates"),
+    [("fpu avx2 avx512f avx512_vnni", False), ("fpu avx2", True), ("", None)],
 )
-def test_doctor_says_what_the_cpu_implies(tmp_path, monkeypatch, cpu_info, saturates):
-    monkeypatch.setattr(machine, "CPU_INFO", tmp_path / "cpuinfo")
+def test_doctor_says_what_the_cpu_implies(monkeypatch, features, saturates):
+    monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(features.split()))
     monkeypatch.setattr(machine.platform, "machine", lambda: "x86_64")
-    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{cpu_info}\n")
     finding = next(each for each in machine.examine() if each.name == "cpu")
     expected = {True: machine.SATURATES, False: machine.EXACT, None: machine.UNKNOWN}
     assert finding.implies == expected[saturates]
@@ -697,3 +716,62 @@ def test_merge_refuses_what_does_not_belong_together(case: Case) -> None:
     assert run("merge", *parts, "-o", case.folder / "all.calib").code == 0
     assert run(*command, case.calib).code == 0
     assert (case.folder / "all.calib").read_bytes() == case.calib.read_bytes()
+
+
+# --- quantize: where the result goes, and for which machine -------------------------------------
+
+
+def test_quantize_writes_beside_the_model(case: Case):
+    assert run("quantize", case.model, "--data", case.data).code == 0
+    written = case.folder / "tiny.w8a8.onnx"
+    first = written.read_bytes()
+    # Its own file is written over; another is not.
+    assert run("quantize", case.model, "--data", case.data, "--ranges", "minmax").code == 0
+    assert written.read_bytes() != first
+    for other in (case.model.read_bytes(), b"something else"):
+        written.write_bytes(other)
+        found = run("quantize", case.model, "--data", case.data)
+        assert found.code == 2
+        assert "onnxq did not write it" in found.err
+        assert written.read_bytes() == other
+
+
+def test_target_auto_is_resolved(case: Case):
+    expected = "gpu" if refusal_of_tensorrt() is None else "cpu"
+    found = run("quantize", case.model, "--data", case.data, "--target", "auto", "-o", case.out)
+    assert found.out.startswith(f"target auto: {expected}, as ")
+    again = case.folder / "again.onnx"
+    run("quantize", case.model, "--data", case.data, "--target", expected, "-o", again)
+    assert case.out.read_bytes() == again.read_bytes()
+    assert f'target = "{expected}"' in run("inspect", case.out, "--recipe").out
+
+
+def test_quantize_says_what_it_came_to(case: Case):
+    arguments = ("quantize", case.model, "--data", case.data, "-o", case.out, "--target", "cpu")
+    found = run(*arguments)
+    account = run(*arguments, "--json").json["account"]
+    assert account["size_bytes"] == case.out.stat().st_size
+    assert "4 of 4 layers int8, " in found.out
+    assert f"next: onnxq validate {case.model} {case.out} --data DATA" in found.err
+    assert set(account["speed"]) == {"samples", "float_ms", "quantized_ms", "ratio"}
+    assert run(*arguments, "--json", "--no-speed").json["account"]["speed"] is None
+    # How the model came about is for those who ask.
+    assert "corrected the biases" not in found.out
+    assert "corrected the biases" in run(*arguments, "-v").out
+
+
+def test_inspect_plans_a_float_model_without_data(case: Case):
+    found = run("inspect", case.model, "--target", "cpu")
+    assert "onnxq quantize --target cpu --scheme w8a8: 4 of 4 layers int8, " in found.out
+    assert "8 random samples" in found.err
+    plan = run("inspect", case.model, "--target", "cpu", "--json").json["plan"]
+    options = ("--target", "cpu", "--data", case.data, "--no-equalize", "--dry-run", "--json")
+    nodes = run("quantize", case.model, *options).json["nodes"]
+    assert plan["nodes"] == nodes
+    assert plan["quantized_layers"] == plan["layers"] == 4
+    assert plan["multiply_adds"] == plan["integer_multiply_adds"] > 0
+    assert "quantized" in run("inspect", case.model, "-v").out
+
+
+def test_inspect_plans_no_quantized_model(quantized: Case):
+    assert run("inspect", quantized.out, "--json").json["plan"] is None

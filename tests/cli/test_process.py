@@ -1,9 +1,11 @@
 """The command line as a process: help, streams, exit codes of what goes wrong on the way."""
 
+import contextlib
 import errno
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -77,18 +79,31 @@ def test_help_imports_no_heavy_module():
     subprocess.run([PYTHON, "-c", code], check=True, capture_output=True)
 
 
-def test_help_on_a_terminal_is_rich():
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), ("quantize",)),
+        (("bench",), ("─ Data ─", "─ Machine ─", "─ Output ─", "--help", "Examples:\r\n")),
+    ],
+)
+def test_help_on_a_terminal_is_rich(arguments: tuple[str, ...], words: tuple[str, ...]):
     leader, follower = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
     code = subprocess.run(
-        [PYTHON, "-m", "onnxq", "--help"], stdout=follower, check=False, env=environment
+        [PYTHON, "-m", "onnxq", *arguments, "--help"], stdout=follower, check=False, env=environment
     ).returncode
     os.close(follower)
-    shown = os.read(leader, 1 << 16).decode()
+    written = b""
+    with contextlib.suppress(OSError):  # at the end, as nobody writes any more
+        while chunk := os.read(leader, 1 << 16):
+            written += chunk
     os.close(leader)
+    shown = re.sub(r"\x1b\[[0-9;]*m| +(?=\r)", "", written.decode())
     assert code == 0
     assert "╭─" in shown
-    assert "quantize" in shown
+    assert "─ Options ─" not in shown or not arguments
+    for each in words:
+        assert each in shown
 
 
 # --- streams ---------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ def test_labels_that_some_samples_lack_are_none(opened):
 def test_a_function_that_yields_less_the_second_time_is_refused(opened):
     source = opened("sequences")
     assert source.count == 3
-    source.source.path.write_text("def sequences(): yield {'x': [1.0, 2.0]}")
+    source.source.items.path.write_text("def sequences(): yield {'x': [1.0, 2.0]}")
     with pytest.raises(DataError, match="yields fewer samples than when it was first called"):
         list(source.batches(2))
 

@@ -19,6 +19,7 @@ import click
 import numpy as np
 import onnx
 import pytest
+import yaml
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 from onnxq import errors
@@ -84,6 +85,23 @@ def test_relative_links_resolve(page: Path):
         assert linked.exists(), target
         if anchor and linked.suffix == ".md":
             assert anchor in anchors(linked), target
+
+
+def test_every_page_is_in_the_site_and_in_the_index():
+    """`make site` fails as well; this tells without mkdocs."""
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    assert set(leaves(site["nav"])) == pages
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\]\(([^)#\s]+\.md)\)", index))
+    assert pages - {"README.md"} <= linked
+
+
+def leaves(nav: Any) -> Iterator[str]:
+    if isinstance(nav, str):
+        yield nav
+    for each in nav.values() if isinstance(nav, dict) else nav if isinstance(nav, list) else ():
+        yield from leaves(each)
 
 
 @every_page
@@ -254,6 +272,7 @@ def test_python_examples_run(page: Path, folder: Path, capsys: pytest.CaptureFix
 # --- shell -----------------------------------------------------------------------------------
 
 STAND_INS = {
+    "1x3x224x224": "1x3x8x8",
     "--preprocess imagenet": "--preprocess resize=8x8,mean=0.5,std=0.5",
     "'^head/'": "'^classifier'",
     "'^/features/features.0/'": "'^stem'",
@@ -382,8 +401,8 @@ BY_NAME = {"not_finite", "folded_batch_norms", "folded_pads", "joined_biases", "
 """Fields whose keys are names of nodes, tensors or metrics."""
 
 WHOLE = {
-    "quantize": {"normalization", "equalization", "absorption", "outputs"},
-    "inspect": {"record", "findings"},
+    "quantize": {"normalization", "equalization", "absorption", "outputs", "account.speed"},
+    "inspect": {"record", "findings", "plan"},
 }
 """Fields that the page describes elsewhere, or in words."""
 
@@ -465,17 +484,20 @@ def test_json_fields_are_documented(folder: Path):
         "equalize": ("equalize", "model.onnx", "--data", "data.npz", "-o", "equalized.onnx",
                      "--absorb-bias"),
         "quantize": ("quantize", "model.onnx", "--data", "data.npz", "-o", "model.int8.onnx",
-                     "--max-drop", "100", "--validate-data", "data.npz", "--rest", "fp16"),
+                     "--max-drop", "100", "--validate-data", "data.npz", "--rest", "fp16",
+                     "--mixed", "10%"),
         # On `cpu` a node besides the layers takes and gives integers; the first is float.
         "emulate": ("emulate", "model.cpu.onnx", "--data", "data.npz", "-o", "outputs.npz",
-                    "--compare", "cpu"),
+                    "--compare", "cpu", "--saturate"),
         "validate": ("validate", "model.onnx", "model.int8.onnx", "--data", "data.npz",
                      "--max-drop", "100", "--layers"),
+        "bench": ("bench", "model.onnx", "--profile", "--seconds", "0"),
         "inspect": ("inspect", "model.int8.onnx", "--kernels"),
         "explain": ("explain", "model.int8.onnx", "depthwise"),
         "report": ("report", "model.onnx", "model.int8.onnx", "--data", "data.npz",
                    "--max-drop", "100", "-o", "report.html"),
         "doctor": ("doctor",),
+        "completion": ("completion", "bash"),
     }  # fmt: skip
     assert set(calls) == set(COMMANDS)
     document(

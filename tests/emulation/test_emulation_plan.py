@@ -256,7 +256,8 @@ def test_reasons_of_nodes_that_are_none():
 def test_what_is_written_computes_the_sums_and_keeps_the_names():
     layer = conv()
     model = layer.model()
-    machine, counters = write_machine(model, plan_emulation(QdqGraph(model)))
+    written = write_machine(model, plan_emulation(QdqGraph(model)))
+    machine, counters = written.model, written.counters
     assert counters == {}
     x = np.random.default_rng(0).integers(0, 256, (1, 2, 3, 3)).astype(np.uint8)
     (got,) = run(open_session(machine, optimize=False), ["y"], {"x0": x})

@@ -18,6 +18,7 @@ ELSEWHERE = {
     # Pixels are 8-bit numbers whatever becomes of them.
     "data/preprocess.py": {255, "uint8"},
     "data/settings.py": {255, "uint8"},
+    "data/configurations.py": {255},
     "data/decode.py": {255, "uint8"},
     "data/resample.py": {255, "uint8"},
     "validation/tasks/segmentation.py": {255},
@@ -27,6 +28,9 @@ ELSEWHERE = {
     "model/external.py": {"uint8"},
     "model/rewrite.py": {"uint8"},
     "model/session.py": {"uint16"},
+    # Signs are drawn as bytes.
+    "gradients/measure.py": {"int8"},
+    "calibration/costs.py": {"uint16"},
     # The exponent's bias of a float32; codes of bins are 16-bit words.
     "calibration/bins.py": {127, "uint16"},
     "calibration/accumulate.py": {"uint16"},

@@ -24,6 +24,7 @@ from onnxq.cli import options as click_options
 from onnxq.cli.group import onnxq as command_line
 from onnxq.errors import UsageError
 from onnxq.options import kinds, recipe, values
+from onnxq.options.bench import BenchKeywords, BenchOptions
 from onnxq.options.calibrate import CalibrateKeywords, CalibrateOptions, Provider
 from onnxq.options.emulate import (
     CompareLayersKeywords,
@@ -53,6 +54,7 @@ KEYWORDS = {
     QuantizeOptions: QuantizeKeywords, EmulateOptions: EmulateKeywords,
     CompareLayersOptions: CompareLayersKeywords, ValidateOptions: ValidateKeywords,
     InspectOptions: InspectKeywords, ExplainOptions: ExplainKeywords, ReportOptions: ReportKeywords,
+    BenchOptions: BenchKeywords,
 }  # fmt: skip
 """All option values, and the keywords of their functions."""
 
@@ -206,7 +208,7 @@ def test_a_wrong_value_in_a_recipe(options, name, option, tmp_path):
         (
             "quantize",
             {"ranges": "MSE"},
-            ("ranges must be minmax, percentile, entropy or mse, not 'MSE'"),
+            ("ranges must be auto, minmax, percentile, entropy or mse, not 'MSE'"),
             "did you mean 'mse'?",
         ),
         (
@@ -219,7 +221,9 @@ def test_a_wrong_value_in_a_recipe(options, name, option, tmp_path):
         (
             "quantize",
             {"target": "GPU"},
-            ("target must be gpu, cpu, qnn or the path of a .toml file, not 'GPU'"),
+            (
+                "target must be auto, gpu, cpu, qnn, openvino, web, cpu-arm64, gpu-dla or the path of a .toml file, not 'GPU'"
+            ),
             "did you mean 'gpu'?",
         ),
         ("quantize", {"samples": "8"}, "samples must be a whole number of at least 1, not '8'", ""),
@@ -280,9 +284,14 @@ def test_more_that_python_is_told():
         onnxq.equalize("m.onnx", scales="int")
     with pytest.raises(UsageError, match="relu6 must be auto, tie, per-channel, relu or skip"):
         onnxq.equalize("m.onnx", relu6="tied")
-    with pytest.raises(UsageError, match="each one of emulate, cpu or cuda, not 'cpu'"):
+    with pytest.raises(
+        UsageError, match="each one of emulate, saturate, cpu, cuda, openvino or qnn, not 'cpu'"
+    ):
         onnxq.validate("m.onnx", "q.onnx", "random:8", executions="cpu")
-    with pytest.raises(UsageError, match="executions must be emulate, cpu or cuda, not 'gpu'"):
+    with pytest.raises(
+        UsageError,
+        match="executions must be emulate, saturate, cpu, cuda, openvino or qnn, not 'gpu'",
+    ):
         onnxq.validate("m.onnx", "q.onnx", "random:8", executions=["gpu"])
     with pytest.raises(UsageError, match="merge needs a list"):
         onnxq.merge("a.calib")
@@ -341,8 +350,8 @@ def test_signatures_show_names_defaults_and_choices():
     signature = inspect.signature(onnxq.quantize)
     assert list(signature.parameters)[:2] == ["model", "data"]
     ranges = signature.parameters["ranges"]
-    assert ranges.default == "mse"
-    assert "Literal['minmax', 'percentile', 'entropy', 'mse']" in ranges.annotation.replace(
+    assert ranges.default == "auto"
+    assert "Literal['auto', 'minmax', 'percentile', 'entropy', 'mse']" in ranges.annotation.replace(
         '"', "'"
     )
     assert signature.parameters["max_trials"].default == 16

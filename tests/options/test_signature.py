@@ -62,7 +62,7 @@ def test_the_docstring_tells_each_option_and_its_choices():
     start = lines.index("Options:")
     assert lines[start + 1 :] == [
         "    count: How many.",
-        '    speed: How fast. One of "fast", "slow".',
+        '    speed: How fast. One of "fast", "slow". Default "fast".',
         "    sizes: Sizes.",
         "    dry: Do nothing.",
     ]

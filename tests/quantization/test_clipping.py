@@ -35,10 +35,10 @@ def test_a_range_that_costs_more_than_it_saves_is_named(monkeypatch):
     assert x.loss_db > 20
     text = clipped_text(clipped, "percentile")
     assert text.startswith("warning: ranges clip values that matter: ")
-    assert text.endswith("--ranges mse clips where it pays only")
-    assert not clipped_text(clipped, "mse").endswith("only")
+    assert text.endswith("--ranges auto clips where it pays only")
+    assert not clipped_text(clipped, "auto").endswith("only")
 
 
-@pytest.mark.parametrize("method", ["mse", "minmax", "entropy"])
+@pytest.mark.parametrize("method", ["auto", "mse", "minmax", "entropy"])
 def test_the_others_clip_where_it_pays_only(method):
     assert quantized(ranges=method).clipped == ()

@@ -87,3 +87,13 @@ def test_equalize_proves_on_padded_samples_all_the_same():
     assert result.change.identical
     assert "attention_mask" in result.calibration.note
     assert np.isfinite(result.calibration.tensors["x"].high)
+
+
+def test_layers_are_ranked_at_real_positions(made, unpadded):
+    """Probes are the first samples, with padding or without."""
+    quantized = made[1][0]
+    masked, wanted = (row(quantized, data, layers=True, samples=32).layers[0]
+                      for data in (padded(SAMPLES), unpadded))  # fmt: skip
+    assert masked.together == pytest.approx(wanted.together, abs=0.3)
+    shares = [{each.name: each.share for each in found.layers} for found in (masked, wanted)]
+    assert shares[0] == pytest.approx(shares[1], abs=2)

@@ -19,7 +19,7 @@ from onnxq.quantization.parameters import (
 from onnxq.quantization.placement import place
 from onnxq.quantization.plan import Own, QuantizationOptions, Shared
 from onnxq.quantization.planning import plan_quantization
-from onnxq.quantization.shares import Ranges
+from onnxq.quantization.ranges import Ranges
 from onnxq.targets.read import target_named
 
 from support.builder import Builder
@@ -33,7 +33,7 @@ def activations_of(model, data, target=CPU, *, fixed=None, options=MINMAX):
     calibration = calibrate(model, data)
     nodes = {node.name: Quantized(scheme) for node in graph.nodes}
     placed = place(graph, target, nodes, set(calibration.tensors))
-    ranges = Ranges(calibration.tensors, {}, fixed or {}, scheme.activation, options.ranges)
+    ranges = Ranges(graph, calibration.tensors, {}, fixed or {}, scheme.activation, options.ranges)
     return activation_parameters(graph, placed, ranges, target, options)
 
 

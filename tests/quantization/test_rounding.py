@@ -368,6 +368,34 @@ def test_the_refit_makes_up_for_noisy_inputs():
     assert found.item() == pytest.approx(0.5, abs=0.01)
 
 
+def test_a_layer_behind_a_clipped_tensor_does_not_bring_back_what_was_clipped():
+    """What is clipped goes along with another channel: a refit would read it from there."""
+    b = Builder(6, spread=0)
+    weight = np.array([[1.0, 0.02], [0.5, 0.01]], np.float32)
+    y = b.op("MatMul", b.input(2), b.const(weight), shape=(2,), name="layer")
+    model = b.model(y)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((512, 2)).astype(np.float32)
+    x[:, 0], x[:, 1] = np.where(x[:, 0] > 1.5, 20, x[:, 0]), np.where(x[:, 0] > 1.5, 2, x[:, 1])
+    statistics = calibrate(model, {"x": x})
+    options = QuantizationOptions()
+    plan = plan_quantization(
+        Graph(model), statistics, target_named("gpu"), options, fixed={"x": (-2.5, 2.5)}
+    )
+    settled = [
+        settle_layers(model, plan, [{"x": x}], adaptive=True, correct=False, clipped=clipped)
+        for clipped in ({}, {"x": (-2.5, 2.5)})
+    ]
+    place = Place("layer", 1)
+    (made_up,), (own,) = ([each.weights.get(place)] for each in settled)
+    scale = float(np.max(plan.weights[place].scale))
+    # The step of a weight is far smaller than what the refit would change.
+    assert made_up is not None
+    assert np.abs(made_up * plan.weights[place].scale - weight).max() > 10 * scale
+    own = own if own is not None else np.rint(weight / plan.weights[place].scale)
+    assert np.abs(own * plan.weights[place].scale - weight).max() < 2 * scale
+
+
 def test_an_overfitted_refit_is_not_taken():
     """Fewer samples than inputs fit anything; what the other half shows decides."""
     rng = np.random.default_rng(0)

@@ -40,10 +40,9 @@ def explore(drops, *, limit=1.0, bounds=None, weighted=None, clock=None):
         tried.append(size)
         return Trial(size, Measurement(90 - drops[size], drops[size], drops[size] <= limit))
 
-    def attempt(keep):
-        assert list(keep) == [each.node for each in order[: len(keep)]]
-        assert all("% of the output error" in reason for reason in keep.values())
-        return trial(len(keep))
+    def attempt(layers):
+        assert list(layers) == order[: len(layers)]
+        return trial(len(layers))
 
     clocks = {} if clock is None else {"clock": clock}
     made, record = search(
@@ -82,6 +81,24 @@ def test_whatever_is_found_was_measured(drops, trials):
     assert [step.kept for step in record.steps] == sorted(tried)
     added = [node for step in record.steps for node in step.added]
     assert added == [f"layer{i}" for i in range(max(tried))]
+
+
+def test_a_layer_that_is_raised_twice_counts_once():
+    """Wider first, then in float: the trial has it as the later step leaves it."""
+    order = [Candidate(name, 1.0, True, to) for to in ("w8a16", "float") for name in "abc"]
+    asked = []
+
+    def attempt(layers):
+        asked.append(layers)
+        drop = 5.0 if len([each for each in layers if each.becomes == "float"]) < 2 else 0.5
+        return Trial(layers, Measurement(90 - drop, drop, drop <= 1))
+
+    first = Trial((), Measurement(80, 10.0, False))
+    made, record = search(CRITERION, first, lambda: order, attempt, Bounds())
+    assert {each.node: each.becomes for each in made} == {"a": "float", "b": "float", "c": "w8a16"}
+    assert record.kept == made
+    assert all(len({each.node for each in layers}) == len(layers) for layers in asked)
+    assert [name for step in record.steps for name in step.becomes][-1] == "float"
 
 
 def test_the_last_weighted_layer_stays_int8():

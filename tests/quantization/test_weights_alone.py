@@ -144,7 +144,6 @@ def test_smaller_blocks_are_closer():
         ({"scheme": "w4", "weights": "per-tensor"}, "--weights per-tensor does not go with"),
         ({"scheme": "w4", "target": "gpu"}, "target gpu does not take scheme w4"),
         ({"scheme": "w4", "mixed": 0.5}, "--mixed needs samples"),
-        ({"scheme": "w8", "mixed": "50%", "data": samples()}, "has no wider scheme beside w8"),
         ({"target": "gpu", "table_bits": 4, "data": samples()}, "gpu stores no tables in 4 bits"),
     ],
 )

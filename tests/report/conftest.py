@@ -23,6 +23,6 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     onnxq.save(int8, folder / "model.int8.onnx")
     int8 = onnxq.load(folder / "model.int8.onnx")
     _, report = onnxq.report(
-        folder / "model.onnx", [folder / "model.int8.onnx"], data=data, max_drop=50.0
+        folder / "model.onnx", [folder / "model.int8.onnx"], data=data, max_drop=50.0, latency=True
     )
     return Reported(model, int8, data, report)

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import onnxq
+import onnxq.api
 import pandas as pd
 import pytest
 from onnxq.errors import UsageError
@@ -12,6 +13,9 @@ from onnxq.shown import Shown
 
 from support.reporting import EVIL, Reported
 
+WORDS = {onnxq.api.QuantizationResult, onnxq.api.Inspection, onnxq.Model}
+"""Results whose frames hold no numbers."""
+
 
 @pytest.fixture(scope="module")
 def results(reported: Reported) -> dict[type[Shown], Shown]:
@@ -19,7 +23,11 @@ def results(reported: Reported) -> dict[type[Shown], Shown]:
     _, equalized = onnxq.equalize(reported.model, calibration=calibration)
     _, quantized = onnxq.quantize(reported.model, reported.data, bias_correction=False)
     validation = reported.report.validation
-    found = (calibration, equalized, quantized, validation, validation.layers[0])
+    timing = onnxq.bench(reported.model, seconds=0, profile=True)
+    found = (
+        calibration, equalized, quantized, validation, validation.layers[0], timing,
+        onnxq.inspect(reported.int8), reported.int8,
+    )  # fmt: skip
     return {type(each): each for each in found}
 
 
@@ -38,10 +46,13 @@ def test_a_result_is_one_line_tables_and_a_frame(kind: type[Shown], results):
     html = result._repr_html_()
     assert html.count("<table>") == html.count("</table>") > 0
     assert EVIL not in html
+    # All rows are reachable.
+    rows = sum(len(each.rows) for each in LOOKS[kind].tables(result))
+    assert html.count("<tr>") == rows + html.count("<table>")
     frame = result.to_pandas()
     assert isinstance(frame, pd.DataFrame)
     assert len(frame) > 0
-    assert frame.select_dtypes("number").shape[1] > 0 or kind is onnxq.api.QuantizationResult
+    assert frame.select_dtypes("number").shape[1] > 0 or kind in WORDS
 
 
 def test_numbers_are_those_of_the_result(results):
@@ -59,3 +70,18 @@ def test_without_pandas_it_says_what_to_do(results, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "pandas", None)  # importing it fails, as where it is not
     with pytest.raises(UsageError, match="pip install pandas"):
         results[onnxq.api.Validation].to_pandas()
+
+
+def test_a_float_model_and_its_plan_show_themselves(reported: Reported):
+    assert "Quantized: no" in reported.model._repr_html_()
+    found = onnxq.inspect(reported.model)
+    assert "onnxq quantize --target gpu --scheme w8a8: " in repr(found)
+    assert list(found.to_pandas()["becomes"]).count("quantized") > 0
+
+
+def test_a_report_shows_itself_inline(reported: Reported):
+    page, _ = onnxq.report(reported.int8)
+    shown = page._repr_html_()
+    assert shown.startswith("<iframe srcdoc=")
+    assert shown.count('"') == 6
+    assert page.lstrip().startswith("<!DOCTYPE html>")

@@ -8,12 +8,12 @@ import onnxq
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxq import api
-from onnxq.cli.machine import examine
+from onnxq.cli.machine import examine, judge
 from onnxq.model.model import Model
 from onnxq.model.session import open_session, run
-from onnxq.validation.bench import open_bench
 from onnxq.validation.layers import measure_layers
 from onnxq.validation.suffix import stages_of, suffix_of
+from onnxq.validation.workbench import open_bench
 
 from support import masked
 
@@ -249,6 +249,7 @@ def test_doctor_with_a_half_removed_onnxruntime(tmp_path, monkeypatch):
     found = {each.name: each for each in examine()}
     assert found["providers"].found == "none"
     assert "in part" in found["providers"].implies
+    assert judge().text.startswith("ready for --target cpu: no: ONNX Runtime is there in part (pip")
 
 
 def test_padding_counts_for_no_layer(tmp_path):

@@ -5,13 +5,14 @@ import onnxq
 import pytest
 from onnxq import api
 from onnxq.data.budget import Limits
-from onnxq.validation import bench, layers, suffix
-from onnxq.validation.bench import open_bench
+from onnxq.validation import layers, suffix
+from onnxq.validation import workbench as bench
 from onnxq.validation.cut import OWN, cut
 from onnxq.validation.layers import measure_layers
 from onnxq.validation.pairing import pair
 from onnxq.validation.suffix import stages_of
 from onnxq.validation.windows import Window, join_windows
+from onnxq.validation.workbench import open_bench
 
 from support.builder import Builder
 

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnxq.calibration.statistics import Calibration
+from onnxq.commands.bench import Timing, bench
 from onnxq.commands.calibrate import calibrate
 from onnxq.commands.inputs import as_calibration, source_of
 from onnxq.commands.validate import Validation, validate
 from onnxq.model.model import Model
+from onnxq.options.bench import BenchOptions
 from onnxq.options.calibrate import CalibrateOptions
 from onnxq.options.report import ReportOptions
 from onnxq.options.shared import BATCH_SIZE
@@ -30,6 +32,7 @@ class Report:
         views: one for each quantized model, or for the only one.
         calibrated: what the histograms show.
         notes: what a reader must know.
+        timing: how long the models take; None where nobody asked.
     """
 
     model: Model
@@ -38,6 +41,7 @@ class Report:
     views: tuple[View, ...]
     calibrated: str
     notes: tuple[str, ...]
+    timing: Timing | None = None
 
     @property
     def passed(self) -> bool:
@@ -58,7 +62,7 @@ def collect(
         ModelError: a model cannot be normalized or run.
     """
     reference = look_at(model)
-    validation = None
+    validation = source = None
     calibration: Calibration | None = None
     if options.calibration is not None:
         calibration = as_calibration(options.calibration, model)
@@ -69,6 +73,7 @@ def collect(
             batch_size=options.batch_size,
             memory=options.memory,
             outputs=options.outputs,
+            executions=options.executions,
             max_drop=options.max_drop,
             min_accuracy=options.min_accuracy,
             layers=options.layers and bool(models),
@@ -91,8 +96,14 @@ def collect(
     ]
     if not models:
         views = [view("m1", reference, None, calibration, None)]
-    notes = _notes(validation, calibration)
-    return Report(model, tuple(models), validation, tuple(views), _calibrated(calibration), notes)
+    timing = None
+    if options.latency:
+        timed = BenchOptions(data=source, input_shapes=options.input_shapes, profile=True)
+        timing = bench([model, *models], timed, progress)
+    return Report(
+        model, tuple(models), validation, tuple(views), _calibrated(calibration),
+        _notes(validation, calibration), timing,
+    )  # fmt: skip
 
 
 def _calibrated(calibration: Calibration | None) -> str:

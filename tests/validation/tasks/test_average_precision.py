@@ -154,4 +154,4 @@ def test_missing_library_is_said_with_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     with pytest.raises(UsageError, match="map needs the package faster-coco-eval") as caught:
         average_precisions([boxes((0, 0, 1, 1, 0))], [found()])
-    assert "pip install 'faster-coco-eval'" in caught.value.hint
+    assert caught.value.hint.startswith("pip install faster-coco-eval; ")

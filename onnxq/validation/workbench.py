@@ -23,7 +23,7 @@ from onnxq.data.ahead import WORKERS
 from onnxq.data.batching import as_feeds, regroup, samples_in
 from onnxq.data.budget import SMALL, TENSORS, USUAL, Limits, OneSample
 from onnxq.data.masks import real_positions
-from onnxq.data.tokens import NO_TOKENS, Tokens
+from onnxq.data.tokens import Tokens
 from onnxq.errors import ModelError
 from onnxq.model.footprint import measure_footprint, measure_shapes
 from onnxq.model.graph import Graph
@@ -104,8 +104,6 @@ class Bench:
         pace: how batches run.
         windows: the layers, in the order of the model.
         sample: the largest one.
-        tokens: which axes of the float model's tensors count tokens, so that padding does not
-            count.
     """
 
     pairing: Pairing
@@ -114,7 +112,6 @@ class Bench:
     pace: Pace
     windows: tuple[Window, ...]
     sample: Feeds
-    tokens: Tokens = NO_TOKENS
     _opened: list[OpenWindow] = field(default_factory=list)
 
     @property
@@ -206,7 +203,7 @@ class OpenWindow:
 
     def real(self, name: str, values: Array, feeds: Feeds) -> Array:
         """A tensor with zeros where the samples are padding."""
-        real = self.bench.tokens.real(name, values.shape, feeds)
+        real = self.bench.parts.tokens.real(name, values.shape, feeds)
         return values if real is None else np.where(real, values, values.dtype.type(0))
 
     def kept(self, exact: Feeds, feeds: Feeds) -> Feeds:
@@ -214,7 +211,9 @@ class OpenWindow:
         real = real_positions(feeds)
         if real is None:
             return exact
-        found = {name: self.bench.tokens.kept(name, each, real) for name, each in exact.items()}
+        found = {
+            name: self.bench.parts.tokens.kept(name, each, real) for name, each in exact.items()
+        }
         return {name: exact[name] if each is None else each for name, each in found.items()}
 
     def _pieces(self, model: Model, *, keep_qdq: bool = False) -> Session:
@@ -280,7 +279,7 @@ def open_bench(
     need = Need(pairing, chosen, sizes, Graph(pairing.exact))
     room = int(TENSORS * limits.budget) // pace.workers
     windows = join_windows(window_of_each(pairing, stages, chosen), need, room)
-    return Bench(pairing, chosen, parts, pace, windows, sample, tokens)
+    return Bench(pairing, chosen, parts, pace, windows, sample)
 
 
 def _of_same_shapes(

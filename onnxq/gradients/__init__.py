@@ -1,0 +1,11 @@
+"""Gradients of a model's outputs, carried backwards by an ONNX graph that ONNX Runtime runs.
+
+`backward_model` writes such a graph; `measure_costs` says with it what errors of each tensor cost
+at the outputs.
+"""
+
+from onnxq.gradients.graph import BackwardModel, backward_model
+from onnxq.gradients.leaves import Leaf, Leaves, find_leaves
+from onnxq.gradients.measure import measure_costs
+
+__all__ = ["BackwardModel", "Leaf", "Leaves", "backward_model", "find_leaves", "measure_costs"]

@@ -1,0 +1,154 @@
+"""Narrower ranges on trial: a gradient is a tangent, and only samples tell what a clip costs.
+
+First each by itself: of all tensors that one alone is quantized, in the wider and in the narrower
+range. Then the finished models, part by part of their outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.data.budget import WHOLE, Batching
+from onnxq.data.gather import run_batches
+from onnxq.data.tokens import NO_TOKENS, Tokens
+from onnxq.formats.fit import fit_range
+from onnxq.formats.parameters import Parameters
+from onnxq.formats.scheme import Spec
+from onnxq.gradients import Leaves
+from onnxq.model.graph import Graph
+from onnxq.model.model import Model
+from onnxq.model.session import with_outputs
+from onnxq.quantization.insert import insert
+from onnxq.quantization.plan import Own, QuantizationPlan, Shared
+from onnxq.quantization.weighed import Estimate, Weighed
+
+Feeds = Mapping[str, NDArray[Any]]
+Errors = Mapping[str, float]
+
+FALLS = 0.9
+"""What the error of the outputs must fall to where that tensor alone has the narrower range."""
+
+PART_LOSS = 0.5
+"""dB that a part of the outputs may lose where all of them together gain: measured on samples, and
+through weights that are rounded anew, it is no more certain than that."""
+
+MATTERS = 0.1
+"""Share of the error of the worst part from which on that of another one counts."""
+
+
+@dataclass(frozen=True)
+class LeafOutputs:
+    """What the float model gives at the leaves for some samples.
+
+    Attributes:
+        leaves: parts of the outputs, see `gradients.leaves`.
+        feeds: the samples, in batches.
+        values: (tensors of the leaves in their order) of each batch.
+    """
+
+    leaves: Leaves
+    feeds: Sequence[Feeds]
+    values: Sequence[Sequence[NDArray[Any]]]
+    batching: Batching = WHOLE
+    tokens: Tokens = NO_TOKENS
+
+    def errors(self, model: Model) -> Errors:
+        """Tensor of a leaf → mean squared error of another model there, in units of its variance.
+
+        A tensor that the model does not have is not among them.
+        """
+        names = self.leaves.tensors
+        deviation = {name: leaf.deviation for leaf in self.leaves.parts for name in leaf.tensors}
+        there = [name for name in names if name in Graph(model).producers]
+        sums: dict[str, list[float]] = {name: [0.0, 0.0] for name in there}
+        runs = _run(model, there, self.feeds, self.batching)
+        for feeds, exact, found in zip(self.feeds, self.values, runs, strict=True):
+            wanted = dict(zip(names, exact, strict=True))
+            for name, values in zip(there, found, strict=True):
+                square = np.square(np.subtract(values, wanted[name], dtype=np.float64))
+                real = self.tokens.real(name, square.shape, feeds)
+                kept = np.ones(()) if real is None else np.asarray(real, np.float64)
+                weights = np.broadcast_to(kept, square.shape)
+                sums[name][0] += float((square * weights).sum()) / deviation[name] ** 2
+                sums[name][1] += float(weights.sum())
+        return {name: total / max(count, 1.0) for name, (total, count) in sums.items()}
+
+
+def leaf_outputs(
+    model: Model,
+    leaves: Leaves,
+    feeds: Sequence[Feeds],
+    batching: Batching = WHOLE,
+    tokens: Tokens = NO_TOKENS,
+) -> LeafOutputs:
+    """Run the float model on samples."""
+    values = list(_run(model, leaves.tensors, feeds, batching))
+    return LeafOutputs(leaves, feeds, values, batching, tokens)
+
+
+def _run(
+    model: Model, names: Sequence[str], feeds: Sequence[Feeds], batching: Batching
+) -> Iterator[list[Any]]:
+    exposed = Model.adopt(with_outputs(model, names), model.source)
+    return run_batches(exposed, names, feeds, optimize=False, batching=batching)
+
+
+# --- each by itself --------------------------------------------------------------------------
+
+
+def gains_alone(
+    model: Model, plan: QuantizationPlan, weighed: Weighed, spec: Spec, exact: LeafOutputs
+) -> bool:
+    """Whether the narrower range of a tensor has less error at the outputs where it alone, and
+    what shares its scale, is quantized.
+    """
+    errors = []
+    for candidate in (weighed.of(weighed.chosen), weighed.of(Estimate.GRADIENT)):
+        parameters = fit_range(candidate.low, candidate.high, spec, plan.options.scales)
+        only = _alone(Graph(model), plan, weighed.tensor, parameters)
+        errors.append(sum(exact.errors(insert(model, only)).values()))
+    wider, narrower = errors
+    return narrower < FALLS * wider
+
+
+def _alone(
+    graph: Graph, plan: QuantizationPlan, leader: str, parameters: Parameters
+) -> QuantizationPlan:
+    """The plan, of one range only."""
+    names = plan.sharing[leader]
+    entries: dict[str, Own | Shared] = {
+        name: Own(parameters) if name == leader else Shared(parameters, leader) for name in names
+    }
+    readers = frozenset(
+        place
+        for place in plan.readers
+        if graph.by_name[place.node].inputs[place.position] in entries
+    )
+    return replace(
+        plan, activations=entries, weights={}, biases={}, readers=readers, tables=(), rows=(),
+        stored={},
+    )  # fmt: skip
+
+
+# --- in the finished model -------------------------------------------------------------------
+
+
+def lost_part(wider: Errors, narrower: Errors) -> str:
+    """What the narrower ranges lose at the outputs of the finished model; "" for nothing."""
+    both = [name for name in wider if name in narrower and wider[name] > 0]
+    if not both:
+        return "the finished models cannot be compared"
+    least = MATTERS * max(narrower[name] for name in both)
+    losses = {name: 10 * math.log10(max(narrower[name], least) / max(wider[name], least))
+              for name in both}  # fmt: skip
+    worst = max(both, key=losses.__getitem__)
+    if losses[worst] > PART_LOSS:
+        return f"{worst!r} would lose {losses[worst]:.1f} dB in the finished model"
+    before, after = (sum(each[name] for name in both) for each in (wider, narrower))
+    return "" if after < before else "the finished model is no better with it"
