@@ -144,6 +144,7 @@ class Operator:
             elements, so that their scales must agree; or the reason no scale passes this node.
         data_inputs: positions that carry activations; None means all. The rest are parameters.
         with_bias: the operator that multiplies matrices as this one does and takes a bias besides.
+        of_several: the operator that computes the same of any number of operands.
         reshapes: its second input is the shape of its output.
         contracts: multiplies two activation matrices where no operand is a constant weight.
         divides, subtracts: its second operand is a divisor, or is subtracted.
@@ -187,6 +188,7 @@ class Operator:
     fuses: bool = False
     limits: int = 0
     with_bias: str = ""
+    of_several: str = ""
     reshapes: bool = False
     contracts: bool = False
     divides: bool = False
@@ -446,7 +448,8 @@ _ROWS = (
     Operator("Log", _S.BARRIER, _I.FLOAT, power=_always_power(0.0), by_value=True,
              batch_dependent=True),
     # elementwise with several operands
-    Operator("Add", _S.TIE, _I.OWN, form=_F.VALUE, data_inputs=None, offset=_O.ADDS),
+    Operator("Add", _S.TIE, _I.OWN, form=_F.VALUE, data_inputs=None, offset=_O.ADDS,
+             of_several="Sum"),
     Operator("Sub", _S.TIE, _I.FLOAT, form=_F.VALUE, data_inputs=None, subtracts=True),
     Operator("Sum", _S.TIE, _I.FLOAT, form=_F.VALUE, data_inputs=None, offset=_O.ADDS),
     Operator("Mean", _S.TIE, _I.FLOAT, form=_F.VALUE, data_inputs=None),
@@ -565,6 +568,12 @@ def weighted_inside(node: Node) -> int:
     inner = [each for body in bodies for each in nodes_in(body.node) if not each.domain]
     rows = [OPERATORS.get(each.op_type) for each in inner]
     return sum(row is not None and row.quantized is QuantizedRule.WEIGHTED for row in rows)
+
+
+def is_trailing_norm(node: Node) -> bool:
+    """Whether it normalizes along the last axes, as LayerNormalization does."""
+    row = operator_of(node)
+    return row is not None and row.trailing
 
 
 def turns_matrix(node: Node) -> bool:

@@ -348,6 +348,7 @@ _READERS: Mapping[str, Callable[[Path, str, object], object]] = MappingProxyType
         "own_parts": _flag,
         "fixed_steps": _flag,
         "row_tables": _flag,
+        "sums_apart": _flag,
         "lint": _texts,
         "runtime": _runtime,
         "shapes": _one_of(Shapes),
