@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 WORK   ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fast lint types format bench peers package site tools clean
+.PHONY: help venv demo test test-fast lint types format bench peers package site tools tutorials clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -77,5 +77,8 @@ site: $(VENV)/.site ## build the documentation as a site in site/
 tools: $(VENV)/.packaging ## try the action, the pre-commit hook and the Dockerfile in fresh environments
 	$(BIN)/python scripts/try_tools.py
 
+tutorials: $(VENV)/.packaging ## type the tutorials of docs/ in a fresh environment; needs the network
+	$(BIN)/python scripts/tutorials.py
+
 clean: ## remove everything the other targets made
-	rm -rf $(VENV) $(WORK) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(WORK) tutorial build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
