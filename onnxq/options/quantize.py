@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 from onnxq.errors import UsageError
 from onnxq.formats.scheme import BLOCK_SIZES, DEFAULT, PRESETS
+from onnxq.formats.table import INTERFACES, InterfaceName
 from onnxq.options import shared
 from onnxq.options.fields import Options, flag, option, switch
-from onnxq.options.kinds import Choice, Flag, Number, OneOf, Pattern, Several, Whole
+from onnxq.options.kinds import Choice, Flag, Number, OneOf, Pattern, Several, Text, Whole
 from onnxq.options.values import Share
 
 if TYPE_CHECKING:
@@ -78,6 +79,12 @@ class FloatRest(enum.Enum):
     FP16 = "fp16"
 
 
+InterfaceNumbers = enum.Enum(  # type: ignore[misc]
+    "InterfaceNumbers", {name.upper(): name for name in INTERFACES}, module=__name__
+)
+"""What inputs and outputs become: the formats of 8-bit activations."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class QuantizeOptions(Options):
     """How to quantize a model."""
@@ -90,7 +97,7 @@ class QuantizeOptions(Options):
     tokenizer: Path | None = shared.tokenizer()
     samples: int | None = shared.samples()
     states: tuple[str, ...] = shared.states()
-    input_shapes: tuple[str, ...] = shared.input_shapes()
+    input_shapes: tuple[str, ...] = shared.input_shapes(fixed=True)
     mask: str | None = shared.mask()
     batch_size: int = shared.batch_size()
     memory: int = shared.memory()
@@ -153,6 +160,18 @@ class QuantizeOptions(Options):
         "Leave nodes whose name matches in float; repeatable.",
         (),
         metavar="REGEX",
+    )
+    exclude_operators: tuple[str, ...] = option(
+        Several(Text("the name of an operator")),
+        "Leave nodes with this operator in float, such as Softmax; repeatable.",
+        (),
+        flag="--exclude-op",
+        metavar="OPERATOR",
+    )
+    io: InterfaceNumbers | None = option(
+        Choice(InterfaceNumbers),
+        "Inputs and outputs of the model in integers, as NPUs take and give them, where they are "
+        "quantized to these.",
     )
     allow_none: bool = flag("Write the model even if no node becomes quantized.")
     speed: bool = option(
@@ -235,6 +254,8 @@ class QuantizeKeywords(TypedDict, total=False):
     rest: FloatRest | Literal["fp32", "fp16"]
     include: Sequence[str]
     exclude: Sequence[str]
+    exclude_operators: Sequence[str]
+    io: InterfaceNumbers | InterfaceName | None
     allow_none: bool
     speed: bool
     outputs: Sequence[str]

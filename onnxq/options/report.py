@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 from onnxq.errors import UsageError
 from onnxq.options import shared
 from onnxq.options.fields import Options, flag, switch
+from onnxq.options.validate import Execution, ExecutionName, executions
 
 if TYPE_CHECKING:
     import os
@@ -32,6 +33,7 @@ class ReportOptions(Options):
     batch_size: int | None = shared.batch_size_by_model()
     memory: int = shared.memory()
     outputs: tuple[str, ...] = shared.outputs()
+    executions: tuple[Execution, ...] = executions()
     layers: bool = switch(
         "Measure each layer's error, which takes some four times as long as the rest.",
         default=True,
@@ -57,6 +59,7 @@ class ReportKeywords(TypedDict, total=False):
     batch_size: int | None
     memory: int | str
     outputs: Sequence[str]
+    executions: Sequence[Execution | ExecutionName]
     layers: bool
     latency: bool
     max_drop: float | None

@@ -11,7 +11,7 @@ from onnxq.options.values import File, NameOrFile, Pairs, Size, TextOr
 BATCH_SIZE = 8
 """Samples run at once, where nobody says and the model does not fix it."""
 
-TargetName = Literal["gpu", "cpu", "qnn"]
+TargetName = Literal["gpu", "cpu", "qnn", "openvino", "web", "cpu-arm64", "gpu-dla"]
 """The shipped targets."""
 
 TARGET = NameOrFile(get_args(TargetName), ".toml")
@@ -100,11 +100,16 @@ def mask() -> Any:
     )
 
 
-def input_shapes() -> Any:
+def input_shapes(*, fixed: bool = False) -> Any:
+    """Of inputs whose sizes the model leaves open: fixed in what is written, or for samples."""
+    of = (
+        "that the model leaves open and its result fixes, as NPUs want it"
+        if fixed
+        else ("for random samples, where the model leaves it open")
+    )
     return option(
         Several(Text("a shape such as 1x3x320x320 or NAME:1x3x320x320")),
-        "Shape of an input for random samples, where the model leaves it open: 1x3x320x320, or "
-        "NAME:1x3x320x320; repeatable.",
+        f"Shape of an input {of}: 1x3x320x320, or NAME:1x3x320x320; repeatable.",
         (),
         flag="--input-shape",
         metavar="SHAPE",

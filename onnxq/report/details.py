@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from onnxq.report.reasons import by_reason
 from onnxq.report.table import Table, count, table
+from onnxq.validation.kernels import CPU
+from onnxq.validation.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -77,13 +79,18 @@ def lint_table(findings: Sequence[Finding], target: str) -> Table:
     )
 
 
-def kernel_summary(found: Sequence[Kernel]) -> str:
-    """How many run in integers."""
-    integer = sum(each.integer for each in found)
+def kernel_summary(found: Sequence[Kernel], runtime: str = CPU) -> str:
+    """How many run in integers, and how many of those with a weight."""
+    weighted = [each for each in found if each.weighted]
+    called = RUNTIMES.get(runtime, "ONNX Runtime's CPU provider")
     return (
-        f"ONNX Runtime's CPU provider: {integer:,} of {count(len(found), 'eligible node')} run in "
-        "integers"
+        f"{called}: {_integer(found):,} of {count(len(found), 'eligible node')} run in integers, "
+        f"{_integer(weighted):,} of {len(weighted):,} with a weight"
     )
+
+
+def _integer(found: Sequence[Kernel]) -> int:
+    return sum(each.integer for each in found)
 
 
 def kernel_table(found: Sequence[Kernel], *, whole: bool) -> Table:

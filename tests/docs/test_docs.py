@@ -272,6 +272,7 @@ def test_python_examples_run(page: Path, folder: Path, capsys: pytest.CaptureFix
 # --- shell -----------------------------------------------------------------------------------
 
 STAND_INS = {
+    "1x3x224x224": "1x3x8x8",
     "--preprocess imagenet": "--preprocess resize=8x8,mean=0.5,std=0.5",
     "'^head/'": "'^classifier'",
     "'^/features/features.0/'": "'^stem'",
