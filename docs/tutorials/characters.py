@@ -25,7 +25,7 @@ def picture(number: int) -> tuple[Image.Image, list[str]]:
         font = ImageFont.load_default(size=int(draws.integers(36, 64)))
         text = str(draws.choice(list(CHARACTERS)))
         corner = (10 + place * (width - 20) // 4, int(draws.integers(5, height - 80)))
-        pen.text(corner, text, font=font, fill=tuple(int(each) for each in draws.integers(0, 90, 3)))
+        pen.text(corner, text, font=font, fill=tuple(draws.integers(0, 90, 3).tolist()))
         left, top, right, bottom = pen.textbbox(corner, text, font=font)
         box = ((left + right) / 2 / width, (top + bottom) / 2 / height,
                (right - left) / width, (bottom - top) / height)  # fmt: skip

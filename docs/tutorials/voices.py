@@ -33,7 +33,7 @@ def sound(number: int, seconds: float = 3.0) -> np.ndarray:
 
 
 def chunks(values: np.ndarray) -> np.ndarray:
-    """steps × 1 × 576: what the model is fed, one step after the other."""
+    """Steps × 1 × 576: what the model is fed, one step after the other."""
     padded = np.concatenate([np.zeros(BEFORE, np.float32), values])
     steps = (len(padded) - BEFORE) // CHUNK
     return np.stack([padded[i * CHUNK : i * CHUNK + BEFORE + CHUNK] for i in range(steps)])[:, None]
