@@ -336,6 +336,22 @@ def test_shell_examples_run(page: Path):
                 Path(target).write_text(shown)
 
 
+@pytest.mark.parametrize(
+    "page", sorted((ROOT / "docs" / "tutorials").glob("*.md")), ids=lambda p: p.stem
+)
+def test_tutorials_install_what_there_is(page: Path, tmp_path: Path):
+    """`make tutorials` types them; this is what can be told in a second, without the network."""
+    text = "".join(block for language, block in code_blocks(page.read_text()) if language == "sh")
+    extras = re.match(r"pip install '\.\[([\w,]+)\]'\n", text)
+    assert extras, "a tutorial begins with the installation"
+    known = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert set(extras[1].split(",")) <= set(known)
+    for script in re.findall(r"^python (docs/tutorials/\S+)", text, re.MULTILINE):
+        subprocess.run([sys.executable, ROOT / script, tmp_path / "made", "2", "0"], check=True)
+        made = tmp_path / "made"
+        assert made.is_file() or any(made.iterdir())
+
+
 @pytest.mark.slow
 def test_examples_of_texts_and_audio_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Those of docs/data.md as they are typed, on a small encoder and on two recordings."""
