@@ -8,7 +8,7 @@ WEB    := 1.30.0
 COMMA  := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fast runtimes lint types format bench peers package site tools clean
+.PHONY: help venv demo test test-fast runtimes lint types format bench peers package site tools tutorials clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -94,5 +94,8 @@ site: $(VENV)/.site ## build the documentation as a site in site/
 tools: $(VENV)/.packaging ## try the action, the pre-commit hook and the Dockerfile in fresh environments
 	$(BIN)/python scripts/try_tools.py
 
+tutorials: $(VENV)/.packaging ## type the tutorials of docs/ in a fresh environment; needs the network
+	$(BIN)/python scripts/tutorials.py
+
 clean: ## remove everything the other targets made
-	rm -rf $(VENV) $(RUNTIMES) $(WORK) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(RUNTIMES) $(WORK) tutorial build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
