@@ -172,8 +172,8 @@ def test_the_table_has_a_cell_for_each_number(wild, tmp_path):
 @pytest.mark.slow
 def test_a_model_in_the_cache_gets_its_row(tmp_path):
     b = Builder()
-    x = b.op("Relu", b.conv(b.input(3, 8, 8), 6, 3))
-    onnx.save(b.proto(b.conv(x, 4, 1)), tmp_path / "tiny.onnx")
+    x = b.op("Relu", b.conv(b.input(3, 8, 8), 16, 3))
+    onnx.save(b.proto(b.conv(x, 16, 1)), tmp_path / "tiny.onnx")
     content = (tmp_path / "tiny.onnx").read_bytes()
     place = tmp_path / "cache" / "tiny==1.0" / "tiny.onnx"
     place.parent.mkdir(parents=True)
