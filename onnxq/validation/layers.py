@@ -38,9 +38,10 @@ from onnxq.progress import SILENT, Progress
 from onnxq.shown import Shown
 from onnxq.validation.causes import CauseFinder, Causes
 from onnxq.validation.effects import Effects, Looks, Powers, added, measure_effects
+from onnxq.validation.first_order import draws_of, slopes_of
 from onnxq.validation.pairing import Pairing, Unmatched
 from onnxq.validation.powers import power
-from onnxq.validation.workbench import Bench, OpenWindow, Pace, open_bench
+from onnxq.validation.workbench import Bench, OpenWindow, open_bench
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -163,12 +164,10 @@ def measure_layers(
     )
     bench = replace(bench, parts=replace(bench.parts, tokens=tokens))
     count = sum(map(samples_in, chosen))
-    if first_look is None:
-        first_look = _affordable(len(bench.layers), source.count or count)
-    looks = _looks(chosen, first_look, bench.pace)
+    looks = _looks(bench, chosen, first_look, source.count or count)
     del chosen
     effects, errors = measure_effects(bench, looks, progress)
-    causes = _causes(bench, [*looks.first, *looks.rest])
+    causes = _causes(bench, looks.probes)
     if whole and (source.count is None or source.count > count):
         size = bench.pace.size or GROUP
         total = source.count and source.count * len(bench.windows)
@@ -200,20 +199,32 @@ def _affordable(layers: int, samples: int) -> int:
     return max(LEAST, FIRST_LOOK * samples // max(layers, 1))
 
 
-def _looks(units: Sequence[Feeds], first: int, pace: Pace) -> Looks:
-    """The samples of the first look, spread evenly over all of them, and the others.
+def _looks(bench: Bench, units: Sequence[Feeds], first: int | None, total: int) -> Looks:
+    """The probes, and which of them, spread evenly over all, layers are estimated on.
 
     Args:
         units: single samples, or whole batches where the model fixes them.
+        first: samples to run all layers on; None for gradients where there are.
+        total: samples of the data.
     """
-    wanted = -(-first // samples_in(units[0]))
+    slopes = slopes_of(bench) if first is None else None
+    probes, singly = sum(map(samples_in, units)), 0
+    if slopes is not None:
+        singly, draws = draws_of(len(bench.parts.parts), probes, total)
+        slopes = replace(slopes, draws=draws)
+    if first is None:
+        first = _affordable(len(bench.layers), total)
+    batches = bench.pace.batches
+    return Looks(slopes, _spread(units, singly), batches(_spread(units, first)), batches(units))
+
+
+def _spread(units: Sequence[Feeds], count: int) -> list[Feeds]:
+    """So many samples, or a few more."""
+    wanted = -(-count // samples_in(units[0]))
     if wanted >= len(units):
-        return Looks(pace.batches(units), [])
-    spread = {round((2 * i + 1) * len(units) / (2 * wanted) - 0.5) for i in range(wanted)}
-    parts: tuple[list[Feeds], list[Feeds]] = ([], [])
-    for place, unit in enumerate(units):
-        parts[place not in spread].append(unit)
-    return Looks(*map(pace.batches, parts))
+        return list(units)
+    places = {round((2 * i + 1) * len(units) / (2 * wanted) - 0.5) for i in range(wanted)}
+    return [units[place] for place in sorted(places)]
 
 
 def _causes(bench: Bench, batches: Sequence[Feeds]) -> dict[str, Causes]:

@@ -5,7 +5,7 @@ import onnxq
 import pytest
 from onnxq import api
 from onnxq.data.budget import Limits
-from onnxq.validation import bench, layers, suffix
+from onnxq.validation import layers, suffix, workbench
 from onnxq.validation.cut import OWN, cut
 from onnxq.validation.layers import measure_layers
 from onnxq.validation.pairing import pair
@@ -58,7 +58,7 @@ def windows_of(models, memory):
 
 @pytest.mark.parametrize("small", [0, 1 << 26])
 def test_numbers_do_not_depend_on_the_memory(models, short_stages, monkeypatch, small):
-    monkeypatch.setattr(bench, "SMALL", small)
+    monkeypatch.setattr(workbench, "SMALL", small)
     counts = [len(windows_of(models, memory)) for memory in (1, 100_000, 1 << 30)]
     assert counts[0] > 3
     assert counts == sorted(counts, reverse=True)
