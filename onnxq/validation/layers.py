@@ -8,10 +8,11 @@ Three measurements of a layer, all against the float model's tensor of the same 
 
 The first two need one pass over the data. The last is what ranks: a layer's own error says
 little about the output where errors are damped or amplified behind it. It takes a run of what lies
-behind the layer for each layer and sample. So all layers are looked at on a few samples, and the
-worst of them on all probes; how these differ scales the others. A layer's share is its power among
-the powers of all: errors of different layers hardly correlate, so the powers add up, and the
-report says how well they do.
+behind the layer for each layer and sample. So that of all layers is estimated, by the gradients of
+the outputs, or where there is none by runs on a few samples; the worst of them are run on all
+probes, and how these differ scales the others. A layer's share is its power among the powers of
+all: errors of different layers hardly correlate, so the powers add up, and the report says how
+well they do.
 
 Of several outputs, or groups of slices in one, each error counts by its ratio to the signal there.
 """
@@ -49,11 +50,11 @@ Feeds = Mapping[str, Array]
 PROBES = 64
 """Samples, spread over the data, on which the worst layers' effects on the outputs are measured."""
 
-FIRST_LOOK = 12
-"""Layers' effects are looked at on so few samples that it takes no more runs over all samples."""
+FIRST_LOOK = 8
+"""Layers' effects are run on so few samples that it takes no more runs over all samples."""
 
 LEAST = 2
-"""Samples of the first look, at least."""
+"""The same, at least."""
 
 FEW = 8
 """Samples that shapes, parts of outputs and causes are told from."""
@@ -82,7 +83,7 @@ class LayerError:
         own: SQNR of the layer's output computed from exact inputs, dB.
         standing: SQNR of the layer's output in the quantized model, dB.
         causes: where its own error comes from.
-        estimated: whether share and `alone` were scaled up from the first look.
+        estimated: whether share and `alone` follow from gradients, or from runs on a few samples.
     """
 
     name: str
@@ -104,7 +105,7 @@ class LayerReport(Shown):
         model: its name.
         samples: samples that `own` and `standing` are measured on.
         probes: samples that shares and `alone` of the worst layers are measured on.
-        first_look: samples that those of all layers were measured on.
+        first_look: samples that those of the others were estimated on.
         together: SQNR of the quantized model's worst output on the probes, dB.
         sum_of_parts: the same if the layers' effects were independent, dB.
         unmatched: quantized layers that cannot be told apart, and why.
@@ -144,8 +145,9 @@ def measure_layers(
         outputs: names of the outputs that errors are measured at, () for all.
         probes: samples, spread over the data, to measure effects on the outputs on; fewer where
             they are large.
-        first_look: so many of them for all layers, the others for the worst layers only; by
-            default so many that it costs a few runs of the model over all samples.
+        first_look: run all layers on so many of them, and the worst on the others; by default
+            all are run on all where that costs a few runs of the model over all samples, and else
+            estimated by gradients.
         whole: compare the layers' outputs on all samples, else on the probes only.
         limits: what may run at once. The numbers do not depend on its memory.
         largest: the largest sample of the source, if known.
@@ -195,7 +197,7 @@ def _some(batches: Sequence[Feeds]) -> list[Feeds]:
 
 
 def _affordable(layers: int, samples: int) -> int:
-    """Samples that all layers can be looked at on for `FIRST_LOOK` runs over all samples."""
+    """Samples that all layers can be run on for `FIRST_LOOK` runs over all samples."""
     return max(LEAST, FIRST_LOOK * samples // max(layers, 1))
 
 
@@ -204,18 +206,18 @@ def _looks(bench: Bench, units: Sequence[Feeds], first: int | None, total: int) 
 
     Args:
         units: single samples, or whole batches where the model fixes them.
-        first: samples to run all layers on; None for gradients where there are.
+        first: samples to run all layers on; None for gradients, where there are and runs on all
+            probes would take long.
         total: samples of the data.
     """
-    slopes = slopes_of(bench) if first is None else None
     probes, singly = sum(map(samples_in, units)), 0
+    runs = _affordable(len(bench.layers), total) if first is None else first
+    slopes = slopes_of(bench) if first is None and runs < probes else None
     if slopes is not None:
         singly, draws = draws_of(len(bench.parts.parts), probes, total)
         slopes = replace(slopes, draws=draws)
-    if first is None:
-        first = _affordable(len(bench.layers), total)
     batches = bench.pace.batches
-    return Looks(slopes, _spread(units, singly), batches(_spread(units, first)), batches(units))
+    return Looks(slopes, _spread(units, singly), batches(_spread(units, runs)), batches(units))
 
 
 def _spread(units: Sequence[Feeds], count: int) -> list[Feeds]:
