@@ -50,8 +50,8 @@ class Effects:
         signal: of the float model's outputs.
         total: of the quantized model's error.
         noise: layer output → of the error if this layer alone is quantized.
-        estimated: layers whose noise follows from gradients or was scaled up from the first look.
-        first_look: samples of it; 0 where no layer needed one.
+        estimated: layers whose noise follows from gradients, or from runs on a few samples.
+        first_look: samples that they were estimated on; all probes where none was.
     """
 
     signal: Array
@@ -232,9 +232,9 @@ def measure_effects(
         The effects, and the powers of all probes.
     """
     count = sum(map(samples_in, looks.probes))
-    few = looks.slopes is None and sum(map(samples_in, looks.first)) == count
-    all_of_them = few or len(bench.layers) <= WORST
-    estimates = [] if all_of_them else _estimates(bench, looks, progress)
+    exhaustive = looks.slopes is None and sum(map(samples_in, looks.first)) == count
+    choose = len(bench.layers) > WORST and not exhaustive
+    estimates = _estimates(bench, looks, progress) if choose else []
     relative = {
         name: _relative(noise, each.signal)
         for each in estimates

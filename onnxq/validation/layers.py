@@ -167,9 +167,10 @@ def measure_layers(
     bench = replace(bench, parts=replace(bench.parts, tokens=tokens))
     count = sum(map(samples_in, chosen))
     looks = _looks(bench, chosen, first_look, source.count or count)
+    few = bench.pace.batches(_spread(chosen, FEW))
     del chosen
     effects, errors = measure_effects(bench, looks, progress)
-    causes = _causes(bench, looks.probes)
+    causes = _causes(bench, few)
     if whole and (source.count is None or source.count > count):
         size = bench.pace.size or GROUP
         total = source.count and source.count * len(bench.windows)
@@ -234,7 +235,7 @@ def _causes(bench: Bench, batches: Sequence[Feeds]) -> dict[str, Causes]:
     found: dict[str, Causes] = {}
     for opened in bench.open():
         if opened.window.layers:
-            found |= _causes_in(opened, _some(batches))
+            found |= _causes_in(opened, batches)
     return found
 
 
