@@ -3,9 +3,12 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 WORK   ?= demo
+RUNTIMES ?= .venv-runtimes
+WEB    := 1.30.0
+COMMA  := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fast lint types format bench peers package site tools clean
+.PHONY: help venv demo test test-fast runtimes lint types format bench peers package site tools tutorials clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -58,6 +61,20 @@ format: venv ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+runtimes: $(RUNTIMES)/.installed ## run models in OpenVINO and onnxruntime-web; QNN=1: in QNN's simulator too
+	ONNXQ_WEB=$(abspath $(RUNTIMES)) PYTHONPATH=. $(RUNTIMES)/bin/python -m pytest tests/runtimes
+
+# onnxruntime-qnn wants the package onnxruntime, beside which onnxruntime-gpu must not be. It is for
+# who accepts Qualcomm's licence, which lies in it.
+$(RUNTIMES)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(RUNTIMES)
+	$(RUNTIMES)/bin/python -m pip install --quiet --upgrade pip
+	$(RUNTIMES)/bin/python -m pip install --quiet --editable '.[openvino$(if $(QNN),$(COMMA)qnn)]' pytest hypothesis
+	$(RUNTIMES)/bin/python -m pip uninstall --quiet --yes onnxruntime-gpu onnxruntime
+	$(RUNTIMES)/bin/python -m pip install --quiet 'onnxruntime>=1.24.2'
+	npm install --silent --no-audit --no-fund --prefix $(RUNTIMES) onnxruntime-web@$(WEB)
+	touch $@
+
 bench: venv ## measure accuracy, time and memory on testdata/
 	$(BIN)/python benchmarks/steps.py testdata/mobilenetv2.onnx \
 	  --calibration testdata/fashion-mnist/calibration --test testdata/fashion-mnist/test \
@@ -77,5 +94,8 @@ site: $(VENV)/.site ## build the documentation as a site in site/
 tools: $(VENV)/.packaging ## try the action, the pre-commit hook and the Dockerfile in fresh environments
 	$(BIN)/python scripts/try_tools.py
 
+tutorials: $(VENV)/.packaging ## type the tutorials of docs/ in a fresh environment; needs the network
+	$(BIN)/python scripts/tutorials.py
+
 clean: ## remove everything the other targets made
-	rm -rf $(VENV) $(WORK) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(RUNTIMES) $(WORK) tutorial build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

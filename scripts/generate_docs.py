@@ -34,7 +34,7 @@ from onnxq.options.fields import Option, Options, options_of
 from onnxq.options.quantize import QuantizeKeywords, QuantizeOptions
 from onnxq.options.signature import default_of, values_of
 from onnxq.options.validate import ValidateKeywords, ValidateOptions
-from onnxq.targets import Placement, Target, shipped_targets
+from onnxq.targets import Placement, Shapes, Target, shipped_targets
 from onnxq.validation.lint import RULES
 from onnxq.validation.tasks.decoders import DECODERS
 
@@ -226,6 +226,9 @@ def target_table() -> str:
         ("other integer operators", lambda t: code(sorted(t.own))),
         ("products of activations", lambda t: code(sorted(t.products))),
         ("residual operators", lambda t: code(sorted(t.residual))),
+        ("sizes of inputs", lambda t: {Shapes.ANY: "any", Shapes.BATCH: "a fixed number of samples",
+                                       Shapes.STATIC: "fixed"}[t.shapes]),
+        ("`--execution` that runs it", lambda t: code(filter(None, [t.runtime]))),
     )  # fmt: skip
     return markdown_table(
         ("", *(f"`{name}`" for name in shipped_targets())),

@@ -30,11 +30,11 @@ def run(command, *, cwd, env=None, code=0):
     return found.stdout
 
 
-def checkout(folder: Path) -> Path:
-    """What a clone has, without testdata/ and tests/."""
+def checkout(folder: Path, without: tuple[str, ...] = ("testdata/", "tests/")) -> Path:
+    """What a clone has, but for some folders."""
     listed = run(["git", "ls-files", "-z"], cwd=ROOT).split("\0")
     for name in filter(None, listed):
-        if not name.startswith(("testdata/", "tests/")):
+        if not name.startswith(without):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     return folder

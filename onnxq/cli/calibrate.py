@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,9 @@ MOST = 3
 @click.option(
     "--format",
     "table_format",
-    type=click.Choice(("table", "csv", "json")),
-    help="Print the calibration table; by default where no -o is given.",
+    type=click.Choice(("table", "csv", "json", "encodings")),
+    help="Print the calibration table, by default where no -o is given; encodings: the ranges as "
+    "AIMET's JSON, which Qualcomm's converters take.",
 )
 @options.common
 def calibrate(
@@ -51,6 +53,7 @@ def calibrate(
     from onnxq.commands.calibrate import calibrate as run
     from onnxq.model.files import load
     from onnxq.model.normalize import normalize
+    from onnxq.quantization.encodings import encodings
     from onnxq.report import calibration as report
     from onnxq.report.table import to_csv
 
@@ -69,7 +72,11 @@ def calibrate(
     _say_notes(terminal, calibration, output)
     if not (terminal.json or table_format or output is None):
         return
-    rows = calibration_table(*normalize(loaded), calibration)
+    normalized, record = normalize(loaded)
+    if table_format == "encodings":
+        terminal.raw(json.dumps(encodings(normalized, calibration), indent=1) + "\n")
+        return
+    rows = calibration_table(normalized, record, calibration)
     if terminal.json:
         terminal.document("calibrate", report.document(loaded, calibration, rows, output))
     elif table_format == "csv":

@@ -59,7 +59,7 @@ def inspect(*, model: Path, show_recipe: bool, chosen: InspectOptions, terminal:
         if found.findings:
             terminal.table(report.lint_table(found.findings, found.rules_of))
     if found.kernels is not None:
-        terminal.line(report.kernel_summary(found.kernels))
+        terminal.line(report.kernel_summary(found.kernels, found.kernels_in))
         if terminal.verbose or not all(each.integer for each in found.kernels):
             terminal.table(report.kernel_table(found.kernels, whole=terminal.verbose))
     if not (chosen.lint or chosen.kernels):
@@ -68,6 +68,7 @@ def inspect(*, model: Path, show_recipe: bool, chosen: InspectOptions, terminal:
         "recipe": found.recipe,
         "findings": found.findings,
         "kernels": found.kernels,
+        "kernels_in": found.kernels_in,
         "rules_of": found.rules_of,
         "plan": plan_report.document(found.planned),
     }

@@ -58,6 +58,7 @@ def validate(
     terminal.table(report.metric_table(result, paths))
     terminal.table(report.output_table(result, paths))
     terminal.table(report.gate_table(result))
+    tell_kernels(terminal, result)
     for path, each in zip(quantized, result.layers, strict=False):
         for text in layer_report.summary(path, each):
             terminal.line(text)
@@ -78,6 +79,16 @@ def validate(
         if not gate.passed:
             terminal.note(report.verdict(gate))
     return 0 if result.passed else GATE_FAILED
+
+
+def tell_kernels(terminal: Terminal, result: Validation) -> None:
+    """What runtimes of their own made of the quantized models."""
+    from onnxq.report.details import kernel_summary, kernel_table
+
+    for told in result.kernels:
+        terminal.line(f"{told.model}: {kernel_summary(told.kernels, told.execution)}")
+        if not all(each.integer for each in told.kernels if each.weighted):
+            terminal.table(kernel_table(told.kernels, whole=False))
 
 
 def summarize(result: Validation, paths: Sequence[Path]) -> None:

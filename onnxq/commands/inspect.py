@@ -20,8 +20,8 @@ from onnxq.quantization.details import Details, details
 from onnxq.quantization.plan import QuantizationPlan
 from onnxq.refusal import Refusal
 from onnxq.shown import Shown
-from onnxq.targets import SHIPPED, Target, target_named
-from onnxq.validation.kernels import Kernel, kernels
+from onnxq.targets import SHIPPED, Target, shipped_targets, target_named
+from onnxq.validation.kernels import COUNTED, CPU, Kernel, kernels
 from onnxq.validation.lint import Finding, lint
 
 
@@ -36,7 +36,8 @@ class Inspection(Shown):
         rules_of: the target whose rules these are; "" where nobody asked.
         planned: what `quantize` would do to a float model; why that is not known; None for other
             models, and where rules or kernels were asked for.
-        kernels: what ONNX Runtime's CPU provider runs; None where nobody asked.
+        kernels: what a runtime runs; None where nobody asked.
+        kernels_in: that runtime, by the name of its execution; "" where nobody asked.
     """
 
     details: Details
@@ -45,6 +46,7 @@ class Inspection(Shown):
     kernels: tuple[Kernel, ...] | None = None
     rules_of: str = ""
     planned: Planned | Refusal | None = None
+    kernels_in: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Planned:
 def inspect(model: Model, options: InspectOptions, progress: Progress = SILENT) -> Inspection:
     """Look at a model; see `onnxq.api.inspect`."""
     found = details(model)
-    if found.is_quantized and options.target is not None and not options.lint:
+    if found.is_quantized and options.target is not None and not (options.lint or options.kernels):
         raise UsageError(
             f"--target plans float models, and says whose rules --lint checks; {model.name} is "
             "quantized",
@@ -72,7 +74,8 @@ def inspect(model: Model, options: InspectOptions, progress: Progress = SILENT) 
         )
     plain = not (found.is_quantized or options.lint or options.kernels)
     target = _target(model, found, options) if options.lint else None
-    ran = kernels(model) if options.kernels else None
+    runtime = _runtime(options) if options.kernels else ""
+    ran = kernels(model, runtime) if runtime else None
     return Inspection(
         found,
         recorded_recipe(model),
@@ -80,6 +83,7 @@ def inspect(model: Model, options: InspectOptions, progress: Progress = SILENT) 
         ran,
         "" if target is None else target.name,
         _planned(model, options, progress) if plain else None,
+        runtime,
     )
 
 
@@ -94,6 +98,24 @@ def _planned(model: Model, options: InspectOptions, progress: Progress) -> Plann
     except (ModelError, DataError) as error:
         return Refusal(str(error))
     return Planned(graph, plan, account_of(model, normalized, model, plan, products))
+
+
+def _runtime(options: InspectOptions) -> str:
+    """Where kernels are counted: in the runtime of the target named, else on the CPU.
+
+    Raises:
+        UsageError: the runtime does not tell its kernels.
+    """
+    if options.target is None:
+        return CPU
+    target = target_named(options.target)
+    if target.runtime not in COUNTED:
+        able = [name for name, each in shipped_targets().items() if each.runtime in COUNTED]
+        raise UsageError(
+            f"no runtime tells the kernels of target {target.name}",
+            hint=f"--kernels counts those of {', '.join(able)}",
+        )
+    return target.runtime
 
 
 def _target(model: Model, found: Details, options: InspectOptions) -> Target:

@@ -26,11 +26,15 @@ from onnxq.data.source import DataSource
 from onnxq.data.tokens import NO_TOKENS
 from onnxq.equalization.observed import tensors_to_observe
 from onnxq.errors import ModelError
+from onnxq.formats.table import FORMATS
 from onnxq.model.already import require_float
 from onnxq.model.graph import Graph
+from onnxq.model.interface import METADATA_KEY as INTERFACE_KEY
+from onnxq.model.interface import interface_json
 from onnxq.model.model import Model, with_metadata
 from onnxq.model.narrow import OPSET as HALF_OPSET
 from onnxq.model.operators import is_weighted, operator_of, weighted_inside
+from onnxq.model.static import with_shapes
 from onnxq.model.status import Float, Quantized
 from onnxq.options.quantize import (
     FloatRest,
@@ -43,6 +47,7 @@ from onnxq.progress import Progress
 from onnxq.quantization import quantize as stage
 from onnxq.quantization.clipping import harmful_clips
 from onnxq.quantization.details import METADATA_KEY, details_json
+from onnxq.quantization.interface import with_integer_interface
 from onnxq.quantization.patterns import check_patterns
 from onnxq.quantization.plan import QuantizationOptions
 from onnxq.quantization.ranges import Ranges
@@ -74,13 +79,14 @@ def quantize(
         scheme.wider.opset if scheme.wider is not None and raises else 0,
     )  # fmt: skip
     limits = Limits(options.batch_size, options.memory)
-    shapes = parse_shapes(options.input_shapes, model.inputs)
-    source = None if options.data is None else source_of(options, model)
+    given, shapes = model, parse_shapes(options.input_shapes, model.inputs)
+    model = with_shapes(given, shapes)
+    source = None if options.data is None else source_of(options, model, input_shapes=())
     normalized, normalization = normalized_on(model, source, shapes, limits, opset=opset)
     check_patterns(Graph(normalized), chosen)
     hold_out = hold_out_of(source)
     sample = one_sample(normalized, source, shapes)
-    calibration = _calibration(model, options, source, sample, hold_out, progress)
+    calibration = _calibration(given, options, source, sample, hold_out, progress)
     samples = None
     if source is not None and calibration is not None:
         unseen = options.calibration is None or calibration.data != source.fingerprint
@@ -128,8 +134,13 @@ def quantize(
     quantized, result = made
     cost = costliest(request, (quantized, result), source, limits)
     result = _with_scales_judged(replace(result, costliest=cost))
-    entry = details_json(result, calibration, options.settings())
-    recorded = with_metadata(result.prepared.recorded_in(quantized), {METADATA_KEY: entry})
+    entries = {METADATA_KEY: details_json(result, calibration, options.settings())}
+    recorded = result.prepared.recorded_in(quantized)
+    if options.io is not None:
+        recorded, interface = with_integer_interface(recorded, FORMATS[options.io.value])
+        result = replace(result, interface=interface)
+        entries[INTERFACE_KEY] = interface_json(interface.tensors)
+    recorded = with_metadata(recorded, entries)
     account = account_for(model, recorded, result, sample, measures=options.speed)
     return recorded, replace(result, account=account)
 
@@ -189,6 +200,7 @@ def stage_options(options: QuantizeOptions) -> QuantizationOptions:
         table_bits=options.table_bits or 0,
         include=options.include,
         exclude=options.exclude,
+        exclude_operators=options.exclude_operators,
     )
 
 

@@ -17,9 +17,11 @@ from onnxq.data.states import streamed
 from onnxq.errors import ModelError, UsageError
 from onnxq.model.already import counted, quantized_operators
 from onnxq.model.files import infer_shapes
+from onnxq.model.interface import with_float_interface
 from onnxq.model.model import Model
 from onnxq.model.portable import PortableModel
 from onnxq.model.session import libraries_in_use
+from onnxq.model.static import open_inputs, with_shapes
 from onnxq.options.bench import BenchOptions, Place
 from onnxq.options.validate import ValidateOptions
 from onnxq.progress import Progress
@@ -28,6 +30,7 @@ from onnxq.shown import Shown
 from onnxq.validation.compare import Row, compare
 from onnxq.validation.gates import Gate, check_gates
 from onnxq.validation.interface import require_float_output
+from onnxq.validation.kernels import RuntimeKernels, kernels_of
 from onnxq.validation.layers import LayerReport, measure_layers
 from onnxq.validation.metrics import Task, metric_named, takes_classes, takes_numbers
 from onnxq.validation.terms import Comparison
@@ -50,6 +53,8 @@ class Validation(Shown):
         note: what a reader must know of the data.
         layers: the layers of each quantized model, where they were asked for.
         latency: how long the models take; None where nobody asked.
+        kernels: what runtimes of their own make of the quantized models, for each that was asked
+            for.
     """
 
     rows: tuple[Row, ...]
@@ -58,6 +63,12 @@ class Validation(Shown):
     note: str
     layers: tuple[LayerReport, ...] = ()
     latency: Timing | None = None
+    kernels: tuple[RuntimeKernels, ...] = ()
+
+    @property
+    def executions(self) -> int:
+        """Rows of each quantized model, which follow each other."""
+        return len({row.execution for row in self.rows[1:]}) or 1
 
     @property
     def passed(self) -> bool:
@@ -69,6 +80,8 @@ def validate(
 ) -> Validation:
     """Measure all models on the same samples; see `onnxq.api.validate`."""
     _require_order(float_model, models)
+    models = list(map(with_float_interface, models))
+    float_model = _of_their_shapes(float_model, models)
     reads_texts = any(map(takes_classes, options.metrics or ()))
     source = source_of(options, float_model, classes=None if reads_texts else options.classes)
     classes = _names(options, characters=reads_texts)
@@ -106,15 +119,15 @@ def validate(
             outputs=options.outputs,
             limits=limits,
             largest=sample.largest,
-            tokens=sample.tokens,
             progress=progress,
         )
         for model in (models if options.layers else ())
     ]
     own = OWN_STATES if streamed(source) is not None and models else ""
     note = "; ".join(text for text in (source.note, own, _left_out(rows, source)) if text)
+    ran = kernels_of(models, comparison.executions)
     timing = bench(every, _timed(options, source), progress) if options.latency else None
-    return Validation(rows, gates, count, note, tuple(reports), timing)
+    return Validation(rows, gates, count, note, tuple(reports), timing, ran)
 
 
 def _timed(options: ValidateOptions, source: DataSource) -> BenchOptions:
@@ -122,6 +135,26 @@ def _timed(options: ValidateOptions, source: DataSource) -> BenchOptions:
     known = {place.value: place for place in Place}
     places = [known.get(each.value, Place.CPU) for each in options.executions]
     return BenchOptions(data=source, providers=tuple(dict.fromkeys(places)))
+
+
+def _of_their_shapes(float_model: Model, models: Sequence[Model]) -> Model:
+    """The float model with the sizes that are fixed in the quantized ones and open in it.
+
+    Where these differ it stays as it is.
+    """
+    found = {
+        spec.name: {
+            each.shape for model in models for each in model.inputs if each.name == spec.name
+        }
+        for spec in open_inputs(float_model)
+    }
+    fixed = {
+        name: tuple(size for size in shape if isinstance(size, int))
+        for name, shapes in found.items()
+        if len(shapes) == 1 and (shape := next(iter(shapes))) is not None
+        and all(isinstance(size, int) for size in shape)
+    }  # fmt: skip
+    return with_shapes(float_model, fixed) if fixed.keys() == found.keys() else float_model
 
 
 def _left_out(rows: Sequence[Row], source: DataSource) -> str:

@@ -34,7 +34,7 @@ def fit_range(low: float, high: float, spec: Spec, scales: Representable = ANY_S
     low, high = min(low, 0.0), max(high, 0.0)
     span = (max(-low, high) if spec.symmetric else high - low) or 1.0
     scale = max(span / spec.steps, SMALLEST_SCALE)
-    single = _representable(np.array([scale]), scales)[0]
+    single = _representable(np.array([scale]), spec.scales(scales))[0]
     zero = spec.middle
     if not spec.symmetric:
         lowest, highest = spec.numbers.lowest, spec.numbers.highest
@@ -58,7 +58,7 @@ def fit_magnitude(
     """
     magnitude = np.where(magnitude > 0, magnitude, magnitude.max(initial=0.0) or 1.0)
     scale = np.maximum(magnitude / float(spec.steps), SMALLEST_SCALE)
-    single = _representable(scale, scales)
+    single = _representable(scale, spec.scales(scales))
     shaped = single.reshape(()) if granularity == PER_TENSOR else single
     zero = np.full(shaped.shape, spec.middle, np.int32)
     return Parameters(spec.format, shaped, zero, granularity, spec.numbers)
@@ -127,7 +127,7 @@ def _blocks_over(
     """Parameters of blocks with these ranges."""
     span = np.maximum(-low, high) if spec.symmetric else high - low
     span = np.where(span > 0, span, span.max(initial=0.0) or 1.0)
-    scale = _representable(np.maximum(span / spec.steps, SMALLEST_SCALE), scales)
+    scale = _representable(np.maximum(span / spec.steps, SMALLEST_SCALE), spec.scales(scales))
     zero = np.full(scale.shape, spec.middle, np.int32)
     if not spec.symmetric:
         lowest, highest = spec.numbers.lowest, spec.numbers.highest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from onnxq.formats.table import BLOCKS_OPSET, BYTE, FORMATS, Floating, Format, Uniform
@@ -19,16 +19,22 @@ class Spec:
         symmetric: whether the zero point is the middle of the grid whatever the values are.
         numbers: those in use. Of symmetric weights the lowest is −highest, so that w and −w cost
             the same; of activations it is the format's own, to which QuantizeLinear saturates.
+        power_of_two: whether scales are powers of two whatever else is allowed.
     """
 
     format: Format
     symmetric: bool
     numbers: Uniform | Floating
+    power_of_two: bool = False
 
     @property
     def floating(self) -> bool:
         """Whether the steps grow with the values, so that no channel is too small for a scale."""
         return isinstance(self.numbers, Floating)
+
+    def scales(self, allowed: Representable) -> Representable:
+        """Of the scales that are allowed those that this role takes."""
+        return replace(allowed, power_of_two=True) if self.power_of_two else allowed
 
     @property
     def middle(self) -> int:

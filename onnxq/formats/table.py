@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from onnxq.errors import UsageError
 from onnxq.records import Named
@@ -151,3 +151,9 @@ def format_named(name: str) -> Format:
 def format_of(element: int) -> Format | None:
     """The row of an ONNX element type; None for one that stands for no real numbers here."""
     return _BY_ELEMENT.get(element)
+
+
+InterfaceName = Literal["int8", "uint8"]
+"""Formats that inputs and outputs of a model may have."""
+
+INTERFACES: tuple[str, ...] = get_args(InterfaceName)

@@ -23,6 +23,7 @@ from onnxq.model import external
 from onnxq.model.cuda import open_on_cuda, require_cuda
 from onnxq.model.model import Model
 from onnxq.model.onnx_runtime import onnx_runtime
+from onnxq.model.qnn import open_on_qnn
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -52,10 +53,10 @@ def open_session(
         model: the model, its proto or its file.
         optimize: False runs the graph as written, node by node. So does a model with floating
             numbers, whatever this says; of a file the caller knows.
-        provider: "cpu" or "cuda".
+        provider: "cpu", "cuda" or "qnn".
         threads: intra-operator threads; 0 lets ONNX Runtime choose.
         keep_qdq: never fuse QuantizeLinear and DequantizeLinear into integer kernels.
-        optimized: write the graph that really runs here.
+        optimized: write the graph that really runs here; of "qnn" a folder for its graphs.
         layout: False leaves the memory layout, and so the names of nodes, as they are.
         libraries: shared libraries of custom operators.
         yields: its threads sleep as soon as a run ends, instead of waiting for the next one in a
@@ -80,7 +81,7 @@ def open_session(
     best = level.ORT_ENABLE_ALL if layout else level.ORT_ENABLE_EXTENDED
     as_written = not optimize or has_floating_numbers(model)
     options.graph_optimization_level = level.ORT_DISABLE_ALL if as_written else best
-    _write_beside(options, optimized, profile)
+    _write_beside(options, None if provider == "qnn" else optimized, profile)
     if keep_qdq:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.add_session_config_entry("session.disable_double_qdq_remover", "1")
@@ -92,13 +93,9 @@ def open_session(
         options.add_session_config_entry("session.force_spinning_stop", "1")
     for library in dict.fromkeys((*libraries, *_libraries.get())):
         _register(options, library)
-    if provider == "cuda":
-        require_cuda()
     try:
         with _source(model) as source:
-            if provider == "cuda":
-                return open_on_cuda(source, options)
-            return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            return _opened(source, options, provider, optimized)
     except OnnxqError:
         raise
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class of their own
@@ -128,6 +125,19 @@ def _write_beside(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
+
+
+def _opened(
+    source: bytes | str, options: ort.SessionOptions, provider: str, optimized: Path | None
+) -> ort.InferenceSession:
+    ort = onnx_runtime()
+
+    if provider == "cuda":
+        require_cuda()
+        return open_on_cuda(source, options)
+    if provider == "qnn":
+        return open_on_qnn(source, options, optimized)
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def with_graph(

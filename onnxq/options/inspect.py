@@ -23,11 +23,12 @@ class InspectOptions(Options):
         "Check a QDQ MODEL against its target's rules instead; exit code 1 if one is broken."
     )
     target: str | None = shared.target(
-        "Whose rules --lint checks, or for which a float MODEL is planned.  [default: the target "
-        "that MODEL was made for; gpu for other models]",
+        "Whose rules --lint checks, in whose runtime --kernels counts, or for which a float MODEL "
+        "is planned.  [default: the target that MODEL was made for; gpu for other models; "
+        "--kernels: cpu]",
         None,
     )
-    kernels: bool = flag("Count what ONNX Runtime's CPU provider runs in integers instead.")
+    kernels: bool = flag("Count what the runtime of a target runs in integers instead.")
     input_shapes: tuple[str, ...] = shared.input_shapes()
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 from onnxq.errors import UsageError
 from onnxq.formats.scheme import BLOCK_SIZES, DEFAULT, PRESETS
+from onnxq.formats.table import INTERFACES, InterfaceName
 from onnxq.options import shared
 from onnxq.options.fields import Options, flag, option, switch
-from onnxq.options.kinds import Choice, Flag, Number, OneOf, Pattern, Several, Whole
+from onnxq.options.kinds import Choice, Flag, Number, OneOf, Pattern, Several, Text, Whole
 from onnxq.options.values import Share
 
 if TYPE_CHECKING:
@@ -78,6 +79,12 @@ class FloatRest(enum.Enum):
     FP16 = "fp16"
 
 
+InterfaceNumbers = enum.Enum(  # type: ignore[misc]
+    "InterfaceNumbers", {name.upper(): name for name in INTERFACES}, module=__name__
+)
+"""What inputs and outputs become: the formats of 8-bit activations."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class QuantizeOptions(Options):
     """How to quantize a model."""
@@ -90,7 +97,7 @@ class QuantizeOptions(Options):
     tokenizer: Path | None = shared.tokenizer()
     samples: int | None = shared.samples()
     states: tuple[str, ...] = shared.states()
-    input_shapes: tuple[str, ...] = shared.input_shapes()
+    input_shapes: tuple[str, ...] = shared.input_shapes(fixed=True)
     mask: str | None = shared.mask()
     batch_size: int = shared.batch_size()
     memory: int = shared.memory()
@@ -154,6 +161,18 @@ class QuantizeOptions(Options):
         (),
         metavar="REGEX",
     )
+    exclude_operators: tuple[str, ...] = option(
+        Several(Text("the name of an operator")),
+        "Leave nodes with this operator in float, such as Softmax; repeatable.",
+        (),
+        flag="--exclude-op",
+        metavar="OPERATOR",
+    )
+    io: InterfaceNumbers | None = option(
+        Choice(InterfaceNumbers),
+        "Inputs and outputs of the model in integers, as NPUs take and give them, where they are "
+        "quantized to these.",
+    )
     allow_none: bool = flag("Write the model even if no node becomes quantized.")
     speed: bool = option(
         Flag(negatable=True),
@@ -198,8 +217,9 @@ class QuantizeOptions(Options):
             )
         if preset.needs_ranges and self.data is None and self.calibration is None:
             raise UsageError("quantize needs data", hint="give --data or --calibration")
-        if self.data is None and (self.preprocess is not None or self.samples is not None):
-            raise UsageError("--preprocess and --samples need data", hint="give --data")
+        shared.require_data(self, "preprocess", "samples")
+        if self.validate_data is None:  # which are read so too
+            shared.require_data(self, "tokenizer", "mask")
         if (self.max_drop is None) != (self.validate_data is None):
             raise UsageError("--max-drop and --validate-data need each other")
         if self.rest is FloatRest.FP16 and self.data is None:
@@ -235,6 +255,8 @@ class QuantizeKeywords(TypedDict, total=False):
     rest: FloatRest | Literal["fp32", "fp16"]
     include: Sequence[str]
     exclude: Sequence[str]
+    exclude_operators: Sequence[str]
+    io: InterfaceNumbers | InterfaceName | None
     allow_none: bool
     speed: bool
     outputs: Sequence[str]

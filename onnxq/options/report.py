@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
-from onnxq.errors import UsageError
 from onnxq.options import shared
 from onnxq.options.fields import Options, flag, switch
+from onnxq.options.validate import Execution, ExecutionName, executions
 
 if TYPE_CHECKING:
     import os
@@ -32,6 +32,7 @@ class ReportOptions(Options):
     batch_size: int | None = shared.batch_size_by_model()
     memory: int = shared.memory()
     outputs: tuple[str, ...] = shared.outputs()
+    executions: tuple[Execution, ...] = executions()
     layers: bool = switch(
         "Measure each layer's error, which takes some four times as long as the rest.",
         default=True,
@@ -41,9 +42,9 @@ class ReportOptions(Options):
     min_accuracy: float | None = shared.min_accuracy()
 
     def check(self) -> None:
-        for name in ("preprocess", "samples", "max_drop", "min_accuracy"):
-            if self.data is None and getattr(self, name) is not None:
-                raise UsageError(f"--{name.replace('_', '-')} needs data", hint="give --data")
+        shared.require_data(
+            self, "preprocess", "tokenizer", "mask", "samples", "max_drop", "min_accuracy"
+        )
 
 
 class ReportKeywords(TypedDict, total=False):
@@ -57,6 +58,7 @@ class ReportKeywords(TypedDict, total=False):
     batch_size: int | None
     memory: int | str
     outputs: Sequence[str]
+    executions: Sequence[Execution | ExecutionName]
     layers: bool
     latency: bool
     max_drop: float | None

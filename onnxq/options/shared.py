@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-from onnxq.options.fields import REQUIRED, flag, option, switch
+from onnxq.errors import UsageError
+from onnxq.options.fields import REQUIRED, Options, flag, option, switch
 from onnxq.options.kinds import Number, Several, Text, Whole
 from onnxq.options.values import File, NameOrFile, Pairs, Size, TextOr
 
 BATCH_SIZE = 8
 """Samples run at once, where nobody says and the model does not fix it."""
 
-TargetName = Literal["gpu", "cpu", "qnn"]
+TargetName = Literal["gpu", "cpu", "qnn", "openvino", "web", "cpu-arm64", "gpu-dla"]
 """The shipped targets."""
 
 TARGET = NameOrFile(get_args(TargetName), ".toml")
@@ -31,6 +32,18 @@ def _is_data(value: object) -> bool:
     """Whether it may be data of Python's; what opens it says more."""
     can = ("batches", "__array__", "__iter__", "__getitem__", "get_next", "__call__")
     return not isinstance(value, (bytes, bytearray)) and any(hasattr(value, each) for each in can)
+
+
+def require_data(options: Options, *names: str) -> None:
+    """Raise `UsageError` where there are no data, but options say how they are read.
+
+    Args:
+        names: of options that have no default.
+    """
+    given = [name for name in names if getattr(options, name) is not None]
+    if given and getattr(options, "data", None) is None:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(f"{flags} need{'s' * (len(given) == 1)} data", hint="give --data")
 
 
 def data(*, required: bool = False, extra: str = "") -> Any:
@@ -100,11 +113,16 @@ def mask() -> Any:
     )
 
 
-def input_shapes() -> Any:
+def input_shapes(*, fixed: bool = False) -> Any:
+    """Of inputs whose sizes the model leaves open: fixed in what is written, or for samples."""
+    of = (
+        "that the model leaves open and its result fixes, as NPUs want it"
+        if fixed
+        else ("for random samples, where the model leaves it open")
+    )
     return option(
         Several(Text("a shape such as 1x3x320x320 or NAME:1x3x320x320")),
-        "Shape of an input for random samples, where the model leaves it open: 1x3x320x320, or "
-        "NAME:1x3x320x320; repeatable.",
+        f"Shape of an input {of}: 1x3x320x320, or NAME:1x3x320x320; repeatable.",
         (),
         flag="--input-shape",
         metavar="SHAPE",

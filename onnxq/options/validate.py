@@ -25,6 +25,21 @@ class Execution(enum.Enum):
     SATURATE = "saturate"
     CPU = "cpu"
     CUDA = "cuda"
+    OPENVINO = "openvino"
+    QNN = "qnn"
+
+
+ExecutionName = Literal["emulate", "saturate", "cpu", "cuda", "openvino", "qnn"]
+
+
+def executions() -> Any:
+    """Of commands that compare models."""
+    return option(
+        Several(Choice(Execution)),
+        "How quantized models run; saturate emulates x86 without VNNI; repeatable.",
+        (Execution.EMULATE,),
+        flag="--execution",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +71,7 @@ class ValidateOptions(ReadingOptions):
         metavar="METRIC",
     )
     outputs: tuple[str, ...] = shared.outputs()
-    executions: tuple[Execution, ...] = option(
-        Several(Choice(Execution)),
-        "How quantized models run; saturate emulates x86 without VNNI; repeatable.",
-        (Execution.EMULATE,),
-        flag="--execution",
-    )
+    executions: tuple[Execution, ...] = executions()
     max_drop: float | None = shared.max_drop()
     min_accuracy: float | None = shared.min_accuracy()
     layers: bool = flag(
@@ -83,7 +93,7 @@ class ValidateKeywords(ReadingKeywords, total=False):
     labels: str | os.PathLike[str] | None
     metrics: Sequence[Any] | None
     outputs: Sequence[str]
-    executions: Sequence[Execution | Literal["emulate", "saturate", "cpu", "cuda"]]
+    executions: Sequence[Execution | ExecutionName]
     max_drop: float | None
     min_accuracy: float | None
     layers: bool

@@ -18,14 +18,23 @@ from onnxq.formats.scheme import Dynamic
 from onnxq.model.biases import bias_site
 from onnxq.model.graph import Graph, Place
 from onnxq.model.model import Model
-from onnxq.model.operators import DEQUANTIZE, DYNAMIC_QUANTIZE, QUANTIZE, weight_layout
+from onnxq.model.operators import (
+    DEQUANTIZE,
+    DYNAMIC_QUANTIZE,
+    QUANTIZE,
+    has_weight,
+    weight_layout,
+)
 from onnxq.model.rewrite import constant, edit, node, variable
+from onnxq.model.status import Quantized
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.integers import with_integer_products
 from onnxq.quantization.lookups import Chain, look_up_blocks, scale_blocks
+from onnxq.quantization.parameters import bias_as_numbers
 from onnxq.quantization.plan import QuantizationPlan
+from onnxq.quantization.residuals import with_sums_apart
 from onnxq.quantization.tables import RowTable, TiedTable
-from onnxq.refusal import granted
+from onnxq.refusal import Refusal, granted
 from onnxq.targets import Placement
 
 QUANTIZED_SUFFIX, DEQUANTIZED_SUFFIX = "_quantized", "_dequantized"
@@ -52,8 +61,12 @@ def insert(
     writer = _Writer(Graph(model), plan, weights or {}, biases or {}, float_biases=float_biases)
     written = edit(model, writer.write)
     # While layers are settled their inputs and weights are read as floats.
-    by_run = plan.scheme.is_dynamic and not float_biases
-    return with_integer_products(written) if by_run else written
+    if float_biases:
+        return written
+    # Sums have no kernel in float16.
+    if plan.target.sums_apart and not plan.options.half:
+        written = with_sums_apart(written)
+    return with_integer_products(written) if plan.scheme.is_dynamic else written
 
 
 class _Writer:
@@ -83,8 +96,9 @@ class _Writer:
             self._write_weight(gs_graph, nodes[name], place, layout, parameters)
             if layout.takes_bias:
                 self._write_bias(gs_graph, nodes[name], layout)
-            elif name in self._biases:
+            else:
                 self._write_added(nodes, name, layout)
+        self._compute_float_biases(gs_graph, nodes)
         for place, parameters in self._plan.stored.items():
             value = self._graph.value(self._graph.by_name[place.node].input(place.position))
             label, integers = f"{place.node}.weight{place.position}", quantize(value, parameters)
@@ -245,10 +259,51 @@ class _Writer:
         label = f"{name}.bias"
         target.inputs[position] = _dequantize(gs_graph, label, integers, derived.parameters)
 
+    def _compute_float_biases(self, gs_graph: Any, nodes: Mapping[str, Any]) -> None:
+        """Store the biases of float layers that read quantized values as numbers, as if exact.
+
+        ONNX Runtime rounds the weight of such a layer itself, with one scale for all of it, unless
+        its bias is computed: tens of dB of error (its WeightBiasQuantization).
+        """
+        for name, position in sorted(self._plan.readers):
+            node = self._graph.by_name[name]
+            layout = weight_layout(self._graph, node) if has_weight(self._graph, node) else None
+            inside = isinstance(self._plan.nodes[name], Quantized)
+            if inside or not isinstance(layout, WeightLayout) or not layout.takes_bias:
+                continue
+            bias = self._graph.constant(layout.bias)
+            if not layout.bias:
+                bias = np.zeros(layout.outputs, np.float32)
+            if position != layout.data or bias is None or bias.ndim != 1:
+                continue
+            parameters = bias_as_numbers(bias)
+            integers = quantize(bias, parameters)
+            inputs = nodes[name].inputs
+            while len(inputs) <= layout.bias_position:
+                inputs.append(variable(""))
+            restored = _dequantize(gs_graph, f"{name}.bias", integers, parameters)
+            inputs[layout.bias_position] = restored
+
     def _write_added(self, nodes: Mapping[str, Any], name: str, layout: WeightLayout) -> None:
-        """The bias of an operator that takes none: the constant added behind it."""
-        site = granted(bias_site(self._graph, self._graph.by_name[name], layout))
-        value = constant(f"{name}.bias_corrected", self._biases[name].astype(np.float32))
+        """The bias of an operator that takes none: the constant added behind it.
+
+        Where all sizes are known ONNX Runtime makes a Gemm of both, and finds no Q/DQ around it
+        any more (its MatMulAddFusion), unless the constant has as many axes as the product.
+        """
+        node = self._graph.by_name[name]
+        site = bias_site(self._graph, node, layout)
+        if isinstance(site, Refusal):
+            return
+        values = self._biases.get(name)
+        shape = self._graph.shape(node.output) or ()
+        known = len(shape) > 2 and all(isinstance(size, int) for size in shape)
+        apart = known and self._plan.target.placement is Placement.ALL
+        if apart and (site.value if values is None else values).ndim == 1:
+            values = site.value if values is None else values
+            values = values.reshape((1,) * (len(shape) - 1) + values.shape)
+        if values is None:
+            return
+        value = constant(f"{name}.bias_corrected", values.astype(np.float32))
         nodes[site.node].inputs[site.position] = value
 
 
@@ -261,11 +316,13 @@ def _constants(label: str, parameters: Parameters) -> tuple[Any, Any]:
 
 def _dequantize(gs_graph: Any, label: str, integers: Integers, parameters: Parameters) -> Any:
     scale, zero = _constants(label, parameters)
+    # The third input of what has no zero point may be left out, and WebGPU and WebNN refuse it.
+    given = [scale, zero] if parameters.format.zero_point else [scale]
     restored = variable(label + DEQUANTIZED_SUFFIX, np.float32, integers.shape)
     gs_graph.nodes.append(
         node(
             DEQUANTIZE, f"{label}/dequantize",
-            [constant(label + QUANTIZED_SUFFIX, integers), scale, zero], [restored],
+            [constant(label + QUANTIZED_SUFFIX, integers), *given], [restored],
             **parameters.granularity.attributes,
         )
     )  # fmt: skip

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnxq.formats.fit import coarser, derived, fit_blocks, fit_magnitude, fit_range
 from onnxq.formats.granularity import PER_TENSOR, Blocks, PerChannel
 from onnxq.formats.parameters import Parameters
-from onnxq.formats.scheme import Scheme
+from onnxq.formats.scheme import Representable, Scheme
 from onnxq.formats.table import SUMS
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.operators import QuantizedRule, operator_of
@@ -46,11 +47,11 @@ def activation_parameters(
         parameters = fit_range(low, high, ranges.spec, options.scales)
         result[leader] = Own(parameters)
         result |= {name: Shared(parameters, leader) for name in names if name != leader}
-    return _widen_pooled(graph, result, target, options)
+    return _widen_pooled(graph, result, target, ranges.spec.scales(options.scales))
 
 
 def _widen_pooled(
-    graph: Graph, activations: Activations, target: Target, options: QuantizationOptions
+    graph: Graph, activations: Activations, target: Target, scales: Representable
 ) -> Activations:
     """Coarsen outputs of pooling that are too far below the step of what is pooled."""
     result = dict(activations)
@@ -68,7 +69,7 @@ def _widen_pooled(
         )
         if ratio <= 1:
             continue
-        wider = coarser(pooled.parameters, ratio, options.scales)
+        wider = coarser(pooled.parameters, ratio, scales)
         leader = pooled.shares_with if isinstance(pooled, Shared) else node.output
         for name, entry in activations.items():
             if name == leader:
@@ -155,3 +156,10 @@ def bias_parameters(
     scale = np.asarray(source.scale * each, np.float32)
     granularity = PerChannel(0) if scale.ndim else PER_TENSOR
     return Derived(derived(scheme.bias, scale, granularity), node.input(layout.data), place)
+
+
+def bias_as_numbers(bias: NDArray[np.float32]) -> Parameters:
+    """Steps so fine, a power of two, that the bias of a float layer loses nothing that counts."""
+    largest = float(np.abs(bias).max(initial=0.0)) or 1.0
+    scale = np.exp2(np.ceil(np.log2(largest / LARGEST_BIAS)))
+    return derived(SUMS, np.array(scale, np.float32), PER_TENSOR)

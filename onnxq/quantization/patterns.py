@@ -1,4 +1,4 @@
-"""Which nodes the user chose by regular expressions on their names."""
+"""Which nodes the user chose by regular expressions on their names, or by their operators."""
 
 from __future__ import annotations
 
@@ -19,8 +19,13 @@ def check_patterns(graph: Graph, options: QuantizationOptions) -> None:
         graph: of the normalized model.
 
     Raises:
-        UsageError: a regular expression is invalid or matches no node.
+        UsageError: a regular expression is invalid or matches no node; no node has an operator.
     """
+    operators = {node.op_type for node in graph.nodes}
+    for operator in options.exclude_operators:
+        if operator not in operators:
+            hint = suggest(operator, sorted(operators), of="the model's operators")
+            raise UsageError(f"--exclude-op {operator!r} matches no node", hint=hint)
     names = [node.name for node in graph.nodes]
     for option, patterns in (("--include", options.include), ("--exclude", options.exclude)):
         for pattern in patterns:
@@ -46,7 +51,9 @@ def left_out(graph: Graph, options: QuantizationOptions) -> dict[str, Refusal]:
 
     refusals = {}
     for node in graph.nodes:
-        if matches(node.name, options.exclude):
+        if node.op_type in options.exclude_operators:
+            refusals[node.name] = Refusal(f"--exclude-op {node.op_type}")
+        elif matches(node.name, options.exclude):
             refusals[node.name] = Refusal("--exclude matches it")
         elif options.include and not matches(node.name, options.include):
             refusals[node.name] = Refusal("no --include matches it")

@@ -34,11 +34,13 @@ class Placed:
         nodes: every node → quantized or float with the reason.
         readers: the places that read a dequantized tensor.
         tensors: what is quantized.
+        unified: nodes that compute, and whose operands and result have one scale all the same.
     """
 
     nodes: Mapping[str, Quantized | Float]
     readers: frozenset[Place] = frozenset()
     tensors: frozenset[str] = frozenset()
+    unified: frozenset[str] = frozenset()
 
 
 def place(
@@ -217,7 +219,8 @@ def _place_all(graph: Graph, target: Target, nodes: _Nodes, calibrated: set[str]
     # What comes in float is there for those that read it in float.
     for name in tensors & written if target.float_ends else tensors:
         readers |= {Place(use.node.name, use.position) for use in graph.consumers(name)}
-    return Placed(nodes, frozenset(readers), frozenset(tensors))
+    unified = frozenset(node.name for node in graph.nodes if node.op_type in target.unified)
+    return Placed(nodes, frozenset(readers), frozenset(tensors), unified)
 
 
 def _decide_all(graph: Graph, target: Target, nodes: _Nodes, calibrated: set[str]) -> set[str]:

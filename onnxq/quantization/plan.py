@@ -32,6 +32,7 @@ class QuantizationOptions:
         table_bits: of the tables that are looked up, where the target stores them narrower.
         include, exclude: regular expressions on node names; a node is quantized if it matches
             some `include` (or there is none) and no `exclude`.
+        exclude_operators: operators that stay in float.
     """
 
     scheme: str = DEFAULT
@@ -43,6 +44,7 @@ class QuantizationOptions:
     table_bits: int = 0
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    exclude_operators: tuple[str, ...] = ()
 
     def scheme_on(self, target: Target) -> Scheme:
         """What nodes compute with; raises `UsageError` where the target does not take it."""

@@ -279,23 +279,33 @@ def _refusal(
         return refusal
     unseen = [name for name in data if name not in tensors]
     if is_product(graph, node) and node.op_type in target.products and scheme.static is not None:
-        return _not_calibrated(unseen)
+        return target.sizes.refusal_of_product(graph, node) or _not_calibrated(unseen)
     if node.op_type not in target.weighted:
         return Refusal(f"target {target.name} has no integer {node.op_type}")
     layout = weight_layout(graph, node)
-    if isinstance(layout, Refusal):
-        return layout
-    return _unfit(graph, layout, scheme, unseen)
+    return (
+        layout
+        if isinstance(layout, Refusal)
+        else _unfit(graph, node, layout, target, scheme, unseen)
+    )
 
 
 def _unfit(
-    graph: Graph, layout: WeightLayout, scheme: Scheme, unseen: Sequence[str]
+    graph: Graph,
+    node: Node,
+    layout: WeightLayout,
+    target: Target,
+    scheme: Scheme,
+    unseen: Sequence[str],
 ) -> Refusal | None:
-    """Why a layer's weight or input does not fit the scheme.
+    """Why a layer's sizes, weight or input do not fit the target's scheme.
 
     Args:
         unseen: its activations that were not calibrated.
     """
+    small = None if scheme.activation is None else target.sizes.refusal(graph, node, layout)
+    if small is not None:
+        return small
     if scheme.is_dynamic and len(layout.shape) != 2:
         return Refusal("its weight is a stack of matrices")
     if scheme.static is not None and (missing := _not_calibrated(unseen)):

@@ -212,7 +212,7 @@ def _weighed(request: Request, prepared: Prepared) -> tuple[Weighed, ...]:
     spec, calibration = request.scheme.static, prepared.calibration
     if request.samples is None or spec is None or calibration is None:
         return ()
-    if request.options.ranges != AUTO:
+    if request.options.ranges != AUTO or not spec.clipping_pays:
         return ()
     plan = _plan(request, prepared)
     costs = measure_costs(

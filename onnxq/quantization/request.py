@@ -22,6 +22,7 @@ from onnxq.progress import Progress
 from onnxq.quantization.account import Account
 from onnxq.quantization.clipping import Clipped
 from onnxq.quantization.correct import BiasCorrection
+from onnxq.quantization.interface import IntegerInterface
 from onnxq.quantization.plan import QuantizationOptions, QuantizationPlan
 from onnxq.quantization.rounding import Rounding
 from onnxq.quantization.samples import MeasuredOn, Samples
@@ -54,6 +55,7 @@ class QuantizationResult(Shown):
         plan: every node and tensor.
         clipped: tensors whose ranges leave out values that matter.
         ranges: why the ranges are what they are, where gradients told; the costliest first.
+        interface: inputs and outputs that are integers; None where nobody asked.
         uneven: tensors that have one scale with others whose values are far larger.
         corrections: what bias correction did to each layer.
         roundings: what adaptive rounding did to each layer.
@@ -81,6 +83,7 @@ class QuantizationResult(Shown):
     clipped: tuple[Clipped, ...] = ()
     ranges: tuple[Weighed, ...] = ()
     account: Account | None = None
+    interface: IntegerInterface | None = None
 
     @property
     def quantized_sqnr_error(self) -> float:

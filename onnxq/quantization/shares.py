@@ -9,7 +9,13 @@ from onnxq.calibration.ranges import Range
 from onnxq.formats.scheme import Spec
 from onnxq.formats.table import BYTE
 from onnxq.model.graph import Graph, Node
-from onnxq.model.operators import Operator, QuantizedRule, is_product, operator_of
+from onnxq.model.operators import (
+    Operator,
+    QuantizedRule,
+    is_product,
+    kernel_output,
+    operator_of,
+)
 from onnxq.model.status import Float, Quantized
 from onnxq.quantization.placement import Placed
 from onnxq.quantization.plan import QuantizationPlan
@@ -42,7 +48,7 @@ def shared_groups(
 
     for node in graph.nodes:
         if node.name not in without and _passes(placed, node):
-            linked = [name for name in _moved(node) if name in leader]
+            linked = [name for name in _moved(graph, node) if name in leader]
             for name in linked[1:]:
                 leader[find(name)] = find(linked[0])
     members: dict[str, list[str]] = {}
@@ -52,16 +58,23 @@ def shared_groups(
 
 
 def _passes(placed: Placed, node: Node) -> bool:
-    """Whether quantized values pass through the node unchanged."""
+    """Whether quantized values pass through the node unchanged, or in one scale at least."""
     row = operator_of(node)
     shared = row is not None and row.quantized is QuantizedRule.SHARED
+    shared |= node.name in placed.unified
     return shared and not isinstance(placed.nodes[node.name], Float)
 
 
-def _moved(node: Node) -> tuple[str, ...]:
-    """The tensors between which the node moves values."""
+def _moved(graph: Graph, node: Node) -> tuple[str, ...]:
+    """The tensors between which the node moves values; the result of one that computes is its
+    kernel's.
+    """
     row = operator_of(node)
-    return (*node.outputs, *(() if row is None else row.data_of(node)))
+    if row is None:
+        return node.outputs
+    computes = row.quantized is QuantizedRule.OWN
+    results = (kernel_output(graph, node),) if computes else node.outputs
+    return (*results, *row.data_of(node))
 
 
 # --- known in advance ------------------------------------------------------------------------
@@ -144,10 +157,11 @@ def better_apart(graph: Graph, placed: Placed, ranges: Ranges) -> frozenset[str]
     while able:
         groups = shared_groups(graph, placed, without=able)
         widths = {group: ranges.width(group) for node in able.values() for group in
-                  (groups[name] for name in _moved(node) if name in groups)}  # fmt: skip
+                  (groups[name] for name in _moved(graph, node) if name in groups)}  # fmt: skip
         apart = {
             name: node for name, node in able.items()
-            if _spread([widths[groups[each]] for each in _moved(node) if each in groups]) >= WORTH
+            if _spread([widths[groups[each]] for each in _moved(graph, node)
+                        if each in groups]) >= WORTH
         }  # fmt: skip
         # Those that stay tie their tensors, which may leave nothing to gain at others.
         if len(apart) == len(able):

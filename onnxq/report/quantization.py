@@ -7,6 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from onnxq.closeness import worst
+from onnxq.data.checks import sizes
+from onnxq.model.static import open_inputs
 from onnxq.model.status import Float, Quantized
 from onnxq.options.quantize import QuantizeOptions
 from onnxq.quantization.plan import QuantizationPlan
@@ -18,6 +20,7 @@ from onnxq.report import equalization as equalization_report
 from onnxq.report import normalization as normalization_report
 from onnxq.report.outputs import output_document
 from onnxq.report.table import Table, count, decibels_within, number, table
+from onnxq.targets import Shapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from onnxq.model.model import Model
     from onnxq.model.narrow import Narrowing
     from onnxq.quantization.clipping import Clipped
+    from onnxq.quantization.interface import IntegerInterface
     from onnxq.quantization.request import QuantizationResult
     from onnxq.quantization.search import Candidate, Criterion, Mixed, Search, Step
     from onnxq.quantization.shares import Uneven
@@ -60,6 +64,7 @@ def summary(result: QuantizationResult, *, whole: bool = True) -> Iterator[str]:
         named = ", ".join(wider[:NAMED]) + (" and others" if len(wider) > NAMED else "")
         yield f"{count(len(wider), 'node')} of them {said}: {named}"
     yield from normalization_report.summary(result.normalization)
+    yield from _open_sizes(result)
     if whole:
         yield from _prepared(result)
         yield from _settled(result)
@@ -69,11 +74,34 @@ def summary(result: QuantizationResult, *, whole: bool = True) -> Iterator[str]:
         yield uneven_text(result.uneven)
     if result.clipped:
         yield clipped_text(result.clipped, result.plan.options.ranges)
+    if result.interface is not None:
+        yield from interface_text(result.interface)
     yield from verdict(result)
     if result.mixed is not None:
         yield mixed_text(result.mixed)
     if result.search is not None:
         yield search_text(result.search)
+
+
+_WITHOUT_SIZES = {
+    Shapes.BATCH: "with an open number of samples some models lose accuracy there",
+    Shapes.STATIC: "with an open one all of it runs in float on the CPU",
+}
+"""What comes of sizes that the target wants to know."""
+
+
+def _open_sizes(result: QuantizationResult) -> Iterator[str]:
+    """Says where the runtime would not do what the model is made for, without an error."""
+    target, model = result.plan.target, result.prepared.model
+    said = _WITHOUT_SIZES.get(target.shapes)
+    opened = open_inputs(model) if said else ()
+    if opened:
+        first = opened[0]
+        fixed = "x".join(str(n) if isinstance(n, int) else "1" for n in first.shape or (1,))
+        yield (
+            f"warning: target {target.name} wants inputs of fixed sizes, {first.name!r} is "
+            f"{sizes(first.shape or ('?',))}: {said}; --input-shape {first.name}:{fixed} fixes it"
+        )
 
 
 def _prepared(result: QuantizationResult) -> Iterator[str]:
@@ -124,6 +152,17 @@ def ranges_text(ranges: Sequence[Weighed]) -> str:
         f"ranges by their cost at the outputs: {wider:,} of {len(ranges):,} clip less for it, "
         f"{narrower:,} more{back}"
     )
+
+
+def interface_text(interface: IntegerInterface) -> Iterator[str]:
+    """What the integers of inputs and outputs stand for."""
+    for name, each in interface.tensors.items():
+        yield (
+            f"{name!r} is {each.format}: real = (number − {int(each.zero_point)}) × "
+            f"{float(each.scale):.9g}"
+        )
+    for name, reason in interface.refused.items():
+        yield f"{name!r} stays float: {reason}"
 
 
 def trials_text(trials: Sequence[Trial]) -> str:
@@ -362,5 +401,17 @@ def document(
         "search": result.search,
         "float16": result.narrowing,
         "account": account.document(result, seconds),
+        "interface": result.interface
+        and {
+            "tensors": {
+                name: {
+                    "format": each.format,
+                    "scale": float(each.scale),
+                    "zero_point": int(each.zero_point),
+                }
+                for name, each in result.interface.tensors.items()
+            },
+            "refused": result.interface.refused,
+        },
         "nodes": nodes,
     }

@@ -158,6 +158,7 @@ def document(
             for row, path in zip(result.rows, paths, strict=True)
         ],
         "gates": result.gates,
+        "kernels": result.kernels,
         "layers": [
             layers.document(path, each)
             for path, each in zip(quantized, result.layers, strict=False)

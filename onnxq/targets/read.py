@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, replace
 from functools import lru_cache
@@ -22,11 +23,13 @@ from onnxq.formats.scheme import (
 )
 from onnxq.formats.table import FORMATS, SUMS, Floating, Format, Uniform
 from onnxq.model.operators import OPERATORS, Operator, QuantizedRule
+from onnxq.options.validate import Execution
 from onnxq.records import read_toml
 from onnxq.suggest import suggest
-from onnxq.targets.target import Placement, Target, TargetScheme
+from onnxq.targets.sizes import Sizes
+from onnxq.targets.target import Placement, Shapes, Target, TargetScheme
 
-SHIPPED = ("gpu", "cpu", "qnn")
+SHIPPED = ("gpu", "cpu", "qnn", "openvino", "web", "cpu-arm64", "gpu-dla")
 
 BASE = "base"
 """Key that names the shipped target whose values hold where the file has none."""
@@ -65,13 +68,7 @@ def read_target(path: Path) -> Target:
         UsageError: the file cannot be read, a key is missing or unknown, a value is of the wrong
             kind, or an operator cannot be what the file says it is.
     """
-    values = read_toml(path)
-    base = values.pop(BASE, None)
-    if base is not None:
-        if base not in SHIPPED:
-            raise UsageError(f"{path}: base must be one of {', '.join(SHIPPED)}, not {base!r}")
-        values = read_toml(_FOLDER / f"{base}.toml") | values
-    values = _of_first_version(path, values)
+    values = _of_first_version(path, _on_base(path, read_toml(path)))
     known = {each.name: each for each in fields(Target) if each.name != "name"}
     for key in values:
         if key not in known:
@@ -79,9 +76,20 @@ def read_target(path: Path) -> Target:
     for key in sorted(known):
         if key in values:
             values[key] = _value(path, key, values[key])
-        elif known[key].default is MISSING:
+        elif known[key].default is MISSING and known[key].default_factory is MISSING:
             raise UsageError(f"{path}: no {key!r}", hint=f'give it, or base = "{SHIPPED[0]}"')
     return Target(path.stem, **values)
+
+
+def _on_base(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a file, and those of its base, which may have one itself, where it has none."""
+    base = values.pop(BASE, None)
+    if base is None:
+        return values
+    if base not in SHIPPED:
+        raise UsageError(f"{path}: base must be one of {', '.join(SHIPPED)}, not {base!r}")
+    below = _FOLDER / f"{base}.toml"
+    return _on_base(below, read_toml(below)) | values
 
 
 _OLD_KEYS = ("activation", "symmetric", "integer_bias")
@@ -142,11 +150,36 @@ def _texts(path: Path, key: str, value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _placement(path: Path, key: str, value: object) -> Placement:
-    names = [each.value for each in Placement]
-    if value not in names:
-        raise UsageError(f"{path}: {key} must be one of {', '.join(names)}, not {value!r}")
-    return Placement(value)
+def _one_of(kind: type[enum.Enum]) -> Callable[[Path, str, object], enum.Enum]:
+    """Reads a member of an enumeration."""
+
+    def read(path: Path, key: str, value: object) -> enum.Enum:
+        names = [each.value for each in kind]
+        if value not in names:
+            raise UsageError(f"{path}: {key} must be one of {', '.join(names)}, not {value!r}")
+        return kind(value)
+
+    return read
+
+
+def _runtime(path: Path, key: str, value: object) -> str:
+    return "" if value == "" else str(_one_of(Execution)(path, key, value).value)
+
+
+def _sizes(path: Path, key: str, value: object) -> Sizes:
+    """A table of flags and whole numbers; what it leaves out allows every layer."""
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: {key} must be a table, not {value!r}")
+    known = {each.name: type(each.default) for each in fields(Sizes)}
+    for name, size in value.items():
+        if name not in known:
+            hint = suggest(name, known, of=f"keys of {key}")
+            raise UsageError(f"{path}: {key} has the unknown key {name!r}", hint=hint)
+        if known[name] is bool:
+            _flag(path, f"{key}.{name}", size)
+        elif isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise UsageError(f"{path}: {key}.{name} must be a whole number above 0, not {size!r}")
+    return Sizes(**value)
 
 
 def _operators(
@@ -182,6 +215,7 @@ _OPERATORS_OF: Mapping[str, Callable[[Operator], bool]] = MappingProxyType(
         "own": _is_own,
         "products": _contracts,
         "residual": _is_own,
+        "unified": _is_own,
     }
 )
 """Field → which rows of the operator table it may name."""
@@ -191,6 +225,7 @@ _OPERATORS_OF: Mapping[str, Callable[[Operator], bool]] = MappingProxyType(
 
 _SCHEME_KEYS = (
     "weight", "symmetric_weight", "activation", "symmetric", "bias", "operators", "wider",
+    "power_of_two",
 )  # fmt: skip
 
 
@@ -248,12 +283,21 @@ def _scheme(path: Path, name: str, row: object) -> TargetScheme:
     if "operators" in row:
         operators = _operators(
             path, f"{where}.operators", row["operators"],
-            lambda each: each.quantized is not QuantizedRule.FLOAT,
+            lambda each: each.quantized is not QuantizedRule.FLOAT or bool(each.by_run),
         )  # fmt: skip
     spec = _activations(path, where, row, activation)
+    weights = None if weight is None else _weights(path, where, row, weight)
+    roles = {"weights": weights, "activations": spec}
+    for role in _texts(path, f"{where}.power_of_two", row.get("power_of_two", [])):
+        of = roles.get(role)
+        if of is None:
+            able = ", ".join(each for each, one in roles.items() if one is not None)
+            raise UsageError(f"{path}: {where}.power_of_two may name {able}, not {role!r}")
+        roles[role] = replace(of, power_of_two=True)
+    weights, spec = roles["weights"], roles["activations"]
     scheme = Scheme(
         name,
-        None if weight is None else _weights(path, where, row, weight),
+        weights,
         Dynamic(spec) if preset.dynamic and spec is not None else spec,
         bias,
         preset.block or 0,
@@ -297,15 +341,18 @@ def _format(
 _READERS: Mapping[str, Callable[[Path, str, object], object]] = MappingProxyType(
     {
         "runs_on": _text,
-        "placement": _placement,
+        "placement": _one_of(Placement),
         "channel_bounds": _flag,
         "largest_pooling_ratio": _number,
         "float_ends": _flag,
         "own_parts": _flag,
         "fixed_steps": _flag,
         "row_tables": _flag,
+        "sums_apart": _flag,
         "lint": _texts,
+        "runtime": _runtime,
+        "shapes": _one_of(Shapes),
+        "sizes": _sizes,
         "schemes": _schemes,
-        "runtime": _text,
     }
 )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from onnxq.errors import UsageError
 from onnxq.formats.scheme import Scheme
 from onnxq.refusal import Refusal
+from onnxq.targets.sizes import Sizes
 
 
 class Placement(enum.Enum):
@@ -21,6 +22,17 @@ class Placement(enum.Enum):
     ALL = "all"
     """On the inputs and outputs of everything that has an integer kernel, so that each group
     between two pairs becomes one kernel; every reader reads the dequantized value."""
+
+
+class Shapes(enum.Enum):
+    """Which sizes of its inputs a runtime wants to know in advance."""
+
+    ANY = "any"
+    """None."""
+    BATCH = "batch"
+    """The number of samples; with an open one it computes in float, or inexactly."""
+    STATIC = "static"
+    """All of them; with an open one nothing runs on the device."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +75,14 @@ class Target:
             step (high − low) / 2^bits, whatever the model says.
         row_tables: whether the large table of a lookup is stored with one scale a row, which the
             rows that are taken are multiplied by in float.
+        sums_apart: whether an Add in front of a LayerNormalization is written as a Sum, which the
+            runtime does not fuse with it; see `onnxq.quantization.residuals`.
         lint: ids of the rules that a model must keep here; see `onnxq.validation.lint`.
         runtime: the execution of `onnxq validate` that runs a model as this machine does; "" where
             there is none.
+        shapes: which sizes of inputs must be known.
+        sizes: from which layers are quantized.
+        unified: operators of `own` whose operands and result have one scale.
     """
 
     name: str
@@ -85,7 +102,11 @@ class Target:
     fixed_steps: bool
     row_tables: bool
     lint: tuple[str, ...]
+    sums_apart: bool = False
     runtime: str = ""
+    shapes: Shapes = Shapes.ANY
+    sizes: Sizes = field(default_factory=Sizes)
+    unified: frozenset[str] = frozenset()
 
     def scheme(self, name: str, block: int = 0) -> Scheme:
         """What a scheme means here.

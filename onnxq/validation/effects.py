@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -160,19 +161,20 @@ def powers(opened: OpenWindow, feeds: Feeds, effect: Effect, *, standing: bool =
         standing: run the quantized model too.
     """
     parts, layers = opened.bench.parts, opened.window.layers
+    real = partial(opened.real, feeds=feeds)
     exact = opened.exact_values(feeds)
-    errors = {name: np.array([power(exact[name]), 0.0, 0.0]) for name in layers}
+    errors = {name: np.array([power(real(name, exact[name])), 0.0, 0.0]) for name in layers}
     total = np.zeros(len(parts.parts))
     if standing:
         outputs, values = opened.standing_values(feeds)
         total = parts.noise(outputs, exact, feeds)
         for name, error in opened.errors(values, exact):
-            errors[name][1] = power(error)
+            errors[name][1] = power(real(name, error))
     values = opened.from_exact(opened.own, feeds, exact) if layers else {}
 
     def own() -> Errors:
         for name, error in opened.errors(values, exact):
-            errors[name][2] = power(error)
+            errors[name][2] = power(real(name, error))
             yield name, error
 
     noise = effect(feeds, exact, own())

@@ -16,6 +16,8 @@ from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.operators import is_dequantize
 from onnxq.model.session import Runtime, open_session, run
+from onnxq.validation import runtimes
+from onnxq.validation.runtimes import RUNTIMES
 
 Array = NDArray[Any]
 Runner = Callable[[Mapping[str, Array]], list[Array]]
@@ -61,8 +63,20 @@ def _cuda(model: Model, *, large: bool) -> Runner:
     return lambda feeds: run(session, None, feeds)
 
 
+def _in_runtime(name: str, model: Model, *, large: bool) -> Runner:
+    """A runtime of its own, which manages its memory itself."""
+    del large
+    return runtimes.runner(model, name)
+
+
 EXECUTIONS: Mapping[str, Callable[..., Runner]] = MappingProxyType(
-    {"emulate": _emulate, "saturate": partial(_emulate, saturate=True), "cpu": _cpu, "cuda": _cuda}
+    {
+        "emulate": _emulate,
+        "saturate": partial(_emulate, saturate=True),
+        "cpu": _cpu,
+        "cuda": _cuda,
+        **{name: partial(_in_runtime, name) for name in RUNTIMES},
+    }
 )
 
 
@@ -74,7 +88,7 @@ def runner(model: Model, execution: str, *, large: bool = False) -> Runner:
 
     Raises:
         UsageError: unknown execution.
-        ProviderError: no CUDA device.
+        ProviderError: no CUDA device, or a runtime that is not installed.
         ModelError: ONNX Runtime refuses the model; running it raises this too where the sums of an
             emulated layer leave int32.
     """

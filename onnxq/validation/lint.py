@@ -1,6 +1,6 @@
 """What a target's runtime asks of a QDQ model, checked on any: each rule is a row of `RULES`.
 
-A target names the rules that hold for it. Those of the default target are TensorRT's.
+A target names the rules that hold for it. Those here are TensorRT's, and of all.
 
 Sources: TensorRT's guide to explicit quantization; onnx-tensorrt issue 850 for biases; ONNX's
 operator sets 13 (scales by channel) and 19 (float16).
@@ -8,19 +8,17 @@ operator sets 13 (scales by channel) and 19 (float16).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnxq.errors import UsageError
-from onnxq.model.graph import Node
 from onnxq.model.model import Model
 from onnxq.model.operators import (
     QuantizedRule,
     is_dequantize,
     operator_of,
-    weight_layout,
 )
 from onnxq.model.qdq import (
     QdqGraph,
@@ -29,12 +27,17 @@ from onnxq.model.qdq import (
     quantized_activations,
     standing_for,
 )
-from onnxq.model.weights import WeightLayout
 from onnxq.refusal import Refusal
 from onnxq.suggest import suggest
 from onnxq.targets import SHIPPED, Target, target_named
-
-Found = Iterator[tuple[Node, str]]
+from onnxq.validation import lint_runtimes
+from onnxq.validation.lint_parts import (
+    Found,
+    is_dequantized,
+    known,
+    quantized_biases,
+    weighted,
+)
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,10 @@ def lint(model: Model, target: Target | None = None) -> tuple[Finding, ...]:
 
 
 def _check_names(target: Target) -> None:
-    known = [rule.id for rule in RULES]
+    ids = [rule.id for rule in RULES]
     for name in target.lint:
-        if name not in known:
-            hint = suggest(name, known, of="the rules")
+        if name not in ids:
+            hint = suggest(name, ids, of="the rules")
             raise UsageError(f"target {target.name}: there is no rule {name!r}", hint=hint)
 
 
@@ -97,15 +100,6 @@ def _scales(graph: QdqGraph, _target: Target) -> Found:
             yield node, found.reason
 
 
-def _known(graph: QdqGraph) -> Iterator[tuple[Node, Quantization]]:
-    """Q and DQ nodes whose parameters are usable, biases aside."""
-    biases = {node.index for node, _ in _quantized_biases(graph)}
-    for node in graph.nodes:
-        found = quantization_of(graph, node)
-        if isinstance(found, Quantization) and node.index not in biases:
-            yield node, found
-
-
 def _types(graph: QdqGraph, target: Target) -> Found:
     taken = {
         spec.format
@@ -113,47 +107,33 @@ def _types(graph: QdqGraph, target: Target) -> Found:
         for spec in (each.scheme.weight, each.scheme.activation)
         if spec is not None
     }
-    for node, found in _known(graph):
+    for node, found in known(graph):
         if found.format not in taken:
             yield node, f"its numbers are {found.format}"
 
 
 def _zero_points(graph: QdqGraph, _target: Target) -> Found:
-    for node, found in _known(graph):
+    for node, found in known(graph):
         if np.any(found.parameters.zero_point):
             yield node, "its zero point is not 0"
 
 
-def _weighted(graph: QdqGraph) -> Iterator[tuple[Node, WeightLayout]]:
-    for node in graph.nodes:
-        layout = weight_layout(graph, node)
-        if isinstance(layout, WeightLayout):
-            yield node, layout
-
-
 def _biases(graph: QdqGraph, _target: Target) -> Found:
-    return _quantized_biases(graph)
-
-
-def _quantized_biases(graph: QdqGraph) -> Found:
-    for node, layout in _weighted(graph):
-        producer = graph.producers.get(layout.bias)
-        if producer is not None and is_dequantize(producer):
-            yield producer, f"the bias of {node.name} is quantized"
+    return quantized_biases(graph)
 
 
 def _weight_axes(graph: QdqGraph, _target: Target) -> Found:
-    for node, layout in _weighted(graph):
+    for node, layout in weighted(graph):
         found = standing_for(graph, layout.weight)
         if isinstance(found, Refusal):
             continue
-        axis, rank = found.parameters.axis, graph.rank(layout.weight) or 1
+        axis, rank = found.parameters.axis, len(layout.shape)
         if axis is not None and axis % rank != layout.channel_axis:
             yield node, f"its weight has scales along axis {axis}, not {layout.channel_axis}"
 
 
 def _activation_scales(graph: QdqGraph, _target: Target) -> Found:
-    for node, found in _known(graph):
+    for node, found in known(graph):
         if graph.constant(node.input(0)) is None and not found.parameters.per_tensor:
             yield node, "an activation has scales by channel"
 
@@ -162,19 +142,15 @@ def _half_quantized(graph: QdqGraph, target: Target) -> Found:
     alone = any(each.scheme.activation is None for each in target.schemes.values())
     if alone and not quantized_activations(graph):
         return
-    for node, layout in _weighted(graph):
-        if node.op_type not in target.weighted:
+    for node, layout in weighted(graph):
+        small = target.sizes.refusal(graph, node, layout)
+        if node.op_type not in target.weighted or small is not None:
             continue
         weight, data = (
-            _is_dequantized(graph, name) for name in (layout.weight, node.input(layout.data))
+            is_dequantized(graph, name) for name in (layout.weight, node.input(layout.data))
         )
         if weight != data:
             yield node, f"its {'input' if weight else 'weight'} is not quantized"
-
-
-def _is_dequantized(graph: QdqGraph, name: str) -> bool:
-    producer = graph.producers.get(name)
-    return producer is not None and is_dequantize(producer)
 
 
 def _inside_fusions(graph: QdqGraph, target: Target) -> Found:
@@ -192,10 +168,10 @@ def _inside_fusions(graph: QdqGraph, target: Target) -> Found:
 
 
 def _residuals(graph: QdqGraph, target: Target) -> Found:
-    weighted = {
+    layers = {
         node.index
-        for node, layout in _weighted(graph)
-        if node.op_type in target.weighted and _is_dequantized(graph, node.input(layout.data))
+        for node, layout in weighted(graph)
+        if node.op_type in target.weighted and is_dequantized(graph, node.input(layout.data))
     }
     for node in graph.nodes:
         if node.op_type not in target.residual:
@@ -203,8 +179,8 @@ def _residuals(graph: QdqGraph, target: Target) -> Found:
         makers = [graph.producers.get(name) for name in node.inputs]
         if None in makers or any(graph.constant(name) is not None for name in node.inputs):
             continue
-        integer = [maker.name for maker in makers if maker is not None and maker.index in weighted]
-        if integer and not any(_is_dequantized(graph, name) for name in node.inputs):
+        integer = [maker.name for maker in makers if maker is not None and maker.index in layers]
+        if integer and not any(is_dequantized(graph, name) for name in node.inputs):
             yield node, f"no branch beside {integer[0]} is quantized"
 
 
@@ -217,10 +193,11 @@ def _concats(graph: QdqGraph, _target: Target) -> Found:
         if not joins or len(node.inputs) < 2:
             continue
         found = [standing_for(graph, name) for name in node.inputs]
-        known = [each for each in found if isinstance(each, Quantization)]
-        if len(known) < len(found) or not all(each.parameters.per_tensor for each in known):
+        quantized = [each for each in found if isinstance(each, Quantization)]
+        per_tensor = all(each.parameters.per_tensor for each in quantized)
+        if len(quantized) < len(found) or not per_tensor:
             continue
-        scales = {float(each.parameters.scale) for each in known}
+        scales = {float(each.parameters.scale) for each in quantized}
         if len(scales) > 1:
             yield node, f"its inputs have {len(scales)} different scales"
 
@@ -232,7 +209,7 @@ def _operators(graph: QdqGraph, _target: Target) -> Found:
 
 
 def _opsets(graph: QdqGraph, _target: Target) -> Found:
-    for node, found in _known(graph):
+    for node, found in known(graph):
         scale = graph.constant(node.input(1))
         half = scale is not None and scale.dtype == np.float16
         needed = {
@@ -259,4 +236,5 @@ RULES = (
     Rule("concat", "give the inputs of a Concat one scale", _concats),
     Rule("operator", "write Q/DQ around float operators", _operators),
     Rule("opset", "export with a newer opset", _opsets),
+    *(Rule(*row) for row in lint_runtimes.ROWS),
 )  # fmt: skip

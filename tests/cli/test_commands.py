@@ -523,12 +523,12 @@ KEYS = {
     "equalize": "model output normalization calibration_samples options classes clips barriers "
     "expected_gain_db proof kernels_added rolled_back factors absorption change",
     "quantize": "model output target scheme formats options normalization equalization trials absorption relu6_reason "
-    "float_sqnr_db quantized_sqnr_db quantized_sqnr_error_db measured_on costliest outputs ranges uneven_scales harmful_clips roundings bias_corrections mixed search float16 account nodes",
+    "float_sqnr_db quantized_sqnr_db quantized_sqnr_error_db measured_on costliest outputs ranges uneven_scales harmful_clips roundings bias_corrections mixed search float16 account interface nodes",
     "emulate": "model output samples note outputs layers on_quantized_values float_nodes agreement",
-    "validate": "passed samples note rows gates layers latency",
+    "validate": "passed samples note rows gates kernels layers latency",
     "bench": "note rows",
     "inspect": "model opset size_bytes inputs outputs is_quantized target quantized_layers "
-    "quantized_layer_count learnables activations float_nodes record recipe findings kernels rules_of plan",
+    "quantized_layer_count learnables activations float_nodes record recipe findings kernels kernels_in rules_of plan",
     "explain": "model node operator asked becomes reason equalized equalization quantization "
     "neighbors note",
     "report": "model quantized output size_bytes passed gates notes",

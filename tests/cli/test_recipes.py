@@ -71,7 +71,7 @@ def test_preprocessing_may_be_a_table(case: Case):
         ('[equalize]\nscales = "real"\n', "it has no table [quantize]"),
         (
             "[quantize]\ntarget = 3\n",
-            "target must be auto, gpu, cpu, qnn or the path of a .toml file, not 3",
+            "target must be auto, gpu, cpu, qnn, openvino, web, cpu-arm64, gpu-dla or the path of a .toml file, not 3",
         ),
         ('[quantize]\nequalize = "yes"\n', "equalize must be true or false, not 'yes'"),
         ("[quantize]\nsamples = 2.5\n", "samples must be a whole number of at least 1, not 2.5"),
@@ -79,7 +79,7 @@ def test_preprocessing_may_be_a_table(case: Case):
         ("[quantize]\nexclude = [1]\n", "exclude must be a regular expression, not 1"),
         (
             '[quantize]\ntarget = "tpu"\n',
-            "recipe.toml: target must be auto, gpu, cpu, qnn or the path of a .toml file, not 'tpu'",
+            "recipe.toml: target must be auto, gpu, cpu, qnn, openvino, web, cpu-arm64, gpu-dla or the path of a .toml file, not 'tpu'",
         ),
         ('[quantize]\noutput = "x.onnx"\n', "unknown key 'output'"),
         ("[quantize\n", "not a TOML file"),

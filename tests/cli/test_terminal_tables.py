@@ -9,6 +9,7 @@ import sys
 import pytest
 from onnxq.cli import console
 from onnxq.report.table import table
+from onnxq.targets import SHIPPED
 
 from support.cli_case import Case, run
 
@@ -95,7 +96,7 @@ def on_terminal(*arguments: str) -> list[str]:
     [
         ("onnxq qu", {"quantize"}),
         ("onnxq quantize m.onnx --ran", {"--ranges"}),
-        ("onnxq quantize m.onnx --target ", {"auto", "gpu", "cpu", "qnn"}),
+        ("onnxq quantize m.onnx --target ", {"auto", *SHIPPED}),
     ],
 )
 def test_the_shell_completes(line: str, wanted: set[str], monkeypatch: pytest.MonkeyPatch):

@@ -272,14 +272,15 @@ def test_python_examples_run(page: Path, folder: Path, capsys: pytest.CaptureFix
 # --- shell -----------------------------------------------------------------------------------
 
 STAND_INS = {
+    "1x3x224x224": "1x3x8x8",
     "--preprocess imagenet": "--preprocess resize=8x8,mean=0.5,std=0.5",
     "'^head/'": "'^classifier'",
     "'^/features/features.0/'": "'^stem'",
 }
 """What fits the small model where examples stand for a user's own."""
 
-UNFIT = {"data.md"}
-"""Pages whose examples are about images and models of other sizes."""
+UNFIT = {ROOT / "docs" / "data.md", *(ROOT / "docs" / "tutorials").glob("*.md")}
+"""Pages about images and models of other sizes; scripts/tutorials.py types the tutorials."""
 
 
 def shell_blocks(page: Path) -> list[str]:
@@ -318,7 +319,7 @@ def invoke(*words: str) -> tuple[int, str]:
 @pytest.mark.usefixtures("workplace")
 @pytest.mark.parametrize(
     "page",
-    [p for p in PAGES if p.name not in UNFIT and shell_blocks(p)],
+    [p for p in PAGES if p not in UNFIT and shell_blocks(p)],
     ids=lambda page: page.name,
 )
 def test_shell_examples_run(page: Path):
@@ -333,6 +334,22 @@ def test_shell_examples_run(page: Path):
             assert not code or {"--max-drop", "--min-accuracy"} & set(words), line
             if target:
                 Path(target).write_text(shown)
+
+
+@pytest.mark.parametrize(
+    "page", sorted((ROOT / "docs" / "tutorials").glob("*.md")), ids=lambda p: p.stem
+)
+def test_tutorials_install_what_there_is(page: Path, tmp_path: Path):
+    """`make tutorials` types them; this is what can be told in a second, without the network."""
+    text = "".join(block for language, block in code_blocks(page.read_text()) if language == "sh")
+    extras = re.match(r"pip install '\.\[([\w,]+)\]'\n", text)
+    assert extras, "a tutorial begins with the installation"
+    known = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert set(extras[1].split(",")) <= set(known)
+    for script in re.findall(r"^python (docs/tutorials/\S+)", text, re.MULTILINE):
+        subprocess.run([sys.executable, ROOT / script, tmp_path / "made", "2", "0"], check=True)
+        made = tmp_path / "made"
+        assert made.is_file() or any(made.iterdir())
 
 
 @pytest.mark.slow

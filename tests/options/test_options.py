@@ -221,7 +221,9 @@ def test_a_wrong_value_in_a_recipe(options, name, option, tmp_path):
         (
             "quantize",
             {"target": "GPU"},
-            ("target must be auto, gpu, cpu, qnn or the path of a .toml file, not 'GPU'"),
+            (
+                "target must be auto, gpu, cpu, qnn, openvino, web, cpu-arm64, gpu-dla or the path of a .toml file, not 'GPU'"
+            ),
             "did you mean 'gpu'?",
         ),
         ("quantize", {"samples": "8"}, "samples must be a whole number of at least 1, not '8'", ""),
@@ -282,10 +284,13 @@ def test_more_that_python_is_told():
         onnxq.equalize("m.onnx", scales="int")
     with pytest.raises(UsageError, match="relu6 must be auto, tie, per-channel, relu or skip"):
         onnxq.equalize("m.onnx", relu6="tied")
-    with pytest.raises(UsageError, match="each one of emulate, saturate, cpu or cuda, not 'cpu'"):
+    with pytest.raises(
+        UsageError, match="each one of emulate, saturate, cpu, cuda, openvino or qnn, not 'cpu'"
+    ):
         onnxq.validate("m.onnx", "q.onnx", "random:8", executions="cpu")
     with pytest.raises(
-        UsageError, match="executions must be emulate, saturate, cpu or cuda, not 'gpu'"
+        UsageError,
+        match="executions must be emulate, saturate, cpu, cuda, openvino or qnn, not 'gpu'",
     ):
         onnxq.validate("m.onnx", "q.onnx", "random:8", executions=["gpu"])
     with pytest.raises(UsageError, match="merge needs a list"):
@@ -452,3 +457,12 @@ def test_what_has_no_say_in_the_result_is_in_no_recipe():
     assert recipe.written(lean) == recipe.written(usual)
     assert "memory" not in recipe.written(lean)
     assert lean.settings() == usual.settings()
+
+
+@pytest.mark.parametrize("of", [QuantizeOptions.of, EqualizeOptions.of, ReportOptions.of])
+@pytest.mark.parametrize(("name", "value"), [("mask", "nothing"), ("tokenizer", "none.json")])
+def test_what_says_how_data_are_read_needs_data(of, name, value):
+    scheme = {"scheme": "w8", "target": "cpu"} if of == QuantizeOptions.of else {}
+    with pytest.raises(UsageError) as error:
+        of({name: value, **scheme})
+    assert (error.value.message, error.value.hint) == (f"--{name} needs data", "give --data")

@@ -269,7 +269,8 @@ def test_explain_and_lint_state_them(tmp_path):
     assert facts["range of shares"].startswith("[0, 1] in ")
     assert len([about for about in facts if about.startswith("range of ")]) == 3
     checked = cli("inspect", path, "--lint", "--json")
-    assert checked.code == 0, checked.err
+    # The model leaves a size open, and is fine otherwise.
+    assert {each["rule"] for each in checked.json["findings"]} == {"shapes"}
     # Without a record: what the graph shows.
     bare = model.proto.__class__()
     bare.CopyFrom(model.proto)

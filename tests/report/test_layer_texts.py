@@ -111,10 +111,12 @@ def test_rules_that_are_broken_are_counted():
 
 def test_kernels_that_run_in_float_are_listed_with_their_reason():
     found = [
-        Kernel("a", "Conv", "QLinearConv", True, ""),
+        Kernel("a", "Conv", "QLinearConv", True, "", weighted=True),
         Kernel("b", "Add", "", False, "it went away"),
     ]
-    assert details_report.kernel_summary(found).endswith("1 of 2 eligible nodes run in integers")
+    said = "1 of 2 eligible nodes run in integers, 1 of 1 with a weight"
+    assert details_report.kernel_summary(found) == f"ONNX Runtime's CPU provider: {said}"
+    assert details_report.kernel_summary(found, "openvino") == f"OpenVINO: {said}"
     assert details_report.kernel_table(found, whole=False).rows == (("b", "Add", "–", "it went away"),)  # fmt: skip
     assert len(details_report.kernel_table(found, whole=True).rows) == 2
 

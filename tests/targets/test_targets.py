@@ -29,7 +29,7 @@ def test_a_file_starts_from_a_shipped_target(tmp_path):
     ("text", "said", "hint"),
     [
         ("symmetric = ", "not a TOML file", ""),
-        ('base = "tpu"', "base must be one of gpu, cpu, qnn, not 'tpu'", ""),
+        ('base = "tpu"', "base must be one of gpu, cpu, qnn, openvino, web, cpu-arm64, gpu-dla, not 'tpu'", ""),
         ('base = "gpu"\nwieghted = []', "unknown key 'wieghted'", "did you mean 'weighted'?"),
         ('activation = "int8"', "no 'channel_bounds'", 'give it, or base = "gpu"'),
         ('base = "gpu"\nsymmetric = 1', "schemes.w8a8.symmetric must be true or false, not 1", ""),

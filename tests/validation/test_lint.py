@@ -37,6 +37,8 @@ VALUES = {
     "wz": np.zeros(4, np.int8), "b": np.ones(4, np.float32), "half": np.float32(0.5),
     "wf": np.ones((4, 4, 3, 3), np.float32), "bi": np.ones(4, np.int32),
     "sx": np.full(4, 0.1, np.float32), "zx": np.zeros(4, np.int8), "s16": np.float16(0.1),
+    "zm": np.uint8(128), "mi": np.ones((6, 6), np.int8), "s6": np.full(6, 0.1, np.float32),
+    "zb": np.int32(0),
 }  # fmt: skip
 
 
@@ -78,7 +80,56 @@ def test_a_sound_model_has_no_findings():
 
 
 def test_every_rule_has_a_model_that_breaks_it():
-    assert set(BREAKS) == {rule.id for rule in RULES}
+    assert set(BREAKS) | set(BREAKS_ELSEWHERE) == {rule.id for rule in RULES}
+
+
+NPU = """<ir_version: 9, opset_import: ["": 19]>
+g (float[1,4,6,6] x, float[1,6] v) => (float[1,4,6,6] y, float[1,6] p) {
+    xq = QuantizeLinear(x, s, zm)  xd = DequantizeLinear(xq, s, zm)
+    w1 = DequantizeLinear<axis = 0>(w, ws, wz)  b1 = DequantizeLinear(bi, s)
+    a = Conv<pads = [1,1,1,1]>(xd, w1, b1)  r = Relu(a)
+    rq = QuantizeLinear(r, s, zu)  y = DequantizeLinear(rq, s, zu)
+    vq = QuantizeLinear(v, s, zm)  vd = DequantizeLinear(vq, s, zm)
+    m = DequantizeLinear(mi, s)  t = MatMul(vd, m)
+    tq = QuantizeLinear(t, s, zm)  p = DequantizeLinear(tq, s, zm)
+}"""
+
+JOINED = """<ir_version: 9, opset_import: ["": 19]>
+g (float[1,2,6,6] x) => (float[1,4,6,6] y) {
+    xq = QuantizeLinear(x, s, zm)  xd = DequantizeLinear(xq, s, zm)
+    k = Concat<axis = 1>(xd, xd)
+    kq = QuantizeLinear(k, s, zm)  kd = DequantizeLinear(kq, s, zm)
+    w1 = DequantizeLinear<axis = 0>(w, ws, wz)
+    c = Conv<pads = [1,1,1,1]>(kd, w1, b)
+    e = Conv<pads = [1,1,1,1]>(kd, w1, b)
+    y = Concat<axis = 0>(c, e)
+}"""
+
+BREAKS_ELSEWHERE = {
+    "shapes": ("qnn", NPU, [("float[1,4,6,6] x", "float[n,4,6,6] x")]),
+    "weight-scales": ("qnn", NPU, [("(mi, s)", "<axis = 1>(mi, s6)")]),
+    "implied": ("qnn", NPU, [("(r, s, zu)", "(r, s, zm)"), ("(rq, s, zu)", "(rq, s, zm)")]),
+    "quantized-result": ("qnn", NPU, [("(t, s, zm)", "(v, s, zm)"), ("=> (", "=> (float[1,6] t, ")]),
+    "bias-zero-point": ("web", NPU, [("(bi, s)", "(bi, s, zb)")]),
+    "signed-concat": ("openvino", JOINED, [("zm", "z")]),
+    "float-concat": ("openvino", JOINED, [
+        ("e = Conv", "cq = QuantizeLinear(c, s, zm) cd = DequantizeLinear(cq, s, zm) e = Conv"),
+        ("(c, e)", "(cd, cd)"),
+    ]),
+}  # fmt: skip
+"""Rule → a target that has it, a sound model, and what to write instead."""
+
+
+@pytest.mark.parametrize("rule", BREAKS_ELSEWHERE)
+def test_what_breaks_a_rule_of_another_runtime_is_found(rule):
+    target, text, changes = BREAKS_ELSEWHERE[rule]
+    assert lint(model_of(text), target_named(target)) == ()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    findings = lint(model_of(text), target_named(target))
+    assert {each.rule for each in findings} == {rule}
+    assert all(each.node and each.detail and each.advice for each in findings)
 
 
 @pytest.mark.parametrize("rule", BREAKS)
@@ -119,7 +170,7 @@ g (float[n,4,6,6] x) => (float[n,4,6,6] y) { a = Conv<pads = [1,1,1,1]>(x, wf, b
 
 def made_for(target):
     data = {"x": np.random.default_rng(0).standard_normal((16, 4, 6, 6), np.float32)}
-    return onnxq.quantize(model_of(FLOAT), data, target=target)[0]
+    return onnxq.quantize(model_of(FLOAT), data, target=target, input_shapes=["1x4x6x6"])[0]
 
 
 def rules(inspection):
@@ -131,13 +182,30 @@ def test_a_model_is_checked_against_the_target_it_was_made_for(target):
     int8 = made_for(target)
     found = onnxq.inspect(int8, lint=True)
     assert (found.findings, found.rules_of) == ((), target)
+    # All take what is written for the CPU, but these; and layers that end in float run on two.
+    whole = {"cpu", "qnn", "web", "cpu-arm64", "gpu-dla"}
     for other in shipped_targets():
         against = onnxq.inspect(int8, lint=True, target=other)
         assert against.rules_of == other
-        if other == "gpu" and target != "gpu":
-            assert {"format", "zero-point", "bias"} <= rules(against)
+        broken = rules(against)
+        if other.startswith("gpu") and not target.startswith("gpu"):
+            assert "zero-point" in broken
+            assert ("format" in broken) == (target != "cpu-arm64")
+            assert ("bias" in broken) == (target != "openvino")
+        elif other == "qnn" and target != "qnn":
+            assert ("quantized-result" in broken) == (target not in whole)
+            assert ("implied" in broken) == (target == "gpu-dla")
         else:
-            assert not against.findings
+            assert not broken
+
+
+@pytest.mark.parametrize("target", ["qnn", "openvino", "gpu-dla"])
+def test_an_open_size_is_told_where_the_target_wants_to_know_it(target):
+    data = {"x": np.random.default_rng(0).standard_normal((16, 4, 6, 6), np.float32)}
+    int8, _ = onnxq.quantize(model_of(FLOAT), data, target=target)
+    (finding,) = onnxq.inspect(int8, lint=True).findings
+    assert (finding.rule, finding.detail) == ("shapes", "the input 'x' is n×4×6×6")
+    assert "--input-shape" in finding.advice
 
 
 @pytest.mark.parametrize("target", shipped_targets())

@@ -73,6 +73,7 @@ def collect(
             batch_size=options.batch_size,
             memory=options.memory,
             outputs=options.outputs,
+            executions=options.executions,
             max_drop=options.max_drop,
             min_accuracy=options.min_accuracy,
             layers=options.layers and bool(models),

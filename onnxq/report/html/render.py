@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 import onnxq
 from onnxq.report import latency as latency_report
 from onnxq.report import validation as validation_report
+from onnxq.report.details import kernel_summary, kernel_table
 from onnxq.report.html import charts
 from onnxq.report.html.collect import Report
 from onnxq.report.table import decibels, number
@@ -32,7 +33,9 @@ def render(report: Report) -> str:
     validation = report.validation
     timing = report.timing
     names = [each.name for each in (report.model, *report.quantized)]
-    paths = [each.source or Path(each.name) for each in (report.model, *report.quantized)]
+    times = 1 if validation is None else validation.executions
+    models = (report.model, *(model for model in report.quantized for _ in range(times)))
+    paths = [each.source or Path(each.name) for each in models]
     return environment.get_template("report.html").render(
         report=report,
         version=onnxq.__version__,
@@ -43,6 +46,9 @@ def render(report: Report) -> str:
         latency=timing and latency_report.latency_table(timing, names),
         operators=timing and latency_report.operator_table(timing, names, whole=True),
         timed=timing and latency_report.note(timing),
+        kernels=[(f"{each.model}: {kernel_summary(each.kernels, each.execution)}",
+                  kernel_table(each.kernels, whole=False))
+                 for each in (validation.kernels if validation else ())],
         charts={"width": charts.WIDTH, "height": charts.HEIGHT, "box": charts.BOX_HEIGHT,
                 "curve_width": charts.CURVE_WIDTH, "curve_height": charts.CURVE_HEIGHT},
         axis=axis,
@@ -61,9 +67,10 @@ def cards(report: Report) -> list[dict[str, Any]]:
     if not report.quantized:
         return []
     rows = report.validation.rows if report.validation else ()
+    times = report.validation.executions if report.validation else 1
     # The gates of quantized models, in the order of their rows; models may share a name.
     checked = [each for each in (report.validation.gates if report.validation else ())
-               if each.execution != rows[0].execution]  # fmt: skip
+               if (each.model, each.execution) != (rows[0].model, rows[0].execution)]  # fmt: skip
     per_model = len(checked) // len(report.quantized)
     found = []
     for index, model in enumerate(report.quantized):
@@ -72,7 +79,7 @@ def cards(report: Report) -> list[dict[str, Any]]:
         word = "failed" if failed else "passed" if gates else "measured" if rows else "not measured"
         numbers = []
         if rows:
-            numbers += _metrics(rows[0].values, rows[index + 1].values, rows[0].units)
+            numbers += _metrics(rows[0].values, rows[index * times + 1].values, rows[0].units)
         ratio = model.size / max(report.model.size, 1)
         numbers.append(
             ("Size", f"{model.size / 1e6:.3g} MB", f"{100 * ratio:.0f} % of the float model")
