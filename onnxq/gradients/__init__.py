@@ -7,5 +7,9 @@ at the outputs.
 from onnxq.gradients.graph import BackwardModel, backward_model
 from onnxq.gradients.leaves import Leaf, Leaves, find_leaves
 from onnxq.gradients.measure import measure_costs
+from onnxq.gradients.signs import drawn_signs, generator_of
 
-__all__ = ["BackwardModel", "Leaf", "Leaves", "backward_model", "find_leaves", "measure_costs"]
+__all__ = [
+    "BackwardModel", "Leaf", "Leaves", "backward_model", "drawn_signs", "find_leaves",
+    "generator_of", "measure_costs",
+]  # fmt: skip

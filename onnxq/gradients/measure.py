@@ -9,7 +9,6 @@ the order of the samples.
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ from onnxq.data.tokens import NO_TOKENS, Tokens
 from onnxq.errors import ModelError, ResourceError
 from onnxq.gradients.graph import NO_PATH, BackwardModel, backward_model
 from onnxq.gradients.leaves import Leaf, find_leaves
+from onnxq.gradients.signs import drawn_signs, generator_of
 from onnxq.model.backward import is_sized_by_values
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
@@ -218,7 +218,7 @@ class _Runner:
         if self._session is None:
             return rows
         names = [spec.name for spec in self._made.model.outputs]
-        real, generator = real_positions(feeds), np.random.default_rng(_number_of(feeds))
+        real, generator = real_positions(feeds), generator_of(feeds)
         for _ in range(self._draws):
             seeds = self._seeds(feeds, shapes, generator)
             found = run(self._session, names, {**as_feeds(feeds).arrays, **seeds})
@@ -242,19 +242,6 @@ class _Runner:
         seeds: dict[str, Array] = {}
         for leaf in self._leaves:
             for name in leaf.tensors:
-                signs = generator.integers(0, 2, shapes[name], np.int8).astype(np.float32) * 2 - 1
-                real = self._tokens.real(name, shapes[name], feeds)
-                kept = signs if real is None else signs * real
-                seeds[self._made.seeds[name]] = (kept / leaf.deviation).astype(np.float32)
+                signs = drawn_signs(generator, name, shapes[name], feeds, self._tokens)
+                seeds[self._made.seeds[name]] = (signs / leaf.deviation).astype(np.float32)
         return seeds
-
-
-def _number_of(feeds: Feeds) -> int:
-    """A number that follows from what a sample holds."""
-    number = 0
-    for name in sorted(feeds):
-        values = np.asarray(feeds[name])
-        texts = values.dtype.kind in "OSU"
-        held = repr(values.tolist()).encode() if texts else values.tobytes()
-        number = zlib.crc32(held, number)
-    return number

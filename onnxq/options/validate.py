@@ -74,7 +74,10 @@ class ValidateOptions(ReadingOptions):
     executions: tuple[Execution, ...] = executions()
     max_drop: float | None = shared.max_drop()
     min_accuracy: float | None = shared.min_accuracy()
-    layers: bool = flag("Rank each quantized model's layers by their share of its output error.")
+    layers: bool = flag(
+        "Rank each quantized model's layers by their share of its output error; takes two to "
+        "four times as long."
+    )
     latency: bool = flag("Time the models too, each against the float one; see onnxq bench.")
     mask: str | None = shared.mask()
     batch_size: int | None = shared.batch_size_by_model()

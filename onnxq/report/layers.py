@@ -28,8 +28,8 @@ def summary(path: Path, report: LayerReport) -> Iterator[str]:
     )
     if any(layer.estimated for layer in report.layers):
         yield (
-            f"{path}: the worst layers were measured on all of these, "
-            f"the others (~) on {count(report.first_look, 'sample')}"
+            f"{path}: the worst layers were run on all of these, "
+            f"the others (~) estimated on {count(report.first_look, 'sample')}"
         )
 
 

@@ -8,10 +8,11 @@ Three measurements of a layer, all against the float model's tensor of the same 
 
 The first two need one pass over the data. The last is what ranks: a layer's own error says
 little about the output where errors are damped or amplified behind it. It takes a run of what lies
-behind the layer for each layer and sample. So all layers are looked at on a few samples, and the
-worst of them on all probes; how these differ scales the others. A layer's share is its power among
-the powers of all: errors of different layers hardly correlate, so the powers add up, and the
-report says how well they do.
+behind the layer for each layer and sample. So that of all layers is estimated, by the gradients of
+the outputs, or where there is none by runs on a few samples; the worst of them are run on all
+probes, and how these differ scales the others. A layer's share is its power among the powers of
+all: errors of different layers hardly correlate, so the powers add up, and the report says how
+well they do.
 
 Of several outputs, or groups of slices in one, each error counts by its ratio to the signal there.
 """
@@ -19,7 +20,7 @@ Of several outputs, or groups of slices in one, each error counts by its ratio t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,10 @@ from onnxq.progress import SILENT, Progress
 from onnxq.shown import Shown
 from onnxq.validation.causes import CauseFinder, Causes
 from onnxq.validation.effects import Effects, Looks, Powers, added, measure_effects
+from onnxq.validation.first_order import draws_of, slopes_of
 from onnxq.validation.pairing import Pairing, Unmatched
 from onnxq.validation.powers import power
-from onnxq.validation.workbench import Bench, OpenWindow, Pace, open_bench
+from onnxq.validation.workbench import Bench, OpenWindow, open_bench
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -47,11 +49,11 @@ Feeds = Mapping[str, Array]
 PROBES = 64
 """Samples, spread over the data, on which the worst layers' effects on the outputs are measured."""
 
-FIRST_LOOK = 12
-"""Layers' effects are looked at on so few samples that it takes no more runs over all samples."""
+FIRST_LOOK = 8
+"""Layers' effects are run on so few samples that it takes no more runs over all samples."""
 
 LEAST = 2
-"""Samples of the first look, at least."""
+"""The same, at least."""
 
 FEW = 8
 """Samples that shapes, parts of outputs and causes are told from."""
@@ -80,7 +82,7 @@ class LayerError:
         own: SQNR of the layer's output computed from exact inputs, dB.
         standing: SQNR of the layer's output in the quantized model, dB.
         causes: where its own error comes from.
-        estimated: whether share and `alone` were scaled up from the first look.
+        estimated: whether share and `alone` follow from gradients, or from runs on a few samples.
     """
 
     name: str
@@ -102,7 +104,7 @@ class LayerReport(Shown):
         model: its name.
         samples: samples that `own` and `standing` are measured on.
         probes: samples that shares and `alone` of the worst layers are measured on.
-        first_look: samples that those of all layers were measured on.
+        first_look: samples that those of the others were estimated on.
         together: SQNR of the quantized model's worst output on the probes, dB.
         sum_of_parts: the same if the layers' effects were independent, dB.
         unmatched: quantized layers that cannot be told apart, and why.
@@ -141,8 +143,9 @@ def measure_layers(
         outputs: names of the outputs that errors are measured at, () for all.
         probes: samples, spread over the data, to measure effects on the outputs on; fewer where
             they are large.
-        first_look: so many of them for all layers, the others for the worst layers only; by
-            default so many that it costs a few runs of the model over all samples.
+        first_look: run all layers on so many of them, and the worst on the others; by default
+            all are run on all where that costs a few runs of the model over all samples, and else
+            estimated by gradients.
         whole: compare the layers' outputs on all samples, else on the probes only.
         limits: what may run at once. The numbers do not depend on its memory.
         largest: the largest sample of the source, if known.
@@ -159,12 +162,11 @@ def measure_layers(
         float_model, quantized, _some(chosen), outputs, limits=limits, largest=largest
     )
     count = sum(map(samples_in, chosen))
-    if first_look is None:
-        first_look = _affordable(len(bench.layers), source.count or count)
-    looks = _looks(chosen, first_look, bench.pace)
+    looks = _looks(bench, chosen, first_look, source.count or count)
+    few = bench.pace.batches(_spread(chosen, FEW))
     del chosen
     effects, errors = measure_effects(bench, looks, progress)
-    causes = _causes(bench, [*looks.first, *looks.rest])
+    causes = _causes(bench, few)
     if whole and (source.count is None or source.count > count):
         size = bench.pace.size or GROUP
         total = source.count and source.count * len(bench.windows)
@@ -192,24 +194,36 @@ def _some(batches: Sequence[Feeds]) -> list[Feeds]:
 
 
 def _affordable(layers: int, samples: int) -> int:
-    """Samples that all layers can be looked at on for `FIRST_LOOK` runs over all samples."""
+    """Samples that all layers can be run on for `FIRST_LOOK` runs over all samples."""
     return max(LEAST, FIRST_LOOK * samples // max(layers, 1))
 
 
-def _looks(units: Sequence[Feeds], first: int, pace: Pace) -> Looks:
-    """The samples of the first look, spread evenly over all of them, and the others.
+def _looks(bench: Bench, units: Sequence[Feeds], first: int | None, total: int) -> Looks:
+    """The probes, and which of them, spread evenly over all, layers are estimated on.
 
     Args:
         units: single samples, or whole batches where the model fixes them.
+        first: samples to run all layers on; None for gradients, where there are and runs on all
+            probes would take long.
+        total: samples of the data.
     """
-    wanted = -(-first // samples_in(units[0]))
+    probes, singly = sum(map(samples_in, units)), 0
+    runs = _affordable(len(bench.layers), total) if first is None else first
+    slopes = slopes_of(bench) if first is None and runs < probes else None
+    if slopes is not None:
+        singly, draws = draws_of(len(bench.parts.parts), probes, total)
+        slopes = replace(slopes, draws=draws)
+    batches = bench.pace.batches
+    return Looks(slopes, _spread(units, singly), batches(_spread(units, runs)), batches(units))
+
+
+def _spread(units: Sequence[Feeds], count: int) -> list[Feeds]:
+    """So many samples, or a few more."""
+    wanted = -(-count // samples_in(units[0]))
     if wanted >= len(units):
-        return Looks(pace.batches(units), [])
-    spread = {round((2 * i + 1) * len(units) / (2 * wanted) - 0.5) for i in range(wanted)}
-    parts: tuple[list[Feeds], list[Feeds]] = ([], [])
-    for place, unit in enumerate(units):
-        parts[place not in spread].append(unit)
-    return Looks(*map(pace.batches, parts))
+        return list(units)
+    places = {round((2 * i + 1) * len(units) / (2 * wanted) - 0.5) for i in range(wanted)}
+    return [units[place] for place in sorted(places)]
 
 
 def _causes(bench: Bench, batches: Sequence[Feeds]) -> dict[str, Causes]:
@@ -217,7 +231,7 @@ def _causes(bench: Bench, batches: Sequence[Feeds]) -> dict[str, Causes]:
     found: dict[str, Causes] = {}
     for opened in bench.open():
         if opened.window.layers:
-            found |= _causes_in(opened, _some(batches))
+            found |= _causes_in(opened, batches)
     return found
 
 

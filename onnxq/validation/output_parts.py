@@ -46,6 +46,13 @@ class Parts:
         pairs = ((self._of(part, got, feeds), self._of(part, wanted, feeds)) for part in self.parts)
         return np.array([power(difference(one, other)) for one, other in pairs])
 
+    def place(self, number: int, shape: tuple[int, ...]) -> tuple[Any, ...]:
+        """Where a part lies in its output, as an index."""
+        _, axis, slices = self.parts[number]
+        if axis is None:
+            return (...,)
+        return (slice(None),) * axis + ([place for place in slices if place < shape[axis]],)
+
     def _of(self, part: Part, values: Mapping[str, Array], feeds: Feeds) -> Array:
         name, axis, slices = part
         whole = as_array(values[name])

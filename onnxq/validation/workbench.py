@@ -104,6 +104,7 @@ class Bench:
         pace: how batches run.
         windows: the layers, in the order of the model.
         sample: the largest one.
+        footprint: bytes of all tensors of the float model, of the largest sample.
     """
 
     pairing: Pairing
@@ -112,6 +113,7 @@ class Bench:
     pace: Pace
     windows: tuple[Window, ...]
     sample: Feeds
+    footprint: int
     _opened: list[OpenWindow] = field(default_factory=list)
 
     @property
@@ -267,6 +269,7 @@ def open_bench(
     pairing = pair(float_model, quantized)
     pairing = _of_same_shapes(pairing, float_model, quantized, sample)
     sizes = measure_footprint(pairing.exact, sample, Runtime()).sizes
+    footprint = sum(sizes.values())
     each = bytes_of(pairing.tensors, sizes)
     most = limits.exactly or limits.batch_size
     size = None if fixed else int(np.clip(MEMORY_FOR_TENSORS // max(each, 1), 1, most))
@@ -279,7 +282,7 @@ def open_bench(
     need = Need(pairing, chosen, sizes, Graph(pairing.exact))
     room = int(TENSORS * limits.budget) // pace.workers
     windows = join_windows(window_of_each(pairing, stages, chosen), need, room)
-    return Bench(pairing, chosen, parts, pace, windows, sample)
+    return Bench(pairing, chosen, parts, pace, windows, sample, footprint)
 
 
 def _of_same_shapes(

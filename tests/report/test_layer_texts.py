@@ -63,7 +63,7 @@ def test_what_the_layers_add_up_to():
         "m.onnx: 17.2 dB SQNR on 64 samples; the errors of 1 layer add up to 16.5 dB"
     ]
     _, first = layers_report.summary(PATH, report(layer("a", 99), layer("b", 1, estimated=True)))
-    assert first.endswith("the others (~) on 8 samples")
+    assert first.endswith("the others (~) estimated on 8 samples")
 
 
 def test_a_ranking_as_a_document():

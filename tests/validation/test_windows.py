@@ -5,8 +5,7 @@ import onnxq
 import pytest
 from onnxq import api
 from onnxq.data.budget import Limits
-from onnxq.validation import layers, suffix
-from onnxq.validation import workbench as bench
+from onnxq.validation import effects, layers, suffix, workbench
 from onnxq.validation.cut import OWN, cut
 from onnxq.validation.layers import measure_layers
 from onnxq.validation.pairing import pair
@@ -46,10 +45,12 @@ def short_stages(monkeypatch):
     monkeypatch.setattr(suffix, "STAGE", 2)
 
 
-def measured(models, *, probes=12, **limits):
+def measured(models, *, probes=12, first_look=4, **limits):
     model, int8 = models
     source = api.as_source(images(24, seed=1), model)
-    return measure_layers(model, int8, source, limits=Limits(**limits), probes=probes, first_look=4)
+    return measure_layers(
+        model, int8, source, limits=Limits(**limits), probes=probes, first_look=first_look
+    )
 
 
 def windows_of(models, memory):
@@ -58,18 +59,23 @@ def windows_of(models, memory):
 
 
 @pytest.mark.parametrize("small", [0, 1 << 26])
-def test_numbers_do_not_depend_on_the_memory(models, short_stages, monkeypatch, small):
-    monkeypatch.setattr(bench, "SMALL", small)
+@pytest.mark.parametrize("first_look", [4, None])
+def test_numbers_do_not_depend_on_the_memory(models, short_stages, monkeypatch, small, first_look):
+    monkeypatch.setattr(workbench, "SMALL", small)
+    monkeypatch.setattr(layers, "FIRST_LOOK", 0)
+    monkeypatch.setattr(effects, "WORST", 2)
     counts = [len(windows_of(models, memory)) for memory in (1, 100_000, 1 << 30)]
     assert counts[0] > 3
     assert counts == sorted(counts, reverse=True)
     assert counts[-1] == 1
-    expected = measured(models)
-    assert any(layer.estimated for layer in expected.layers) or len(expected.layers) <= 8
+    expected = measured(models, first_look=first_look)
+    assert any(layer.estimated for layer in expected.layers)
     assert all(np.isfinite(layer.own) for layer in expected.layers)
     for memory in (1, 100_000):
         # NaN, of causes that do not apply, equals itself in text only.
-        assert str(as_text(measured(models, memory=memory))) == str(as_text(expected))
+        assert str(as_text(measured(models, first_look=first_look, memory=memory))) == str(
+            as_text(expected)
+        )
 
 
 def as_text(report):
