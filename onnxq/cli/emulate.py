@@ -55,12 +55,14 @@ def emulate(
     layers = None
     if compare is not None:
         comparison = CompareLayersOptions(
-            data=chosen.data, preprocess=chosen.preprocess, samples=chosen.samples,
+            data=chosen.data, preprocess=chosen.preprocess, tokenizer=chosen.tokenizer,
+            samples=chosen.samples, states=chosen.states, input_shapes=chosen.input_shapes,
             provider=compare, batch_size=chosen.batch_size, memory=chosen.memory,
         )  # fmt: skip
         layers = compare_layers(loaded, comparison, terminal.progress)
     if output is not None:
-        write_arrays(output, record.outputs)
+        sizes = {f"{name}.sizes": each for name, each in record.sizes.items()}
+        write_arrays(output, {**sizes, **record.outputs})
     for text in report.summary(record):
         terminal.line(text)
     if terminal.verbose:
@@ -70,6 +72,8 @@ def emulate(
         terminal.line(report.agreement_text(layers))
         terminal.table(report.agreement_table(layers))
     terminal.note(count(record.samples, "sample") + (f", {record.note}" if record.note else ""))
+    if record.sizes:
+        terminal.note(report.filled_text(record))
     if output is not None:
         terminal.note(f"wrote {output}")
     terminal.document("emulate", {**report.document(loaded, record, output), "agreement": layers})

@@ -40,7 +40,6 @@ def ranked_layers(
         probes=probes,
         whole=False,
         limits=limits,
-        tokens=request.tokens,
         progress=request.progress,
     ).layers
 

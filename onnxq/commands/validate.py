@@ -119,7 +119,6 @@ def validate(
             outputs=options.outputs,
             limits=limits,
             largest=sample.largest,
-            tokens=sample.tokens,
             progress=progress,
         )
         for model in (models if options.layers else ())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -52,8 +51,9 @@ def gather_both(
             those.
     """
     fixed = source.axes.fixed
-    apart = max(1, math.ceil((source.count or count) / count))
-    baskets = {False: _Basket(fixed, count, apart), True: _Basket(fixed, held, 1)}
+    total = source.count or count
+    seen = total - _held_out(total, fixed or BATCH_SIZE, hold_out)
+    baskets = {False: _Basket(fixed, count, seen), True: _Basket(fixed, held, held)}
     for batch in source.batches(BATCH_SIZE):
         if all(basket.is_full for basket in baskets.values()):
             break
@@ -62,17 +62,25 @@ def gather_both(
     return spread, first
 
 
+def _held_out(total: int, size: int, hold_out: int) -> int:
+    """How many samples of so many are held out, in batches of `size`."""
+    if not hold_out:
+        return 0
+    rounds, rest = divmod(total, size * hold_out)
+    return rounds * size + max(0, rest - size * (hold_out - 1))
+
+
 class _Basket:
-    """Takes samples out of batches, every so many-th one, until it has enough.
+    """Takes samples out of batches, spread evenly over all that it is offered, until it has enough.
 
     Args:
         fixed: batch size that the model fixes; batches are then taken whole.
         count: samples wanted.
-        apart: 1 to take all.
+        total: samples that it will be offered; no more than `count` to take all.
     """
 
-    def __init__(self, fixed: int | None, count: int, apart: int) -> None:
-        self._fixed, self._count, self._apart = fixed, count, apart
+    def __init__(self, fixed: int | None, count: int, total: int) -> None:
+        self._fixed, self._count, self._total = fixed, count, max(total, count, 1)
         self._taken = self._samples = self._seen = 0
         self.batches: list[Feeds] = []
 
@@ -84,15 +92,19 @@ class _Basket:
         if self.is_full:
             return
         if self._fixed:
-            rows = list(range(len(batch))) if self._seen % self._apart == 0 else []
+            rows = list(range(len(batch))) if self._is_next(self._seen) else []
         else:
-            rows = [i for i in range(len(batch)) if (self._samples + i) % self._apart == 0]
+            rows = [i for i in range(len(batch)) if self._is_next(self._samples + i)]
             rows = rows[: self._count - self._taken]
         self._samples += len(batch)
         self._seen += 1
         if rows:
             self.batches.append(batch.feeds.take(rows))
         self._taken += len(rows)
+
+    def _is_next(self, place: int) -> bool:
+        """Whether the one at this place is taken: `count` of every `total` are, evenly spread."""
+        return place * self._count % self._total < self._count
 
 
 def run_batches(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.data.ahead import MOST
@@ -162,6 +163,8 @@ class Emulation(Mapping[str, Array]):
         samples: how many.
         note: what a reader must know of them.
         saturations: node → its sums of pairs, on a machine where these may saturate.
+        sizes: output → (samples, axes), the shape of each sample's, where they differ: then the
+            smaller ones are filled up with zeros behind their values.
     """
 
     outputs: Mapping[str, Array]
@@ -171,6 +174,7 @@ class Emulation(Mapping[str, Array]):
     samples: int
     note: str
     saturations: Mapping[str, Saturation] = field(default_factory=dict)
+    sizes: Mapping[str, Array] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Array:
         return self.outputs[name]
@@ -222,23 +226,43 @@ def emulate(
             advance(held)
     if not samples:
         raise DataError(f"{source.spec}: no samples")
-    joined = {
-        spec.name: _join(spec.name, [part[index] for part in parts], source.axes.output(spec.name))
-        for index, spec in enumerate(model.outputs)
-    }
+    joined: dict[str, Array] = {}
+    sizes: dict[str, Array] = {}
+    for index, spec in enumerate(model.outputs):
+        axis, each = source.axes.output(spec.name), [part[index] for part in parts]
+        joined[spec.name] = _join(spec.name, each, axis)
+        if (several := _sizes(each, axis)) is not None:
+            sizes[spec.name] = several
     operators = {node.name: node.op_type for node in machine.source.proto.graph.node}
     known = {name: operators[name] for name in machine.plan}
     return Emulation(
         joined, known, machine.plan, {name: n for name, n in counts.overflows.items() if n},
         samples, source.note,
-        {name: Saturation(n, counts.saturated[name]) for name, n in counts.pairs.items()},
+        {name: Saturation(n, counts.saturated[name]) for name, n in counts.pairs.items()}, sizes,
     )  # fmt: skip
 
 
 def _join(name: str, parts: list[Array], axis: int | None) -> Array:
-    try:
-        return join(parts, axis)
-    except ValueError:
+    """The parts as one, the shorter ones filled up with zeros behind their values."""
+    if len({part.ndim for part in parts}) > 1:
         raise DataError(
-            f"output {name!r} has another shape for some samples", hint="emulate them apart"
-        ) from None
+            f"output {name!r} has another number of axes for some samples",
+            hint="emulate them apart",
+        )
+    shapes = np.array([np.shape(part) for part in parts], int)
+    largest = shapes.max(axis=0, initial=0)
+    filled = [
+        np.pad(part, [(0, 0 if at == axis else most - size)
+                      for at, (size, most) in enumerate(zip(part.shape, largest, strict=True))])
+        for part in parts
+    ]  # fmt: skip
+    return join(filled, axis)
+
+
+def _sizes(parts: list[Array], axis: int | None) -> Array | None:
+    """(samples, axes): the shape of each sample; None where all have one."""
+    found: list[tuple[int, ...]] = []
+    for part in parts:
+        count = 1 if axis is None or not part.ndim else part.shape[axis]
+        found += [tuple(n for at, n in enumerate(part.shape) if at != axis)] * count
+    return np.array(found, np.int64) if len(set(found)) > 1 else None

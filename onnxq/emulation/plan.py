@@ -25,6 +25,7 @@ from onnxq.model.operators import (
     is_integer_product,
     is_quantize,
     operator_of,
+    stands_for,
 )
 from onnxq.model.qdq import QdqGraph
 from onnxq.model.status import Float
@@ -76,6 +77,12 @@ def _status(graph: QdqGraph, node: Node, *, saturate: bool) -> Status | Refusal:
     if is_integer_product(node):
         return plan_integer_product(graph, node, saturate=saturate)
     row = operator_of(node)
+    whole = stands_for(node)
+    if whole is not None:
+        return Refusal(
+            f"{node.op_type} is computed by ONNX Runtime's own kernel: the scales of an "
+            f"{whole.op_type}'s state follow its steps and threads"
+        )
     if row is None:
         return Refusal(f"{node.op_type} has no row in the operator table")
     if not any(graph.elem_type(name) in _REAL for name in node.outputs if name):

@@ -3,7 +3,8 @@
 DynamicQuantizeLinear gives the integers of a tensor with scale and zero point of that run;
 MatMulInteger multiplies them with stored weights, a Cast and a Mul make floats of its sums. The
 same with both factors dequantized before a MatMul is what everybody reads who wants to know what
-is quantized.
+is quantized. Operators of ONNX Runtime that quantize what they read, as DynamicQuantizeLSTM, are
+read as the float ones with dequantized weights.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.formats.table import BLOCKS_OPSET
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph, Node, nodes_in
 from onnxq.model.model import Model
@@ -21,8 +23,12 @@ from onnxq.model.operators import (
     CAST,
     DEQUANTIZE,
     DYNAMIC,
+    FACTORS_BY_RUN,
+    Operator,
     is_dynamic_quantize,
     is_integer_product,
+    stands_for,
+    turns_matrix,
 )
 from onnxq.model.rewrite import constant, edit, node, variable
 
@@ -46,12 +52,14 @@ class DynamicProduct:
 
     Attributes:
         node: the MatMulInteger.
+        weight: (inputs, outputs), its numbers.
         quantizer: the DynamicQuantizeLinear of its data.
         scale: (outputs,) or (), of the weight.
         scaled: the Mul that makes floats of its sums.
     """
 
     node: Node
+    weight: Array
     quantizer: Node
     scale: Array
     scaled: Node
@@ -64,7 +72,7 @@ def dynamic_products(graph: Graph) -> tuple[DynamicProduct, ...]:
 
 
 def _product(graph: Graph, node: Node) -> DynamicProduct | None:
-    weight = graph.constant(node.input(1))
+    weight = _weight(graph, node.input(1))
     zero = graph.producers.get(node.input(2))
     if weight is None or weight.ndim != 2 or zero is None or not is_dynamic_quantize(zero):
         return None
@@ -80,8 +88,18 @@ def _product(graph: Graph, node: Node) -> DynamicProduct | None:
     if scale is None or scale.shape not in {(), (1,), (weight.shape[1],)}:
         return None
     return DynamicProduct(
-        node, zero, scale.reshape(-1) if scale.size > 1 else scale.reshape(()), scaled
+        node, weight, zero, scale.reshape(-1) if scale.size > 1 else scale.reshape(()), scaled
     )
+
+
+def _weight(graph: Graph, name: str) -> Array | None:
+    """The numbers of a weight, also of one that is transposed when the model is loaded."""
+    maker = graph.producers.get(name)
+    stored = graph.constant(name if maker is None else maker.input(0))
+    if maker is None or stored is None:
+        return stored
+    by_axes = turns_matrix(maker)
+    return np.ascontiguousarray(stored.T) if by_axes and stored.ndim == 2 else None
 
 
 def _only_reader(graph: Graph, name: str) -> Node | None:
@@ -95,8 +113,15 @@ def with_dequantized(model: Model) -> Model:
     Args:
         model: normalized, so that nodes have names and constants are initializers.
     """
-    products = dynamic_products(Graph(model))
-    if not products:
+    graph = Graph(model)
+    products = dynamic_products(graph)
+    whole = {
+        node.name: row
+        for node in graph.nodes
+        if (row := stands_for(node)) is not None
+        and _is_readable(graph, node, row, blocks=model.opset >= BLOCKS_OPSET)
+    }
+    if not products and not whole:
         return model
 
     def change(gs_graph: Any) -> None:
@@ -104,15 +129,69 @@ def with_dequantized(model: Model) -> Model:
         real: dict[str, Any] = {}
         for product in products:
             _dequantize(gs_graph, nodes, product, real)
+        for name, row in whole.items():
+            _in_float(gs_graph, nodes[name], row)
 
     return infer_shapes(edit(model, change))
+
+
+def _is_readable(graph: Graph, node: Node, row: Operator, *, blocks: bool) -> bool:
+    """Whether numbers, scales and zero points of its weights are constants that fit.
+
+    Args:
+        blocks: whether DequantizeLinear knows them, as scales of each direction need.
+    """
+    for index, (_, position) in enumerate(row.stores):
+        first = FACTORS_BY_RUN + 2 * index
+        numbers, *factors = (graph.constant(node.input(at)) for at in (position, first, first + 1))
+        if numbers is None or numbers.ndim != 3:
+            return False
+        directions, _, rows = numbers.shape
+        shapes = {(directions,), (directions, 1), (directions, rows)}
+        for each in factors:
+            if each is None or each.shape not in shapes:
+                return False
+            if not blocks and not _is_shared(each):
+                return False
+    return True
+
+
+def _is_shared(factor: Array) -> bool:
+    """Whether all directions have the scales, or zero points, of the first."""
+    return bool((factor == factor[:1]).all())
+
+
+def _in_float(gs_graph: Any, layer: Any, row: Operator) -> None:
+    """Put the float operator in the place of one of integers, its weights dequantized."""
+    inputs = list(layer.inputs)
+    for index, (_, position) in enumerate(row.stores):
+        numbers = np.ascontiguousarray(inputs[position].values.swapaxes(1, 2))
+        label = f"{layer.name}.weight{position}"
+        scales, zeros = (
+            np.broadcast_to(each.values.reshape(len(numbers), -1), numbers.shape[:2])
+            for each in inputs[FACTORS_BY_RUN + 2 * index :][:2]
+        )
+        granularity: dict[str, int] = {"axis": 1}
+        if _is_shared(scales) and _is_shared(zeros):
+            scales, zeros = scales[0], zeros[0]
+        else:  # Each direction has its own: a block is all inputs of a row.
+            granularity = {"axis": 2, "block_size": numbers.shape[2]}
+            scales, zeros = scales[..., None], zeros[..., None]
+        stored = [numbers, np.ascontiguousarray(scales), np.ascontiguousarray(zeros)]
+        names = ("quantized", "scale", "zero_point")
+        made = [constant(f"{label}_{name}", each) for name, each in zip(names, stored, strict=True)]
+        inputs[position] = variable(f"{label}_dequantized", np.float32, numbers.shape)
+        gs_graph.nodes.append(
+            node(DEQUANTIZE, f"{label}/dequantize", made, [inputs[position]], **granularity)
+        )
+    layer.op, layer.domain, layer.inputs = row.op_type, "", inputs[:FACTORS_BY_RUN]
 
 
 def _dequantize(
     gs_graph: Any, nodes: dict[str, Any], product: DynamicProduct, real: dict[str, Any]
 ) -> None:
     layer, quantizer = nodes[product.node.name], nodes[product.quantizer.name]
-    data, weight = layer.inputs[:2]
+    data = layer.inputs[0]
     _, scale, zero = quantizer.outputs
     if data.name not in real:
         real[data.name] = variable(f"{data.name}_dequantized", np.float32)
@@ -121,17 +200,18 @@ def _dequantize(
         )
     stored = layer.inputs[3] if len(layer.inputs) > 3 and layer.inputs[3].name else None
     name, step = layer.name, product.scale.astype(np.float32)
-    kind = weight.values.dtype
+    kind = product.weight.dtype
     zeros = np.zeros(step.shape, kind) if stored is None else stored.values
     zeros = np.broadcast_to(zeros.reshape(-1) if zeros.size > 1 else zeros.reshape(()), step.shape)
     factors = [
+        constant(f"{name}.weight", product.weight),
         constant(f"{name}.scale", step),
         constant(f"{name}.zero", np.ascontiguousarray(zeros)),
     ]
     restored = variable(f"{name}.weight_dequantized", np.float32)
     axis = {"axis": 1} if step.ndim else {}
     gs_graph.nodes.append(
-        node(DEQUANTIZE, f"{name}.weight/dequantize", [weight, *factors], [restored], **axis)
+        node(DEQUANTIZE, f"{name}.weight/dequantize", factors, [restored], **axis)
     )
     scaled = nodes[product.scaled.name]
     (result,) = scaled.outputs

@@ -144,6 +144,7 @@ class Operator:
             elements, so that their scales must agree; or the reason no scale passes this node.
         data_inputs: positions that carry activations; None means all. The rest are parameters.
         with_bias: the operator that multiplies matrices as this one does and takes a bias besides.
+        of_several: the operator that computes the same of any number of operands.
         reshapes: its second input is the shape of its output.
         contracts: multiplies two activation matrices where no operand is a constant weight.
         divides, subtracts: its second operand is a divisor, or is subtracted.
@@ -172,6 +173,8 @@ class Operator:
         form: what an integer machine computes; see `integer_form`.
         stores: role → position of weights (directions, rows, inputs) of an operator that computes
             in float; they may be stored as numbers with a scale for each row.
+        by_run: ONNX Runtime's operator that computes the same with such numbers, transposed, and
+            with activations that it quantizes as it runs; see `FACTORS_BY_RUN`.
         batch_dependent: ONNX Runtime's CPU kernels may round a sample otherwise in a batch of
             another size: the order of a sum follows the alignment of the data or the threads.
     """
@@ -185,6 +188,7 @@ class Operator:
     fuses: bool = False
     limits: int = 0
     with_bias: str = ""
+    of_several: str = ""
     reshapes: bool = False
     contracts: bool = False
     divides: bool = False
@@ -205,6 +209,7 @@ class Operator:
     keeps_rule: Callable[[Node], bool] = _always
     form: IntegerForm = IntegerForm.NONE
     stores: tuple[tuple[str, int], ...] = ()
+    by_run: str = ""
     batch_dependent: bool = False
 
     @property
@@ -443,7 +448,8 @@ _ROWS = (
     Operator("Log", _S.BARRIER, _I.FLOAT, power=_always_power(0.0), by_value=True,
              batch_dependent=True),
     # elementwise with several operands
-    Operator("Add", _S.TIE, _I.OWN, form=_F.VALUE, data_inputs=None, offset=_O.ADDS),
+    Operator("Add", _S.TIE, _I.OWN, form=_F.VALUE, data_inputs=None, offset=_O.ADDS,
+             of_several="Sum"),
     Operator("Sub", _S.TIE, _I.FLOAT, form=_F.VALUE, data_inputs=None, subtracts=True),
     Operator("Sum", _S.TIE, _I.FLOAT, form=_F.VALUE, data_inputs=None, offset=_O.ADDS),
     Operator("Mean", _S.TIE, _I.FLOAT, form=_F.VALUE, data_inputs=None),
@@ -499,7 +505,8 @@ _ROWS = (
     Operator("DepthToSpace", _S.MOVE, _I.SHARED, offset=_O.KEEPS, rearranges=_R.ELEMENTS),
     Operator("SpaceToDepth", _S.MOVE, _I.SHARED, offset=_O.KEEPS, rearranges=_R.ELEMENTS),
     # recurrent
-    Operator("LSTM", _S.BARRIER, _I.FLOAT, stores=_RECURRENT, batch_dependent=True),
+    Operator("LSTM", _S.BARRIER, _I.FLOAT, stores=_RECURRENT, batch_dependent=True,
+             by_run="DynamicQuantizeLSTM"),
     Operator("GRU", _S.BARRIER, _I.FLOAT, stores=_RECURRENT, batch_dependent=True),
     # the scale, or the value, does not matter
     Operator("Sign", _S.INVARIANT, _I.FLOAT),
@@ -563,6 +570,19 @@ def weighted_inside(node: Node) -> int:
     return sum(row is not None and row.quantized is QuantizedRule.WEIGHTED for row in rows)
 
 
+def is_trailing_norm(node: Node) -> bool:
+    """Whether it normalizes along the last axes, as LayerNormalization does."""
+    row = operator_of(node)
+    return row is not None and row.trailing
+
+
+def turns_matrix(node: Node) -> bool:
+    """Whether it swaps the axes of a matrix."""
+    row = operator_of(node)
+    axes = row is not None and row.rearranges is Rearrangement.AXES
+    return axes and list(node.attributes.get("perm", ())) == [1, 0]
+
+
 def offset_rule(node: Node) -> OffsetRule:
     """What the node does with a constant added to its input."""
     row = operator_of(node)
@@ -610,6 +630,19 @@ def is_dynamic_quantize(node: Node) -> bool:
 def is_integer_product(node: Node) -> bool:
     """Whether it multiplies matrices of integers."""
     return node.op_type == INTEGER_PRODUCT and node.domain == ""
+
+
+BY_RUN_DOMAIN = "com.microsoft"
+FACTORS_BY_RUN = 8
+"""Where operators that take another's place (`Operator.by_run`) read scale and zero point of each
+stored weight, in the order of `Operator.stores`."""
+
+_STANDS_FOR = {row.by_run: row for row in _ROWS if row.by_run}
+
+
+def stands_for(node: Node) -> Operator | None:
+    """The row of the operator whose place it takes with numbers; None for any other node."""
+    return _STANDS_FOR.get(node.op_type) if node.domain == BY_RUN_DOMAIN else None
 
 
 QUANTIZED_NAMES = re.compile(

@@ -71,8 +71,7 @@ class EqualizeOptions(Options):
     libraries: tuple[Path, ...] = shared.libraries()
 
     def check(self) -> None:
-        if self.data is None and self.preprocess is not None:
-            raise UsageError("--preprocess needs data", hint="give --data")
+        shared.require_data(self, "preprocess", "tokenizer", "mask")
         if self.absorb_bias and self.data is None and self.calibration is None:
             raise UsageError(
                 "--absorb-bias needs to know the activations", hint="give --calibration or --data"

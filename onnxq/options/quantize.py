@@ -217,8 +217,9 @@ class QuantizeOptions(Options):
             )
         if preset.needs_ranges and self.data is None and self.calibration is None:
             raise UsageError("quantize needs data", hint="give --data or --calibration")
-        if self.data is None and (self.preprocess is not None or self.samples is not None):
-            raise UsageError("--preprocess and --samples need data", hint="give --data")
+        shared.require_data(self, "preprocess", "samples")
+        if self.validate_data is None:  # which are read so too
+            shared.require_data(self, "tokenizer", "mask")
         if (self.max_drop is None) != (self.validate_data is None):
             raise UsageError("--max-drop and --validate-data need each other")
         if self.rest is FloatRest.FP16 and self.data is None:

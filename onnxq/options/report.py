@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
-from onnxq.errors import UsageError
 from onnxq.options import shared
 from onnxq.options.fields import Options, flag, switch
 from onnxq.options.validate import Execution, ExecutionName, executions
@@ -43,9 +42,9 @@ class ReportOptions(Options):
     min_accuracy: float | None = shared.min_accuracy()
 
     def check(self) -> None:
-        for name in ("preprocess", "samples", "max_drop", "min_accuracy"):
-            if self.data is None and getattr(self, name) is not None:
-                raise UsageError(f"--{name.replace('_', '-')} needs data", hint="give --data")
+        shared.require_data(
+            self, "preprocess", "tokenizer", "mask", "samples", "max_drop", "min_accuracy"
+        )
 
 
 class ReportKeywords(TypedDict, total=False):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-from onnxq.options.fields import REQUIRED, flag, option, switch
+from onnxq.errors import UsageError
+from onnxq.options.fields import REQUIRED, Options, flag, option, switch
 from onnxq.options.kinds import Number, Several, Text, Whole
 from onnxq.options.values import File, NameOrFile, Pairs, Size, TextOr
 
@@ -31,6 +32,18 @@ def _is_data(value: object) -> bool:
     """Whether it may be data of Python's; what opens it says more."""
     can = ("batches", "__array__", "__iter__", "__getitem__", "get_next", "__call__")
     return not isinstance(value, (bytes, bytearray)) and any(hasattr(value, each) for each in can)
+
+
+def require_data(options: Options, *names: str) -> None:
+    """Raise `UsageError` where there are no data, but options say how they are read.
+
+    Args:
+        names: of options that have no default.
+    """
+    given = [name for name in names if getattr(options, name) is not None]
+    if given and getattr(options, "data", None) is None:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(f"{flags} need{'s' * (len(given) == 1)} data", hint="give --data")
 
 
 def data(*, required: bool = False, extra: str = "") -> Any:

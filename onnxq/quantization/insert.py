@@ -32,6 +32,7 @@ from onnxq.quantization.integers import with_integer_products
 from onnxq.quantization.lookups import Chain, look_up_blocks, scale_blocks
 from onnxq.quantization.parameters import bias_as_numbers
 from onnxq.quantization.plan import QuantizationPlan
+from onnxq.quantization.residuals import with_sums_apart
 from onnxq.quantization.tables import RowTable, TiedTable
 from onnxq.refusal import Refusal, granted
 from onnxq.targets import Placement
@@ -60,8 +61,12 @@ def insert(
     writer = _Writer(Graph(model), plan, weights or {}, biases or {}, float_biases=float_biases)
     written = edit(model, writer.write)
     # While layers are settled their inputs and weights are read as floats.
-    by_run = plan.scheme.is_dynamic and not float_biases
-    return with_integer_products(written) if by_run else written
+    if float_biases:
+        return written
+    # Sums have no kernel in float16.
+    if plan.target.sums_apart and not plan.options.half:
+        written = with_sums_apart(written)
+    return with_integer_products(written) if plan.scheme.is_dynamic else written
 
 
 class _Writer:

@@ -1,4 +1,8 @@
-"""Weights of operators that compute in float, such as LSTM: stored as numbers, then dequantized."""
+"""Weights of operators that compute in float, such as LSTM: stored as numbers, then dequantized.
+
+Where activations are quantized as the model runs, ONNX Runtime may have an operator that multiplies
+the numbers themselves; see `onnxq.quantization.integers`.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +27,24 @@ def refusal_to_store(graph: Graph, node: Node, row: Operator, scheme: Scheme) ->
     """Why the node's weights stay in float; None where they are stored."""
     if not row.stores:
         return Refusal(f"{node.op_type} has no quantized form")
-    if scheme.activation is not None:
-        return Refusal(
-            f"{node.op_type} has no quantized form; schemes of weights alone store its weights"
-        )
+    if scheme.activation is not None and (refusal := _no_integers(node, row, scheme)):
+        return refusal
     for role, position in row.stores:
         value = graph.constant(node.input(position))
         if value is None or not graph.is_float(node.input(position)):
             return Refusal(f"its {role.lower()} are no float32 constant")
         if value.ndim != 3 or not value.size or not np.isfinite(value).all():
             return Refusal(f"its {role.lower()} are no matrices of finite numbers")
+    return None
+
+
+def _no_integers(node: Node, row: Operator, scheme: Scheme) -> Refusal | None:
+    """Why no kernel multiplies its stored weights with quantized activations."""
+    alone = "schemes of weights alone store its weights"
+    if not scheme.is_dynamic:
+        return Refusal(f"{node.op_type} has no quantized form; {alone}")
+    if not row.by_run:
+        return Refusal(f"ONNX Runtime has no integer {node.op_type}; {alone}")
     return None
 
 

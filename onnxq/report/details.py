@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from onnxq.report.reasons import by_reason
@@ -11,13 +12,23 @@ from onnxq.validation.kernels import CPU
 from onnxq.validation.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from onnxq.model.graph import Graph
     from onnxq.model.model import Model
     from onnxq.quantization.details import Details
     from onnxq.validation.kernels import Kernel
     from onnxq.validation.lint import Finding
+
+
+FOLDED: Mapping[str, str] = MappingProxyType({
+    "folded_batch_norms": "folded batch norm",
+    "folded_pads": "folded padding",
+    "joined_biases": "joined bias",
+    "folded_factors": "folded factor",
+    "merged_limits": "merged limit",
+})  # fmt: skip
+"""Kinds of nodes that another took up, see `onnxq.model.normalize.FOLDS`, for people."""
 
 
 def summary(model: Model, details: Details) -> Iterator[str]:
@@ -40,9 +51,10 @@ def tables(details: Details, graph: Graph | None = None) -> Iterator[Table]:
     Args:
         graph: the model's, to gather float nodes by their reasons; None lists each.
     """
+    gone = {name: words for kind, words in FOLDED.items() for name in details.record.get(kind, {})}
     yield table(
         "Layer | Operator",
-        [(name, details.operators.get(name, "folded batch norm")) for name in details.layers],
+        [(name, details.operators.get(name) or gone.get(name, "")) for name in details.layers],
         title="Quantized layers",
     )
     yield table(

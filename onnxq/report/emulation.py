@@ -41,6 +41,14 @@ def summary(record: Emulation) -> Iterator[str]:
         yield f"overflow: {count(beyond, 'sum')} of {node} left int32 and wrapped around"
 
 
+def filled_text(record: Emulation) -> str:
+    """Which outputs hold samples of several shapes."""
+    return (
+        f"samples of several shapes, filled up with zeros: {', '.join(record.sizes)}; "
+        "NAME.sizes beside it has each one's"
+    )
+
+
 def saturation_text(found: Mapping[str, Saturation]) -> str:
     """How many sums of pairs saturated, and where most."""
     pairs = sum(each.pairs for each in found.values())

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnxq.equalization.classes import ScaleClasses, find_classes
 from onnxq.errors import UsageError
 from onnxq.formats.parameters import Parameters
+from onnxq.model.already import quantized_operators
 from onnxq.model.channel_scales import recorded_exponents, recorded_offsets
 from onnxq.model.dynamic import quantized_by_run, with_dequantized
 from onnxq.model.graph import Graph, Node, Place
@@ -25,6 +26,7 @@ from onnxq.model.normalize import Normalization, normalize
 from onnxq.model.operators import (
     data_of,
     is_dequantize,
+    is_of_quantized_models,
     is_quantize,
     is_weighted,
     operator_of,
@@ -154,6 +156,8 @@ class Subject:
             return Status(FUSED, f"into {self.record['fused'][node.name]}")
         if node.name in self.details.float_nodes:
             return Status(FLOAT, self.details.float_nodes[node.name])
+        if is_of_quantized_models(node.op_type):
+            return Status(QUANTIZED, "the operator itself reads stored numbers")
         return Status(QUANTIZED) if self.record else self._seen(self.quantized, node)
 
     def _seen(self, graph: Graph, node: Node) -> Status:
@@ -167,8 +171,9 @@ class Subject:
             return Status(QUANTIZED)
         if any(source is not None and is_dequantize(source) for source in reads):
             return Status(QUANTIZED, "it reads dequantized values")
-        if row is not None and row.fuses and reads and reads[0] is not None:
-            return Status(FUSED, f"into {reads[0].name}")
+        before = reads[0] if reads else None
+        if row is not None and row.fuses and before and not is_of_quantized_models(before.op_type):
+            return Status(FUSED, f"into {before.name}")
         return Status(FLOAT, "no Q/DQ before it")
 
     def find(self, name: str) -> Node:
@@ -205,4 +210,6 @@ def look_at(model: Model, plan: QuantizationPlan | None = None) -> Subject:
     if any(is_quantize(node) or is_dequantize(node) for node in graph.nodes):
         stripped = Graph(without_qdq(normalized))
         return Subject(model, stripped, graph, normalization, details(model))
-    return Subject(model, graph, None, normalization, details(model), plan)
+    # Some operators, as MatMulNBits, hold all that others need Q/DQ for.
+    quantized = graph if quantized_operators(model) else None
+    return Subject(model, graph, quantized, normalization, details(model), plan)

@@ -283,7 +283,7 @@ def _scheme(path: Path, name: str, row: object) -> TargetScheme:
     if "operators" in row:
         operators = _operators(
             path, f"{where}.operators", row["operators"],
-            lambda each: each.quantized is not QuantizedRule.FLOAT,
+            lambda each: each.quantized is not QuantizedRule.FLOAT or bool(each.by_run),
         )  # fmt: skip
     spec = _activations(path, where, row, activation)
     weights = None if weight is None else _weights(path, where, row, weight)
@@ -348,6 +348,7 @@ _READERS: Mapping[str, Callable[[Path, str, object], object]] = MappingProxyType
         "own_parts": _flag,
         "fixed_steps": _flag,
         "row_tables": _flag,
+        "sums_apart": _flag,
         "lint": _texts,
         "runtime": _runtime,
         "shapes": _one_of(Shapes),

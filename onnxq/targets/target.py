@@ -75,6 +75,8 @@ class Target:
             step (high − low) / 2^bits, whatever the model says.
         row_tables: whether the large table of a lookup is stored with one scale a row, which the
             rows that are taken are multiplied by in float.
+        sums_apart: whether an Add in front of a LayerNormalization is written as a Sum, which the
+            runtime does not fuse with it; see `onnxq.quantization.residuals`.
         lint: ids of the rules that a model must keep here; see `onnxq.validation.lint`.
         runtime: the execution of `onnxq validate` that runs a model as this machine does; "" where
             there is none.
@@ -100,6 +102,7 @@ class Target:
     fixed_steps: bool
     row_tables: bool
     lint: tuple[str, ...]
+    sums_apart: bool = False
     runtime: str = ""
     shapes: Shapes = Shapes.ANY
     sizes: Sizes = field(default_factory=Sizes)

@@ -108,16 +108,17 @@ def powers(opened: OpenWindow, feeds: Feeds, behind: Mapping[str, RunSuffix]) ->
             outputs is measured.
     """
     parts, layers = opened.bench.parts, opened.window.layers
+    real = partial(opened.real, feeds=feeds)
     exact = opened.exact_values(feeds)
     outputs, values = opened.standing_values(feeds)
     total = parts.noise(outputs, exact, feeds)
-    errors = {name: np.array([power(exact[name]), 0.0, 0.0]) for name in layers}
+    errors = {name: np.array([power(real(name, exact[name])), 0.0, 0.0]) for name in layers}
     for name, error in opened.errors(values, exact):
-        errors[name][1] = power(error)
+        errors[name][1] = power(real(name, error))
     noise = {name: np.zeros(len(parts.parts)) for name in behind}
     values = opened.from_exact(opened.own, feeds, exact) if layers else {}
     for name, error in opened.errors(values, exact):
-        errors[name][2] = power(error)
+        errors[name][2] = power(real(name, error))
         if name in behind and errors[name][2] > 0:
             changed = behind[name](exact, name, error.astype(np.float32, copy=False))
             noise[name] = parts.noise({**exact, **changed}, exact, feeds)

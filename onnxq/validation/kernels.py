@@ -13,15 +13,18 @@ from functools import partial
 from onnxq.emulation.agreement import INTEGER_KERNELS
 from onnxq.emulation.layers import Fused
 from onnxq.emulation.plan import plan_emulation
+from onnxq.model.dynamic import with_dequantized
 from onnxq.model.graph import Node
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
 from onnxq.model.operators import (
     IntegerForm,
+    Operator,
     QuantizedRule,
     has_weight,
     is_quantize,
     operator_of,
+    stands_for,
 )
 from onnxq.model.qdq import QdqGraph
 from onnxq.model.session import open_session, with_graph
@@ -91,13 +94,16 @@ def kernels(model: Model, runtime: str = CPU) -> tuple[Kernel, ...]:
         UsageError, ProviderError: it is not installed.
     """
     source, _ = normalize(model)
-    graph = QdqGraph(source)
+    written = QdqGraph(source)
+    graph = QdqGraph(with_dequantized(source))
     ran = _on_cpu(source) if runtime == CPU else ran_in(source, runtime)
-    plan = plan_emulation(graph)
+    plan = plan_emulation(written)
     found = []
     for node in graph.nodes:
         row, status = operator_of(node), plan.get(node.name)
-        if row is None or row.quantized not in _COMPUTING or row.integer_form is IntegerForm.NONE:
+        there = written.by_name.get(node.name)
+        whole = there is not None and stands_for(there) is not None
+        if row is None or not (whole or _could_be_integer(row)):
             continue
         if status is None or isinstance(status, Fused):
             continue
@@ -112,6 +118,10 @@ def kernels(model: Model, runtime: str = CPU) -> tuple[Kernel, ...]:
             )
         )  # fmt: skip
     return tuple(found)
+
+
+def _could_be_integer(row: Operator) -> bool:
+    return row.quantized in _COMPUTING and row.integer_form is not IntegerForm.NONE
 
 
 def _on_cpu(model: Model) -> dict[str, Ran]:

@@ -19,7 +19,7 @@ Of several outputs, or groups of slices in one, each error counts by its ratio t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,6 @@ from onnxq.data.budget import GROUP, USUAL, Limits
 from onnxq.data.gather import gather
 from onnxq.data.largest import largest_sample
 from onnxq.data.source import DataSource
-from onnxq.data.tokens import NO_TOKENS, Tokens
 from onnxq.model.model import Model
 from onnxq.progress import SILENT, Progress
 from onnxq.shown import Shown
@@ -132,7 +131,6 @@ def measure_layers(
     whole: bool = True,
     limits: Limits = USUAL,
     largest: Feeds | None = None,
-    tokens: Tokens = NO_TOKENS,
     progress: Progress = SILENT,
 ) -> LayerReport:
     """Measure every layer of a quantized model.
@@ -148,7 +146,6 @@ def measure_layers(
         whole: compare the layers' outputs on all samples, else on the probes only.
         limits: what may run at once. The numbers do not depend on its memory.
         largest: the largest sample of the source, if known.
-        tokens: which axes count tokens, so that padding at the outputs does not count.
 
     Raises:
         DataError: no samples.
@@ -161,7 +158,6 @@ def measure_layers(
     bench = open_bench(
         float_model, quantized, _some(chosen), outputs, limits=limits, largest=largest
     )
-    bench = replace(bench, parts=replace(bench.parts, tokens=tokens))
     count = sum(map(samples_in, chosen))
     if first_look is None:
         first_look = _affordable(len(bench.layers), source.count or count)
@@ -234,12 +230,12 @@ def _causes_in(opened: OpenWindow, batches: Sequence[Feeds]) -> dict[str, Causes
         exact = opened.exact_values(feeds)
         own, rounded = (
             {
-                name: power(error)
+                name: power(opened.real(name, error, feeds))
                 for name, error in opened.errors(opened.from_exact(each, feeds, exact), exact)
             }
             for each in sessions
         )
-        return own, rounded, finder.look(exact)
+        return own, rounded, finder.look(opened.kept(exact, feeds))
 
     workers = opened.bench.pace.workers
     for own, rounded, inputs in map_ahead(work, batches, workers=workers, ahead=1):

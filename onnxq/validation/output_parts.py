@@ -31,7 +31,7 @@ class Parts:
 
     Attributes:
         parts: output, axis and slices of each; axis None for all of it.
-        tokens: which axes count tokens, so that padding does not count.
+        tokens: which axes of the float model's tensors count tokens: padding does not count.
     """
 
     parts: tuple[Part, ...]
@@ -63,8 +63,14 @@ def _slices(whole: Array, axis: int | None, slices: tuple[int, ...]) -> Array:
     return np.take(whole, [place for place in slices if place < whole.shape[axis]], axis)
 
 
-def parts_of(exact: Session, outputs: Sequence[str], batches: Iterable[Feeds]) -> Parts:
-    """The parts of a float model's outputs: groups, else the whole; of float ones if there are."""
+def parts_of(
+    exact: Session, outputs: Sequence[str], batches: Iterable[Feeds], tokens: Tokens = NO_TOKENS
+) -> Parts:
+    """The parts of a float model's outputs: groups, else the whole; of float ones if there are.
+
+    Args:
+        tokens: which axes of the outputs count tokens, so that padding does not count.
+    """
     sums: dict[str, Sums] = {}
     for feeds in batches:
         arrays = {name: feeds[name] for name in outputs if name in feeds}
@@ -75,11 +81,12 @@ def parts_of(exact: Session, outputs: Sequence[str], batches: Iterable[Feeds]) -
         }
         numeric = {name: value for name, value in arrays.items() if value.dtype.kind not in "OSU"}
         kept = {name: value for name, value in numeric.items() if is_float(value)} or numeric
-        add_sums(sums, sums_of(kept, kept, samples_in(feeds)))
+        add_sums(sums, sums_of(kept, kept, samples_in(feeds), tokens.of(kept, feeds)))
     return Parts(
         tuple(
             (part.output, part.axis, part.slices)
             for each in closeness(sums)
             for part in (each.groups or (each.whole,))
-        )
+        ),
+        tokens,
     )

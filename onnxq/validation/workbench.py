@@ -21,7 +21,9 @@ from onnx import ModelProto
 from onnxq.calibration.passes import with_group
 from onnxq.data.ahead import WORKERS
 from onnxq.data.batching import as_feeds, regroup, samples_in
-from onnxq.data.budget import SMALL, TENSORS, USUAL, Limits
+from onnxq.data.budget import SMALL, TENSORS, USUAL, Limits, OneSample
+from onnxq.data.masks import real_positions
+from onnxq.data.tokens import Tokens
 from onnxq.errors import ModelError
 from onnxq.model.footprint import measure_footprint, measure_shapes
 from onnxq.model.graph import Graph
@@ -199,6 +201,21 @@ class OpenWindow:
             got = self.bench.pairing.to_exact(name, values.pop(name))
             yield name, difference(got, exact[name])
 
+    def real(self, name: str, values: Array, feeds: Feeds) -> Array:
+        """A tensor with zeros where the samples are padding."""
+        real = self.bench.parts.tokens.real(name, values.shape, feeds)
+        return values if real is None else np.where(real, values, values.dtype.type(0))
+
+    def kept(self, exact: Feeds, feeds: Feeds) -> Feeds:
+        """Tensors of the float model without padding, see `Tokens.kept`."""
+        real = real_positions(feeds)
+        if real is None:
+            return exact
+        found = {
+            name: self.bench.parts.tokens.kept(name, each, real) for name, each in exact.items()
+        }
+        return {name: exact[name] if each is None else each for name, each in found.items()}
+
     def _pieces(self, model: Model, *, keep_qdq: bool = False) -> Session:
         layers = set(self.window.layers)
         return self.bench.pace.open(
@@ -254,7 +271,8 @@ def open_bench(
     most = limits.exactly or limits.batch_size
     size = None if fixed else int(np.clip(MEMORY_FOR_TENSORS // max(each, 1), 1, most))
     pace = Pace(size, each * (size or 1) > SMALL)
-    pace, parts = _started(pairing.exact, pace, chosen, batches)
+    tokens = OneSample(pairing.exact, lambda: sample).tokens
+    pace, parts = _started(pairing.exact, pace, chosen, batches, tokens)
     sizes = {name: taken * (pace.size or 1) for name, taken in sizes.items()}
     layers = [layer.output for layer in pairing.layers]
     stages = stages_of(layers, sizes, pairing.exact.size)
@@ -287,17 +305,17 @@ def _of_same_shapes(
 
 
 def _started(
-    exact: Model, pace: Pace, outputs: Sequence[str], batches: Sequence[Feeds]
+    exact: Model, pace: Pace, outputs: Sequence[str], batches: Sequence[Feeds], tokens: Tokens
 ) -> tuple[Pace, Parts]:
     """The parts of the outputs, and the pace that the model bears: it may take one sample only."""
     session = pace.open(with_outputs(exact, outputs))
     try:
-        return pace, parts_of(session, outputs, pace.batches(batches))
+        return pace, parts_of(session, outputs, pace.batches(batches), tokens)
     except ModelError:
         if pace.size in {None, 1}:
             raise
         single = replace(pace, size=1)
-        return single, parts_of(session, outputs, single.batches(batches))
+        return single, parts_of(session, outputs, single.batches(batches), tokens)
 
 
 def _times(shape: Sequence[int]) -> str:

@@ -2,7 +2,10 @@
 
 import re
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from support.cli_case import Case, run
 
@@ -113,3 +116,23 @@ def test_a_report_needs_no_data(quantized: Case):
     assert result.code == 0
     assert "Nothing was measured" in result.err
     assert page.exists()
+
+
+def test_an_operator_that_reads_stored_numbers_itself(tmp_path):
+    nodes = [
+        helper.make_node("MatMulNBits", ["x", "B", "s"], ["h"], name="product",
+                         domain="com.microsoft", K=64, N=32, bits=4, block_size=32),
+        helper.make_node("Relu", ["h"], ["y"], name="relu"),
+    ]  # fmt: skip
+    weights = {"B": np.ones((32, 2, 16), np.uint8), "s": np.ones(64, np.float32)}
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 32])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )  # fmt: skip
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), tmp_path / "m.onnx")
+    product = run("explain", tmp_path / "m.onnx", "product", "--json").json
+    assert product["becomes"] == "quantized"
+    assert "reads stored numbers" in product["reason"]
+    assert run("explain", tmp_path / "m.onnx", "relu", "--json").json["becomes"] == "float"

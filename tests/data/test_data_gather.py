@@ -45,3 +45,12 @@ def test_of_those_held_out_the_first_are_taken():
     assert np.concatenate([each["x"].ravel() for each in held]).tolist() == [*range(16, 24), 40, 41]
     assert sum(len(each["x"]) for each in others) <= 8
     assert gather_both(data, 8, 0, hold_out=3)[1] == []
+
+
+@pytest.mark.parametrize("wanted", [60, 64, 95, 96, 200])
+def test_as_many_as_are_wanted_are_taken_where_there_are_so_many(wanted):
+    assert sum(len(each["x"]) for each in gather(source("N"), wanted)) == min(wanted, 96)
+    others, _ = gather_both(source("N"), wanted, 0, hold_out=3)
+    taken = np.sort(np.concatenate([each["x"].ravel() for each in others]))
+    assert len(taken) == min(wanted, 64)
+    assert taken[-1] >= 86

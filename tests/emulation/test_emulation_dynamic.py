@@ -13,6 +13,7 @@ from onnxq.model.model import Model
 from onnxq.model.session import open_session, run
 from onnxq.model.status import Float
 
+from support import masked
 from support.builder import Builder
 from support.random_graphs import random_feeds
 
@@ -134,3 +135,19 @@ def test_a_model_of_one_batch_size_is_emulated_in_its_batches():
     halves = (run(session, None, {"x": x[at : at + 4]})[0] for at in (0, 4))
     assert np.array_equal(emulated, np.concatenate(list(halves)))
     assert onnxq.api.compare_layers(quantized, {"x": x})
+
+
+def test_samples_of_several_lengths_are_filled_up(tmp_path):
+    model, samples = masked.encoder(), masked.sentences(5)
+    int8, _ = onnxq.quantize(model, target="cpu", scheme="dynamic")
+    found = onnxq.emulate(int8, masked.save_feeds(samples, tmp_path / "feeds"))
+    lengths = [len(sample) for sample in samples]
+    assert found["y"].shape == (5, max(lengths), 6)
+    assert found.sizes["y"].tolist() == [[length, 6] for length in lengths]
+    assert "mean" not in found.sizes
+    for row, sample in enumerate(samples):
+        one = onnxq.emulate(
+            int8, {"x": sample[None], "attention_mask": np.ones((1, len(sample)), int)}
+        )
+        np.testing.assert_array_equal(found["y"][row, : len(sample)], one["y"][0])
+        assert not found["y"][row, len(sample) :].any()

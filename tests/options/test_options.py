@@ -457,3 +457,12 @@ def test_what_has_no_say_in_the_result_is_in_no_recipe():
     assert recipe.written(lean) == recipe.written(usual)
     assert "memory" not in recipe.written(lean)
     assert lean.settings() == usual.settings()
+
+
+@pytest.mark.parametrize("of", [QuantizeOptions.of, EqualizeOptions.of, ReportOptions.of])
+@pytest.mark.parametrize(("name", "value"), [("mask", "nothing"), ("tokenizer", "none.json")])
+def test_what_says_how_data_are_read_needs_data(of, name, value):
+    scheme = {"scheme": "w8", "target": "cpu"} if of == QuantizeOptions.of else {}
+    with pytest.raises(UsageError) as error:
+        of({name: value, **scheme})
+    assert (error.value.message, error.value.hint) == (f"--{name} needs data", "give --data")

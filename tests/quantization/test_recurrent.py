@@ -1,11 +1,11 @@
-"""LSTM and GRU: they compute in float, with weights stored as numbers."""
+"""LSTM and GRU: weights stored as numbers; an LSTM multiplies them where ONNX Runtime can."""
 
 import numpy as np
 import onnx
 import onnxq
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from onnxq.formats.granularity import PerChannel
+from onnxq.formats.granularity import Blocks, PerChannel
 from onnxq.model.model import Model
 from onnxq.model.qdq import QdqGraph, stored_weight
 from onnxq.model.session import open_session, run
@@ -16,7 +16,7 @@ HIDDEN, INPUTS = 24, 16
 operators = pytest.mark.parametrize("op_type", GATES)
 
 
-def recurrent(op_type, *, directions=2, constant=True):
+def recurrent(op_type, *, directions=2, constant=True, opset=17):
     """One recurrent layer and a product, as voice detectors have them; time comes first."""
     rng, rows = np.random.default_rng(0), GATES[op_type] * HIDDEN
     shapes = {
@@ -44,8 +44,8 @@ def recurrent(op_type, *, directions=2, constant=True):
         nodes, "g", inputs, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(each.astype(np.float32), name) for name, each in weights.items()],
     )  # fmt: skip
-    opset = [helper.make_opsetid("", 17)]
-    return Model(helper.make_model(graph, opset_imports=opset, ir_version=8))
+    imports = [helper.make_opsetid("", opset)]
+    return Model(helper.make_model(graph, opset_imports=imports, ir_version=10))
 
 
 def feeds():
@@ -107,3 +107,70 @@ def test_it_stays_in_float_elsewhere_and_says_why(op_type):
     assert result.plan.nodes["layer"].reason == "its input weights are no float32 constant"
     _, result = onnxq.quantize(recurrent(op_type), target="cpu", scheme="w8", exclude=["layer"])
     assert "exclude" in result.plan.nodes["layer"].reason
+
+
+def learned(model):
+    """What `inspect` says of the layer's weights."""
+    found = onnxq.inspect(model).details.learnables
+    return {each.parameter: each for each in found if each.layer == "layer"}
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+def test_an_lstm_multiplies_integers_in_the_scheme_dynamic(directions):
+    model = recurrent("LSTM", directions=directions)
+    quantized, result = onnxq.quantize(model, target="cpu", scheme="dynamic")
+    assert result.plan.nodes["layer"].scheme.name == "dynamic"
+    assert next(each.op_type for each in quantized.proto.graph.node) == "DynamicQuantizeLSTM"
+    stored = {each.name: each for each in quantized.proto.graph.initializer}
+    assert not {"W", "R"} & set(stored)
+    by_direction = [tuple(each.dims) for each in stored.values() if "weight2_scale" in each.name]
+    assert by_direction == [(directions, 4 * HIDDEN)]
+    assert sqnr(of(model), of(quantized)) > 34
+    roles = learned(quantized)
+    for role, inputs in {"Input weights": INPUTS, "Recurrent weights": HIDDEN}.items():
+        assert roles[role].format == "int8"
+        assert roles[role].shape == (directions, 4 * HIDDEN, inputs)
+        assert roles[role].granularity == str(PerChannel(1))
+    assert onnxq.explain(quantized, "layer").becomes == "quantized"
+
+
+def test_onnxruntimes_kernel_computes_it_when_emulated():
+    quantized, _ = onnxq.quantize(recurrent("LSTM"), target="cpu", scheme="dynamic")
+    # Of one sample, no thread has rows of its own.
+    one = {"x": feeds()["x"][:, :1]}
+    emulated = onnxq.emulate(quantized, one)
+    exact = run(open_session(quantized), None, one)[0]
+    np.testing.assert_array_equal(emulated["y"].reshape(exact.shape), exact)
+    assert "ONNX Runtime's own kernel" in emulated.plan["layer"].reason
+
+
+def test_no_kernel_no_integers():
+    _, result = onnxq.quantize(recurrent("GRU"), target="cpu", scheme="dynamic")
+    reason = result.plan.nodes["layer"].reason
+    assert reason == "ONNX Runtime has no integer GRU; schemes of weights alone store its weights"
+
+
+@pytest.mark.parametrize("by_row", [False, True])
+@pytest.mark.parametrize("directions", [1, 2])
+def test_an_lstm_of_another_tool_is_read(tmp_path, directions, by_row):
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    # Blocks came with operator set 21.
+    model = recurrent("LSTM", directions=directions, opset=17 if directions == 1 else 21)
+    onnx.save(model.proto, tmp_path / "float.onnx")
+    quantize_dynamic(
+        tmp_path / "float.onnx", tmp_path / "theirs.onnx", per_channel=by_row,
+        weight_type=QuantType.QInt8, op_types_to_quantize=["LSTM", "MatMul"],
+    )  # fmt: skip
+    theirs = onnxq.load(tmp_path / "theirs.onnx")
+    assert "DynamicQuantizeLSTM" in {each.op_type for each in theirs.proto.graph.node}
+    (found,) = (
+        each
+        for each in onnxq.inspect(theirs).details.learnables
+        if each.parameter == "Recurrent weights"
+    )
+    # Their directions have scales of their own.
+    assert found.granularity == str(PerChannel(1) if directions == 1 else Blocks(2, HIDDEN))
+    assert found.shape == (directions, 4 * HIDDEN, HIDDEN)
+    emulated = onnxq.emulate(theirs, feeds())
+    assert sqnr(of(model), emulated["y"].reshape(of(model).shape)) > 20

@@ -7,6 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxq.model.model import Model
 from onnxq.quantization.sequential import TIED
+from onnxq.validation.kernels import kernels
 
 ROWS, COLUMNS = 500, 16
 
@@ -100,3 +101,22 @@ def test_a_table_that_8_bits_do_not_hold_stays():
     quantized, result = onnxq.quantize(model, DATA, target="cpu")
     assert result.plan.tables == ()
     assert float_tables(quantized) == ["table"]
+
+
+@pytest.mark.parametrize("head", ["matmul", "gemm"])
+def test_products_of_integers_read_the_table_that_is_looked_up(head):
+    model = language_model(head)
+    quantized, result = onnxq.quantize(model, target="cpu", scheme="dynamic")
+    assert [table.node for table in result.plan.tables] == ["embed"]
+    assert size(quantized) < 0.5 * size(model)
+    stored = [
+        each
+        for each in quantized.proto.graph.initializer
+        if each.data_type == TensorProto.INT8 and np.prod(each.dims) == ROWS * COLUMNS
+    ]
+    assert len(stored) == 1
+    found = {each.node: each for each in kernels(quantized)}
+    assert found["head"].kernel == "DynamicQuantizeMatMul"
+    assert {each.layer for each in onnxq.inspect(quantized).details.learnables} == {"layer", "head"}
+    rows = onnxq.validate(model, quantized, DATA, executions=["emulate", "cpu"]).rows
+    assert min(row.values["sqnr"] for row in rows[1:]) > 30

@@ -14,9 +14,11 @@ from onnxq.errors import DataError, UsageError
 from onnxq.formats.fit import fit_range
 from onnxq.formats.scheme import activations_in
 from onnxq.formats.table import FORMATS
-from onnxq.model.model import with_metadata
+from onnxq.model.model import Model, with_metadata
+from onnxq.model.normalize import FOLDS
 from onnxq.model.session import open_session, run, with_outputs
 from onnxq.quantization.details import METADATA_KEY, _digest
+from onnxq.report.details import FOLDED, tables
 from onnxq.report.html import charts, render
 from onnxq.report.html.facts import view
 from onnxq.report.subject import look_at
@@ -228,3 +230,13 @@ def test_a_layer_of_another_shape_has_no_before():
     model = other.model(other.gemm(other.gemm(other.input(2), 5, name="a"), 1, name="b"))
     found = {each.link.name: each for each in facts_of(two_layers(), model).layers}
     assert found["a"].weights.boxes_before is None
+
+
+def test_what_another_node_took_up_is_called_by_its_kind():
+    assert set(FOLDED) == set(FOLDS)
+    b = Builder()
+    conv = b.conv(b.input(3, 6, 6), 4, 3, bias=False)
+    added = b.op("Add", conv, b.const(np.ones((1, 4, 1, 1), np.float32)), name="add")
+    int8, _ = onnxq.quantize(Model(b.proto(added)), "random:8", target="cpu")
+    details = onnxq.inspect(int8).details
+    assert ("add", "joined bias") in next(tables(details)).rows

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from onnxq.cli.group import onnxq as command_line
 from onnxq.validation.kernels import kernels
 
+from support.masked import encoder
 from support.testdata import TESTDATA, images
 
 
@@ -47,6 +48,17 @@ def test_the_commands_say_it(tmp_path):
     layers = json.loads(told.stdout)["agreement"]
     assert len(layers) >= 26
     assert max(each["largest"] for each in layers) <= 1
+
+
+def test_products_that_the_model_writes_itself_are_counted():
+    model = encoder()
+    int8, _ = onnxq.quantize(model, target="cpu", scheme="dynamic")
+    found = kernels(int8)
+    assert {(each.node, each.op_type) for each in found if each.integer} == {
+        ("values", "MatMul"), ("u0", "MatMul"), ("h", "MatMul"),
+    }  # fmt: skip
+    # What scales their sums is a part of them.
+    assert not [each for each in found if each.node.startswith(("values/", "u0/", "h/"))]
 
 
 @pytest.mark.parametrize("shapes", [(), ("1x1x28x28",)])

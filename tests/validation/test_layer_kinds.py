@@ -15,6 +15,8 @@ from onnxq.validation.layers import measure_layers
 from onnxq.validation.suffix import stages_of, suffix_of
 from onnxq.validation.workbench import open_bench
 
+from support import masked
+
 FLOAT = TensorProto.FLOAT
 
 
@@ -248,3 +250,23 @@ def test_doctor_with_a_half_removed_onnxruntime(tmp_path, monkeypatch):
     assert found["providers"].found == "none"
     assert "in part" in found["providers"].implies
     assert judge().text.startswith("ready for --target cpu: no: ONNX Runtime is there in part (pip")
+
+
+def test_padding_counts_for_no_layer(tmp_path):
+    """As a mask names it: the layers of padded samples are those of the same ones unpadded."""
+    model, samples = masked.encoder(), masked.sentences(24)
+    apart = masked.save_feeds(samples, tmp_path / "feeds")
+    int8, _ = onnxq.quantize(model, apart, target="cpu")
+    # Where it counts, it is the most of each tensor.
+    filled = masked.padded(samples, value=3.0)
+    reports = [onnxq.validate(model, int8, data, layers=True).layers[0] for data in (apart, filled)]
+    wanted, found = ({layer.name: layer for layer in each.layers} for each in reports)
+    assert wanted.keys() == found.keys()
+    assert reports[1].together == pytest.approx(reports[0].together, abs=0.05)
+    for name, layer in wanted.items():
+        for key in ("alone", "own", "standing"):
+            assert getattr(found[name], key) == pytest.approx(getattr(layer, key), abs=0.05)
+    counted = onnxq.validate(model, int8, filled, layers=True, mask="none").layers[0]
+    assert any(abs(layer.own - wanted[layer.name].own) > 1 for layer in counted.layers), (
+        "padding would matter"
+    )

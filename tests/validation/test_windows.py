@@ -5,7 +5,8 @@ import onnxq
 import pytest
 from onnxq import api
 from onnxq.data.budget import Limits
-from onnxq.validation import bench, layers, suffix
+from onnxq.validation import layers, suffix
+from onnxq.validation import workbench as bench
 from onnxq.validation.cut import OWN, cut
 from onnxq.validation.layers import measure_layers
 from onnxq.validation.pairing import pair
