@@ -29,7 +29,7 @@ def main() -> None:
     names = sys.argv[1:] or sorted(page.stem for page in PAGES.glob("*.md"))
     with tempfile.TemporaryDirectory(prefix="onnxq.") as folder:
         place = checkout(Path(folder) / "onnxq", without=("tests/",))
-        env = environment(Path(folder) / "python", PIP_QUIET="1", PIP_DISABLE_PIP_VERSION_CHECK="1")
+        env = environment(Path(folder) / "python", PIP_QUIET="2", PIP_DISABLE_PIP_VERSION_CHECK="1")
         for name in names:
             began = time.monotonic()
             print(f"== {name}", flush=True)
