@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from onnxq.commands.plan import plan_of
 from onnxq.data.random import random_feeds
 from onnxq.data.sizes import parse_shapes
-from onnxq.errors import DataError, ModelError, UsageError
+from onnxq.errors import DataError, ModelError, ProviderError, UsageError
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.multiply_adds import multiply_adds
@@ -95,7 +95,7 @@ def _planned(model: Model, options: InspectOptions, progress: Progress) -> Plann
         plan = plan_of(model, graph, target, progress, input_shapes=shapes)
         feeds = random_feeds(normalized, samples=1, shapes=parse_shapes(shapes, model.inputs))[0]
         products = multiply_adds(normalized, feeds)
-    except (ModelError, DataError) as error:
+    except (ModelError, DataError, ProviderError) as error:
         return Refusal(str(error))
     return Planned(graph, plan, account_of(model, normalized, model, plan, products))
 
