@@ -130,4 +130,4 @@ class Target:
         operators = self.schemes[name].operators
         if operators is None or op_type in operators:
             return None
-        return Refusal(f"target {self.name} has no {op_type} in {name}")
+        return Refusal(f"target {self.name} leaves {op_type} in float in {name}")

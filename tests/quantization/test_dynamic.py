@@ -137,7 +137,7 @@ def test_stacked_weights_and_convolutions_stay_float_and_say_why():
     quantized, result = dynamic(model)
     reasons = {name: s.reason for name, s in result.plan.nodes.items() if isinstance(s, Float)}
     assert reasons["stack"] == "its weight is a stack of matrices"
-    assert reasons["conv"] == "target cpu has no Conv in dynamic"
+    assert reasons["conv"] == "target cpu leaves Conv in float in dynamic"
     assert operators(quantized).count("MatMulInteger") == 1
 
 

@@ -47,4 +47,4 @@ def test_a_scheme_may_be_for_some_operators_only():
     target = dataclasses.replace(cpu, schemes={**cpu.schemes, "w8": some})
     assert target.refusal("w8", "MatMul") is None
     assert target.refusal("w8a8", "Conv") is None
-    assert str(target.refusal("w8", "Conv")) == "target cpu has no Conv in w8"
+    assert str(target.refusal("w8", "Conv")) == "target cpu leaves Conv in float in w8"
