@@ -154,7 +154,7 @@ def test_signatures_name_the_values_of_every_choice():
         'Scales of the weights. One of "per-channel", "per-tensor". Default "per-channel".' in told
     )
     assert 'the path of a .toml file. Default "gpu".' in told
-    assert 'A list of "emulate", "cpu"' in " ".join(onnxq.validate.__doc__.split())
+    assert 'A list of "emulate", "saturate", "cpu"' in " ".join(onnxq.validate.__doc__.split())
 
 
 @pytest.mark.parametrize("form", ["bytes", "proto"])

@@ -46,6 +46,19 @@ def without_metadata(path):
     return proto
 
 
+def without_bias_zero_points(proto):
+    """0.1 wrote those of int32, which are 0 without being named."""
+    zeros = {t.name for t in proto.graph.initializer if t.name.endswith(".bias_zero_point")}
+    assert zeros
+    for node in proto.graph.node:
+        if len(node.input) > 2 and node.input[2] in zeros:
+            del node.input[2:]
+    kept = [t for t in proto.graph.initializer if t.name not in zeros]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
+    return proto
+
+
 # --- the calibration -------------------------------------------------------------------------
 
 
@@ -78,7 +91,8 @@ def test_the_recipe_makes_the_same_model(folder):
     """From the stored calibration, nothing of which depends on the processor."""
     made = onnxq("quantize", "tiny.onnx", "--recipe", "nearest.toml", "-o", "again.onnx")
     assert made.code == 0, made.err
-    assert without_metadata("again.onnx") == without_metadata("nearest.int8.onnx")
+    old_proto = without_bias_zero_points(without_metadata("nearest.int8.onnx"))
+    assert without_metadata("again.onnx") == old_proto
     written = tomllib.loads(onnxq("inspect", "again.onnx", "--recipe").out)["quantize"]
     old = tomllib.loads((folder / "nearest.toml").read_text())["quantize"]
     assert {key: written[key] for key in old} == old

@@ -268,8 +268,8 @@ def write_inputs(folder: Path) -> None:
          node("GlobalAveragePool", ["c"], ["p"], "pool"), node("Flatten", ["p"], ["y"], "flat")],
         "fuzz",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 4, 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 2])],
-        [weight("w1", 4, 3, 1, 1), weight("w2", 2, 4, 2, 2), weight("b2", 2)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 16])],
+        [weight("w1", 16, 3, 1, 1), weight("w2", 16, 16, 2, 2), weight("b2", 16)],
     )  # fmt: skip
     opsets = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), folder / "m.onnx")

@@ -170,8 +170,7 @@ class _Work:
 
     @property
     def runtime(self) -> Runtime:
-        # A sample that has all the memory for itself has all the cores, too.
-        return Runtime(threads=1 if self.workers > 1 else 0, lean=True)
+        return Runtime(threads=1, lean=True)
 
 
 class _LeafShapes:
@@ -209,7 +208,10 @@ class _Runner:
     ) -> None:
         self._made, self._leaves, self._tokens = made, leaves, tokens
         self._sums, self._draws = sums, work.draws
-        self._session = work.runtime.open(made.model) if made.gradients else None
+        # What is fused depends on what is handed out, and that on the memory: node by node the bits
+        # are the same.
+        opened = work.runtime.open(made.model, optimize=False) if made.gradients else None
+        self._session = opened
 
     def run(self, item: tuple[Feeds, Shapes]) -> list[tuple[str, Array | Refusal]]:
         """Tensors, and what `CostSums.of_sample` says of them, for each draw of signs."""

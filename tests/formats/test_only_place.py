@@ -29,7 +29,7 @@ ELSEWHERE = {
     "model/rewrite.py": {"uint8"},
     "model/session.py": {"uint16"},
     # Signs are drawn as bytes.
-    "gradients/measure.py": {"int8"},
+    "gradients/signs.py": {"int8"},
     "calibration/costs.py": {"uint16"},
     # The exponent's bias of a float32; codes of bins are 16-bit words.
     "calibration/bins.py": {127, "uint16"},

@@ -50,10 +50,10 @@ def weights_of(
     )
     node, scheme = graph.by_name["layer"], target.scheme("w8a8")
     layout = weight_layout(graph, node)
-    known = {}
+    known = None
     if source is not None:
         single = np.array(source, np.float32)
-        known["x"] = Own(Parameters(scheme.activation.format, single, np.array(0, np.int32)))
+        known = Parameters(scheme.activation.format, single, np.array(0, np.int32))
     found = weight_parameters(graph, node, layout, target, scheme, options, known)
     place_ = Place("layer", layout.weight_position)
     return found, bias_parameters(graph, node, layout, scheme, known, {place_: found})

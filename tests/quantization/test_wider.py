@@ -164,7 +164,8 @@ def test_a_mixed_model_is_what_the_machine_computes():
     layers = agreement(machine_of(model), [DATA])
     assert {each.node for each in layers} >= {"left", "mixing_relu", "last"}
     assert all(each.largest <= 1 for each in layers)
-    assert lint(model, target_named("qnn")) == ()
+    # Its batch is open, which is another matter.
+    assert {each.rule for each in lint(model, target_named("qnn"))} <= {"shapes"}
 
 
 def test_biases_count_in_steps_of_what_the_layer_reads():
