@@ -66,6 +66,19 @@ def edges(top: int) -> NDArray[np.float64]:
     return np.append(inner.ravel(), np.exp2(top))
 
 
+def centers(top: int) -> NDArray[np.float64]:
+    """The centers of the positive bins, ascending."""
+    ends = edges(top)
+    result: NDArray[np.float64] = (ends[:-1] + ends[1:]) / 2
+    return result
+
+
+def column_values(top: int) -> NDArray[np.float64]:
+    """The value that each column of a histogram row stands for: 0, or the center of its bin."""
+    middle = centers(top)
+    return np.concatenate([[0.0], middle, -middle])
+
+
 def high_half(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     """The leading 16 bits of each float32, as a copy of the same shape."""
     words = np.ascontiguousarray(values).view(np.uint16)

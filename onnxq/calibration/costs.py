@@ -68,9 +68,8 @@ class TensorCosts:
     @cached_property
     def _weighed(self) -> tuple[Floats, Floats, Floats]:
         """Values, their squares and Σ g² of the bins in which there is any."""
-        edges, used = bins.edges(self.top), self.power > 0
-        center = (edges[:-1] + edges[1:]) / 2
-        values = np.concatenate([[0.0], center, -center])[used]
+        used = self.power > 0
+        values = bins.column_values(self.top)[used]
         return values, np.square(values), self.power[used]
 
     def rounding(self, step: float) -> float:
@@ -198,8 +197,8 @@ class _Side:
 
     @classmethod
     def of(cls, largest: float, top: int) -> _Side:
-        ends, edges = ends_of(largest), bins.edges(top)
-        return cls(ends, np.searchsorted(edges, ends), (edges[:-1] + edges[1:]) / 2)
+        ends = ends_of(largest)
+        return cls(ends, np.searchsorted(bins.edges(top), ends), bins.centers(top))
 
     def beyond(self, gradients: Floats) -> Floats:
         """Σ g·(|x| − end) of the elements beyond each end, from Σ g of each bin; 0 of the last."""

@@ -57,14 +57,13 @@ def distribution(
             all alike.
     """
     top = max(statistics.top for statistics, _ in parts)
-    edges = bins.edges(top)
-    center, width = (edges[:-1] + edges[1:]) / 2, np.diff(edges) / 2
-    counts = np.zeros(1 + 2 * len(center))
+    values, width = bins.column_values(top), np.diff(bins.edges(top)) / 2
+    counts = np.zeros(len(values))
     for statistics, gain in parts:
         counts += bins.regrow(_row(statistics, gain)[None, :], statistics.top, top)[0]
     used = counts > 0
     return Distribution(
-        np.concatenate([[0.0], center, -center])[used],
+        values[used],
         np.concatenate([[0.0], width, width])[used], counts[used],
         min(0.0, *(s.low for s, _ in parts)), max(0.0, *(s.high for s, _ in parts)),
     )  # fmt: skip

@@ -113,9 +113,7 @@ class TensorStatistics:
         return share
 
     def _moment(self, power: int) -> NDArray[np.float64]:
-        edges = bins.edges(self.top)
-        center = ((edges[:-1] + edges[1:]) / 2) ** power
-        values = np.concatenate([[0.0], center, (-1) ** power * center])
+        values = bins.column_values(self.top) ** power
         total = np.maximum(self.counts.sum(axis=1), 1)
         result: NDArray[np.float64] = (self.counts @ values) / total
         return result
@@ -167,9 +165,7 @@ class TensorStatistics:
             offset: (channels,), or (1,) for one offset for the whole tensor.
         """
         offset = np.broadcast_to(offset, (self.channels,))
-        edges = bins.edges(self.top)
-        center = (edges[:-1] + edges[1:]) / 2
-        values = np.concatenate([[0.0], center, -center])[None, :] - offset[:, None]
+        values = bins.column_values(self.top)[None, :] - offset[:, None]
         minimum, maximum = (
             (extreme - offset).astype(np.float32) for extreme in (self.minimum, self.maximum)
         )

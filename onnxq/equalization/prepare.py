@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.calibration.ranges import Range
 from onnxq.calibration.statistics import Calibration
 from onnxq.data.budget import WHOLE, Batching
 from onnxq.equalization.centering import (
@@ -66,6 +67,11 @@ class Prepared:
     equalization: Equalization | None = None
     centering: Centering | None = None
     trials: tuple[Trial, ...] = ()
+
+    @property
+    def centered_ranges(self) -> Mapping[str, Range]:
+        """Tensor → the range that centering fitted to its offset."""
+        return self.centering.ranges if self.centering is not None else {}
 
     def recorded_in(self, model: Model) -> Model:
         """The model, this one or one made from it, with the scales and offsets on record."""

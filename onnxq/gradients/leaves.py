@@ -21,7 +21,7 @@ from onnxq.calibration.statistics import TensorStatistics
 from onnxq.closeness import is_float_type
 from onnxq.model.backward import Backward, backward_of
 from onnxq.model.graph import Graph, Node
-from onnxq.model.operators import CAST, operator_of
+from onnxq.model.operators import CAST, operator_of, rearranged
 
 LEAST = 0.01
 """Least variance of a leaf, as a share of the largest of its kind."""
@@ -130,7 +130,7 @@ def _groups(
         joined: takes what lies between the parts and the tensor, itself among it.
         readers: how many nodes read the tensor if only the output that it belongs to depends on it.
     """
-    path, node = _rearranged(graph, name)
+    path, node = rearranged(graph, name)
     alone = all(len(graph.consumers(n)) == (readers if n == name else 1) for n in path)
     if node is None or backward_of(node) is not Backward.CONCAT or not alone:
         return [(name,)]
@@ -140,15 +140,6 @@ def _groups(
     if _joins_channels(graph, tensors, node) or len(set(map(len, inner))) > 1:
         return [group for groups in inner for group in groups]
     return [tuple(itertools.chain(*groups)) for groups in zip(*inner, strict=True)]
-
-
-def _rearranged(graph: Graph, name: str) -> tuple[list[str], Node | None]:
-    """The tensors that hold the same elements, from the last on, and what computes the first."""
-    path, node = [name], graph.producers.get(name)
-    while node is not None and (row := operator_of(node)) is not None and row.keeps_elements:
-        path.append(node.input(0))
-        node = graph.producers.get(path[-1])
-    return path, node
 
 
 def _joins_channels(graph: Graph, tensors: Mapping[str, TensorStatistics], node: Node) -> bool:
@@ -164,14 +155,14 @@ def _joins_channels(graph: Graph, tensors: Mapping[str, TensorStatistics], node:
 def _kind(graph: Graph, name: str) -> tuple[str, ...]:
     """What computes a tensor, from its end on up to the last weighted operator."""
     found: list[str] = []
-    _, node = _rearranged(graph, name)
+    _, node = rearranged(graph, name)
     while node is not None and len(found) < KIND:
         found.append(node.op_type)
         row = operator_of(node)
         if row is None or row.layout is not None:
             break
         data = [each for each in row.data_of(node) if graph.constant(each) is None]
-        _, node = _rearranged(graph, data[0]) if data else ([], None)
+        _, node = rearranged(graph, data[0]) if data else ([], None)
     return tuple(found)
 
 
@@ -179,9 +170,7 @@ def _variance(parts: Sequence[TensorStatistics]) -> float:
     """Of all values of some tensors together."""
     moments = np.zeros(3)
     for statistics in parts:
-        edges = bins.edges(statistics.top)
-        center = (edges[:-1] + edges[1:]) / 2
-        values = np.concatenate([[0.0], center, -center])
+        values = bins.column_values(statistics.top)
         row = statistics.pooled.astype(np.float64) * statistics.step
         moments += [row.sum(), row @ values, row @ np.square(values)]
     if not moments[0]:

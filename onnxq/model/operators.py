@@ -787,6 +787,17 @@ def fused_bounds(graph: Graph, node: Node) -> tuple[float, float]:
     return low, high
 
 
+def rearranged(graph: Graph, name: str) -> tuple[list[str], Node | None]:
+    """The tensors that hold the same elements as this one, from it on back, and the node that
+    computes the first of them; None where that is an input.
+    """
+    path, node = [name], graph.producers.get(name)
+    while node is not None and (row := operator_of(node)) is not None and row.keeps_elements:
+        path.append(node.input(0))
+        node = graph.producers.get(path[-1])
+    return path, node
+
+
 def depends_on_batch(graph: Graph, node: Node) -> bool:
     """Whether a sample's bits may depend on how many samples ONNX Runtime computes at once.
 

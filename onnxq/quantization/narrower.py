@@ -102,6 +102,24 @@ def _run(
 # --- each by itself --------------------------------------------------------------------------
 
 
+def tried_alone(
+    model: Model,
+    plan: QuantizationPlan,
+    weighed: Sequence[Weighed],
+    spec: Spec,
+    exact: LeafOutputs,
+) -> tuple[Weighed, ...]:
+    """The ranges, those on trial in the narrower or in the wider one."""
+    return tuple(
+        each
+        if not each.on_trial
+        else each.with_narrower()
+        if gains_alone(model, plan, each, spec, exact)
+        else each.without_narrower("its own error would not fall by a tenth on samples")
+        for each in weighed
+    )
+
+
 def gains_alone(
     model: Model, plan: QuantizationPlan, weighed: Weighed, spec: Spec, exact: LeafOutputs
 ) -> bool:

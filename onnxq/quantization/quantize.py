@@ -31,7 +31,7 @@ from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.progress import SILENT
 from onnxq.quantization.insert import insert
-from onnxq.quantization.narrower import LeafOutputs, gains_alone, leaf_outputs, lost_part
+from onnxq.quantization.narrower import LeafOutputs, leaf_outputs, lost_part, tried_alone
 from onnxq.quantization.plan import QuantizationPlan
 from onnxq.quantization.planning import plan_quantization, rounded_beside
 from onnxq.quantization.ranges import Ranges
@@ -194,14 +194,13 @@ def _scaled(request: Request, choice: Choice) -> Prepared:
 def _plan(
     request: Request, prepared: Prepared, weighed: Sequence[Weighed] = ()
 ) -> QuantizationPlan:
-    centered_ranges = prepared.centering.ranges if prepared.centering else {}
     return plan_quantization(
         Graph(prepared.model),
         prepared.calibration,
         request.target,
         request.options,
         prepared.gains,
-        fixed={**centered_ranges, **fixed_by(weighed)},
+        fixed={**prepared.centered_ranges, **fixed_by(weighed)},
         keep=request.keep,
         wider=request.wider,
     )
@@ -224,12 +223,11 @@ def _weighed(request: Request, prepared: Prepared) -> tuple[Weighed, ...]:
         tokens=request.tokens,
         progress=request.progress,
     )
-    centered_ranges = prepared.centering.ranges if prepared.centering else {}
     ranges = Ranges(
         Graph(prepared.model),
         calibration.tensors,
         prepared.gains,
-        centered_ranges,
+        prepared.centered_ranges,
         spec,
         request.options.ranges,
     )
@@ -251,15 +249,7 @@ def _narrowed(
     def seen(feeds: Sequence[Feeds]) -> LeafOutputs:
         return leaf_outputs(prepared.model, leaves, feeds, request.batching, request.tokens)
 
-    few = seen(samples.few)
-    ranges = tuple(
-        each
-        if not each.on_trial
-        else each.with_narrower()
-        if gains_alone(prepared.model, result.plan, each, spec, few)
-        else each.without_narrower("its own error would not fall by a tenth on samples")
-        for each in result.ranges
-    )
+    ranges = tried_alone(prepared.model, result.plan, result.ranges, spec, seen(samples.few))
     result = replace(result, ranges=ranges)
     if not any(each.chosen is Estimate.GRADIENT for each in ranges):
         return model, result
@@ -268,8 +258,10 @@ def _narrowed(
     lost = lost_part(exact.errors(model), exact.errors(other[0]))
     if not lost:
         return other
-    back = {each.tensor: each.without_narrower(lost) for each in made[1].ranges if each.on_trial}
-    kept = tuple(back[each.tensor] if each.chosen is Estimate.GRADIENT else each for each in ranges)
+    kept = tuple(
+        before.without_narrower(lost) if after.chosen is Estimate.GRADIENT else after
+        for before, after in zip(made[1].ranges, ranges, strict=True)
+    )
     return model, replace(result, ranges=kept)
 
 

@@ -15,6 +15,7 @@ from onnxq.model.operators import (
     is_product,
     kernel_output,
     operator_of,
+    rearranged,
 )
 from onnxq.model.status import Float, Quantized
 from onnxq.quantization.placement import Placed
@@ -92,7 +93,7 @@ def filled(
         spec: what they become.
         fixed_steps: as a target has them.
     """
-    makers = [_maker(graph, name) for name in names]
+    makers = [rearranged(graph, name)[1] for name in names]
     rows = [None if maker is None else operator_of(maker) for maker in makers]
     fixed = fixed_steps and spec.format.bits > BYTE
     bounds = {None if row is None else _bounds(row, spec, fixed=fixed) for row in rows}
@@ -116,14 +117,6 @@ def _bounds(row: Operator, spec: Spec, *, fixed: bool) -> Range | None:
     return low, high - (high - low) / (1 << spec.format.bits)
 
 
-def _maker(graph: Graph, name: str) -> Node | None:
-    """The node that computes a tensor's elements, which others may have rearranged since."""
-    node = graph.producers.get(name)
-    while node is not None and (row := operator_of(node)) is not None and row.keeps_elements:
-        node = graph.producers.get(node.input(0))
-    return node
-
-
 def masked(graph: Graph, placed: Placed, ranges: Ranges) -> frozenset[str]:
     """The operators whose result is `FAR` wider than the product of activations that they read.
 
@@ -136,7 +129,7 @@ def masked(graph: Graph, placed: Placed, ranges: Ranges) -> frozenset[str]:
             continue
         if isinstance(placed.nodes[node.name], Float):
             continue
-        makers = {name: _maker(graph, name) for name in row.data_of(node)}
+        makers = {name: rearranged(graph, name)[1] for name in row.data_of(node)}
         products = [ranges.width([name]) for name, maker in makers.items()
                     if maker is not None and is_product(graph, maker)]  # fmt: skip
         if products and ranges.width([node.output]) >= FAR * max(products):
