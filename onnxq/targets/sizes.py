@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxq.model.graph import Graph, Node
-from onnxq.model.operators import is_product
+from onnxq.model.operators import is_product, is_weighted
 from onnxq.model.weights import WeightLayout
 from onnxq.refusal import Refusal
 
@@ -68,7 +68,7 @@ class Sizes:
             fits = layout.outputs % self.channel_multiple == 0
             fits &= min(kernel, default=1) >= self.least_grouped_kernel
         else:
-            first = node.input(layout.data) in graph.inputs
+            first = _is_first(graph, node.input(layout.data))
             fits = any(count % self.channel_multiple == 0 for count in channels)
             fits &= first or max(channels) >= self.least_channels
             fits &= len(set(kernel)) <= 1
@@ -76,3 +76,18 @@ class Sizes:
             return None
         sides = "×".join(map(str, (*channels, *kernel)))
         return Refusal(f"a convolution of {sides}, too small to gain from integers")
+
+
+def _is_first(graph: Graph, name: str) -> bool:
+    """Whether no layer with a weight stands between the model's inputs and a tensor: they may be
+    cast, normalized or given another shape before the first one.
+    """
+    pending, seen = [name], {name}
+    while pending:
+        maker = graph.producers.get(pending.pop())
+        if maker is not None and is_weighted(maker):
+            return False
+        read = set(() if maker is None else maker.inputs) - seen
+        seen |= read
+        pending += read
+    return True

@@ -22,11 +22,13 @@ def own(tmp_path, text):
 
 
 def convolution(outputs, inputs, kernel=(3, 3), group=1, *, first=False):
-    """The refusal of `gpu` for a convolution of these channels; "" for none."""
+    """The refusal of `gpu` for a convolution of these channels; "" for none. The first layer reads
+    the model's input through something without a weight.
+    """
     b = Builder(1)
     x = b.input(inputs, 8, 8)
     weight = b.const(b.random(outputs, inputs // group, *kernel))
-    x = x if first else b.op("Relu", x)
+    x = b.op("Tanh", x) if first else b.op("Relu", b.conv(x, inputs, 1))
     out = (outputs, 9 - kernel[0], 9 - kernel[1])
     graph = Graph(b.model(b.op("Conv", x, weight, group=group, shape=out, name="conv")))
     return refused(graph, "conv")
