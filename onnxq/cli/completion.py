@@ -40,9 +40,8 @@ def completion(*, shell: str | None, install: bool, terminal: Terminal) -> None:
     """
     name = shell or Path(os.environ.get("SHELL", "")).name
     if name not in LINES:
-        raise UsageError(
-            f"there is no completion for the shell {name!r}", hint=f"name one: {', '.join(LINES)}"
-        )
+        found = f"there is no completion for the shell {name!r}" if name else "SHELL names no shell"
+        raise UsageError(found, hint=f"name one: {', '.join(LINES)}")
     line, file = LINES[name], Path.home() / FILES[name]
     added = install and _add(line, file)
     if not install:

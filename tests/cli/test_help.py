@@ -105,3 +105,10 @@ def test_completion_of_an_unknown_shell():
     found = run("completion", "tcsh")
     assert found.code == 2
     assert "bash, zsh, fish" in found.err
+
+
+def test_completion_where_no_shell_is_known(monkeypatch):
+    monkeypatch.delenv("SHELL", raising=False)
+    found = run("completion", "--install")
+    assert found.code == 2
+    assert "SHELL names no shell (name one: bash, zsh, fish)" in found.err

@@ -295,8 +295,10 @@ def shell_blocks(page: Path) -> list[str]:
 
 
 @pytest.fixture
-def workplace(folder: Path) -> Path:
+def workplace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder with what examples take for granted: other images, calibrations, int8 models."""
+    monkeypatch.setenv("SHELL", "/bin/bash")  # none is set where CI runs
+    monkeypatch.setenv("HOME", str(folder / "home"))  # where completion is installed
     shutil.copytree("images", "test")
     data = ("model.onnx", "--data", "images/", *STAND_INS["--preprocess imagenet"].split())
     for number in (1, 2, 3):
