@@ -64,7 +64,7 @@ def key_of(
         sources: "data" and "validate_data" → what was given, and that opened.
     """
     contents: dict[str, Any] = {}
-    for name in options_of(TuneOptions):
+    for name in options_of(TuneOptions).keys() - {"state"}:
         value = getattr(options, name)
         for number, each in enumerate(value if isinstance(value, tuple) else (value,)):
             found = _content(each)

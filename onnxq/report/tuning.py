@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from onnxq.commands.attempt import Metric, OutputScore
     from onnxq.commands.choice import Row
     from onnxq.commands.tune import Tuning
-    from onnxq.options.quantize import QuantizeOptions
 
 MINUTE = 60
 
@@ -230,10 +229,11 @@ def document(
         "passed": chosen is not None,
         "chosen": None if chosen is None else chosen.candidate.name,
         "reason": tuning.why,
-        "options": tuning.options and _plain(tuning.options),
         "recipe": tuning.recipe,
-        "float_size_bytes": tuning.float_size,
-        "float_metrics": {name: _measured(each) for name, each in tuning.floats.items()},
+        "float": {
+            "size_bytes": tuning.float_size,
+            "metrics": {name: _measured(each) for name, each in tuning.floats.items()},
+        },
         "rows": [_row(row) for row in tuning.rows],
         "untimed": tuning.untimed,
         "not_tried": [each.name for each in tuning.left],
@@ -241,10 +241,6 @@ def document(
         "seconds": tuning.seconds,
         "state": state,
     }
-
-
-def _plain(options: QuantizeOptions) -> dict[str, Any]:
-    return options.plain()
 
 
 def _row(row: Row) -> dict[str, Any]:
