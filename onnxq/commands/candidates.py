@@ -22,6 +22,9 @@ HELPS = 0.1
 
 FLOAT_BITS = 32
 
+WEIGHTS_ALONE = 0.5
+"""About how long a scheme without known ranges takes, by one with them."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -66,11 +69,14 @@ class Change:
     Attributes:
         option: of `quantize`.
         makes_sense: for which schemes of which targets.
+        cost: about how long a candidate with it takes, by its scheme without it (measured on
+            SqueezeNet): mixing goes on from that one, fixed ranges need no gradients.
     """
 
     option: str
     value: Any
     makes_sense: Callable[[Target, Scheme, Preset], bool]
+    cost: float = 1.0
 
 
 def _has_weights(_target: Target, scheme: Scheme, _preset: Preset) -> bool:
@@ -99,16 +105,16 @@ def _has_blocks(size: int) -> Callable[[Target, Scheme, Preset], bool]:
 _NEAREST, _TENSOR = WeightRounding.NEAREST.value, WeightScales.PER_TENSOR.value
 
 CHANGES: tuple[Change, ...] = (
-    Change("mixed", 0.1, _has_weights),
-    Change("rounding", _NEAREST, _rounds),
-    Change("ranges", RangeEstimator.MSE.value, _clips),
-    Change("mixed", 0.25, _has_weights),
+    Change("mixed", 0.1, _has_weights, 0.6),
+    Change("rounding", _NEAREST, _rounds, 0.7),
+    Change("ranges", RangeEstimator.MSE.value, _clips, 0.7),
+    Change("mixed", 0.25, _has_weights, 0.6),
     *(Change("block_size", size, _has_blocks(size)) for size in BLOCK_SIZES),
-    Change("ranges", RangeEstimator.MINMAX.value, _clips),
-    Change("ranges", RangeEstimator.PERCENTILE.value, _clips),
-    Change("ranges", RangeEstimator.ENTROPY.value, _clips),
+    Change("ranges", RangeEstimator.MINMAX.value, _clips, 0.7),
+    Change("ranges", RangeEstimator.PERCENTILE.value, _clips, 0.7),
+    Change("ranges", RangeEstimator.ENTROPY.value, _clips, 0.7),
     Change("weights", _TENSOR, _has_channels),
-    Change("mixed", 0.5, _has_weights),
+    Change("mixed", 0.5, _has_weights, 0.6),
 )
 """In the order in which they are tried."""
 
@@ -179,6 +185,41 @@ ROUNDS: tuple[Round, ...] = (alone, changed, together)
 def _works(found: Found, candidate: Candidate) -> bool:
     value = found.get(candidate)
     return value is not None and not math.isnan(value)
+
+
+def expected_seconds(
+    candidate: Candidate, target: Target, taken: Mapping[Candidate, float]
+) -> float:
+    """How long it may take, by those that are done; 0 where none is.
+
+    Args:
+        taken: candidate → seconds.
+    """
+    options = [option for option, _ in candidate.changes]
+    like = [
+        seconds for each, seconds in taken.items()
+        if each.scheme == candidate.scheme and [option for option, _ in each.changes] == options
+    ]  # fmt: skip
+    if like:
+        return max(like)
+    plain = taken.get(Candidate(candidate.scheme))
+    if plain is None:
+        known = {each: seconds for each, seconds in taken.items() if not each.changes}
+        has_ranges = _has_ranges(candidate, target)
+        plain = max(
+            (
+                seconds * (WEIGHTS_ALONE if has_ranges < _has_ranges(each, target) else 1.0)
+                for each, seconds in known.items()
+            ),
+            default=0.0,
+        )
+    costs = [change.cost for change in CHANGES
+             if (change.option, change.value) in candidate.changes]  # fmt: skip
+    return plain * (costs[0] if len(costs) == 1 else 1.0)
+
+
+def _has_ranges(candidate: Candidate, target: Target) -> bool:
+    return target.scheme(candidate.scheme).static is not None
 
 
 def activation_bits(candidate: Candidate, target: Target) -> float:

@@ -4,59 +4,39 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from onnxq.cluster import Cluster, connected
 from onnxq.commands.account import HERE
-from onnxq.commands.attempt import (
-    Attempt,
-    Metric,
-    Outcome,
-    Piece,
-    attempt,
-    attempt_piece,
-    made,
-    metrics_of,
-)
-from onnxq.commands.bench import bench
-from onnxq.commands.candidates import ROUNDS, Candidate, activation_bits, schemes_of
+from onnxq.commands.attempt import Metric, Outcome, metrics_of
+from onnxq.commands.candidates import ROUNDS, Candidate, schemes_of
 from onnxq.commands.choice import Row, choose, marked
 from onnxq.commands.inputs import source_of
 from onnxq.commands.machine_target import with_target
-from onnxq.commands.quantize import calibration_of, ground_of
+from onnxq.commands.tuning_search import Run, Search, Tell
 from onnxq.commands.tuning_state import State, key_of
 from onnxq.commands.validate import opened, validate
 from onnxq.data.python_values import require_shareable
 from onnxq.data.sizes import parse_shapes
-from onnxq.data.source import DataSource
-from onnxq.errors import ModelError, OnnxqError
+from onnxq.errors import ModelError
 from onnxq.model.already import require_float
 from onnxq.model.cuda import refusal_of_tensorrt
 from onnxq.model.model import Model
-from onnxq.model.portable import PortableModel
 from onnxq.model.static import with_shapes
 from onnxq.options import recipe
-from onnxq.options.bench import BenchOptions
 from onnxq.options.fields import options_of
 from onnxq.options.quantize import QuantizeOptions
 from onnxq.options.shared import BATCH_SIZE
 from onnxq.options.tune import TuneOptions
 from onnxq.options.validate import ValidateOptions
 from onnxq.progress import Progress
-from onnxq.quantization.account import Speed
 from onnxq.shown import Shown
 from onnxq.targets import SHIPPED, Target, target_named
 
-SECONDS = 1.0
-"""Time for which a candidate and the float model are timed together."""
-
 FLOAT = "float"
 """What the state calls the float model's own outcome."""
-
-Tell = Callable[[Row, int], object]
-"""Told of each candidate as it is done, and how many were before."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -105,32 +85,6 @@ class Tuning(Shown):
         return not self.left
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What stays the same in all trials.
-
-    Attributes:
-        base: how every candidate is quantized, but for what it changes; as a recipe has it.
-        source: of the calibration data, opened.
-        judging: how candidates are validated, with the data opened.
-        untimed: why none can be timed here; "" where they can.
-    """
-
-    model: Model
-    target: Target
-    base: QuantizeOptions
-    source: DataSource
-    judging: ValidateOptions
-    state: State
-    untimed: str
-    progress: Progress
-
-    def asked(self, candidate: Candidate, known: frozenset[str] = frozenset()) -> Attempt:
-        options = candidate.options(self.base)
-        ready = replace(options, data=self.source)
-        return Attempt(ready, self.judging, recipe.written(options), known)
-
-
 def tune(
     model: Model,
     options: TuneOptions,
@@ -147,7 +101,7 @@ def tune(
     run, resolved = _begin(model, options, progress)
     schemes = schemes_of(run.target, [each.value for each in options.schemes])
     floats = _float_outcome(run)
-    search = _Search(run, options, floats.size, since, tell)
+    search = Search(run, options, floats.size, since, tell)
     with _workers(options.dask) as cluster:
         for number, round_ in enumerate(ROUNDS, start=1):
             found = {row.candidate: row.outcome.sqnr if row.works else math.nan
@@ -172,7 +126,7 @@ def tune(
     return None if best is None else search.model_of(best), tuning
 
 
-def _begin(model: Model, options: TuneOptions, progress: Progress) -> tuple[_Run, str]:
+def _begin(model: Model, options: TuneOptions, progress: Progress) -> tuple[Run, str]:
     """Open what all trials need; what is wrong with it ends here, before the long work."""
     base, resolved = with_target(_base(options))
     target = target_named(base.target)
@@ -190,7 +144,7 @@ def _begin(model: Model, options: TuneOptions, progress: Progress) -> tuple[_Run
     key = {} if options.state is None else key_of(model, options, given)
     state = State(options.state, key, model.size)
     judging = replace(judging, data=checked)
-    run = _Run(model, target, base, source, judging, state, _untimed(target), progress)
+    run = Run(model, target, base, source, judging, state, _untimed(target), progress)
     return run, resolved
 
 
@@ -223,7 +177,7 @@ def _untimed(target: Target) -> str:
     return f"made for {target.runs_on}, which onnxq does not time"
 
 
-def _float_outcome(run: _Run) -> Outcome:
+def _float_outcome(run: Run) -> Outcome:
     """The float model's own metrics: a wrong metric or missing labels end the command here."""
     name = run.state.name_of({"model": FLOAT})
     known = run.state.outcome(name)
@@ -242,155 +196,6 @@ def _workers(address: str | None) -> Iterator[Cluster | None]:
         return
     with connected(address) as cluster:
         yield cluster
-
-
-class _Search:
-    """The rows so far, and the best model so far."""
-
-    def __init__(
-        self, run: _Run, options: TuneOptions, float_size: int, since: float, tell: Tell
-    ) -> None:
-        self.rows: list[Row] = []
-        self.left: list[Candidate] = []
-        self._run = run
-        self._options = options
-        self._float_size = float_size
-        self._end = since + options.budget
-        self._tell = tell
-        self._best: tuple[Candidate, Model] | None = None
-        self._judged: dict[str, Row] = {}
-
-    def try_all(
-        self, candidates: Sequence[Candidate], number: int, cluster: Cluster | None
-    ) -> None:
-        """Try those that are expected to end within the budget, so many at a time as can run."""
-        pending = [each for each in candidates if not self._recall(each)]
-        size = 1 if cluster is None else cluster.threads
-        label = f"round {number} of {len(ROUNDS)}"
-        with self._run.progress.track(label, len(pending)) as advance:
-            while pending:
-                now, pending = self._next(pending, size)
-                if not now:
-                    self.left += pending
-                    return
-                for candidate, outcome, model in self._attempted(now, cluster):
-                    self._add(candidate, outcome, model)
-                    advance(1)
-
-    def model_of(self, candidate: Candidate) -> Model:
-        """The candidate's model: kept, or made again."""
-        if self._best is not None and self._best[0] == candidate:
-            return self._best[1]
-        state = self._run.state
-        known = state.model(state.name_of(candidate.settings))
-        if known is not None:
-            return known
-        with self._run.progress.track(f"make {candidate.name} again", None):
-            return made(self._run.model, self._run.asked(candidate), state, self._run.progress)[0]
-
-    def _recall(self, candidate: Candidate) -> bool:
-        """Take what an earlier run has found; whether it has."""
-        state = self._run.state
-        known = state.outcome(state.name_of(candidate.settings))
-        if known is None:
-            return False
-        self._append(candidate, known, reused=True)
-        return True
-
-    def _next(
-        self, pending: Sequence[Candidate], size: int
-    ) -> tuple[list[Candidate], list[Candidate]]:
-        """Those to try now, and the rest; nothing to try where the budget has room for none."""
-        remaining = self._end - time.monotonic()
-        # The first tells how long the others may take.
-        able = [each for each in pending if not self.rows or self._expected(each) <= remaining]
-        now = able[: size if self.rows else 1]
-        return now, [each for each in pending if each not in now]
-
-    def _expected(self, candidate: Candidate) -> float:
-        """Seconds: the longest of the same scheme so far, or else of all."""
-        same = [row.outcome.seconds for row in self.rows
-                if row.candidate.scheme == candidate.scheme and row.works]  # fmt: skip
-        return max(same or [row.outcome.seconds for row in self.rows], default=0.0)
-
-    def _attempted(
-        self, candidates: Sequence[Candidate], cluster: Cluster | None
-    ) -> Iterator[tuple[Candidate, Outcome, Model | None]]:
-        """Each candidate with what it came to, as they are done."""
-        run = self._run
-        if cluster is None:
-            for candidate in candidates:
-                before = run.state.calibrating
-                with run.progress.track(candidate.name, None):
-                    asked = run.asked(candidate, frozenset(self._judged))
-                    outcome, model = attempt(run.model, asked, run.state, run.progress)
-                seconds = outcome.seconds - (run.state.calibrating - before)
-                yield candidate, replace(outcome, seconds=seconds), model
-            return
-        pieces = [self._piece(candidate) for candidate in candidates]
-        for number, (outcome, content) in cluster.map(attempt_piece, pieces):
-            yield candidates[number], outcome, _unpacked(content)
-
-    def _piece(self, candidate: Candidate) -> Piece:
-        """For a worker, with the calibration that it needs."""
-        run, asked = self._run, self._run.asked(candidate, frozenset(self._judged))
-        with suppress(ModelError):  # the worker says so, of this candidate
-            calibration_of(ground_of(run.model, asked.quantize), run.progress, run.state)
-        return Piece(
-            PortableModel.of(run.model), asked, run.state.calibrations(), self._options.libraries
-        )
-
-    def _add(self, candidate: Candidate, outcome: Outcome, model: Model | None) -> None:
-        """Time it, keep what is known of it, and its model if it is the best so far."""
-        run = self._run
-        first = self._judged.get(outcome.content)
-        if first is not None:
-            outcome = _like(outcome, first)
-        elif model is not None and run.untimed:
-            outcome = replace(outcome, untimed=run.untimed)
-        elif model is not None:
-            with run.progress.track(f"time {candidate.name}", None):
-                outcome = _timed(run, outcome, model)
-        row = self._append(candidate, outcome, reused=False)
-        name = run.state.name_of(candidate.settings)
-        chosen, _ = choose(self.rows, self._float_size)
-        if model is not None and chosen is not None and self.rows[chosen] is row:
-            self._best = (candidate, model)
-            run.state.keep_model(name, model)
-        # Last: what is kept without it is made again.
-        run.state.keep_outcome(name, outcome)
-
-    def _append(self, candidate: Candidate, outcome: Outcome, *, reused: bool) -> Row:
-        max_drop = self._options.max_drop
-        holds = None if max_drop is None or outcome.failure else outcome.drop <= max_drop
-        work = activation_bits(candidate, self._run.target)
-        row = Row(candidate, outcome, work, holds, reused)
-        self.rows.append(row)
-        if outcome.content and not outcome.same_as:
-            self._judged[outcome.content] = row
-        self._tell(row, len(self.rows) - 1)
-        return row
-
-
-def _unpacked(content: bytes) -> Model | None:
-    return PortableModel(None, content, "").unpack() if content else None
-
-
-def _like(outcome: Outcome, first: Row) -> Outcome:
-    """The outcome of a model that another candidate has, too."""
-    own = outcome.same_as or first.candidate.name
-    return replace(first.outcome, size=outcome.size, seconds=outcome.seconds, same_as=own)
-
-
-def _timed(run: _Run, outcome: Outcome, model: Model) -> Outcome:
-    """With the time of both models, in turns; CPU time, so that other work here is no part."""
-    try:
-        options = BenchOptions(data=run.judging.data, seconds=SECONDS)
-        before, after = bench([run.model, model], options, run.progress).rows
-    except OnnxqError as error:
-        return replace(outcome, untimed=error.message)
-    ratio = after.cpu_ratio.median
-    return replace(outcome, speed=Speed(after.samples, before.cpu.median, after.cpu.median, ratio))
 
 
 def _all_failed(model: Model, rows: Sequence[Row]) -> str:

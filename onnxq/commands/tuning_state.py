@@ -12,7 +12,7 @@ import json
 import platform
 import re
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,7 +28,6 @@ from onnxq.data.source import DataSource
 from onnxq.errors import OnnxqError, OutputError
 from onnxq.model import files as model_files
 from onnxq.model.model import Model
-from onnxq.options.fields import options_of
 from onnxq.options.tune import TuneOptions
 from onnxq.quantization.account import Speed
 from onnxq.records import to_plain, write_bytes
@@ -46,8 +45,20 @@ OURS = re.compile(
 BEYOND = frozenset({"max-drop", "budget", "dask", "scheme"})
 """Options that have no say in what one trial comes to."""
 
+READ = (
+    "data", "validate_data", "labels", "classes", "tokenizer", "preprocess", "target", "metrics",
+    "libraries",
+)  # fmt: skip
+"""Options that name files, or hold code, whose content has a say in it."""
+
 ROOM = 1 << 30
 """Bytes that models take which are kept in memory for what is made from them."""
+
+COPIES = 3
+"""Times the size of the model that one of them takes: prepared, quantized, on the way."""
+
+FEW = 16
+"""Values that are kept of each kind at most."""
 
 
 def digest(value: object) -> str:
@@ -64,10 +75,11 @@ def key_of(
         sources: "data" and "validate_data" → what was given, and that opened.
     """
     contents: dict[str, Any] = {}
-    for name in options_of(TuneOptions).keys() - {"state"}:
+    skipped = _own_files(options.state)
+    for name in READ:
         value = getattr(options, name)
         for number, each in enumerate(value if isinstance(value, tuple) else (value,)):
-            found = _content(each)
+            found = _content(each, skipped)
             if found:
                 contents[f"{name} {number}"] = found
     for name, (given, source) in sources.items():
@@ -83,7 +95,14 @@ def key_of(
     }
 
 
-def _content(value: object) -> str:
+def _own_files(state: Path | None) -> tuple[Path, ...]:
+    """What a run writes itself, perhaps into a folder of data."""
+    if state is None:
+        return ()
+    return (state.absolute(), state.absolute().with_name(state.name.removesuffix(".state")))
+
+
+def _content(value: object, skipped: tuple[Path, ...]) -> str:
     """A digest of the file or folder that a text names, or of what a function is called."""
     if callable(value):
         return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}"
@@ -96,8 +115,14 @@ def _content(value: object) -> str:
             if path.is_file():
                 return _digest_of([path], path.parent)
             if path.is_dir():
-                return _digest_of(sorted(each for each in path.rglob("*") if each.is_file()), path)
+                files = sorted(each for each in path.rglob("*") if each.is_file())
+                return _digest_of([each for each in files if not _is_one_of(each, skipped)], path)
     return ""
+
+
+def _is_one_of(path: Path, skipped: tuple[Path, ...]) -> bool:
+    absolute = path.absolute()
+    return any(each in (absolute, *absolute.parents) for each in skipped)
 
 
 def _digest_of(paths: list[Path], folder: Path) -> str:
@@ -139,9 +164,9 @@ class State:
         """
         self.folder = folder
         self._key = key
-        self._most = int(np.clip(ROOM // max(size, 1), 1, 16))
+        self._most = int(np.clip(ROOM // max(COPIES * size, 1), 1, FEW))
         self._calibrations: dict[str, Calibration] = {}
-        self._values: OrderedDict[str, Any] = OrderedDict()
+        self._values: defaultdict[str, OrderedDict[str, Any]] = defaultdict(OrderedDict)
         self.calibrating = 0.0
 
     def name_of(self, settings: Mapping[str, Any]) -> str:
@@ -216,13 +241,13 @@ class State:
 
     def value(self, what: str, of: tuple[Any, ...], make: Callable[[], Value]) -> Value:
         plain = [each.fingerprint if isinstance(each, Model) else each for each in of]
-        name = digest([what, *plain])
-        if name not in self._values:
-            self._values[name] = make()
-            while len(self._values) > 3 * self._most:
-                self._values.popitem(last=False)
-        self._values.move_to_end(name)
-        found: Value = self._values[name]
+        name, known = digest(plain), self._values[what]
+        if name not in known:
+            known[name] = make()
+            while len(known) > self._most:
+                known.popitem(last=False)
+        known.move_to_end(name)
+        found: Value = known[name]
         return found
 
     # --- the folder

@@ -496,7 +496,7 @@ def document(*arguments: str) -> dict[str, Any]:
 
 
 def test_json_fields_are_documented(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("onnxq.commands.tune.SECONDS", 0.0)
+    monkeypatch.setattr("onnxq.commands.tuning_search.SECONDS", 0.0)
     calls = {
         "calibrate": ("calibrate", "model.onnx", "--data", "data.npz", "-o", "model.calib"),
         "merge": ("merge", "model.calib", "-o", "whole.calib"),
