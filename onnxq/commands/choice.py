@@ -67,12 +67,12 @@ def choose(rows: Sequence[Row], float_size: int) -> tuple[int | None, str]:
     working = [number for number, row in enumerate(rows) if row.distinct]
     time = time_of([rows[number] for number in working])
     timed = any(rows[number].outcome.speed is not None for number in working)
-    fastest = "fastest" if timed else "narrowest"
+    fastest, same = ("fastest", SAME_TIME) if timed else ("narrowest", 1.0)
     if any(rows[number].holds is not None for number in working):
         holding = [number for number in working if rows[number].holds]
         if not holding:
             return None, "none is within the gate"
-        pool = _least(holding, lambda each: time(rows[each]), SAME_TIME)
+        pool = _least(holding, lambda each: time(rows[each]), same)
         pool = _least(pool, lambda each: rows[each].outcome.size, SAME_SIZE)
         why = f"the {fastest} within the gate, of equals the smallest, then the closest"
         return max(pool, key=lambda each: (rows[each].sqnr, -each)), why
@@ -87,7 +87,7 @@ def choose(rows: Sequence[Row], float_size: int) -> tuple[int | None, str]:
         of = "those that are smaller than the float model"
     best = max(rows[number].sqnr for number in pool)
     pool = [number for number in pool if rows[number].sqnr >= best - HELPS]
-    pool = _least(pool, lambda each: time(rows[each]), SAME_TIME)
+    pool = _least(pool, lambda each: time(rows[each]), same)
     why = f"the closest to the float model of {of}, of equals the {fastest}, then the smallest"
     return min(pool, key=lambda each: (rows[each].outcome.size, each)), why
 

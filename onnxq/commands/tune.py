@@ -160,7 +160,7 @@ def _base(options: TuneOptions) -> QuantizeOptions:
 def _judging(options: TuneOptions) -> ValidateOptions:
     """How candidates are compared with the float model; every drop is told."""
     same = options_of(ValidateOptions).keys() & options_of(TuneOptions).keys()
-    same -= {"data", "samples", "max_drop", "dask"}
+    same -= {"data", "samples", "max_drop", "dask", "input_shapes"}
     values = {name: getattr(options, name) for name in same}
     return ValidateOptions(
         **values, data=options.validate_data, executions=(options.execution,), max_drop=math.inf

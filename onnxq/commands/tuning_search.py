@@ -81,6 +81,8 @@ class Search:
     ) -> None:
         """Try those that are expected to end within the budget, so many at a time as can run."""
         pending = [each for each in candidates if not self._recall(each)]
+        if not pending:
+            return
         size = 1 if cluster is None else cluster.threads
         label = f"round {number} of {len(ROUNDS)}"
         with self._run.progress.track(label, len(pending)) as advance:
