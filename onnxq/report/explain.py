@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnxq.calibration.statistics import Calibration
 from onnxq.commands.inputs import as_model
 from onnxq.commands.plan import NOTE, plan_of
-from onnxq.equalization.classes import Barrier
+from onnxq.equalization.sites import Barrier
 from onnxq.formats.parameters import Parameters
 from onnxq.model.graph import Node
 from onnxq.model.model import Model
