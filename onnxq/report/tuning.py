@@ -6,7 +6,9 @@ import math
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from onnxq.commands.candidates import Candidate
 from onnxq.commands.choice import SAME_TIME, time_of
+from onnxq.formats.scheme import DEFAULT
 from onnxq.report.table import Table, count, decibels, number, table
 from onnxq.report.validation import shown
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from onnxq.commands.tune import Tuning
 
 MINUTE = 60
+
+PLAIN = Candidate(DEFAULT)
+"""What `quantize` makes where nothing is asked for."""
 
 
 def line(row: Row, before: int) -> str:
@@ -87,7 +92,7 @@ def ordered(tuning: Tuning) -> list[Row]:
 def _cells(row: Row, tuning: Tuning, *, timed: bool) -> list[str]:
     outcome, gated = row.outcome, tuning.max_drop is not None
     first, speed = outcome.metrics[tuning.metric], outcome.speed
-    marks = ["chosen"] * row.chosen + ["default"] * (row is tuning.rows[0])
+    marks = ["chosen"] * row.chosen + ["default"] * (row.candidate == PLAIN)
     marks += ["Pareto"] * row.pareto
     times = ["–", "–"] if speed is None else [number(speed.quantized_ms, 3), f"{speed.ratio:.2f} ×"]
     return [
@@ -121,7 +126,7 @@ def failed_table(tuning: Tuning) -> Table:
 def lines(tuning: Tuning) -> Iterator[str]:
     """What was chosen and why, what is left, and what the numbers rest on."""
     yield verdict(tuning)
-    default = tuning.rows[0] if tuning.rows else None
+    default = next((row for row in tuning.rows if row.candidate == PLAIN), None)
     chosen = tuning.chosen
     if chosen is not None and default is not None and default is not chosen and default.works:
         yield f"against the default, {default.candidate.name}: {_against(chosen, default)}"
