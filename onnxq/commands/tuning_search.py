@@ -120,13 +120,13 @@ class Search:
     ) -> tuple[list[Candidate], list[Candidate]]:
         """Those to try now, and the rest; nothing to try where the budget has room for none."""
         remaining = self._end - time.monotonic()
-        # The first tells how long the others may take.
+        # Those that are begun first tell how long the others may take.
         able = [each for each in pending if not self.rows or self._expected(each) <= remaining]
-        now = able[: size if self.rows else 1]
+        now = able[:size]
         return now, [each for each in pending if each not in now]
 
     def _expected(self, candidate: Candidate) -> float:
-        taken = {row.candidate: row.outcome.seconds for row in self.rows if row.works}
+        taken = {row.candidate: row.outcome.seconds for row in self.rows if row.distinct}
         return expected_seconds(candidate, self._run.target, taken)
 
     def _attempted(
