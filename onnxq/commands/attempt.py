@@ -66,7 +66,6 @@ class Outcome:
         content: a digest of the model without its metadata.
         same_as: the candidate that has the same model, and was judged; "" for none.
         speed: here; None where it was not timed.
-        spread: lower and upper quartile of the speed's ratio.
         untimed: why not; "" where it was.
         failure: why there is no model; "" where there is one.
         passing: whether the failure says nothing of the candidate.
@@ -87,7 +86,6 @@ class Outcome:
     content: str = ""
     same_as: str = ""
     speed: Speed | None = None
-    spread: tuple[float, float] | None = None
     untimed: str = ""
     failure: str = ""
     passing: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from onnxq.commands.attempt import Outcome
@@ -15,6 +15,10 @@ where only scales do. (SqueezeNet's w8a8 and w7a8, which run the same kernels, d
 
 PAYS = 0.9
 """Share of the float model's time up to which a model is faster than it."""
+
+
+FINALISTS = 3
+"""Rows between which times that were taken at different moments do not decide."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,19 @@ def time_of(rows: Sequence[Row]) -> Callable[[Row], float]:
     return lambda row: math.inf if row.outcome.speed is None else row.outcome.speed.ratio
 
 
-def choose(rows: Sequence[Row], float_size: int) -> tuple[int | None, str]:
+def choose(
+    rows: Sequence[Row], float_size: int, among: Collection[int] | None = None
+) -> tuple[int | None, str]:
     """The row to take, and why that one; None where none is within the gate, or none works.
 
     Within a gate the fastest counts, then the smallest, then the closest to the float model.
     Without one the closest of those that pay, then the fastest, then the smallest.
+
+    Args:
+        among: numbers of the rows that may be taken; None for all.
     """
-    working = [number for number, row in enumerate(rows) if row.distinct]
+    able = range(len(rows)) if among is None else among
+    working = [number for number in sorted(able) if rows[number].distinct]
     time = time_of([rows[number] for number in working])
     timed = any(rows[number].outcome.speed is not None for number in working)
     fastest, same = ("fastest", SAME_TIME) if timed else ("narrowest", 1.0)
@@ -90,6 +100,19 @@ def choose(rows: Sequence[Row], float_size: int) -> tuple[int | None, str]:
     pool = _least(pool, lambda each: time(rows[each]), same)
     why = f"the closest to the float model of {of}, of equals the {fastest}, then the smallest"
     return min(pool, key=lambda each: (rows[each].outcome.size, each)), why
+
+
+def finalists(rows: Sequence[Row], float_size: int) -> list[int]:
+    """The row that `choose` takes, and those that it would take without that one, and so on."""
+    found: list[int] = []
+    among = set(range(len(rows)))
+    while len(found) < FINALISTS:
+        best, _ = choose(rows, float_size, among)
+        if best is None:
+            break
+        found.append(best)
+        among.remove(best)
+    return found
 
 
 def _least(numbers: Sequence[int], value: Callable[[int], float], same: float) -> list[int]:

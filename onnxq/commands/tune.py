@@ -12,7 +12,7 @@ from onnxq.cluster import Cluster, connected
 from onnxq.commands.account import HERE
 from onnxq.commands.attempt import Metric, Outcome, metrics_of
 from onnxq.commands.candidates import ROUNDS, Candidate, schemes_of
-from onnxq.commands.choice import Row, choose, marked
+from onnxq.commands.choice import Row, marked
 from onnxq.commands.inputs import source_of
 from onnxq.commands.machine_target import with_target
 from onnxq.commands.tuning_search import Run, Search, Tell
@@ -111,7 +111,7 @@ def tune(
                 break
     if not any(row.works for row in search.rows):
         raise ModelError(_all_failed(model, search.rows), hint="onnxq inspect shows the plan")
-    chosen, why = choose(search.rows, floats.size)
+    chosen, why = search.chosen()
     rows = marked(search.rows, chosen)
     best = None if chosen is None else rows[chosen].candidate
     taken = None if best is None else best.options(run.base)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ from onnxq.cluster import Cluster
 from onnxq.commands.attempt import Attempt, Outcome, Piece, attempt, attempt_piece, made
 from onnxq.commands.bench import bench
 from onnxq.commands.candidates import ROUNDS, Candidate, activation_bits, expected_seconds
-from onnxq.commands.choice import Row, choose
+from onnxq.commands.choice import Row, choose, finalists
 from onnxq.commands.quantize import calibration_of, ground_of
 from onnxq.commands.tuning_state import State
 from onnxq.data.source import DataSource
@@ -73,7 +73,7 @@ class Search:
         self._float_size = float_size
         self._end = since + options.budget
         self._tell = tell
-        self._best: tuple[Candidate, Model] | None = None
+        self._models: dict[Candidate, Model] = {}
         self._judged: dict[str, Row] = {}
 
     def try_all(
@@ -95,16 +95,46 @@ class Search:
                     self._add(candidate, outcome, model)
                     advance(1)
 
+    def chosen(self) -> tuple[int | None, str]:
+        """The number of the row to take, and why; those that are near it are timed together."""
+        best, why = choose(self.rows, self._float_size)
+        if best is None or self.rows[best].outcome.speed is None:
+            return best, why
+        at_hand = {best: self.model_of(self.rows[best].candidate)}
+        for number in self._wanted():
+            model = self._known(self.rows[number].candidate)
+            if model is not None:
+                at_hand[number] = model
+        if len(at_hand) > 1:
+            self._time_together(at_hand)
+        return choose(self.rows, self._float_size, at_hand)
+
     def model_of(self, candidate: Candidate) -> Model:
         """The candidate's model: kept, or made again."""
-        if self._best is not None and self._best[0] == candidate:
-            return self._best[1]
+        known = self._known(candidate)
+        if known is None:
+            run = self._run
+            with run.progress.track(f"make {candidate.name} again", None):
+                known, _ = made(run.model, run.asked(candidate), run.state, run.progress)
+            self._models[candidate] = known
+        return known
+
+    def _known(self, candidate: Candidate) -> Model | None:
         state = self._run.state
-        known = state.model(state.name_of(candidate.settings))
-        if known is not None:
-            return known
-        with self._run.progress.track(f"make {candidate.name} again", None):
-            return made(self._run.model, self._run.asked(candidate), state, self._run.progress)[0]
+        known = self._models.get(candidate)
+        return state.model(state.name_of(candidate.settings)) if known is None else known
+
+    def _time_together(self, models: Mapping[int, Model]) -> None:
+        """Replace the rows' times, taken at different moments, by those of one series."""
+        run = self._run
+        with run.progress.track("time the best together", None), suppress(OnnxqError):
+            options = BenchOptions(data=run.judging.data, seconds=SECONDS * len(models))
+            before, *after = bench([run.model, *models.values()], options, run.progress).rows
+            for number, timed in zip(models, after, strict=True):
+                row, ratio = self.rows[number], timed.cpu_ratio.median
+                speed = Speed(timed.samples, before.cpu.median, timed.cpu.median, ratio)
+                outcome = replace(row.outcome, speed=speed)
+                self.rows[number] = replace(row, outcome=outcome)
 
     def _recall(self, candidate: Candidate) -> bool:
         """Take what an earlier run has found; whether it has."""
@@ -169,12 +199,23 @@ class Search:
                 outcome = _timed(run, outcome, model)
         row = self._append(candidate, outcome, reused=False)
         name = run.state.name_of(candidate.settings)
-        chosen, _ = choose(self.rows, self._float_size)
-        if model is not None and chosen is not None and self.rows[chosen] is row:
-            self._best = (candidate, model)
+        wanted = [self.rows[number].candidate for number in self._wanted()]
+        if model is not None and row.candidate in wanted:
+            self._models[candidate] = model
             run.state.keep_model(name, model)
+        self._models = {each: known for each, known in self._models.items() if each in wanted}
+        run.state.keep_only([run.state.name_of(each.settings) for each in wanted])
         # Last: what is kept without it is made again.
         run.state.keep_outcome(name, outcome)
+
+    def _wanted(self) -> list[int]:
+        """The rows whose models are kept: the best, where they are timed the next best, too, and
+        the first, which others are compared with.
+        """
+        found = finalists(self.rows, self._float_size)
+        if self._run.untimed:
+            return found[:1]
+        return [*found, *([0] if self.rows and self.rows[0].distinct and 0 not in found else [])]
 
     def _append(self, candidate: Candidate, outcome: Outcome, *, reused: bool) -> Row:
         max_drop = self._options.max_drop

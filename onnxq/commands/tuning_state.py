@@ -13,7 +13,7 @@ import platform
 import re
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -202,13 +202,15 @@ class State:
             return None
 
     def keep_model(self, name: str, model: Model) -> None:
-        """Keep the model of the best candidate so far, and no other."""
-        if self.folder is None:
-            return
-        self._make()
-        model_files.save(model, self.folder / f"{name}.onnx")
-        for path in _files(self.folder):
-            if ".onnx" in path.name and not path.name.startswith(name):
+        """Keep a candidate's model, until `keep_only` names others."""
+        if self.folder is not None:
+            self._make()
+            model_files.save(model, self.folder / f"{name}.onnx")
+
+    def keep_only(self, names: Collection[str]) -> None:
+        """Remove the models of all other candidates."""
+        for path in [] if self.folder is None else _files(self.folder):
+            if ".onnx" in path.name and path.name.lstrip(".")[:DIGITS] not in names:
                 path.unlink(missing_ok=True)
 
     # --- what candidates share
@@ -289,7 +291,6 @@ def _read_outcome(plain: Mapping[str, Any]) -> Outcome:
     numbers = {name: float(plain[name]) for name in ("drop", "sqnr", "sqnr_error", "seconds")}
     given = dict(plain) | numbers
     given["speed"] = None if speed is None else Speed(**speed)
-    given["spread"] = plain["spread"] and tuple(plain["spread"])
     given["outputs"] = tuple(
         OutputScore(each["name"], *(float(each[key]) for key in ("sqnr", "cosine", "equal")))
         for each in plain["outputs"]
