@@ -10,11 +10,12 @@ import time
 import numpy as np
 import onnx
 import onnxq
+import onnxq.commands.tuning_search
 import pytest
 from onnx import TensorProto, helper
 from onnxq.commands.attempt import Outcome
 from onnxq.commands.candidates import CHANGES, Candidate, alone, changed, schemes_of, together
-from onnxq.commands.choice import Row, choose, marked
+from onnxq.commands.choice import Row, choose, finalists, marked
 from onnxq.errors import UsageError
 from onnxq.options.quantize import QuantizeOptions
 from onnxq.quantization.account import Speed
@@ -98,6 +99,10 @@ def test_within_a_gate_speed_counts_then_size_then_closeness():
     assert rows[chosen].candidate.scheme == "close"
     assert "fastest within the gate" in why
     assert choose([rows[1]], 1000)[0] is None
+    assert [rows[each].candidate.scheme for each in finalists(rows, 1000)] == [
+        "close", "small", "fast",
+    ]  # fmt: skip
+    assert choose(rows, 1000, {0, 1})[0] == 0
     # What is not faster than others, nor smaller, nor closer.
     marks = marked([*rows, row("beaten", 29, 310, 0.8, holds=True)], chosen)
     assert [each.pareto for each in marks] == [True, True, False, False, True, False]
@@ -185,7 +190,7 @@ class Counts:
         stop = here / "stop.txt"
         if stop.exists() and done >= int(stop.read_text()):
             (here / "ready.txt").touch()
-            time.sleep(60)
+            time.sleep(300)
         with calls.open("a") as file:
             file.write("x")
         return {"counts": 1.0}
@@ -211,7 +216,7 @@ def test_a_run_that_was_killed_repeats_none_of_its_trials(case: Case):
         stop.write_text(str(1 + 2 * trials))
         ready.unlink(missing_ok=True)
         process = subprocess.Popen(arguments, stderr=subprocess.PIPE)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not ready.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         os.kill(process.pid, number)
@@ -272,6 +277,27 @@ def test_what_is_refused(case: Case, changes, code, said, monkeypatch):
             assert reason in result.err
     assert not case.out.exists()
     assert {each for each in case.files() - before if "state" not in each} == set()
+
+
+def test_the_best_are_timed_together_at_the_end(case: Case, monkeypatch):
+    """Each beside the float model, then the best three and the first in one series."""
+    monkeypatch.setattr("onnxq.commands.tuning_search.SECONDS", 0.0)
+    series = []
+    bench = onnxq.commands.tuning_search.bench
+    monkeypatch.setattr(
+        "onnxq.commands.tuning_search.bench",
+        lambda models, *more: series.append(len(models)) or bench(models, *more),
+    )
+    _, found = onnxq.tune(
+        case.model, case.data, validate_data=case.data, target="cpu", schemes=["w8"],
+        metrics=["sqnr"], max_drop=100,
+    )  # fmt: skip
+    assert series[:-1] == [2] * len([row for row in found.rows if row.distinct])
+    assert series[-1] in {4, 5}
+    together = [row for row in found.rows if row.outcome.speed and row.outcome.speed.float_ms
+                == found.chosen.outcome.speed.float_ms]  # fmt: skip
+    assert len(together) == series[-1] - 1
+    assert found.chosen in together
 
 
 def test_python_gets_the_model_and_what_was_tried(case: Case):
