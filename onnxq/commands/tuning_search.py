@@ -100,14 +100,15 @@ class Search:
         best, why = choose(self.rows, self._float_size)
         if best is None or self.rows[best].outcome.speed is None:
             return best, why
+        near = self._wanted()
         at_hand = {best: self.model_of(self.rows[best].candidate)}
-        for number in self._wanted():
+        for number in near:
             model = self._known(self.rows[number].candidate)
             if model is not None:
                 at_hand[number] = model
         if len(at_hand) > 1:
             self._time_together(at_hand)
-        return choose(self.rows, self._float_size, at_hand)
+        return choose(self.rows, self._float_size, near)
 
     def model_of(self, candidate: Candidate) -> Model:
         """The candidate's model: kept, or made again."""
