@@ -189,6 +189,16 @@ class Subject:
             return Status(QUANTIZED, "the operator itself reads stored numbers")
         return Status(QUANTIZED) if self.record else self._seen(self.quantized, node)
 
+    @cached_property
+    def fused(self) -> Mapping[str, list[str]]:
+        """Node → those that are fused into it."""
+        found: dict[str, list[str]] = {}
+        for node in self.graph.nodes:
+            status = self.status(node)
+            if status.becomes == FUSED:
+                found.setdefault(status.reason.removeprefix("into "), []).append(node.name)
+        return found
+
     def _seen(self, graph: Graph, node: Node) -> Status:
         """The same of a model without a record: what its graph with Q/DQ shows."""
         row = operator_of(node)

@@ -153,7 +153,7 @@ def test_the_graph_leads_to_details_by_mouse_and_keyboard(page: Page, reported: 
     page.keyboard.press("Escape")
     expect(drawer).to_be_hidden()
     page.locator("#graph button", has_text="share of the error").click()
-    assert page.locator("#graph .by-share").count() == len(picture.nodes)
+    assert page.locator("#graph .by-share").count() == len(reported.report.views[0].layers)
 
 
 def test_the_contents_tell_where_one_is(page: Page):

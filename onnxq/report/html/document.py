@@ -45,8 +45,8 @@ def document(report: Report) -> dict[str, Any]:
         "samples": _samples(report),
         "sizes": [
             {"kinds": each.kinds, "whole": each.whole,
-             "layers": {numbers[name]: size for name, size in each.layers.items()
-                        if name in numbers}}
+             "layers": _by_number(each.layers, numbers),
+             "stored": _by_number(each.stored, numbers)}
             for each in report.sizes
         ],
         "advice": report.advice,
@@ -206,6 +206,10 @@ def _samples(report: Report) -> dict[str, Any] | None:
             for row in rows
         ],
     }  # fmt: skip
+
+
+def _by_number(found: Mapping[str, Any], numbers: Mapping[str, int]) -> dict[int, Any]:
+    return {numbers[name]: value for name, value in found.items() if name in numbers}
 
 
 def _graph(report: Report, numbers: Mapping[str, int]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from onnxq.report.html.activations import TensorFacts, statistics_of, tensors_of
 from onnxq.report.html.settings import remade, settings_of
 from onnxq.report.html.weights import WeightFacts, boxes_for, weights_of
 from onnxq.report.subject import FUSED, QUANTIZED, Subject
-from onnxq.report.table import Table, number, table
+from onnxq.report.table import Table, count, number, table
 from onnxq.validation.layers import LayerError, LayerReport
 
 
@@ -96,7 +96,13 @@ def view(
         )
         for node in subject.graph.nodes
     )  # fmt: skip
-    notes = [f"{name}: no histogram, its scales are no powers of two" for name in lost]
+    notes = []
+    if lost:
+        few = ", ".join(lost[:2]) + ", …" * (len(lost) > 2)
+        notes.append(
+            f"{count(len(lost), 'tensor')} without a histogram, for scales that are no powers of "
+            f"two: {few}"
+        )
     if report and report.warning:
         notes.append(report.warning)
     shares = [each.share for each in report.layers] if report else []

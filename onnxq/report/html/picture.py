@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ from onnxq.model.model import Dimension
 
 INPUT, OUTPUT = "input", "output"
 """What stands for an operator at the ends of the graph."""
+
+LONGEST = 12
+"""Characters of a size's name that are shown."""
 
 
 @dataclass(frozen=True)
@@ -64,4 +68,11 @@ def shape_text(shape: Sequence[Dimension] | None) -> str:
     """Such as "N×64×56×56"; "" where nothing is known."""
     if shape is None:
         return ""
-    return "×".join("?" if size is None else str(size)[:12] for size in shape) or "scalar"
+    return "×".join(_size(size) for size in shape) or "scalar"
+
+
+def _size(size: Dimension) -> str:
+    """A size; "?" for what exporters call those they do not know, and for formulas."""
+    text = str(size)
+    known = size is not None and len(text) <= LONGEST and re.fullmatch(r"\w+", text)
+    return text if known and not text.startswith("unk_") else "?"

@@ -29,11 +29,13 @@ class Sizes:
         kinds: kind → bytes, such as "weights in int8" or "embeddings in float32", the largest
             first.
         layers: node of the float graph → bytes of the constants that it reads.
+        stored: the same → element type of the largest of these.
     """
 
     whole: int
     kinds: Mapping[str, int]
     layers: Mapping[str, int]
+    stored: Mapping[str, str]
 
 
 def sizes_of(subject: Subject) -> Sizes:
@@ -41,16 +43,20 @@ def sizes_of(subject: Subject) -> Sizes:
     graph = subject.quantized or subject.graph
     kinds: Counter[str] = Counter()
     layers: Counter[str] = Counter()
+    largest: dict[str, tuple[int, str]] = {}
     for tensor in graph.model.proto.graph.initializer:
         size = external.byte_size(tensor) or 0
         reader, kind = _reader(graph, tensor.name)
-        words = f"{kind} in {_type(tensor.data_type)}" if kind != SCALES else SCALES
+        type_ = _type(tensor.data_type)
+        words = f"{kind} in {type_}" if kind != SCALES else SCALES
         kinds[words] += size
         if reader is not None:
             layers[reader.name] += size
+            largest[reader.name] = max(largest.get(reader.name, (0, "")), (size, type_))
     rest = subject.model.size - sum(kinds.values())
+    stored = {name: type_ for name, (_, type_) in largest.items()}
     found = {kind: size for kind, size in kinds.most_common() if size}
-    return Sizes(subject.model.size, {**found, REST: max(rest, 0)}, dict(layers))
+    return Sizes(subject.model.size, {**found, REST: max(rest, 0)}, dict(layers), stored)
 
 
 def _reader(graph: Graph, name: str) -> tuple[Node | None, str]:
@@ -70,7 +76,8 @@ def _kind(graph: Graph, node: Node, position: int, name: str) -> str:
     matrix = (graph.rank(name) or 0) > 1
     if row is not None and row.looks_up and position == 0 and matrix:
         return "embeddings"
-    return "weights" if matrix else "biases and other constants"
+    shapes = graph.elem_type(name) == TensorProto.INT64
+    return "weights" if matrix and not shapes else "biases and other constants"
 
 
 def _type(number: int) -> str:

@@ -45,8 +45,10 @@ function lineChart(options) {
   function draw() {
     if (!box.isConnected || box.clientWidth === 0) return;
     if (plot) plot.destroy();
+    // A sheet of paper is narrower than most screens.
+    const paper = document.documentElement.classList.contains("paper");
     plot = new uPlot({
-      width: box.clientWidth,
+      width: paper ? Math.min(box.clientWidth, 680) : box.clientWidth,
       height: 260,
       legend: { show: false },
       cursor: { points: { size: 7 }, drag: { x: true, y: false }, focus: { prox: 30 } },
@@ -158,16 +160,20 @@ function bar(value, most, text, style) {
     el("span", { class: "value" }, text));
 }
 
-// Parts of wholes, one bar for each model on one axis; parts: [{ kind, value }].
-function stacked(rows, kinds, most) {
+// The color of part `index`; what is behind the last large one is grey.
+function kindColor(index, large) {
+  return "var(--kind-" + (index >= large ? "rest" : index) + ")";
+}
+
+// Parts of wholes, one bar for each model on one axis; parts: [kind, bytes], the last "all else".
+function stacked(rows, most) {
   return el("div", { class: "stacks" }, rows.map((row) => el("div", { class: "stack" },
     el("div", { class: "stack-name" }, dot(row.model), data.models[row.model].name, " ",
       el("span", { class: "soft" }, bytes(row.whole))),
-    el("div", { class: "stack-bar" }, kinds.map((kind, index) => row.parts[kind]
-      ? el("span", {
-        style: "width:" + (100 * row.parts[kind] / most).toFixed(2) + "%;background:var(--kind-" + (index % 8) + ")",
-        title: kind + ": " + bytes(row.parts[kind]),
-      }) : null)))));
+    el("div", { class: "stack-bar" }, row.parts.map(([kind, size], index) => size ? el("span", {
+      style: "width:" + (100 * size / most).toFixed(2) + "%;background:" + kindColor(index, row.parts.length - 1),
+      title: kind + ": " + bytes(size),
+    }) : null)))));
 }
 
 // --- one tensor, one weight -----------------------------------------------------------------

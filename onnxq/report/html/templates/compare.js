@@ -177,10 +177,11 @@ function layersSection() {
 }
 
 function layerTable(measure, rows) {
+  const folder = sharedFolder(rows);
   const models = data.models.map((_, index) => index).filter((index) => index >= offset || measure.exact);
   const most = Math.max(...rows.flatMap((node) => models.map((index) => real(measure.of(node, index))).filter(Number.isFinite)));
   const columns = [
-    { header: "Layer", key: (node) => data.nodes[node].name, show: (node) => nodeLink(node) },
+    { header: "Layer", key: (node) => data.nodes[node].name, show: (node) => nodeLink(node, folder) },
     { header: "Operator", word: true, key: (node) => data.nodes[node].operator },
     ...models.map((index) => ({ header: data.models[index].name + " (" + measure.unit + ")", mark: dot(index), numeric: true,
       key: (node) => measure.of(node, index),
@@ -312,27 +313,31 @@ function samplesSection() {
 // --- size -----------------------------------------------------------------------------------
 
 function sizeSection() {
-  // What takes most first; what no tensor takes last.
+  // What takes most first; what no tensor takes last, and in one color with what is small.
   const total = (kind) => data.sizes.reduce((sum, each) => sum + (each.kinds[kind] ?? 0), 0);
   const rest = (kind) => kind.startsWith("graph") ? 1 : 0;
   const kinds = [...new Set(data.sizes.flatMap((each) => Object.keys(each.kinds)))]
     .sort((a, b) => rest(a) - rest(b) || total(b) - total(a));
+  const large = kinds.filter((kind) => !rest(kind) && total(kind) > 0.004 * total(kinds[0])).slice(0, 7);
+  const parts = (each) => large.map((kind) => [kind, each.kinds[kind] ?? 0])
+    .concat([["all else", kinds.filter((kind) => !large.includes(kind)).reduce((sum, kind) => sum + (each.kinds[kind] ?? 0), 0)]]);
   const most = Math.max(...data.sizes.map((each) => each.whole));
   const nodes = data.nodes.map((_, index) => index).filter((node) => data.sizes.some((each) => each.layers[node]));
+  const folder = sharedFolder(nodes);
   const largest = Math.max(...nodes.flatMap((node) => data.models.map((_, at) => sizeOf(node, at) || 0)));
   return el("div", null,
-    stacked(data.sizes.map((each, model) => ({ model, whole: each.whole, parts: each.kinds })), kinds, most),
-    el("p", { class: "small" }, kinds.map((kind, index) => el("span", { class: "key" }, el("span", { class: "swatch", style: "background:var(--kind-" + (index % 8) + ")" }), kind))),
+    stacked(data.sizes.map((each, model) => ({ model, whole: each.whole, parts: parts(each) })), most),
+    el("p", { class: "small" }, large.concat("all else").map((kind, index) => el("span", { class: "key" }, el("span", { class: "swatch", style: "background:" + kindColor(index, large.length) }), kind))),
     makeTable({ id: "kinds", label: "Sizes by kind", rows: kinds, columns: [
       { header: "What", key: (kind) => kind },
       ...data.models.map((model, at) => ({ header: model.name + " (kB)", mark: dot(at), numeric: true, key: (kind) => (data.sizes[at].kinds[kind] ?? 0) / 1e3, show: (kind) => number((data.sizes[at].kinds[kind] ?? 0) / 1e3, 4) })),
     ] }),
     nodes.length ? [el("h3", null, "By layer"), makeTable({ id: "sizes", label: "Sizes by layer", find: "layer", rows: nodes, sorted: 2, columns: [
-      { header: "Layer", key: (node) => data.nodes[node].name, show: nodeLink },
+      { header: "Layer", key: (node) => data.nodes[node].name, show: (node) => nodeLink(node, folder) },
       { header: "Operator", word: true, key: (node) => data.nodes[node].operator },
       ...data.models.map((model, at) => ({ header: model.name + " (kB)", mark: dot(at), numeric: true, key: (node) => sizeOf(node, at) / 1e3,
         show: (node) => bar(sizeOf(node, at), largest, number(sizeOf(node, at) / 1e3, 4), "background:var(" + modelColor(at) + ")") })),
-      { header: "Format", word: true, key: (node) => [...new Set(data.views.map((view) => view.nodes[node]?.format ?? "folded"))].join(", ") },
+      { header: "Stored as", word: true, key: (node) => [...new Set(data.sizes.map((each) => each.stored[node]).filter(Boolean))].join(", ") },
     ] })] : null);
 }
 

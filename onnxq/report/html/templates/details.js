@@ -26,7 +26,7 @@ function closeDrawer() {
   if (drawer.hidden) return;
   drawer.hidden = true;
   markNode(null);
-  history.replaceState(null, "", location.pathname + location.search);
+  if (!inFrame) history.replaceState(null, "", location.pathname + location.search);
   if (opener && opener.isConnected) opener.focus({ preventScroll: true });
 }
 
@@ -59,7 +59,7 @@ function numbersOf(index) {
   return el("div", { class: "scroll" }, el("table", null,
     el("thead", null, el("tr", null, el("th", null, ""),
       data.views.map((_, at) => el("th", { class: "n" }, dot(at + offset), data.models[at + offset].name)))),
-    el("tbody", null, rows.map((measure) => el("tr", null, el("td", { class: "name" }, measure.header),
+    el("tbody", null, rows.map((measure) => el("tr", null, el("td", { class: "name" }, heading(measure)),
       data.views.map((_, at) => el("td", { class: "n" }, measure.text(measure.of(index, at + offset)))))))));
 }
 

@@ -2,6 +2,9 @@
 
 const data = JSON.parse(document.getElementById("facts").textContent);
 
+// Whether the page is shown inside a notebook, where it has no address of its own.
+const inFrame = location.protocol === "about:";
+
 // The quantized models; a page on one model has none, and shows that one.
 const candidates = data.models.filter((model) => model.quantized);
 const floatModel = data.models[0];
@@ -110,7 +113,19 @@ function copyButton(text) {
   return button;
 }
 
-// A link to a node's details.
-function nodeLink(index) {
-  return el("a", { href: "#n" + index }, data.nodes[index].name);
+// A link to a node's details, without the folder that it shares with all that it is listed with.
+function nodeLink(index, shared) {
+  const { name } = data.nodes[index];
+  const text = shared && name.startsWith(shared) ? "…/" + name.slice(shared.length) : name;
+  return el("a", { href: "#n" + index, title: text === name ? null : name }, text);
+}
+
+// The folder of names that all of these nodes lie in, where it is long enough to be worth leaving out.
+function sharedFolder(nodes) {
+  let folder = nodes.length > 1 ? data.nodes[nodes[0]].name : "";
+  for (const node of nodes) {
+    while (folder && !data.nodes[node].name.startsWith(folder)) folder = folder.slice(0, folder.slice(0, -1).lastIndexOf("/") + 1);
+  }
+  folder = folder.slice(0, folder.lastIndexOf("/") + 1);
+  return folder.length > 8 ? folder : "";
 }

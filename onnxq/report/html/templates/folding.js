@@ -13,7 +13,8 @@ function foldersOf(index, total, scoped) {
   return parts.map((_, at) => "/" + parts.slice(0, at + 1).join("/"));
 }
 
-// How nodes fold. `open` holds the folders that are open; `visible(i)` is the folder that stands for
+// How nodes fold. `open` holds the folders that are open, `byHand` those of them that a reader opened;
+// `visible(i)` is the folder that stands for
 // node i of the graph, or null where it is shown by itself.
 function makeFolding() {
   const nodes = data.graph.nodes;
@@ -25,7 +26,7 @@ function makeFolding() {
   // A folder of one node, or of one folder, says no more than what is in it.
   const trees = paths.map((path) => path.filter((folder, at) =>
     sizes.get(folder) > 1 && !(at + 1 < path.length && sizes.get(path[at + 1]) === sizes.get(folder))));
-  const open = new Set();
+  const open = new Set(), byHand = new Set();
 
   function visible(at) {
     return trees[at].find((folder) => !open.has(folder)) ?? null;
@@ -39,6 +40,7 @@ function makeFolding() {
 
   function reset() {
     open.clear();
+    byHand.clear();
     if (nodes.length <= MOST_SHOWN) return openAll();
     // Open the largest folders as long as what is shown stays readable.
     for (;;) {
@@ -59,10 +61,6 @@ function makeFolding() {
     for (const folder of sizes.keys()) open.add(folder);
   }
 
-  function openTo(at) {
-    for (const folder of trees[at]) open.add(folder);
-  }
-
   reset();
-  return { open, visible, sizes, reset, openAll, openTo, trees, folds: nodes.length > MOST_SHOWN && trees.some((tree) => tree.length) };
+  return { open, byHand, visible, reset, openAll, folds: nodes.length > MOST_SHOWN && trees.some((tree) => tree.length) };
 }

@@ -53,9 +53,11 @@ function fitting() {
 
 // --- layout ---------------------------------------------------------------------------------
 
-function shortName(name) {
-  const last = name.split("/").filter(Boolean).pop() || name;
-  return last.length > 22 ? last.slice(0, 10) + "…" + last.slice(-11) : last;
+// The end of a name; where that only repeats the operator, the folder it is in.
+function shortName(name, operator) {
+  const parts = name.split("/").filter(Boolean), last = parts[parts.length - 1] || name;
+  const told = parts.length > 1 && last.replace(/_\d+$/, "") === operator ? parts.slice(-3, -1).join("/") : last;
+  return told.length > 22 ? told.slice(0, 10) + "…" + told.slice(-11) : told;
 }
 
 // What is shown: a node of the graph by its place, or a folder by its name.
@@ -73,7 +75,7 @@ function shownItems() {
       item.second = count(item.members.length, "node") + " ▸";
     } else if (typeof node === "number") {
       item.first = data.nodes[node].operator;
-      item.second = shortName(data.nodes[node].name);
+      item.second = shortName(data.nodes[node].name, data.nodes[node].operator);
     } else {
       item.first = node.name.length > 22 ? node.name.slice(0, 21) + "…" : node.name;
       item.second = node.kind;
@@ -149,12 +151,12 @@ function curve(points) {
 
 // The folders that were opened one by one, to close them again.
 function tellOpened() {
-  const { folding } = graphState;
-  const open = folding.folds && folding.open.size < 40
-    ? [...folding.open].filter((each) => folding.trees.some((tree) => tree.includes(each))) : [];
-  put(graphState.opened, open.length && data.graph.nodes.length > MOST_SHOWN
-    ? ["Open: ", ...open.map((folder) => el("button", { type: "button", class: "action", title: "Fold " + folder,
-      onclick: () => { folding.open.delete(folder); layGraph(); } }, folder + " ✕"))] : null);
+  const { folding } = graphState, open = [...folding.byHand];
+  put(graphState.opened, open.length ? ["Open: ", open.map((folder) => actionButton(folder + " ✕", () => {
+    folding.open.delete(folder);
+    folding.byHand.delete(folder);
+    layGraph();
+  }))] : null);
 }
 
 // --- what is seen ---------------------------------------------------------------------------
@@ -198,7 +200,7 @@ function paintGraph() {
     const main = (formats.find(([format]) => !["fused", "folded", "float"].includes(format)) || formats[0] || [""])[0];
     const kind = main ? formatClass(main) : "end";
     if (main) seen.set(kind, (seen.get(kind) || new Set()).add(main));
-    item.box.setAttribute("class", "node " + (byShare ? "by-share" : kind) + (item.folder !== null ? " folder" : ""));
+    item.box.setAttribute("class", "node " + (byShare && main ? "by-share" : kind) + (item.folder !== null ? " folder" : ""));
     item.box.querySelector("rect").style.setProperty("--heat", byShare ? (100 * Math.sqrt(share / most)).toFixed(0) + "%" : "0%");
     const told = formats.map(([format, times]) => format + (item.folder !== null ? " ×" + times : "")).join(", ");
     item.box.querySelector("title").textContent = nameOf(item) + (told ? "\n" + told : "") +
@@ -218,12 +220,15 @@ function paintGraph() {
 function pick(item) {
   if (item.folder !== null) {
     graphState.folding.open.add(item.folder);
+    graphState.folding.byHand.add(item.folder);
     layGraph();
     focusItem(graphState.places.get(item.members[0]));
     return;
   }
   const node = data.graph.nodes[item.members[0]];
-  if (typeof node === "number") location.hash = "n" + node;
+  if (typeof node !== "number") return;
+  if (inFrame) openDrawer(node);
+  else location.hash = "n" + node;
 }
 
 function focusItem(item) {

@@ -73,18 +73,21 @@ window.addEventListener("scroll", () => {
 whereWeAre();
 
 // #n12 opens the details of node 12.
-function follow() {
-  const node = /^#n(\d+)$/.exec(location.hash);
+function follow(hash) {
+  const node = /^#n(\d+)$/.exec(hash);
   if (node && data.nodes[Number(node[1])]) openDrawer(Number(node[1]));
+  else if (inFrame && hash) document.getElementById(hash.slice(1))?.scrollIntoView();
 }
 
-window.addEventListener("hashchange", follow);
+window.addEventListener("hashchange", () => follow(location.hash));
 document.addEventListener("click", (event) => {
-  // The same link again changes no address.
-  const link = event.target.closest && event.target.closest("a");
-  if (link && link.getAttribute("href") === location.hash) follow();
+  const address = event.target.closest?.("a")?.getAttribute("href");
+  if (!address?.startsWith("#")) return;
+  // In a notebook's frame "#" would lead out of the page; and the same link again changes no address.
+  if (inFrame) event.preventDefault();
+  if (inFrame || address === location.hash) follow(address);
 });
-follow();
+follow(location.hash);
 
 window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawSoon);
 for (const event of ["beforeprint", "afterprint"]) {

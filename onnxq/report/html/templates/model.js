@@ -86,14 +86,14 @@ function ranges(view) {
 function channels(view) {
   const rows = Object.keys(view.nodes).map(Number).filter((node) => view.nodes[node].weights);
   if (!rows.length) return null;
-  const weights = (node) => view.nodes[node].weights;
+  const weights = (node) => view.nodes[node].weights, folder = sharedFolder(rows);
   // Before and after only where equalization changed any weight.
   const changed = rows.some((node) => weights(node).changed);
   const after = changed ? "after equalization" : "as they are";
   return () => [
     el("p", { class: "small soft" }, "The largest weight of each output channel against that of the widest channel, from 1/256 at the left to 1 at the right on a logarithmic axis. Lines span all channels, boxes the middle half, the bar is the median. With one scale for the whole weight, a channel at 1 % is left with 1 % of the numbers."),
     makeTable({ id: view.id + "-spreads", label: "Channels of weights", find: "layer", rows, kind: "spreads", columns: [
-      { header: "Layer", key: (node) => data.nodes[node].name, show: nodeLink },
+      { header: "Layer", key: (node) => data.nodes[node].name, show: (node) => nodeLink(node, folder) },
       { header: "Spread", key: () => "", show: (node) => [changed ? spread(weights(node).before, "before") : null, spread(weights(node).after, "after")] },
       { header: "Channels", numeric: true, key: (node) => weights(node).channels },
       ...(changed ? [{ header: "Median before (%)", numeric: true, key: (node) => weights(node).before?.median, show: (node) => fixed(weights(node).before?.median, 1) }] : []),
@@ -114,7 +114,7 @@ function equalization(view) {
       el("p", null, view.equalized
         ? "Equalization scaled " + scaled.toLocaleString("en") + " channels in " + count(classes ? classes.rows.filter((row) => numeric(row[2]) > 0).length : 0, "group") + " of tensors by powers of two, so that channels are more alike; what the model computes in float stays the same."
         : "No channel of this model was scaled."),
-      classes ? [el("h4", null, CLASSES), el("p", { class: "small soft" }, "Spread: how far the widest channel lies above the others, in octaves of their weights; gain: the error that it is expected to save."), plainTable(view.id + "-classes", CLASSES, classes, nodesByName)] : null,
+      classes ? [el("h4", null, CLASSES), el("p", { class: "small soft" }, "Least and most log2 s: the powers of two that channels were scaled by. Spread: the largest weight of the widest channel over that of the median one; the nearer to 1 the better. Gain: by how many dB the error is expected to fall."), plainTable(view.id + "-classes", CLASSES, classes, nodesByName)] : null,
       view.tables["Saturating Clips"] ? [el("h4", null, "Saturating Clips"), el("p", { class: "small soft" }, "Activations with an upper bound, such as ReLU6, whose bound moved along with a channel."), plainTable(view.id + "-clips", "Saturating Clips", view.tables["Saturating Clips"], nodesByName)] : null,
       view.tables.Barriers ? [el("h4", null, "Where scales stop"), plainTable(view.id + "-barriers", "Barriers", view.tables.Barriers, nodesByName)] : null,
     ];
@@ -124,7 +124,7 @@ function equalization(view) {
 function allNodes(view) {
   const rows = Object.keys(view.nodes).map(Number);
   return () => [makeTable({ id: view.id + "-nodes", label: "All nodes", find: "name, operator, quantized, float…", rows, columns: [
-    { header: "Node", key: (node) => data.nodes[node].name, show: nodeLink },
+    { header: "Node", key: (node) => data.nodes[node].name, show: (node) => nodeLink(node) },
     { header: "Operator", word: true, key: (node) => data.nodes[node].operator },
     { header: "Becomes", word: true, key: (node) => view.nodes[node].becomes, show: (node) => state(view.nodes[node]) },
     { header: "Why", long: true, key: (node) => view.nodes[node].reason ?? "" },

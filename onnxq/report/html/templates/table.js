@@ -41,7 +41,7 @@ function makeTable(options) {
 
   function cellOf(column, row) {
     const content = column.show ? column.show(row) : column.key(row);
-    const kind = column.numeric ? "n" : column.long ? "long" : column.word ? "word" : "name";
+    const kind = column.numeric ? "n" : column.long ? "long" : column.word ? "whole" : "name";
     return el("td", { class: kind }, content === null || content === undefined ? "–" : content);
   }
 
