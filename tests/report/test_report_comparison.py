@@ -20,7 +20,7 @@ from onnxq.validation.layers import LayerError
 
 from support.builder import Builder
 from support.reporting import Reported
-from support.testdata import images, uneven
+from support.testdata import uneven
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -90,18 +90,18 @@ def test_classes_are_counted_by_their_labels():
     assert row.by_class == {0: (1, 1), 1: (1, 0), 2: (2, 1)}
 
 
-def test_the_page_shows_pictures_of_the_worst_samples():
-    path, data = ROOT / "testdata" / "squeezenet.onnx", images("test", 100, labelled=True)
-    # Nothing that takes time: what is looked at is the comparison.
-    int8, _ = onnxq.quantize(path, {"image": data["image"]}, rounding="nearest", equalize=False,
-                              ranges="minmax", bias_correction=False, target="cpu")  # fmt: skip
-    _, found = onnxq.report(path, int8, data=data, layers=False)
+def test_the_page_shows_pictures_of_the_worst_samples(reported: Reported):
+    labels = np.random.default_rng(0).integers(
+        0, 4 * 8 * 8, len(next(iter(reported.data.values())))
+    )
+    data = reported.data | {"labels": labels}
+    _, found = onnxq.report(reported.model, reported.int8, data=data, layers=False)
     row = found.by_sample[1]
-    assert len(row.errors) == len(row.answers) == 20
+    assert len(row.errors) == len(row.answers) == len(labels)
     assert [each.number for each in found.worst] == row.worst(len(found.worst))
     assert all(each.picture.startswith("data:image/jpeg;base64,") for each in found.worst)
     top1 = found.validation.rows[1].values["top1"]
-    assert 100 * np.mean(np.equal(row.answers, row.labels)) == pytest.approx(top1)
+    assert 100 * np.mean(np.equal(row.answers, labels)) == pytest.approx(top1)
 
 
 def test_sizes_add_up_to_the_file(reported: Reported):

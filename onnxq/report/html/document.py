@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnxq
 from onnxq.report import latency as latency_report
 from onnxq.report import validation as validation_report
 from onnxq.report.details import kernel_summary, kernel_table
-from onnxq.report.explain import Fact
-from onnxq.report.html.activations import TensorFacts
 from onnxq.report.html.collect import Report
-from onnxq.report.html.facts import LayerFacts, View
 from onnxq.report.html.libraries import LIBRARIES
-from onnxq.report.html.weights import WeightFacts
-from onnxq.report.table import Table
-from onnxq.validation.layers import LayerError
-
-DIGITS = 5
-"""Significant digits of a number on the page."""
+from onnxq.report.html.model_document import Texts, view_document
+from onnxq.report.html.plain import plain, plain_table
 
 
 def document(report: Report) -> dict[str, Any]:
@@ -31,14 +23,14 @@ def document(report: Report) -> dict[str, Any]:
     numbers = {name: number for number, name in enumerate(names)}
     operators = _operators(report)
     timing = report.timing
-    texts = _Texts()
+    texts = Texts()
     return {
         "onnxq": onnxq.__version__,
         "title": report.model.name,
         "models": [_model(report, index) for index in range(len(report.quantized) + 1)],
         "calibrated": report.calibrated,
         "nodes": [{"name": name, "operator": operators[name]} for name in names],
-        "views": [_view(each, numbers, texts) for each in report.views],
+        "views": [view_document(each, numbers, texts) for each in report.views],
         "texts": texts,
         "graph": _graph(report, numbers),
         "measured": _measured(report),
@@ -53,7 +45,7 @@ def document(report: Report) -> dict[str, Any]:
         "latency": timing and {
             **latency_report.document(timing, [each.name for each in report.every]),
             "told": latency_report.note(timing),
-            "table": _table(latency_report.latency_table(timing, report.names)),
+            "table": plain_table(latency_report.latency_table(timing, report.names)),
         },
         "libraries": LIBRARIES,
     }  # fmt: skip
@@ -62,39 +54,12 @@ def document(report: Report) -> dict[str, Any]:
 def as_json(report: Report) -> str:
     """The document as text that an HTML script element may hold."""
     text = json.dumps(
-        _plain(document(report)), ensure_ascii=False, allow_nan=False, separators=(",", ":")
+        plain(document(report)), ensure_ascii=False, allow_nan=False, separators=(",", ":")
     )
     # What could end the element, or is no JavaScript, is written as JSON's escapes.
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text
-
-
-def _plain(value: Any) -> Any:
-    """Values as JSON has them, with floats to so many digits."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain({each.name: getattr(value, each.name) for each in fields(value)})
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    if isinstance(value, float):
-        if math.isnan(value):
-            return None
-        if math.isinf(value):
-            return "inf" if value > 0 else "-inf"
-        short = float(f"{value:.{DIGITS}g}")
-        return int(short) if short.is_integer() and abs(short) < 1e15 else short
-    return value
-
-
-def _table(content: Table) -> dict[str, Any] | None:
-    if not content.rows:
-        return None
-    return {
-        "columns": [{"header": each.header, "numeric": each.numeric} for each in content.columns],
-        "rows": content.rows,
-    }
 
 
 def _union(report: Report) -> list[str]:
@@ -158,12 +123,12 @@ def _measured(report: Report) -> dict[str, Any] | None:
     return {
         "samples": found.samples,
         "executions": times,
-        "metrics": _table(metrics),
-        "gates": _table(validation_report.gate_table(found)),
+        "metrics": plain_table(metrics),
+        "gates": plain_table(validation_report.gate_table(found)),
         "outputs": [{"part": label, "models": line} for label, line in parts.items()],
         "kernels": [
             {"told": f"{each.model}: {kernel_summary(each.kernels, each.execution)}",
-             "table": _table(kernel_table(each.kernels, whole=False))}
+             "table": plain_table(kernel_table(each.kernels, whole=False))}
             for each in found.kernels
         ],
     }  # fmt: skip
@@ -220,96 +185,3 @@ def _graph(report: Report, numbers: Mapping[str, int]) -> dict[str, Any]:
     ]
     edges = [[each.source, each.target, each.shape] for each in report.picture.edges]
     return {"nodes": nodes, "edges": edges}
-
-
-# --- one model -------------------------------------------------------------------------------
-
-
-class _Texts(list[str]):
-    """Texts that come many times, in the order in which they come; facts name them by number."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._numbers: dict[str, int] = {}
-
-    def number(self, text: str) -> int:
-        if text not in self._numbers:
-            self._numbers[text] = len(self)
-            self.append(text)
-        return self._numbers[text]
-
-
-def _view(view: View, numbers: Mapping[str, int], texts: _Texts) -> dict[str, Any]:
-    report = view.report
-    return {
-        "id": view.id,
-        "name": view.name,
-        "summary": view.summary,
-        "settings": view.settings,
-        "recipe": view.recipe,
-        "command": view.command,
-        "notes": view.notes,
-        "equalized": view.equalized,
-        "nodes": {numbers[each.name]: _node(each, texts) for each in view.layers},
-        "tensors": [_tensor(each, numbers) for each in view.tensors],
-        "tables": {title: _table(each) for title, each in view.tables.items()},
-        "errors": report and {
-            "probes": report.probes, "first_look": report.first_look,
-            "together": report.together, "sum_of_parts": report.sum_of_parts,
-            "unmatched": [{"name": each.name, "operator": each.op_type, "reason": each.reason}
-                          for each in report.unmatched],
-        },
-        "curve": view.curve,
-    }  # fmt: skip
-
-
-def _node(layer: LayerFacts, texts: _Texts) -> dict[str, Any]:
-    told = layer.explanation
-    found = {
-        "becomes": told.becomes,
-        "format": layer.format,
-        "reason": told.reason,
-        "equalized": told.equalized,
-        "error": layer.error and _error(layer.error),
-        "weights": layer.weights and _weights(layer.weights),
-        "tensors": layer.tensors,
-        "quantization": _facts(told.quantization, texts),
-        "equalization": _facts(told.equalization, texts),
-    }
-    return {key: value for key, value in found.items() if value not in (None, "", (), [], False)}
-
-
-def _facts(facts: Iterable[Fact], texts: _Texts) -> list[tuple[int, int]]:
-    return [(texts.number(fact.label), texts.number(fact.text)) for fact in facts]
-
-
-def _error(error: LayerError) -> dict[str, Any]:
-    return {
-        "share": error.share, "alone": error.alone, "own": error.own, "standing": error.standing,
-        "estimated": error.estimated, "from": error.causes.note, "weights": error.causes.weights,
-    }  # fmt: skip
-
-
-def _weights(weights: WeightFacts) -> dict[str, Any]:
-    return {
-        "shape": weights.shape,
-        "channels": weights.channels,
-        "changed": weights.changed,
-        "before": weights.spread_before,
-        "after": weights.spread_after,
-        "boxes_before": weights.boxes_before if weights.changed else None,
-        "boxes_after": weights.boxes_after,
-    }  # fmt: skip
-
-
-def _tensor(tensor: TensorFacts, numbers: Mapping[str, int]) -> dict[str, Any]:
-    return {
-        "name": tensor.name,
-        "low": tensor.seen and tensor.seen.low,
-        "high": tensor.seen and tensor.seen.high,
-        "range": tensor.parameters and tensor.parameters.range,
-        "format": tensor.parameters and str(tensor.parameters.format),
-        "clipped": tensor.clipped,
-        "histogram": tensor.histogram,
-        "readers": [numbers[name] for name in tensor.readers],
-    }
