@@ -95,7 +95,12 @@ def test_the_page_shows_pictures_of_the_worst_samples(reported: Reported):
         0, 4 * 8 * 8, len(next(iter(reported.data.values())))
     )
     data = reported.data | {"labels": labels}
-    _, found = onnxq.report(reported.model, reported.int8, data=data, layers=False)
+    names = [f"kind {number}" for number in range(4 * 8 * 8)]
+    _, found = onnxq.report(
+        reported.model, reported.int8, data=data, layers=False, metrics=["top1"], classes=names
+    )
+    assert list(found.validation.rows[1].values) == ["top1"]
+    assert found.classes[7] == "kind 7"
     row = found.by_sample[1]
     assert len(row.errors) == len(row.answers) == len(labels)
     assert [each.number for each in found.worst] == row.worst(len(found.worst))

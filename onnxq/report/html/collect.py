@@ -12,6 +12,7 @@ from onnxq.commands.bench import Timing, bench
 from onnxq.commands.calibrate import calibrate
 from onnxq.commands.inputs import as_calibration, source_of
 from onnxq.commands.validate import LABELLED, UNLABELLED, Validation, validate
+from onnxq.data.classes import as_class_names
 from onnxq.data.source import DataSource
 from onnxq.model.model import Model
 from onnxq.options.bench import BenchOptions
@@ -27,6 +28,7 @@ from onnxq.report.html.samples import Sample, class_names, worst_samples
 from onnxq.report.html.sizes import Sizes, sizes_of
 from onnxq.report.subject import look_at
 from onnxq.validation.by_sample import BySample, Recorder
+from onnxq.validation.metrics import Task, metric_named, takes_classes
 
 FLOAT = "float"
 """What the float model is called beside those made from it."""
@@ -50,6 +52,7 @@ class Report:
         by_sample: how far each sample is off, of all models; () where nothing was measured.
         worst: the samples that are furthest off.
         classes: names of the classes, as far as the data tell.
+        lower_is_better: those of the metrics.
     """
 
     model: Model
@@ -65,6 +68,7 @@ class Report:
     by_sample: tuple[BySample, ...] = ()
     worst: tuple[Sample, ...] = ()
     classes: Mapping[int, str] = field(default_factory=dict)
+    lower_is_better: frozenset[str] = frozenset()
 
     @property
     def every(self) -> tuple[Model, ...]:
@@ -102,7 +106,8 @@ def collect(
     if options.calibration is not None:
         calibration = as_calibration(options.calibration, model)
     if options.data is not None:
-        source = source_of(options, model)
+        reads_texts = any(map(takes_classes, options.metrics or ()))
+        source = source_of(options, model, classes=None if reads_texts else options.classes)
         validation, by_sample = _measured(model, models, source, options, progress)
         if calibration is None and reference.quantized is None:
             calibration = calibrate(
@@ -134,8 +139,21 @@ def collect(
     return Report(
         model, tuple(models), validation, tuple(views), _calibrated(calibration),
         _notes(validation, calibration), picture_of(reference.graph), sizes, advice, timing,
-        by_sample, worst, class_names(source) if source is not None else {},
+        by_sample, worst, _class_names(options, source), _lower_is_better(options),
     )  # fmt: skip
+
+
+def _class_names(options: ReportOptions, source: DataSource | None) -> Mapping[int, str]:
+    if options.classes is not None and not any(map(takes_classes, options.metrics or ())):
+        return dict(enumerate(as_class_names(options.classes).names))
+    return {} if source is None else class_names(source)
+
+
+def _lower_is_better(options: ReportOptions) -> frozenset[str]:
+    chosen = map(metric_named, options.metrics or ())
+    return frozenset(
+        each.name for each in chosen if isinstance(each, Task) and not each.higher_is_better
+    )
 
 
 def _measured(
@@ -147,11 +165,13 @@ def _measured(
 ) -> tuple[Validation, tuple[BySample, ...]]:
     """The validation, and what it showed of each sample: each model by its first execution."""
     recorder = Recorder()
-    named = LABELLED if source.has_labels else UNLABELLED
+    named = options.metrics or (LABELLED if source.has_labels else UNLABELLED)
     gates = ValidateOptions(
         data=source,
         batch_size=options.batch_size,
         memory=options.memory,
+        classes=options.classes,
+        labels=options.labels,
         metrics=(*named, recorder),
         outputs=options.outputs,
         executions=options.executions,
@@ -164,8 +184,8 @@ def _measured(
     rows = tuple(
         replace(
             row,
-            values={key: each for key, each in row.values.items() if key in named},
-            units={key: each for key, each in row.units.items() if key in named},
+            values={key: each for key, each in row.values.items() if key != recorder.__name__},
+            units={key: each for key, each in row.units.items() if key != recorder.__name__},
         )
         for row in found.rows
     )

@@ -6,7 +6,7 @@ function tradeSection() {
   if (!candidates.length) return null;
   const metrics = data.models[1].metrics ? Object.keys(data.models[1].metrics) : [];
   const timed = data.models.every((model) => model.milliseconds !== null);
-  const chart = el("div"), area = el("span");
+  const chart = el("div"), area = el("span"), way = el("span");
   const shown = { metric: 0, time: false };
 
   function draw() {
@@ -21,6 +21,7 @@ function tradeSection() {
     const best = pareto(name);
     points.forEach((point) => { point.best = best.has(point.model); });
     const unit = data.models[1].metrics[name].unit;
+    way.textContent = data.models[1].metrics[name].lower ? "down" : "up";
     area.textContent = !timed ? "" : shown.time ? "The larger a circle, the larger the file." : "The larger a circle, the longer a run takes.";
     put(chart, points.length ? scatter({ points, label: "Models by " + metricName(name) + " and size",
       x: shown.time ? "time of a run on this machine (ms)" : "size of the file (MB)",
@@ -33,7 +34,7 @@ function tradeSection() {
     told.push(el("div", { class: "choices" },
       metrics.length > 1 ? choices("Vertical", metrics.map(metricName), (at) => { shown.metric = at; draw(); }) : null,
       timed ? choices("Horizontal", ["size", "time"], (at) => { shown.time = at === 1; draw(); }) : null), chart,
-    el("p", { class: "small soft" }, "Better is further up and further left. Ringed: no other model here is as good or better in everything that was measured. ", area));
+    el("p", { class: "small soft" }, "Better is further ", way, " and further left. Ringed: no other model here is as good or better in everything that was measured. ", area));
   }
   return el("div", null, told, modelTable(metrics, timed));
 }
@@ -51,8 +52,9 @@ function metricText(metric) {
 function pareto(name) {
   const values = data.models.map((model) => {
     const found = real(model.metrics?.[name]?.value);
+    const sign = model.metrics?.[name]?.lower ? -1 : 1;
     // The float model's outputs are its own.
-    return [Number.isNaN(found) ? (model.quantized ? -Infinity : Infinity) : found, -model.size, -(model.milliseconds ?? 0)];
+    return [Number.isNaN(found) ? (model.quantized ? -Infinity : Infinity) : sign * found, -model.size, -(model.milliseconds ?? 0)];
   });
   const beaten = (mine) => values.some((other) => other !== mine &&
     other.every((each, at) => each >= mine[at]) && other.some((each, at) => each > mine[at]));

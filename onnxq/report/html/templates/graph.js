@@ -80,7 +80,7 @@ function shownItems() {
       item.first = node.name.length > 22 ? node.name.slice(0, 21) + "…" : node.name;
       item.second = node.kind;
     }
-    item.width = Math.max(70, 18 + CHAR * Math.max(item.first.length * 1.06, item.second.length * 0.92));
+    item.width = Math.max(70, 18 + CHAR * Math.max(item.first.length * 1.06, item.second.length * 0.98));
   }
   return items;
 }
