@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from onnxq.report.explain import Fact
 from onnxq.report.html.activations import TensorFacts
 from onnxq.report.html.facts import LayerFacts, View
 from onnxq.report.html.plain import plain_table
 from onnxq.report.html.weights import WeightFacts
+from onnxq.report.scale_facts import Fact
 from onnxq.validation.layers import LayerError
 
 

@@ -1,6 +1,7 @@
 // Tables that sort by a click on a header, search, show many rows on demand and save as CSV.
 //
-// A column: { header, numeric, key: row => what it sorts by and what CSV holds,
+// A column: { header, numeric, key: row => what CSV holds,
+//             sort: row => what it sorts by (the key by default),
 //             show: row => what the cell shows (the key by default),
 //             long: a sentence, or word: what must not break }.
 
@@ -48,8 +49,8 @@ function makeTable(options) {
   function draw() {
     shown = rows.filter((row) => state.words.every((word) => textOf(row).includes(word)));
     if (state.column !== null) {
-      const column = columns[state.column], sign = state.down ? -1 : 1;
-      shown = shown.slice().sort((a, b) => compareKeys(column.key(a), column.key(b), column.numeric, sign));
+      const column = columns[state.column], sign = state.down ? -1 : 1, of = column.sort ?? column.key;
+      shown = shown.slice().sort((a, b) => compareKeys(of(a), of(b), column.numeric, sign));
     }
     body.replaceChildren(...shown.slice(0, state.limit).map((row) =>
       el("tr", options.attributes ? options.attributes(row) : null,
@@ -93,13 +94,18 @@ function makeTable(options) {
 // A table as Python made it: cells are text.
 function plainTable(id, label, table, links) {
   if (!table) return el("p", { class: "soft" }, "None.");
-  const columns = table.columns.map((column, at) => ({
-    header: column.header,
-    numeric: column.numeric,
-    key: (row) => column.numeric ? numeric(row[at]) : row[at],
-    show: (row) => links && links.has(row[at]) ? nodeLink(links.get(row[at])) : row[at],
-    long: table.rows.some((row) => row[at].length > 40),
-  }));
+  const columns = table.columns.map((column, at) => {
+    // Such as "int8 64×3×3×3" is written like a number and is none.
+    const counts = column.numeric && table.rows.some((row) => numeric(row[at]) !== null);
+    return {
+      header: column.header,
+      numeric: counts,
+      key: (row) => row[at],
+      sort: (row) => counts ? numeric(row[at]) : row[at],
+      show: (row) => links && links.has(row[at]) ? nodeLink(links.get(row[at])) : row[at],
+      long: table.rows.some((row) => row[at].length > 40),
+    };
+  });
   return makeTable({ id, label, columns, rows: table.rows });
 }
 
