@@ -19,7 +19,9 @@ function outputsSection() {
     el("p", { class: "small soft" }, "SQNR: the power of the float model's values over that of the error, in dB; 20 dB are an error of 10 %, 40 dB one of 1 %. Parts of an output that differ much in size, such as boxes and scores, are told apart."),
     table, classTable(),
     measured.gates ? [el("h3", null, "Gates"), plainTable("gates", "Gates", measured.gates)] : null,
-    measured.executions > 1 ? [el("h3", null, "All executions"), plainTable("executions", "All executions", measured.metrics)] : null,
+    // Metrics of several values, and other ways to run the models.
+    measured.metrics && (measured.executions > 1 || measured.metrics.columns.length > 4 + Object.keys(data.models[1].metrics).length)
+      ? [el("h3", null, "All metrics"), plainTable("metrics", "All metrics", measured.metrics)] : null,
     measured.kernels.map((each, at) => [el("p", null, each.told), plainTable("kernels-" + at, "Kernels", each.table)]));
 }
 
