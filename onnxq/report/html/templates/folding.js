@@ -1,6 +1,7 @@
 // Which nodes of a large graph are shown as one: folders of their names, else runs of the order.
 
 const MOST_SHOWN = 80; // nodes and folders at first
+const FEW = 12; // so few boxes are opened even if more than that come of it
 const RUN = 20; // nodes of a run, where names have no folders
 
 // The folders around a node, the outermost first.
@@ -50,7 +51,9 @@ function makeFolding() {
       let opened = false;
       for (const folder of folders) {
         open.add(folder);
-        if (shownNow().size <= MOST_SHOWN) { opened = true; break; }
+        const size = shownNow().size;
+        // One box for the whole model says nothing: many layers are better.
+        if (size <= MOST_SHOWN || (shown.size < FEW && size <= 4 * MOST_SHOWN)) { opened = true; break; }
         open.delete(folder);
       }
       if (!opened) return undefined;
