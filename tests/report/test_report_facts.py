@@ -182,7 +182,9 @@ def test_a_calibration_of_another_model_is_refused(reported: Reported):
 def test_a_mobilenet_is_below_one_megabyte():
     path = TESTDATA / "mobilenetv2.onnx"
     data = images("calibration", 10)
-    int8, _ = onnxq.quantize(path, data, bias_correction=False)
+    int8, _ = onnxq.quantize(
+        path, data, bias_correction=False, rounding="nearest", ranges="minmax", target="cpu"
+    )
     page, _ = onnxq.report(path, int8, data=images("test", 200))
     assert 200_000 < len(page.encode()) < 1_000_000
 
