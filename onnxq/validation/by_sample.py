@@ -35,8 +35,9 @@ class BySample:
     """The samples of one model under one execution.
 
     Attributes:
-        errors: (samples,) dB of the noise below the signal, infinite where there is none; NaN where
-            the outputs could not be compared. Empty for the float model.
+        errors: (samples,) dB of the noise below the signal: infinite where there is none, minus
+            infinity where an output is not finite, NaN where the outputs could not be compared.
+            Empty for the float model.
         answers: (samples,) the class with the highest score; () where the data have no labels.
         labels: (samples,) the right class; () where the data have none.
     """
@@ -48,7 +49,7 @@ class BySample:
     def worst(self, count: int) -> list[int]:
         """The numbers of the samples that are furthest off, the worst first."""
         order = np.argsort(self.errors, kind="stable")
-        return [int(each) for each in order[:count] if math.isfinite(self.errors[each])]
+        return [int(each) for each in order[:count] if self.errors[each] < math.inf]
 
     @property
     def by_class(self) -> dict[int, tuple[int, int]]:
@@ -128,10 +129,14 @@ class _Seen:
         if wanted.shape != got.shape or wanted.shape[:1] != (count,):
             self._noise.setdefault(name, []).append(np.full(count, np.nan))
             return
-        error = np.square(wanted.astype(np.float64) - got.astype(np.float64))
+        x, y = wanted.astype(np.float64), got.astype(np.float64)
+        same = (x == y) | (np.isnan(x) & np.isnan(y))
+        with np.errstate(invalid="ignore"):
+            error = np.where(same, 0.0, np.square(x - y))
+        error[np.isnan(error)] = np.inf  # what is not finite in one only
         values = np.full(count, max(error[0].size, 1), np.float64)
         if real is not None and wanted.shape[:2] == real.shape:
-            error *= real.reshape(*real.shape, *(1,) * (wanted.ndim - 2))
+            error[~real] = 0.0
             values *= np.maximum(real.mean(axis=1), 1e-9)
         self._noise.setdefault(name, []).append(error.reshape(count, -1).sum(axis=1) / values)
         for axis in range(1, wanted.ndim):

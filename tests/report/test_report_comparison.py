@@ -82,6 +82,17 @@ def test_padding_does_not_count():
     assert row.worst(4) == [1]
 
 
+def test_what_is_not_finite_is_the_worst():
+    exact = np.ones((4, 3))
+    exact[0, 0] = np.inf
+    other = exact.copy()
+    other[1] += 0.1
+    other[3, 0] = np.nan
+    (_, row), _ = recorded(exact, other)
+    assert row.worst(4)[:1] == [3]
+    assert row.errors[3] == -np.inf
+
+
 def test_classes_are_counted_by_their_labels():
     exact = np.eye(3)[[0, 1, 2, 2]]
     other = np.eye(3)[[0, 2, 2, 1]]

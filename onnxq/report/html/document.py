@@ -167,7 +167,7 @@ def _samples(report: Report) -> dict[str, Any] | None:
             for label, (samples, _) in classes.items()
         ],
         "flipped": [
-            sum(one != other for one, other in zip(exact.answers, row.answers, strict=True))
+            sum(one != other for one, other in zip(exact.answers, row.answers, strict=False))
             for row in rows
         ],
     }  # fmt: skip
