@@ -43,6 +43,7 @@ def executions() -> Any:
 
 
 def classes() -> Any:
+    """Of commands that measure tasks."""
     return option(
         TextOr("a file or a list of names", lambda value: isinstance(value, (list, tuple))),
         "Names of MODEL's classes in its order, one a line or as JSON: what class folders are "
@@ -53,6 +54,7 @@ def classes() -> Any:
 
 
 def labels() -> Any:
+    """Of commands that measure tasks."""
     return option(
         File(),
         "The truth, for metrics of tasks: COCO .json, a folder of YOLO's .txt or of masks, texts, "
@@ -63,6 +65,7 @@ def labels() -> Any:
 
 
 def metrics() -> Any:
+    """Of commands that compare models."""
     return option(
         Several(TextOr("the name of a metric, FILE.py:name or a metric", callable)),
         "top1, top5, sqnr, cosine, map, miou, cer, wer, spearman or FILE.py:name; repeatable; "
