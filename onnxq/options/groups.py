@@ -17,7 +17,7 @@ GROUPS: Mapping[str, frozenset[str]] = MappingProxyType(
         "What it becomes": frozenset(
             {
                 "target", "scheme", "weights", "block_size", "mixed", "table_bits", "scale",
-                "scales", "rest", "include", "exclude", "allow_none",
+                "scales", "rest", "head", "include", "exclude", "allow_none",
             }
         ),
         "How": frozenset(
