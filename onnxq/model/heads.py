@@ -31,10 +31,10 @@ from onnxq.model.operators import (
 from onnxq.model.weights import WeightLayout
 from onnxq.refusal import Refusal
 
-MEAN = Refusal("head: it takes the mean over the bins of a Softmax, as for the side of a box")
-GRID = Refusal("head: it computes with a grid of places, as for the coordinates of boxes")
-MEETING = Refusal("head: scores and other values meet in one tensor, whose ranges differ")
-BOXES = Refusal("head: it computes the four coordinates of boxes")
+MEAN = Refusal("head: it makes boxes of means over bins")
+GRID = Refusal("head: it makes boxes on a grid of places")
+MEETING = Refusal("head: scores meet other values in one tensor, whose range is not theirs")
+BOXES = Refusal("head: it makes coordinates of boxes")
 DECIDES = Refusal("head: it decides which boxes are taken, or where a picture is read")
 
 COORDINATES = (2, 4)
@@ -194,11 +194,11 @@ def _back(graph: Graph, seeds: Iterable[Node], is_free: Callable[[Node], bool]) 
 
 
 def _is_trunk(node: Node) -> bool:
-    """Whether it is what networks have between layers, not behind the last: pools and norms."""
+    """Whether it is what networks have between layers, not behind the last: pools, norms, Relu."""
     row = operator_of(node)
-    return row is not None and (
-        row.scale is ScaleRule.AFFINE or (row.averages and not row.copies and not row.fuses)
-    )
+    if row is None:
+        return False
+    return row.scale is ScaleRule.AFFINE or (row.averages and not row.copies)
 
 
 def _is_fused(graph: Graph, node: Node) -> bool:
