@@ -2,7 +2,7 @@
 
 Eight bits are enough for layers, whose errors average out, and too few for what is computed with
 their results: a coordinate in pixels of a picture 640 wide has steps of 2.5 pixels then, and what
-joins it with scores in 0…1 takes all of these to zero. None of it costs time. So it is best left in
+joins it with scores in 0…1 takes all of these to zero. It is a small part of the work, best left in
 float, and recognized by what is computed, whatever the nodes are called:
 
 - a mean over the bins of a Softmax (each side of a box of YOLOv8 and its followers);
@@ -16,7 +16,7 @@ Each of these is followed back to the layers that it comes from, and on to the o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from onnxq.model.graph import Graph, Node
 from onnxq.model.operators import (
@@ -74,6 +74,21 @@ def decode_of(graph: Graph) -> dict[str, Refusal]:
         found.setdefault(node.index, DECIDES)
     nodes = (graph.nodes[index] for index in sorted(found))
     return {node.name: found[node.index] for node in nodes if not _is_fused(graph, node)}
+
+
+def last_outputs(graph: Graph, decode: Collection[str]) -> frozenset[str]:
+    """What the last layers write: tensors of layers with a weight that the head reads.
+
+    Detections are the rare largest values among them, and in other pictures there are larger ones.
+    """
+    nodes = (graph.by_name[name] for name in decode if not is_weighted(graph.by_name[name]))
+    read = (name for node in nodes for name in node.inputs)
+    return frozenset(
+        name for name in read
+        if (maker := graph.producers.get(name)) is not None
+        and (has_weight(graph, maker) or _is_fused(graph, maker))
+        and maker.name not in decode
+    )  # fmt: skip
 
 
 # --- what is recognized ----------------------------------------------------------------------

@@ -13,7 +13,7 @@ from onnxq.calibration.ranges import Range
 from onnxq.calibration.statistics import Calibration, TensorStatistics
 from onnxq.formats.scheme import PRESETS, Dynamic, Scheme
 from onnxq.model.graph import Graph, Node, Place
-from onnxq.model.heads import decode_of
+from onnxq.model.heads import decode_of, last_outputs
 from onnxq.model.operators import (
     QuantizedRule,
     data_of,
@@ -85,7 +85,10 @@ def plan_quantization(
     unwanted = _unwanted(graph, options, scheme, keep)
     ranges = None
     if scheme.static is not None:
-        ranges = Ranges(graph, tensors, gains or {}, fixed or {}, scheme.static, options.ranges)
+        ranges = Ranges(
+            graph, tensors, gains or {}, fixed or {}, scheme.static, options.ranges,
+            last_outputs(graph, _head_of(graph, options, scheme)),
+        )  # fmt: skip
     placed = _placed(graph, target, scheme, tensors, unwanted, ranges, wider)
     static: Activations = {}
     converted: Conversions = {}
@@ -178,13 +181,22 @@ def rounded_beside(
     return beside(graph, _placed(graph, target, scheme, calibration.tensors, unwanted, ranges, ()))
 
 
+def _head_of(graph: Graph, options: QuantizationOptions, scheme: Scheme) -> dict[str, Refusal]:
+    """The nodes of a detector's head that stay in float, and why."""
+    return decode_of(graph) if options.float_head and scheme.static is not None else {}
+
+
 def _unwanted(
     graph: Graph, options: QuantizationOptions, scheme: Scheme, keep: Mapping[str, str] | None
 ) -> dict[str, Refusal]:
     """Node → why it stays in float wherever it stands."""
     kept = {name: Refusal(reason) for name, reason in (keep or {}).items()}
-    head = decode_of(graph) if options.float_head and scheme.static is not None else {}
-    return head | spectral_front_ends(graph) | left_out(graph, options) | kept
+    return (
+        _head_of(graph, options, scheme)
+        | spectral_front_ends(graph)
+        | left_out(graph, options)
+        | kept
+    )
 
 
 def _dynamic(scheme: Scheme, placed: Placed) -> Mapping[str, Dynamic]:

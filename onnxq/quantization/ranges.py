@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,7 @@ class Ranges:
         fixed: tensor → the range it must have, and with it all that share its scale.
         spec: what the values become.
         method: the range estimator.
+        whole: tensors whose largest values are what a model is for: `AUTO` clips none of them.
     """
 
     graph: Graph
@@ -55,6 +56,7 @@ class Ranges:
     fixed: Mapping[str, Range]
     spec: Spec
     method: str
+    whole: frozenset[str] = frozenset()
     _parts: dict[str, Part | None] = field(default_factory=dict, repr=False, compare=False)
     _found: dict[tuple[str, ...], Range] = field(default_factory=dict, repr=False, compare=False)
 
@@ -71,10 +73,12 @@ class Ranges:
     def of_spec(self, spec: Spec) -> Ranges:
         """The same of another format; ranges that were fixed for this one clip in no wider one."""
         fixed = self.fixed if spec.clipping_pays else {}
-        return Ranges(self.graph, self.tensors, self.gains, fixed, spec, self.method)
+        return replace(self, fixed=fixed, spec=spec, _parts={}, _found={})
 
     def _estimated(self, names: Sequence[str]) -> Range:
         if not self.spec.clipping_pays and self.method in BY_ERROR:
+            return self.bounds(names)
+        if self.method == AUTO and not self.whole.isdisjoint(names):
             return self.bounds(names)
         if self.method == AUTO:
             return self.least(names, self.loss(names))

@@ -3,9 +3,14 @@
 import numpy as np
 import onnxq
 import pytest
+from onnxq.model.graph import Graph
 from onnxq.model.heads import MEETING
 from onnxq.model.model import Model
+from onnxq.model.normalize import normalize
 from onnxq.model.status import Float, Quantized
+from onnxq.quantization.plan import QuantizationOptions
+from onnxq.quantization.planning import plan_quantization
+from onnxq.targets import target_named
 
 from support.heads import CLASSES, HEADS
 
@@ -70,3 +75,18 @@ def test_the_record_says_why():
     _, result = onnxq.quantize(Model(HEADS["raw"]()), data=samples(), target="qnn", **FAST)
     assert result.plan.nodes["joined"] == Float(MEETING)
     assert result.plan.options.float_head
+
+
+@pytest.mark.parametrize("name", ["boxes", "objects", "classes"])
+def test_of_what_the_last_layers_write_nothing_is_clipped(name):
+    """The largest values are the detections, however rare."""
+    draws = np.random.default_rng(1)
+    rare = samples()["x"] * np.where(draws.random((8, 1, 1, 1)) < 0.2, 40, 1)
+    model = Model(HEADS["raw"]())
+    calibration = onnxq.calibrate(model, {"x": rare.astype(np.float32)})
+    graph, target = Graph(normalize(model)[0]), target_named("cpu")
+    plan = plan_quantization(graph, calibration, target, QuantizationOptions())
+    low, high = plan.static[name].parameters.range
+    step = float(plan.static[name].parameters.scale)
+    assert low <= calibration.tensors[name].low + step
+    assert high >= calibration.tensors[name].high - step
