@@ -32,6 +32,9 @@ SMALLEST = float(np.finfo(np.float32).tiny)
 BY_ERROR = (AUTO, "mse")
 """Estimators that clip where it pays."""
 
+ROOM = 1 / 16
+"""Room at each end for values that calibration did not see, as a share of the range."""
+
 PROBE = 2.0**-9
 """Change of a value within a function, as a share of the largest, by which its slope is found."""
 
@@ -47,7 +50,8 @@ class Ranges:
         fixed: tensor → the range it must have, and with it all that share its scale.
         spec: what the values become.
         method: the range estimator.
-        whole: tensors whose largest values are what a model is for: `AUTO` clips none of them.
+        whole: tensors whose largest values are what a model is for: `AUTO` leaves room for larger
+            ones.
     """
 
     graph: Graph
@@ -76,9 +80,9 @@ class Ranges:
         return replace(self, fixed=fixed, spec=spec, _parts={}, _found={})
 
     def _estimated(self, names: Sequence[str]) -> Range:
-        if not self.spec.clipping_pays and self.method in BY_ERROR:
-            return self.bounds(names)
         if self.method == AUTO and not self.whole.isdisjoint(names):
+            return self.roomy(names)
+        if not self.spec.clipping_pays and self.method in BY_ERROR:
             return self.bounds(names)
         if self.method == AUTO:
             return self.least(names, self.loss(names))
@@ -102,6 +106,12 @@ class Ranges:
         known = [self.tensors[name] for name in names if name in self.tensors]
         low, high = min(each.low for each in known), max(each.high for each in known)
         return bounds_of(min(low, 0.0), max(high, 0.0), symmetric=self.spec.symmetric)
+
+    def roomy(self, names: Sequence[str]) -> Range:
+        """The range that has room for values beyond those that were seen."""
+        low, high = self.bounds(names)
+        room = ROOM * (high - low)
+        return low - room * (low < 0), high + room * (high > 0)
 
     def pooled(self, names: Sequence[str]) -> Distribution:
         """The values of all these tensors."""
