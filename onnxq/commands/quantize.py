@@ -42,6 +42,7 @@ from onnxq.model.static import with_shapes
 from onnxq.model.status import Float, Quantized
 from onnxq.options.quantize import (
     FloatRest,
+    HeadNumbers,
     QuantizeOptions,
     ScaleNumbers,
     WeightRounding,
@@ -263,6 +264,7 @@ def stage_options(options: QuantizeOptions) -> QuantizationOptions:
         include=options.include,
         exclude=options.exclude,
         exclude_operators=options.exclude_operators,
+        float_head=options.head is HeadNumbers.FLOAT,
     )
 
 

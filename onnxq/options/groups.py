@@ -17,7 +17,8 @@ GROUPS: Mapping[str, frozenset[str]] = MappingProxyType(
         "What it becomes": frozenset(
             {
                 "target", "scheme", "schemes", "weights", "block_size", "mixed", "table_bits",
-                "scale", "scales", "rest", "include", "exclude", "exclude_operators", "allow_none",
+                "scale", "scales", "rest", "head", "include", "exclude", "exclude_operators",
+                "allow_none",
             }
         ),
         "How": frozenset(

@@ -72,6 +72,14 @@ class WeightRounding(enum.Enum):
     """For the layer's output, as its inputs are."""
 
 
+class HeadNumbers(enum.Enum):
+    """What a detector computes behind its last layers with; see `onnxq.model.heads`."""
+
+    FLOAT = "float"
+    INT8 = "int8"
+    """As all else: what the target has kernels for is quantized."""
+
+
 class FloatRest(enum.Enum):
     """The type of what stays in float."""
 
@@ -148,6 +156,12 @@ class QuantizeOptions(Options):
     )
     rest: FloatRest = option(
         Choice(FloatRest), "Type of what stays in float; fp16 needs --data.", FloatRest.FP32
+    )
+    head: HeadNumbers = option(
+        Choice(HeadNumbers),
+        "What a detector computes behind its last layers: means of bins, arithmetic on boxes, "
+        "boxes joined with scores; int8: where the target has kernels.",
+        HeadNumbers.FLOAT,
     )
     include: tuple[str, ...] = shared.include()
     exclude: tuple[str, ...] = shared.exclude()
@@ -239,6 +253,7 @@ class QuantizeKeywords(TypedDict, total=False):
     bias_correction: bool
     rounding: WeightRounding | Literal["nearest", "adaptive"]
     rest: FloatRest | Literal["fp32", "fp16"]
+    head: HeadNumbers | Literal["float", "int8"]
     include: Sequence[str]
     exclude: Sequence[str]
     exclude_operators: Sequence[str]
