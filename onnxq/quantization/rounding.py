@@ -45,6 +45,10 @@ DAMPING_NARROW = 0.1
 TOGETHER = 16
 """Columns rounded before their errors are passed on to all the rest."""
 
+AMPLE = 2
+"""Positions are ample where a half of the samples has so many times as many as a layer has inputs:
+then what is better for them is better for others too, and is rounded but once."""
+
 
 @dataclass(frozen=True, eq=False)
 class Limits:
@@ -59,10 +63,11 @@ class Rounding:
     """How the weight of one layer was rounded.
 
     Attributes:
-        adaptive: whether that is better than rounding to nearest, which is kept otherwise: on the
-            samples that it was not fitted to and, fitted to all samples, on all.
+        adaptive: whether that is better than rounding to nearest, which is kept otherwise: fitted
+            to all samples on all and, where those are not ample, on some not fitted to.
         error_nearest, error_adaptive: mean squared error of the layer's output, before its
-            activation, on the samples not fitted to; NaN where adaptive rounding was not tried.
+            activation, on samples not fitted to, or where those fitted to are ample on all; NaN
+            where adaptive rounding was not tried.
         reason: why it was not tried, else "".
     """
 
@@ -150,8 +155,8 @@ def choose_rounding(
 
     Returns:
         Whole numbers, whether they are adaptive, and the errors of nearest and adaptive
-        rounding on the unseen samples. Adaptive weights have the lower error both on the
-        unseen samples, when fitted to the others, and on all samples, fitted to all.
+        rounding on the unseen samples, or on all where those are `AMPLE`. Adaptive weights have the
+        lower error on all samples, fitted to all, and else on the unseen, fitted to the others.
     """
     nearest = _nearest(weight / step, limits)
     strength = best_strength(weight, fitted, unseen)
@@ -165,11 +170,14 @@ def choose_rounding(
     def error(integers: Floats, moments: Moments) -> float:
         return moments.error(integers * step)
 
-    errors = error(nearest, unseen), error(adapt(fitted), unseen)
+    everything = fitted + unseen
+    ample = min(fitted.count, unseen.count) >= AMPLE * fitted.columns
+    judged, others = (everything, everything) if ample else (fitted, unseen)
+    found = adapt(judged)
+    errors = error(nearest, others), error(found, others)
     if errors[1] < errors[0]:
-        everything = fitted + unseen
-        adaptive = adapt(everything)
-        if error(adaptive, everything) < error(nearest, everything):
+        adaptive = found if ample else adapt(everything)
+        if ample or error(adaptive, everything) < error(nearest, everything):
             return adaptive, True, *errors
     return nearest, False, *errors
 
@@ -251,7 +259,7 @@ def round_in_order(
     columns = values.shape[2]
     order = np.argsort(np.einsum("gii->gi", gram), axis=1, kind="stable")
     each = np.arange(len(order))[:, None]
-    factor = _factor(gram[each[:, :, None], order[:, :, None], order[:, None, :]], noise, damping)
+    factor = _factor(_sorted(gram, order), noise, damping)
 
     # One column after the other, so that each lies in one piece.
     def in_order(array: Floats | float) -> Floats:
@@ -271,6 +279,12 @@ def round_in_order(
         errors = exact[:, start:stop] - result[:, start:stop] * steps[:, start:stop]
         target[:, :start] += factor[:, start:stop, :start].swapaxes(1, 2) @ errors
     return result[each, np.argsort(order, axis=1)].swapaxes(1, 2)
+
+
+def _sorted(gram: Floats, order: Array) -> Floats:
+    """With the rows and columns of each group in an order of its own."""
+    pairs = zip(gram, order, strict=True)
+    return np.stack([each.take(places, 0).take(places, 1) for each, places in pairs])
 
 
 def _at(limits: Uniform | Limits, column: int) -> Uniform | Limits:
