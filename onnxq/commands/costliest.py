@@ -20,7 +20,7 @@ Made = tuple[Model, QuantizationResult]
 NAMED = 3
 """Layers that are named."""
 
-PROBES = 8
+PROBES = 4
 """Samples that they are found on."""
 
 RANKING_SAMPLES = 32

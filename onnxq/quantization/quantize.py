@@ -284,7 +284,7 @@ def _narrowed(
 
     plan = _plan(request, prepared, weighed)
     with request.progress.track("try ranges", None):
-        tried = tried_alone(prepared.model, plan, weighed, spec, seen(samples.few))
+        tried = tried_alone(prepared.model, plan, weighed, spec, seen(samples.fewest))
         if not any(each.chosen is Estimate.GRADIENT for each in tried):
             return tried
         exact = seen(samples.measured)

@@ -33,6 +33,9 @@ MEMORY_FOR_SAMPLES = 1 << 28
 TRIAL_SAMPLES = 32
 """Samples on which biases are corrected where ways to prepare the model are tried."""
 
+ALONE_SAMPLES = 16
+"""Samples on which the range of one tensor is tried: what is compared is the same but for it."""
+
 MEASURED_SAMPLES = 64
 """Held-out samples on which variants of the quantized model are compared."""
 
@@ -77,6 +80,11 @@ class Samples:
     def few(self) -> list[Feeds]:
         """Those that settle the layers of a model that is only tried."""
         return _first(self.correction, TRIAL_SAMPLES)
+
+    @property
+    def fewest(self) -> list[Feeds]:
+        """Those on which ranges are tried, one after the other."""
+        return _first(self.correction, ALONE_SAMPLES)
 
     @property
     def measured(self) -> list[Feeds]:
