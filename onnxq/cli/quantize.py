@@ -91,16 +91,16 @@ def _tell(
     terminal: Terminal, result: QuantizationResult, operators: Mapping[str, str], *, every: bool
 ) -> None:
     """What was done, and what stays in float: `every` node, or by reasons."""
-    from onnxq.report import account
+    from onnxq.report import account, nodes, raised
     from onnxq.report import quantization as report
 
     for text in report.summary(result, whole=terminal.verbose):
         terminal.line(text)
     plan = result.plan
-    terminal.table(report.plan_table(plan, operators) if every else account.float_table(result))
+    terminal.table(nodes.plan_table(plan, operators) if every else account.float_table(result))
     if result.narrowing is not None and result.narrowing.kept:
-        terminal.table(report.narrowing_table(result.narrowing))
+        terminal.table(nodes.narrowing_table(result.narrowing))
     if result.mixed is not None:
-        terminal.table(report.mixed_table(result.mixed))
+        terminal.table(raised.mixed_table(result.mixed))
     if result.search is not None:
-        terminal.table(report.search_table(result.search))
+        terminal.table(raised.search_table(result.search))

@@ -13,7 +13,8 @@ from functools import cached_property
 from typing import TypeVar
 
 from onnxq.data.ahead import AHEAD, MOST, WORKERS, map_ahead
-from onnxq.data.batching import Array, as_feeds, find_axes, samples_in
+from onnxq.data.axes import find_axes
+from onnxq.data.batching import Array, as_feeds, samples_in
 from onnxq.data.batching import Feeds as Samples
 from onnxq.data.tokens import NO_TOKENS, Tokens, measure_tokens
 from onnxq.errors import ModelError, UsageError

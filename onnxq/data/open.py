@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from onnxq.data.arrays import IN_MEMORY, open_arrays
-from onnxq.data.batching import BatchAxes, find_axes
+from onnxq.data.axes import find_axes
+from onnxq.data.batching import BatchAxes
 from onnxq.data.feed_folders import is_model_zoo, npz_files, open_feeds
 from onnxq.data.fitted import FittedSource, run_singly
 from onnxq.data.folders import find_images, spread

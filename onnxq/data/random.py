@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxq.data.batching import Array, BatchAxes, Feeds, Sample, find_axes, stack
+from onnxq.data.axes import find_axes
+from onnxq.data.batching import Array, BatchAxes, Feeds, Sample, stack
 from onnxq.data.fitted import fit
 from onnxq.data.sizes import Shapes, find_shapes
 from onnxq.data.source import Batch, collect, spans

@@ -9,13 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.equalization.classes import (
-    ClipSite,
-    LinearSite,
-    ScaleClasses,
-    constant_scales,
-    scales_of,
-)
+from onnxq.equalization.sites import ClipSite, LinearSite, ScaleClasses, constant_scales, scales_of
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model

@@ -36,10 +36,10 @@ from onnxq.equalization.choose import (
     choose_classes,
     without_idle,
 )
-from onnxq.equalization.classes import LinearSite
 from onnxq.equalization.noise import ActivationTerm, NoiseModel, WeightTerm
 from onnxq.equalization.runs import Extremes, observe
 from onnxq.equalization.sensitivity import snap
+from onnxq.equalization.sites import LinearSite
 from onnxq.equalization.solve import Solution, decibels
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model

@@ -17,7 +17,7 @@ import numpy as np
 
 from onnxq.calibration.derived import Derived
 from onnxq.calibration.statistics import Calibration
-from onnxq.equalization.classes import LinearSite, ScaleClasses
+from onnxq.equalization.sites import LinearSite, ScaleClasses
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model

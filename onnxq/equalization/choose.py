@@ -17,13 +17,14 @@ from onnxq.equalization.channel_factors import (
     with_ones,
     with_products,
 )
-from onnxq.equalization.classes import ScaleClasses, find_classes
+from onnxq.equalization.classes import find_classes
 from onnxq.equalization.clips import Variables, choose_variables
 from onnxq.equalization.derive import counted_along
 from onnxq.equalization.groups import Group, joined_groups
 from onnxq.equalization.intervals import Interval, intervals
 from onnxq.equalization.noise import NoiseModel, build_noise_model
 from onnxq.equalization.rounded import Rounded
+from onnxq.equalization.sites import ScaleClasses
 from onnxq.equalization.solve import Solution, UpperBounds, decibels, solve
 from onnxq.equalization.starting_scales import starting_exponents
 from onnxq.errors import UsageError

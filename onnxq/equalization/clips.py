@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.equalization.classes import ClipSite, ScaleClasses
 from onnxq.equalization.intervals import Interval
+from onnxq.equalization.sites import ClipSite, ScaleClasses
 
 
 @dataclass(frozen=True)

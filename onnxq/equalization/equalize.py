@@ -14,7 +14,6 @@ from onnxq.data.budget import WHOLE, Batching
 from onnxq.equalization.apply import apply_scales
 from onnxq.equalization.channel_factors import without_ones
 from onnxq.equalization.choose import Choice, EqualizationOptions, choose, class_gains
-from onnxq.equalization.classes import Barrier, scales_of
 from onnxq.equalization.clips import ClipRecord
 from onnxq.equalization.groups import Group
 from onnxq.equalization.prove import (
@@ -25,6 +24,7 @@ from onnxq.equalization.prove import (
     compare_outputs,
     run_reference,
 )
+from onnxq.equalization.sites import Barrier, scales_of
 from onnxq.equalization.solve import decibels, exponents_of
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model

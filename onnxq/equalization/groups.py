@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.equalization.classes import ScaleClasses
 from onnxq.equalization.clips import Variables
+from onnxq.equalization.sites import ScaleClasses
 from onnxq.equalization.union import DisjointSets
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.equalization.classes import LinearSite, ScaleClasses
+from onnxq.equalization.sites import LinearSite, ScaleClasses
 from onnxq.model.graph import Graph, Node
 from onnxq.model.operators import ScaleRule, clip_bounds, operator_of
 

@@ -26,8 +26,8 @@ from onnxq.data.masks import real_positions
 from onnxq.data.tokens import NO_TOKENS, Tokens
 from onnxq.equalization.candidates import bits
 from onnxq.equalization.choose import Choice
-from onnxq.equalization.classes import LinearSite
 from onnxq.equalization.groups import Group
+from onnxq.equalization.sites import LinearSite
 from onnxq.equalization.solve import LIMIT
 from onnxq.formats.fit import fit_magnitude, fit_range
 from onnxq.formats.granularity import PER_TENSOR, PerChannel

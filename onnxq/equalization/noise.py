@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
-from onnxq.equalization.classes import LinearSite, ScaleClasses
 from onnxq.equalization.rounded import rounded_tensors
 from onnxq.equalization.sensitivity import (
     SILENT,
@@ -31,6 +30,7 @@ from onnxq.equalization.sensitivity import (
     sensitivities,
     snap,
 )
+from onnxq.equalization.sites import LinearSite, ScaleClasses
 from onnxq.formats.scheme import REFERENCE, Scheme, Spec
 from onnxq.model.graph import Graph
 

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from onnxq.calibration.ranges import Range
 from onnxq.calibration.statistics import Calibration
 from onnxq.data.budget import WHOLE, Batching
+from onnxq.equalization.center import center_by, derive_shifted
 from onnxq.equalization.centering import (
     LARGEST_CHANGE,
     REFERENCE_LEVELS,
     Centering,
-    center_by,
-    derive_shifted,
     plan_centering,
     rolled_back,
 )

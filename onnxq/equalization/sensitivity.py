@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration, TensorStatistics
-from onnxq.equalization.classes import LinearSite, ScaleClasses, constant_scales, scales_of
+from onnxq.equalization.sites import LinearSite, ScaleClasses, constant_scales, scales_of
 from onnxq.model.graph import Graph
 from onnxq.model.operators import saturated_output, saturation
 

@@ -16,14 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
-from onnxq.equalization.classes import (
-    ClipSite,
-    ConstantSite,
-    LinearSite,
-    ScaleClasses,
-    scales_of,
-)
 from onnxq.equalization.sensitivity import channels, snap
+from onnxq.equalization.sites import ClipSite, ConstantSite, LinearSite, ScaleClasses, scales_of
 from onnxq.equalization.union import Ids
 from onnxq.model.graph import Graph
 

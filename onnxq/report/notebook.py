@@ -27,8 +27,10 @@ from onnxq.report import (
     layers,
     plan,
     quantization,
+    raised,
     validation,
 )
+from onnxq.report import nodes as node_texts
 from onnxq.report.table import Table, count, number, table
 from onnxq.shown import Shown
 from onnxq.validation.layers import LayerReport
@@ -84,7 +86,7 @@ def _quantization_rows(each: QuantizationResult) -> list[Row]:
     return [
         {"node": name, "becomes": becomes, "reason": reason}
         for name, status in each.plan.nodes.items()
-        for becomes, reason in [quantization.describe(status, each.plan)]
+        for becomes, reason in [node_texts.describe(status, each.plan)]
     ]
 
 
@@ -96,11 +98,11 @@ def _quantization_lines(each: QuantizationResult) -> Iterable[str]:
 def _quantization_tables(each: QuantizationResult) -> Iterable[Table]:
     yield account.float_table(each)
     nodes = Graph(each.prepared.model).nodes
-    yield quantization.plan_table(each.plan, {node.name: node.op_type for node in nodes})
+    yield node_texts.plan_table(each.plan, {node.name: node.op_type for node in nodes})
     if each.mixed is not None:
-        yield quantization.mixed_table(each.mixed)
+        yield raised.mixed_table(each.mixed)
     if each.search is not None:
-        yield quantization.search_table(each.search)
+        yield raised.search_table(each.search)
 
 
 def _validation_rows(each: Validation) -> list[Row]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from onnxq.commands.inspect import Planned
 from onnxq.commands.plan import NOTE
 from onnxq.report.account import layers_text, share_text
-from onnxq.report.quantization import describe, plan_table
+from onnxq.report.nodes import describe, plan_table
 from onnxq.report.reasons import by_reason, why_float
 
 if TYPE_CHECKING:

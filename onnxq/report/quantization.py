@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from onnxq.closeness import worst
 from onnxq.data.checks import sizes
 from onnxq.model.static import open_inputs
-from onnxq.model.status import Float, Quantized
+from onnxq.model.status import Quantized
 from onnxq.options.quantize import QuantizeOptions
-from onnxq.quantization.plan import QuantizationPlan
 from onnxq.quantization.request import LOW_SQNR
-from onnxq.quantization.search import FLOAT
 from onnxq.quantization.weighed import Estimate
 from onnxq.report import account
 from onnxq.report import equalization as equalization_report
 from onnxq.report import normalization as normalization_report
+from onnxq.report.nodes import describe, wider_scheme
 from onnxq.report.outputs import output_document
-from onnxq.report.table import Table, count, decibels_within, number, table
+from onnxq.report.raised import mixed_text, search_text
+from onnxq.report.table import count, decibels_within
 from onnxq.targets import Shapes
 
 if TYPE_CHECKING:
@@ -28,11 +27,9 @@ if TYPE_CHECKING:
 
     from onnxq.equalization.prepare import Trial
     from onnxq.model.model import Model
-    from onnxq.model.narrow import Narrowing
     from onnxq.quantization.clipping import Clipped
     from onnxq.quantization.interface import IntegerInterface
     from onnxq.quantization.request import QuantizationResult
-    from onnxq.quantization.search import Candidate, Criterion, Mixed, Search, Step
     from onnxq.quantization.shares import Uneven
     from onnxq.quantization.weighed import Weighed
 
@@ -58,7 +55,7 @@ def summary(result: QuantizationResult, *, whole: bool = True) -> Iterator[str]:
         f"{count(len(plan.nodes), 'node')} in {plan.scheme}, {fused:,} more fused into them; "
         f"{count(folded, 'batch norm')} folded"
     )
-    said = _wider(plan)
+    said = wider_scheme(plan)
     wider = [n for n, each in plan.nodes.items() if said and describe(each, plan)[1] == said]
     if wider:
         named = ", ".join(wider[:NAMED]) + (" and others" if len(wider) > NAMED else "")
@@ -242,109 +239,6 @@ def clipped_text(clipped: Sequence[Clipped], ranges: str) -> str:
     rest = len(clipped) - NAMED
     more = f"; and {count(rest, 'other tensor')}, all in --json" if rest > 0 else ""
     return f"warning: ranges clip values that matter: {named}{more}{instead}"
-
-
-def raised_text(layers: Sequence[Candidate]) -> str:
-    """How many layers became what, such as "2 layers in w8a16 and 1 layer in float"."""
-    numbers = Counter(each.becomes for each in layers) or Counter({FLOAT: 0})
-    return " and ".join(f"{count(number, 'layer')} in {name}" for name, number in numbers.items())
-
-
-def mixed_text(mixed: Mixed) -> str:
-    """What sparing the worst layers bought."""
-    before, after = mixed.sqnr_before, mixed.sqnr_after
-    bought = "" if math.isnan(after) else f": {before:.1f} dB SQNR without, {after:.1f} with"
-    return f"--mixed {100 * mixed.share:g}%: {raised_text(mixed.layers)}{bought}"
-
-
-def mixed_table(mixed: Mixed) -> Table:
-    """The layers that were raised, and what each was to buy."""
-    return table(
-        "Layer | Becomes | >Share of the error (%)",
-        [(each.node, each.becomes, f"{each.share:.1f}") for each in mixed.layers],
-        title="Layers raised",
-    )
-
-
-def search_text(search: Search) -> str:
-    """What the search for layers to raise came to."""
-    wanted, best = search.criterion, _best(search)
-    verdict = "holds" if search.passed else "fails"
-    exact = wanted.float_value
-    against = "" if math.isnan(exact) else f" against {_value(exact, wanted)}"
-    return (
-        f"--max-drop {wanted.max_drop:g} {verdict} with {raised_text(search.kept)}: "
-        f"{wanted.metric} {_value(best.value, wanted)}{against}, a drop of "
-        f"{number(best.drop, 3)}{wanted.drop_unit and ' ' + wanted.drop_unit}, on "
-        f"{count(wanted.samples, 'sample')}; {search.ended}"
-    )
-
-
-def search_table(search: Search) -> Table:
-    """The trials, by the number of layers raised: what was added, and what that bought."""
-    wanted = search.criterion
-    rows = []
-    for before, step in zip((None, *search.steps), search.steps, strict=False):
-        bought = "" if before is None else f"{before.drop - step.drop:+.2f}"
-        rows.append(
-            (str(step.kept), "\n".join(step.added), "\n".join(step.becomes),
-             _value(step.value, wanted, unit=False), f"{step.drop:.2f}", bought,
-             "holds" if step.passed else "fails")
-        )  # fmt: skip
-    unit = f" ({wanted.drop_unit})" if wanted.drop_unit else ""
-    head = f"{wanted.metric} ({wanted.unit})" if wanted.unit else wanted.metric
-    return table(
-        f">Raised | Added | Becomes | >{head} | >Drop{unit} | >Bought{unit} | Verdict",
-        rows,
-        title="Layers raised, step by step",
-    )
-
-
-def _best(search: Search) -> Step:
-    """The step of the result, as `search` chooses it."""
-    if search.passed:
-        return next(step for step in search.steps if step.passed)
-    return min(search.steps, key=lambda step: (step.drop, step.kept))
-
-
-def _value(value: float, wanted: Criterion, *, unit: bool = True) -> str:
-    digits = f"{value:.1f}" if wanted.unit == "dB" else f"{value:.2f}"
-    return f"{digits} {wanted.unit}".rstrip() if unit else digits
-
-
-def _wider(plan: QuantizationPlan) -> str:
-    """What is said of nodes that compute with the wider scheme; "" where there is none."""
-    return f"in {plan.scheme.wider}" if plan.scheme.wider is not None else ""
-
-
-def describe(status: Quantized | Float, plan: QuantizationPlan) -> tuple[str, str]:
-    """What happens to a node, and why; or in which scheme, where that is not the plan's."""
-    if isinstance(status, Float):
-        return "float", status.reason
-    if status.fused_into:
-        return "fused", f"into {status.fused_into}"
-    return "quantized", _wider(plan) if status.scheme == plan.scheme.wider else ""
-
-
-def plan_table(plan: QuantizationPlan, operators: Mapping[str, str]) -> Table:
-    """Every node."""
-    return table(
-        "Node | Operator | Becomes | Reason",
-        [
-            (name, operators.get(name, ""), *describe(each, plan))
-            for name, each in plan.nodes.items()
-        ],
-        title="Plan",
-    )
-
-
-def narrowing_table(narrowing: Narrowing) -> Table:
-    """Nodes that stay in float32 although float16 was asked for, and why."""
-    return table(
-        "Node | Reason",
-        [(each.node, each.reason) for each in narrowing.kept],
-        title="Kept in float32",
-    )
 
 
 def document(

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.equalization.classes import ScaleClasses, find_classes
+from onnxq.equalization.classes import find_classes
+from onnxq.equalization.sites import ScaleClasses
 from onnxq.errors import UsageError
 from onnxq.formats.parameters import Parameters
 from onnxq.model.already import quantized_operators

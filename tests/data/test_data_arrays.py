@@ -7,7 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from onnxq.data.batching import find_axes
+from onnxq.data.axes import find_axes
 from onnxq.data.open import open_data
 from onnxq.data.preprocess import Preprocessing
 from onnxq.errors import DataError, ModelError, UsageError

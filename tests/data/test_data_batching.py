@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from onnxq.data.batching import Feeds, alike, find_axes, join, regroup, samples_in, stack
+from onnxq.data.axes import find_axes
+from onnxq.data.batching import Feeds, alike, join, regroup, samples_in, stack
 from onnxq.data.open import open_data
 from onnxq.errors import DataError
 from onnxq.model.model import TensorSpec

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from onnxq.data.batching import BatchAxes, Feeds, find_axes
+from onnxq.data.axes import find_axes
+from onnxq.data.batching import BatchAxes, Feeds
 from onnxq.data.masks import find_mask, has_padding, real_positions
 from onnxq.errors import UsageError
 from onnxq.model.model import TensorSpec

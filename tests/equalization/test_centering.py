@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from onnxq.api import calibrate, equalize, quantize
 from onnxq.calibration.stream import observe
 from onnxq.data.open import open_data
-from onnxq.equalization.centering import center_by, plan_centering
+from onnxq.equalization.center import center_by
+from onnxq.equalization.centering import plan_centering
 from onnxq.equalization.classes import find_classes
 from onnxq.equalization.prepare import centered, unchanged
 from onnxq.equalization.prove import compare_outputs, run_reference

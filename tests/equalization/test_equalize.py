@@ -11,9 +11,10 @@ from onnxq.data.open import open_data
 from onnxq.data.random import random_feeds
 from onnxq.equalization.apply import apply_scales
 from onnxq.equalization.choose import EqualizationOptions
-from onnxq.equalization.classes import find_classes, scales_of
+from onnxq.equalization.classes import find_classes
 from onnxq.equalization.derive import derive_calibration
 from onnxq.equalization.equalize import equalize, weight_ranges
+from onnxq.equalization.sites import scales_of
 from onnxq.errors import UsageError
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph

@@ -14,7 +14,7 @@ from onnxq.report import emulation as emulation_report
 from onnxq.report import equalization as equalization_report
 from onnxq.report import layers as layers_report
 from onnxq.report import normalization as normalization_report
-from onnxq.report import quantization as quantization_report
+from onnxq.report.nodes import narrowing_table
 from onnxq.validation.causes import Causes
 from onnxq.validation.kernels import Kernel
 from onnxq.validation.layers import LayerError, LayerReport
@@ -138,7 +138,7 @@ def test_only_what_a_reader_should_know_of_normalization_is_said():
 
 
 def test_the_float16_remainder_lists_what_was_kept():
-    found = quantization_report.narrowing_table(Narrowing(3, (Kept("n", "too large"),)))
+    found = narrowing_table(Narrowing(3, (Kept("n", "too large"),)))
     assert found.rows == (("n", "too large"),)
 
 

@@ -14,7 +14,7 @@ import onnxq
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxq.calibration import files as calibration_files
-from onnxq.data.batching import find_axes
+from onnxq.data.axes import find_axes
 from onnxq.data.tar import open_tar
 from onnxq.errors import DataError, ModelError
 from onnxq.model.files import load
