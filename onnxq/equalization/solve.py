@@ -18,7 +18,7 @@ from onnxq.equalization.objective import Objective
 
 Floats = NDArray[np.float64]
 
-STEPS = 60
+STEPS = 120
 FIRST_STEP = 0.5
 """Length of the first step in log s; it decays to a hundredth of that."""
 
