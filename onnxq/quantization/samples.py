@@ -17,7 +17,7 @@ from onnxq.equalization.prove import PROOF_SAMPLES, Feeds
 CORRECTION_SAMPLES = 128
 """Samples that settle layers; more of images bring little and cost memory."""
 
-MANY_POSITIONS = 4096
+MANY_POSITIONS = 1 << 14
 """Positions of a sample from which on half of that many do: what one costs grows with them, what it
 tells does not."""
 
