@@ -44,7 +44,7 @@ EXAMPLES: Mapping[str, tuple[str, str]] = MappingProxyType(
             "onnxq explain model.onnx classifier --target cpu",
         ),
         "report": (
-            "onnxq report model.onnx model.w8a8.onnx --data test.npz -o report.html",
+            "onnxq report model.onnx model.w8a8.onnx --data test.npz --latency -o report.html",
             "onnxq report model.w8a8.onnx -o report.html",
         ),
         "doctor": ("onnxq doctor", "onnxq doctor --json"),

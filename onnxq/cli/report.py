@@ -31,7 +31,7 @@ def report(
     chosen: ReportOptions,
     terminal: Terminal,
 ) -> int:
-    """Write a page on models: verdict, layers, ranges, weights.
+    """Compare models on a page: verdict, layers, graph, sizes, times.
 
     MODEL is the float model, QUANTIZED are models made from it. One file that needs no network.
     Exit code 1 says that a gate failed; the page is written all the same.

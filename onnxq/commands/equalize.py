@@ -98,6 +98,7 @@ def _choice(
         real_scales=options.scales is ChannelScales.REAL,
         relu6=options.relu6.value,
         per_channel=plan.per_channel,
+        one_weight_scale=target.one_weight_scale,
         scheme=target.scheme(plan.scheme),
         target=target.name,
     )

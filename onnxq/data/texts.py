@@ -97,6 +97,10 @@ class TextSource:
     def sample_name(self, index: int) -> str:
         return f"{self.spec}[{index}]"
 
+    def text(self, index: int) -> str:
+        """What sample `index` says."""
+        return next(text for text, _, _ in islice(self._rows(), index, None))
+
     def batches(
         self,
         batch_size: int,

@@ -88,10 +88,10 @@ class _DenseWeight:
         dense = values.ndim == 3 and len(values) == 1 and values.size
         return cls(term, np.exp(values[0]) if dense else None)
 
-    def noise(self, sigma: Floats, *, per_channel: bool) -> float:
+    def noise(self, sigma: Floats) -> float:
         """As `WeightTerm.noise`."""
-        if self._whole is None or self._buffer is None or not per_channel:
-            return self._term.noise(sigma, per_channel=per_channel)
+        if self._whole is None or self._buffer is None or not self._term.per_channel:
+            return self._term.noise(sigma)
         columns = self._term.columns[0]
         inverse = np.exp(-sigma[columns]).astype(np.float32)
         peaks = np.multiply(self._whole, inverse, out=self._buffer).max(axis=1)
@@ -217,7 +217,7 @@ def _search(noise: NoiseModel, term: RunTerm, size: Floats, exponents: Floats) -
 
     def cost(candidate: Floats) -> float:
         sigma = candidate * LOG2
-        weights = sum(each.noise(sigma, per_channel=noise.per_channel) for each in dense)
+        weights = sum(each.noise(sigma) for each in dense)
         rounded = ROUNDED * weights / noise.weight_divisor
         return rounded + term.noise(sigma) / noise.activation_divisor
 

@@ -29,7 +29,7 @@ from onnxq.equalization.solve import Solution, UpperBounds, decibels, solve
 from onnxq.equalization.starting_scales import starting_exponents
 from onnxq.errors import UsageError
 from onnxq.formats.scheme import REFERENCE, Scheme
-from onnxq.model.graph import Graph
+from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
 from onnxq.model.operators import is_product
 
@@ -59,8 +59,11 @@ class EqualizationOptions:
         real_scales: real scales instead of powers of two.
         relu6: how a scale passes a saturating Clip, see `clips`.
         per_channel: whether the weights will be quantized per output channel.
+        one_weight_scale: operators whose weights have one scale in any case.
         scheme: what the nodes will compute with.
         target: name of the machine that they will run on; "" where nobody said.
+        exact: whether every bit must stay. A channel factor behind a layer can keep ONNX Runtime
+            from fusing that layer as it did: then sums are in another order.
         factors_worth: dB of expected SQNR for which channel factors are put in, see
             `channel_factors`; infinity for none.
         weights_left: share of the weights' noise that is left once they are rounded for their
@@ -71,10 +74,16 @@ class EqualizationOptions:
     real_scales: bool = False
     relu6: str = "auto"
     per_channel: bool = False
+    one_weight_scale: frozenset[str] = frozenset()
     scheme: Scheme = REFERENCE
     target: str = ""
+    exact: bool = True
     factors_worth: float = UNTRIED_WORTH
     weights_left: float = 1.0
+
+    def by_channel(self, node: Node) -> bool:
+        """Whether each output channel of the node's weight will have a scale."""
+        return self.per_channel and node.op_type not in self.one_weight_scale
 
 
 @dataclass(frozen=True)
@@ -116,7 +125,7 @@ class Choice:
             for group, members in zip(self.groups, self.numbers, strict=True)
             if change[members].any()
         }
-        return tuple(factor for factor in self.factors if factor.name in moved)
+        return tuple(factor for factor in self.factors if factor.freed in moved)
 
     @property
     def numbers(self) -> list[list[int]]:
@@ -144,7 +153,8 @@ def choose(
     plain = choose_classes(model, calibration, replace(options, weights_left=1.0), rounded)
     if calibration is None:
         return plain
-    wanted = counted_in(calibration, plan_factors(plain.graph, plain.classes))
+    planned = plan_factors(plain.graph, plain.classes, options.one_weight_scale)
+    wanted = counted_in(calibration, planned)
     if not wanted:
         return plain
     products = with_products(calibration, wanted)
@@ -160,7 +170,7 @@ def without_idle(choice: Choice) -> Choice:
     Nothing else depends on the scales of such a class.
     """
     exponents, start = choice.solution.exponents.copy(), choice.solution.start
-    products = {factor.name for factor in choice.factors}
+    products = {factor.freed for factor in choice.factors}
     for group, members, gain in zip(
         choice.groups, choice.numbers, class_gains(choice), strict=True
     ):
@@ -265,7 +275,7 @@ def _solve(
     bounds = UpperBounds(numbers, slack + start[numbers] * math.log(2))
     noise = build_noise_model(
         graph, classes, of, calibration, {root: start_of[root] for root in free},
-        per_channel=options.per_channel, scheme=options.scheme, rounded=rounded,
+        per_channel=options.by_channel, scheme=options.scheme, rounded=rounded,
     )  # fmt: skip
     groups = joined_groups(classes, variables)
     members = [[of[root] for root in group.roots] for group in groups]

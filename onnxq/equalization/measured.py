@@ -68,6 +68,8 @@ class Job:
         variables: (channels,), of each channel.
         weight: (channels, outputs of all readers).
         low, high, size: (channels,), extremes and root of the mean square.
+        columns: (outputs of all readers,), their own scales; 1 where each has a step of its own.
+        per_channel: whether each has.
     """
 
     tensor: str
@@ -77,6 +79,8 @@ class Job:
     low: Floats
     high: Floats
     size: Floats
+    columns: Singles
+    per_channel: bool
 
 
 def measured(
@@ -105,7 +109,7 @@ def measured(
         now = choice.solution.change[job.variables]
         error = _measure(
             job, rows[job.tensor], scheme.static, scheme.weight,
-            per_channel=choice.options.per_channel, share=choice.options.weights_left,
+            share=choice.options.weights_left,
         )  # fmt: skip
         best = min((now, *_candidates(job, now)), key=error)
         exponents[job.variables] = start[job.variables] + best
@@ -163,7 +167,17 @@ def _job(choice: Choice, name: str, sites: Sequence[LinearSite], found: TensorSt
         name, layout.input_axis, variables, np.concatenate(weights, axis=1).astype(np.float32),
         np.minimum(found.minimum, 0.0).astype(np.float64),
         np.maximum(found.maximum, 0.0).astype(np.float64), np.sqrt(found.mean_square),
+        np.concatenate([_columns(choice, site) for site in sites]),
+        all(choice.options.by_channel(site.node) for site in sites),
     )  # fmt: skip
+
+
+def _columns(choice: Choice, site: LinearSite) -> Singles:
+    """(outputs,), the scales chosen for what a layer gives, where they matter to its step."""
+    if choice.options.by_channel(site.node):
+        return np.ones(site.layout.outputs, np.float32)
+    variables = [choice.variables.of.get(root, 0) for root in site.output_ids.tolist()]
+    return np.exp2(choice.solution.change[variables]).astype(np.float32)
 
 
 def _stands_alone(choice: Choice, group: Group, sites: Sequence[LinearSite]) -> bool:
@@ -172,7 +186,7 @@ def _stands_alone(choice: Choice, group: Group, sites: Sequence[LinearSite]) -> 
     The rows of what makes the tensor take any scale for nothing where each has a step of its own.
     """
     names = {site.node.name for site in sites}
-    free = choice.options.per_channel or not group.producers
+    free = all(choice.options.by_channel(choice.graph.by_name[name]) for name in group.producers)
     scaled = choice.solution.change[[choice.variables.of[root] for root in group.roots]].any()
     bounded = any(root in choice.variables.limits for root in group.roots)
     return (
@@ -211,7 +225,7 @@ def _rows(
 
 
 def _measure(
-    job: Job, rows: Singles, activation: Spec, weight: Spec, *, per_channel: bool, share: float
+    job: Job, rows: Singles, activation: Spec, weight: Spec, *, share: float
 ) -> Callable[[Floats], float]:
     """log₂ s (channels,) → squared error at the readers' outputs, of the rounded input and, as far
     as `share` says, of the rounded weights.
@@ -227,6 +241,7 @@ def _measure(
     chosen = np.linspace(0, outputs - 1, min(outputs, OUTPUTS)).astype(np.int64)
     read = job.weight @ _directions(generator, outputs).T
     mixed = _directions(generator, len(rows)) @ rows
+    per_channel, columns = job.per_channel, job.columns[chosen]
     granularity = PerChannel(1) if per_channel else PER_TENSOR
 
     def of_input(scale: Singles) -> float:
@@ -243,13 +258,14 @@ def _measure(
         return min(errors)
 
     def of_weights(scale: Singles) -> float:
-        scaled = job.weight / scale[:, None]
+        scaled = job.weight * job.columns / scale[:, None]
         magnitude = np.abs(scaled).max(axis=0 if per_channel else None, initial=0.0)
         magnitude = np.atleast_1d(magnitude)[chosen if per_channel else slice(None)]
         parameters = fit_magnitude(magnitude.astype(np.float64), weight, granularity)
         some = scaled[:, chosen]
         wrong = as_quantized(some, parameters) - some
-        return float(np.square((mixed * scale) @ wrong).sum()) * outputs / len(chosen)
+        found = np.square((mixed * scale) @ (wrong / columns))
+        return float(found.sum()) * outputs / len(chosen)
 
     def error(exponents: Floats) -> float:
         scale: Singles = np.exp2(exponents).astype(np.float32)

@@ -13,7 +13,7 @@ total is convex in the log scales (a geometric program). Data-free equalization 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,7 @@ from onnxq.equalization.sensitivity import (
 )
 from onnxq.equalization.sites import LinearSite, ScaleClasses
 from onnxq.formats.scheme import REFERENCE, Scheme, Spec
-from onnxq.model.graph import Graph
+from onnxq.model.graph import Graph, Node
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -65,6 +65,7 @@ class WeightTerm:
         columns: (groups, inputs per group), variable of each input channel.
         row_gain: (outputs,), sensitivity G_i.
         column_power: (groups, inputs per group), taps · E[x_j²].
+        per_channel: whether each row has a step of its own.
     """
 
     node: str
@@ -76,6 +77,7 @@ class WeightTerm:
     columns: Indices
     row_gain: Floats
     column_power: Floats
+    per_channel: bool
 
     def scaled(self, sigma: Floats) -> NDArray[np.float32]:
         """Log |W_ij| − τ_j + σ_i of each element."""
@@ -84,17 +86,17 @@ class WeightTerm:
         result += single[self.rows][self.row]
         return result
 
-    def peaks(self, scaled: NDArray[np.float32], *, per_channel: bool) -> NDArray[np.float32]:
+    def peaks(self, scaled: NDArray[np.float32]) -> NDArray[np.float32]:
         """(outputs,): the largest of what shares a step, a row or the whole weight."""
         if not scaled.size:
             return np.full(len(self.rows), EMPTY, np.float32)
         peak: NDArray[np.float32] = np.maximum.reduceat(scaled.ravel(), self.starts)
-        return peak if per_channel else np.full_like(peak, peak.max())
+        return peak if self.per_channel else np.full_like(peak, peak.max())
 
-    def noise(self, sigma: Floats, *, per_channel: bool) -> float:
+    def noise(self, sigma: Floats) -> float:
         """The weight noise at the scales e^σ, of steps as large as the largest magnitude."""
         received = (self.column_power * np.exp(2 * sigma[self.columns])).sum(axis=1)
-        peak = self.peaks(self.scaled(sigma), per_channel=per_channel).astype(np.float64)
+        peak = self.peaks(self.scaled(sigma)).astype(np.float64)
         noise = np.exp(2 * (peak - sigma[self.rows])) * self.row_gain
         return float(noise.reshape(len(received), -1).sum(axis=1) @ received)
 
@@ -130,7 +132,6 @@ class NoiseModel:
     variables: int
     weights: tuple[WeightTerm, ...]
     activations: tuple[ActivationTerm, ...]
-    per_channel: bool
     weight_divisor: float
     activation_divisor: float
 
@@ -141,8 +142,7 @@ class NoiseModel:
 
     def _noise(self, number: int, sigma: Floats) -> float:
         if number < len(self.weights):
-            noise = self.weights[number].noise(sigma, per_channel=self.per_channel)
-            return noise / self.weight_divisor
+            return self.weights[number].noise(sigma) / self.weight_divisor
         return self.activations[number - len(self.weights)].noise(sigma) / self.activation_divisor
 
     def terms_of(self, groups: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -167,7 +167,7 @@ def build_noise_model(
     calibration: Calibration | None,
     exponents: Mapping[int, float],
     *,
-    per_channel: bool,
+    per_channel: Callable[[Node], bool],
     scheme: Scheme = REFERENCE,
     rounded: Collection[str] = (),
 ) -> NoiseModel:
@@ -176,7 +176,7 @@ def build_noise_model(
     Args:
         variable_of: class root → variable; roots that are absent are pinned (variable 0).
         exponents: class root → log₂ of the scale that counts as σ = 0.
-        per_channel: whether weights will be quantized per output channel.
+        per_channel: whether the weight of a node will be quantized per output channel.
         scheme: what the nodes will compute with.
         rounded: what else the target rounds, see `onnxq.equalization.rounded`.
     """
@@ -187,7 +187,10 @@ def build_noise_model(
     powers = input_powers(frame)
     gains = sensitivities(frame, powers)
     weights = [
-        _weight_term(frame, site, lookup, gains, powers[site.node.name]) for site in classes.linears
+        _weight_term(
+            frame, site, lookup, gains, powers[site.node.name], per_channel=per_channel(site.node)
+        )
+        for site in classes.linears
     ]
     readers: dict[str, list[LinearSite]] = {}
     for site in classes.linears:
@@ -202,7 +205,7 @@ def build_noise_model(
         for each in rounded_tensors(frame, rounded, gains.by_class)
     ]
     return NoiseModel(
-        1 + max([0, *variable_of.values()]), tuple(weights), tuple(activations), per_channel,
+        1 + max([0, *variable_of.values()]), tuple(weights), tuple(activations),
         _divisor(scheme.weight), _divisor(scheme.rounded),
     )  # fmt: skip
 
@@ -213,7 +216,13 @@ def _divisor(spec: Spec | None) -> float:
 
 
 def _weight_term(
-    frame: Frame, site: LinearSite, lookup: Indices, gains: Sensitivities, power: Floats
+    frame: Frame,
+    site: LinearSite,
+    lookup: Indices,
+    gains: Sensitivities,
+    power: Floats,
+    *,
+    per_channel: bool,
 ) -> WeightTerm:
     layout = site.layout
     magnitude = frame.weight(site).max(axis=2)
@@ -223,7 +232,7 @@ def _weight_term(
         site.node.name, _log(magnitude).astype(np.float32), row, column,
         np.searchsorted(row_of, np.arange(layout.outputs)), lookup[site.output_ids],
         lookup[site.input_ids].reshape(layout.groups, -1), snap(gains.at_output[site.node.name]),
-        snap(power.reshape(layout.groups, -1) * layout.taps),
+        snap(power.reshape(layout.groups, -1) * layout.taps), per_channel,
     )  # fmt: skip
 
 

@@ -90,7 +90,8 @@ class Objective:
         self._groups = Segments.sized([size for g, size in shapes for _ in range(g)])
         per_group = [n // g for n, (g, _) in zip(rows, shapes, strict=True) for _ in range(g)]
         self._row_group = Segments.sized(per_group).of
-        self._segment = Segments.sized([1] * sum(rows) if model.per_channel else rows).of
+        steps = [[1] * n if t.per_channel else [n] for n, t in zip(rows, weights, strict=True)]
+        self._segment = Segments.sized([size for sizes in steps for size in sizes]).of
         self._log_range = _flat([term.log_range for term in activations])
         self._channel = _flat([term.variables for term in activations])
         self._gain = _flat([term.gain for term in activations]) / model.activation_divisor
@@ -102,7 +103,7 @@ class Objective:
         row_start = column_start = 0
         for term in self._model.weights:
             scaled = term.scaled(sigma)
-            peak = term.peaks(scaled, per_channel=self._model.per_channel)
+            peak = term.peaks(scaled)
             near = scaled > peak[term.row] - (WEIGHTLESS + MARGIN)
             logs.append(term.log_weight[near])
             rows.append(np.broadcast_to(term.row, near.shape)[near] + row_start)

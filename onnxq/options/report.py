@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from onnxq.options import shared
 from onnxq.options.fields import Options, flag, switch
-from onnxq.options.validate import Execution, ExecutionName, executions
+from onnxq.options.validate import (
+    Execution,
+    ExecutionName,
+    classes,
+    executions,
+    labels,
+    metrics,
+)
 
 if TYPE_CHECKING:
     import os
@@ -29,6 +36,9 @@ class ReportOptions(Options):
     states: tuple[str, ...] = shared.states()
     input_shapes: tuple[str, ...] = shared.input_shapes()
     mask: str | None = shared.mask()
+    classes: Any = classes()
+    labels: Path | None = labels()
+    metrics: tuple[Any, ...] | None = metrics()
     batch_size: int | None = shared.batch_size_by_model()
     memory: int = shared.memory()
     outputs: tuple[str, ...] = shared.outputs()
@@ -43,7 +53,15 @@ class ReportOptions(Options):
 
     def check(self) -> None:
         shared.require_data(
-            self, "preprocess", "tokenizer", "mask", "samples", "max_drop", "min_accuracy"
+            self,
+            "preprocess",
+            "tokenizer",
+            "mask",
+            "samples",
+            "labels",
+            "metrics",
+            "max_drop",
+            "min_accuracy",
         )
 
 
@@ -55,6 +73,9 @@ class ReportKeywords(TypedDict, total=False):
     input_shapes: Sequence[str]
     samples: int | None
     mask: str | None
+    classes: Sequence[str] | str | os.PathLike[str] | None
+    labels: str | os.PathLike[str] | None
+    metrics: Sequence[Any] | None
     batch_size: int | None
     memory: int | str
     outputs: Sequence[str]

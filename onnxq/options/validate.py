@@ -42,27 +42,31 @@ def executions() -> Any:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ValidateOptions(ReadingOptions):
-    """How to compare quantized models with the float one; `metrics` left out go by the data."""
-
-    command: ClassVar[str] = "validate"
-
-    classes: Any = option(
+def classes() -> Any:
+    """Of commands that measure tasks."""
+    return option(
         TextOr("a file or a list of names", lambda value: isinstance(value, (list, tuple))),
         "Names of MODEL's classes in its order, one a line or as JSON: what class folders are "
         "called.",
         metavar="FILE",
         recorded=False,
     )
-    labels: Path | None = option(
+
+
+def labels() -> Any:
+    """Of commands that measure tasks."""
+    return option(
         File(),
         "The truth, for metrics of tasks: COCO .json, a folder of YOLO's .txt or of masks, texts, "
         "numbers.  [default: what the data hold, else the float model's own outputs]",
         metavar="FILE",
         recorded=False,
     )
-    metrics: tuple[Any, ...] | None = option(
+
+
+def metrics() -> Any:
+    """Of commands that compare models."""
+    return option(
         Several(TextOr("the name of a metric, FILE.py:name or a metric", callable)),
         "top1, top5, sqnr, cosine, map, miou, cer, wer, spearman or FILE.py:name; repeatable; "
         "gates look at the first.  "
@@ -70,6 +74,17 @@ class ValidateOptions(ReadingOptions):
         flag="--metric",
         metavar="METRIC",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateOptions(ReadingOptions):
+    """How to compare quantized models with the float one; `metrics` left out go by the data."""
+
+    command: ClassVar[str] = "validate"
+
+    classes: Any = classes()
+    labels: Path | None = labels()
+    metrics: tuple[Any, ...] | None = metrics()
     outputs: tuple[str, ...] = shared.outputs()
     executions: tuple[Execution, ...] = executions()
     max_drop: float | None = shared.max_drop()

@@ -117,8 +117,10 @@ def _choose(request: Request, relu6: str) -> Choice:
     options = EqualizationOptions(
         relu6=relu6,
         per_channel=request.options.per_channel,
+        one_weight_scale=request.target.one_weight_scale,
         scheme=request.scheme,
         target=request.target.name,
+        exact=not request.target.one_weight_scale,
         factors_worth=worth,
         weights_left=ROUNDED if rounds and request.options.per_channel else 1.0,
     )

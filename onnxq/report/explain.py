@@ -127,8 +127,7 @@ def _quantization(subject: Subject, node: Node) -> Iterator[Fact]:
     inside = [gone for gone, host in subject.folded.items() if host == node.name]
     if inside:
         yield Fact("folded into it", ", ".join(inside))
-    fused = [each.name for each in subject.graph.nodes
-             if subject.status(each).reason == f"into {node.name}"]  # fmt: skip
+    fused = subject.fused.get(node.name, ())
     if fused:
         yield Fact("fused into it", ", ".join(fused))
 

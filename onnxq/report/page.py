@@ -41,7 +41,7 @@ def report(
     progress: Listener = None,
     **options: Unpack[ReportKeywords],
 ) -> tuple[Page, Report]:
-    """Make a page on a float model and those made from it: verdict, layers, ranges, weights.
+    """Compare a float model and those made from it on a page: verdict, layers, graph, sizes.
 
     Without data nothing is measured. A calibration gives the histograms; so do data.
 

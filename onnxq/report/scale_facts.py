@@ -97,24 +97,15 @@ def barriers(subject: Subject, tensor: str) -> tuple[Barrier, ...]:
     Scales spread from tensor to tensor through every node that neither has a weight nor is a
     barrier itself.
     """
-    graph, found = subject.graph, []
-    stops: dict[str, list[Barrier]] = {}
-    for each in subject.classes.barriers:
-        stops.setdefault(each.tensor, []).append(each)
+    found: list[Barrier] = []
     seen, stack = {tensor}, [tensor]
     while stack:
-        name = stack.pop()
-        found += stops.get(name, [])
-        around = {use.node.index: use.node for use in graph.consumers(name)}
-        if name in graph.producers:
-            around[graph.producers[name].index] = graph.producers[name]
-        blocked = {each.node for each in stops.get(name, ())}
-        for node in around.values():
-            if subject.layout(node) is not None or node.name in blocked:
-                continue
-            reached = {*subject.data_of(node), *node.outputs} - seen - {""}
-            seen |= reached
-            stack += sorted(reached)
+        stops, ways = subject.scale_paths.get(stack.pop(), ((), ()))
+        found += stops
+        for reached in ways:
+            new = [name for name in reached if name not in seen]
+            seen.update(new)
+            stack += new
     return tuple(dict.fromkeys(found))
 
 

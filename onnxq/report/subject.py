@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.equalization.classes import find_classes
-from onnxq.equalization.sites import ScaleClasses
+from onnxq.equalization.sites import Barrier, ScaleClasses
 from onnxq.errors import UsageError
 from onnxq.formats.parameters import Parameters
 from onnxq.model.already import quantized_operators
@@ -77,6 +77,35 @@ class Subject:
     @cached_property
     def classes(self) -> ScaleClasses:
         return find_classes(self.graph)
+
+    @cached_property
+    def scale_paths(self) -> Mapping[str, tuple[tuple[Barrier, ...], tuple[tuple[str, ...], ...]]]:
+        """Tensor → the barriers at it, and the tensors that its scales reach through each node.
+
+        Scales spread through every node that neither has a weight nor is a barrier itself.
+        """
+        graph = self.graph
+        ends = {
+            node.index: tuple(sorted({*self.data_of(node), *node.outputs} - {""}))
+            for node in graph.nodes
+            if self.layout(node) is None
+        }
+        around: dict[str, dict[int, Node]] = {}
+        for node in graph.nodes:
+            for name in filter(None, node.inputs):
+                around.setdefault(name, {})[node.index] = node
+        for name, node in graph.producers.items():
+            around.setdefault(name, {})[node.index] = node
+        stops: dict[str, list[Barrier]] = {}
+        for each in self.classes.barriers:
+            stops.setdefault(each.tensor, []).append(each)
+        found = {}
+        for name, nodes in around.items():
+            here = tuple(stops.get(name, ()))
+            blocked = {each.node for each in here}
+            ways = (ends[i] for i, n in nodes.items() if i in ends and n.name not in blocked)
+            found[name] = here, tuple(ways)
+        return found
 
     @cached_property
     def exponents(self) -> Mapping[str, NDArray[np.float64]]:
@@ -160,6 +189,16 @@ class Subject:
         if is_of_quantized_models(node.op_type):
             return Status(QUANTIZED, "the operator itself reads stored numbers")
         return Status(QUANTIZED) if self.record else self._seen(self.quantized, node)
+
+    @cached_property
+    def fused(self) -> Mapping[str, list[str]]:
+        """Node → those that are fused into it."""
+        found: dict[str, list[str]] = {}
+        for node in self.graph.nodes:
+            status = self.status(node)
+            if status.becomes == FUSED:
+                found.setdefault(status.reason.removeprefix("into "), []).append(node.name)
+        return found
 
     def _seen(self, graph: Graph, node: Node) -> Status:
         """The same of a model without a record: what its graph with Q/DQ shows."""

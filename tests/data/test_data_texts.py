@@ -10,6 +10,8 @@ from onnxq.data.open import open_data
 from onnxq.data.texts import parse_texts
 from onnxq.errors import DataError, UsageError
 from onnxq.model.model import TensorSpec
+from onnxq.report.html.samples import worst_samples
+from onnxq.validation.by_sample import BySample
 
 from support.written import SENTENCES, reader, trained, write
 
@@ -284,3 +286,13 @@ def test_missing_files_suggest_their_neighbours(tmp_path, tokenizer):
 def test_a_table_holds_texts_where_a_tokenizer_or_a_column_says_so(text, tokenized, found):
     result = parse_texts(text, tokenized=tokenized)
     assert (result and (str(result[0]), result[1])) == found
+
+
+def test_the_report_shows_the_worst_samples_as_texts(tokenizer, tmp_path):
+    errors = np.full(len(SENTENCES), np.inf)
+    errors[[2, 0]] = 10.0, 20.0
+    for name in ("texts.txt", "texts.jsonl"):
+        write(tmp_path / name)
+        source = opened(str(tmp_path / name), tokenizer)
+        found = worst_samples(source, [BySample(errors, (), ())])
+        assert [each.text for each in found] == [SENTENCES[2], SENTENCES[0]]

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnxq.api import calibrate, quantize
 from onnxq.calibration.stream import observe
 from onnxq.data.open import open_data
@@ -21,6 +22,8 @@ from support.random_graphs import random_feeds, random_models
 from support.running import outputs, same_outputs
 
 WIDTH = 32
+
+ONE_SCALE = frozenset({"Conv", "Gemm", "MatMul"})
 
 
 def post_norm_encoder(outlier=64.0, blocks=2):
@@ -85,6 +88,37 @@ def test_they_bring_what_the_outlier_took():
     assert found.quantized_sqnr > plain.quantized_sqnr + 6
 
 
+def uneven_columns():
+    """[N, 8, C]; a weight's columns differ by 2^10, which its reader makes good behind a Tanh."""
+    b = Builder(11, spread=0)
+    size = np.exp2(np.linspace(-10, 0, WIDTH)).astype(np.float32)
+    weight = b.random(WIDTH, WIDTH, scale=WIDTH**-0.5) * size
+    y = b.op("Tanh", b.op("MatMul", b.input(8, WIDTH), b.const(weight), shape=(8, WIDTH)))
+    return b.model(b.op("MatMul", y, b.const(b.random(WIDTH, 4) / size[:, None]), shape=(8, 4)))
+
+
+@pytest.mark.parametrize("scheme", ["w8a8", "w8a16"])
+def test_a_weight_with_one_scale_for_all_gets_factors_behind_it(scheme):
+    """QNN's MatMul takes no scale a column: what the columns differ by goes into a Mul."""
+    model = uneven_columns()
+    data = random_feeds(model, 3, batch=128)
+    (_, plain), (_, found) = (
+        quantize(model, data, target="qnn", scheme=scheme, rounding="nearest", equalize=equalized)
+        for equalized in (False, True)
+    )
+    assert found.prepared.equalization.proof.identical
+    (first, *_), factors = Graph(model).nodes, found.equalization.factors
+    assert first.output in factors
+    assert found.quantized_sqnr > plain.quantized_sqnr + 10
+
+
+def test_a_layer_before_the_caller_has_none_behind_it():
+    b = Builder(0)
+    model = b.model(b.matmul(b.input(8, WIDTH), 4))
+    graph = Graph(model)
+    assert [f.tensor for f in plan_factors(graph, find_classes(graph), ONE_SCALE)] == ["x"]
+
+
 def test_none_where_nothing_is_to_be_gained():
     model = post_norm_encoder(outlier=1.0)
     _, record = equalize(model, observed(model), [random_feeds(model)])
@@ -135,17 +169,19 @@ def test_names_that_are_taken_are_left_alone(taken):
 
 
 @settings(max_examples=60)
-@given(random_models())
-def test_random_graphs_with_factors_keep_every_bit(model):
+@given(random_models(), st.sampled_from([frozenset(), ONE_SCALE]))
+def test_random_graphs_with_factors_keep_every_bit(model, one_scale):
     graph = Graph(model)
-    factors = plan_factors(graph, find_classes(graph))
+    factors = plan_factors(graph, find_classes(graph), one_scale)
     freed = with_ones(model, factors)
     feeds = random_feeds(model)
     assert same_outputs(model, freed, feeds, optimize=False)
     back, left = without_ones(freed, factors)
     assert left == ()
     assert sorted(n.op_type for n in Graph(back).nodes) == sorted(n.op_type for n in graph.nodes)
-    options = EqualizationOptions(per_channel=True, factors_worth=-math.inf)
+    options = EqualizationOptions(
+        per_channel=True, factors_worth=-math.inf, one_weight_scale=one_scale
+    )
     scaled, record = equalize(model, observed(model), [feeds], options)
     assert record.proof.identical
     exact = outputs(model, feeds, optimize=False)

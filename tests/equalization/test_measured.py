@@ -57,9 +57,7 @@ def errors(choice, feeds):
     jobs = _jobs(choice)
     rows = _rows(choice.original, jobs, feeds, WHOLE)
     for job in jobs:
-        measure = _measure(
-            job, rows[job.tensor], scheme.activation, scheme.weight, per_channel=True, share=1.0
-        )
+        measure = _measure(job, rows[job.tensor], scheme.activation, scheme.weight, share=1.0)
         now = (choice.solution.exponents - choice.solution.start)[job.variables]
         found[job.tensor] = measure(now)
     return found
@@ -107,7 +105,8 @@ def test_padding_is_not_among_what_is_measured():
     arrays = {"x": values.astype(np.float32), MASK: mask}
     feeds = Feeds(arrays, BatchAxes(dict.fromkeys(arrays, 0), mask=MASK))
     one = np.ones(WIDTH)
-    job = Job("x", -1, np.arange(WIDTH), np.ones((WIDTH, 4), np.float32), -one, one, one)
+    weight = np.ones((WIDTH, 4), np.float32)
+    job = Job("x", -1, np.arange(WIDTH), weight, -one, one, one, weight[0], per_channel=True)
     kept = _rows(model, [job], [feeds], WHOLE, Tokens({"x": 1}))["x"]
     assert kept.shape == (4 * 5, WIDTH)
     assert kept.max() == 1
@@ -128,6 +127,7 @@ def test_channels_that_share_a_scale_get_the_same():
     job = Job(
         "x", -1, variables, generator.normal(size=(5, 4)).astype(np.float32),
         -np.ones(5), np.ones(5), np.array([1.0, 8.0, 2.0, 0.0, 64.0]),
+        np.ones(4, np.float32), per_channel=True,
     )  # fmt: skip
     found = _candidates(job, np.zeros(5))
     assert len(found) > 4
@@ -170,7 +170,7 @@ def test_huge_values_are_measured_as_small_ones_are():
     measure, other = (
         _measure(
             replace(job, low=job.low / unit, high=job.high / unit), rows / np.float32(unit),
-            REFERENCE.activation, REFERENCE.weight, per_channel=True, share=1.0,
+            REFERENCE.activation, REFERENCE.weight, share=1.0,
         )
         for unit in (1.0, 2.0**100)
     )  # fmt: skip

@@ -32,7 +32,9 @@ def problem(model, *, per_channel=False, calibration=None):
     classes = find_classes(graph)
     starting = starting_exponents(graph, classes, calibration)
     of = {root: number for number, root in enumerate(sorted(starting), start=1)}
-    noise = build_noise_model(graph, classes, of, calibration, starting, per_channel=per_channel)
+    noise = build_noise_model(
+        graph, classes, of, calibration, starting, per_channel=lambda _: per_channel
+    )
     start = np.zeros(1 + len(of))
     for root, number in of.items():
         start[number] = -starting[root]

@@ -1,4 +1,4 @@
-"""A small network whose channels differ by exponents, quantized, with a report on it."""
+"""A small network whose channels differ by exponents, quantized twice, with a report on both."""
 
 import numpy as np
 import onnx
@@ -22,7 +22,14 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     int8, _ = onnxq.quantize(model, data, weights="per-tensor", ranges="mse")
     onnxq.save(int8, folder / "model.int8.onnx")
     int8 = onnxq.load(folder / "model.int8.onnx")
+    plain, _ = onnxq.quantize(
+        model, data, weights="per-tensor", equalize=False, ranges="minmax", bias_correction=False,
+        rounding="nearest",
+    )  # fmt: skip
+    onnxq.save(plain, folder / "model.plain.onnx")
+    plain = onnxq.load(folder / "model.plain.onnx")
     _, report = onnxq.report(
-        folder / "model.onnx", [folder / "model.int8.onnx"], data=data, max_drop=50.0, latency=True
-    )
-    return Reported(model, int8, data, report)
+        folder / "model.onnx", [folder / "model.int8.onnx", folder / "model.plain.onnx"],
+        data=data, max_drop=50.0, latency=True,
+    )  # fmt: skip
+    return Reported(model, int8, plain, data, report)

@@ -1,15 +1,20 @@
-"""The page in a real browser: it opens, sorts, filters, shows the right numbers, asks nobody."""
+"""The page in a real browser: it opens, compares, sorts, shows the right numbers, asks nobody."""
 
+import csv
+import io
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import onnxq
 import pytest
 from onnxq.report.html import render
 from onnxq.report.table import decibels
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from support.builder import Builder
 from support.reporting import EVIL, Reported
 
 CHROMIUM = (
@@ -53,7 +58,7 @@ def opened(browser: Browser, file: Path, **settings) -> Iterator[Page]:
     page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
     page.on("dialog", lambda dialog: (wrong.append("dialog"), dialog.dismiss()))
     page.on("request", lambda request: wrong.append(request.url) if request.url != file.as_uri()
-            and not request.url.startswith("data:") else None)  # fmt: skip
+            and not request.url.startswith(("data:", "blob:")) else None)  # fmt: skip
     page.goto(file.as_uri())
     yield page
     context.close()
@@ -61,100 +66,151 @@ def opened(browser: Browser, file: Path, **settings) -> Iterator[Page]:
 
 
 def column(page: Page, table: str, header: str) -> list[str]:
-    """The visible cells below a header."""
+    """The cells below a header."""
     heads = page.locator(f"{table} thead th").all_inner_texts()
     index = next(i for i, text in enumerate(heads) if text.strip().startswith(header)) + 1
-    return page.locator(f"{table} tbody tr:not([hidden]) td:nth-child({index})").all_inner_texts()
+    found = page.locator(f"{table} tbody td:nth-child({index})").all_inner_texts()
+    return [text.strip() for text in found]
+
+
+def saved(page: Page, button) -> str:
+    with page.expect_download() as waiting:
+        button.click()
+    return Path(waiting.value.path()).read_text(encoding="utf-8")
 
 
 def test_the_verdict_shows_the_numbers_that_were_measured(page: Page, reported: Reported):
-    validation = reported.report.validation
-    assert validation is not None
-    exact, found = validation.rows
-    card = page.locator(".card").inner_text()
-    assert "passed" in card.lower()
-    assert f"{decibels(found.values['sqnr'])} dB" in card
-    assert f"{found.size / 1e6:.3g} MB" in card
-    assert f"{100 * found.size / exact.size:.0f} % of the float model" in card
-    assert page.locator("#gates tbody tr").count() == 1
+    exact, *rows = reported.report.validation.rows
+    assert page.locator(".card").count() == len(rows)
+    for number, row in enumerate(rows):
+        card = page.locator(".card").nth(number).inner_text()
+        assert f"{decibels(row.values['sqnr'])} dB" in card
+        assert f"{100 * row.size / exact.size:.0f} % of the float model" in card
+    assert column(page, "#models", "SQNR") == ["–", *(decibels(r.values["sqnr"]) for r in rows)]
+    assert page.locator("#gates tbody tr").count() == len(rows)
+    assert page.locator(".scatter circle.bubble").count() == len(rows)
 
 
-def test_the_ranking_shows_sorts_and_filters(page: Page, reported: Reported):
-    table = "#m1-ranking"
-    (layers,) = reported.report.validation.layers
-    assert column(page, table, "Layer") == [layer.name for layer in layers.layers]
-    assert column(page, table, "Alone") == [decibels(layer.alone) for layer in layers.layers]
-    page.locator(f"{table} thead button", has_text="As it stands").click()
-    by_standing = sorted(layers.layers, key=lambda layer: -layer.standing)
-    assert column(page, table, "As it stands") == [decibels(each.standing) for each in by_standing]
-    page.locator(f"{table} thead button", has_text="As it stands").click()
-    assert column(page, table, "As it stands")[0] == decibels(by_standing[-1].standing)
+def test_layers_are_compared_sorted_searched_and_saved(page: Page, reported: Reported):
+    table = "#layers-table"
+    int8, plain = ({e.name: e for e in r.layers} for r in reported.report.validation.layers)
+    ranked = [each.name for each in reported.report.validation.layers[0].layers]
+    assert column(page, table, "Layer")[: len(ranked)] == ranked
+    assert column(page, table, "int8") == [f"{int8[name].share:.1f}" for name in ranked]
+    difference = column(page, table, "Difference")[0].replace("−", "-")
+    assert float(difference) == pytest.approx(
+        plain[ranked[0]].share - int8[ranked[0]].share, abs=0.06
+    )
+    page.get_by_role("button", name="its own error").click()
+    page.locator(f"{table} thead button", has_text="plain").click()
+    by_own = sorted(plain.values(), key=lambda each: -each.own)
+    assert column(page, table, "plain") == [decibels(each.own) for each in by_own]
+    page.locator(f"{table} thead button", has_text="plain").press("Enter")
+    assert column(page, table, "plain")[0] == decibels(by_own[-1].own)
     assert page.locator(f"{table} th[aria-sort]").count() == 1
-    page.locator(f"{table} thead button", has_text="Layer").press("Enter")
-    names = column(page, table, "Layer")
-    numbers = [int(name.removeprefix("conv")) for name in names if name.startswith("conv")]
-    assert names[0] == EVIL
-    assert numbers == sorted(numbers)
-    name = layers.layers[0].name
     search = page.locator(f'input[data-for="{table[1:]}"]')
-    search.fill(name.upper())
-    shown = [layer.name for layer in layers.layers if name.lower() in layer.name.lower()]
-    assert sorted(column(page, table, "Layer")) == sorted(shown)
+    search.fill(EVIL.upper()[:12])
+    assert column(page, table, "Layer") == [EVIL]
+    button = page.locator("#layers .tools button", has_text="CSV")
+    head, row = csv.reader(io.StringIO(saved(page, button)))
+    assert (head[0], row[0]) == ("Layer", EVIL)
     search.fill("nothing is called that")
     assert column(page, table, "Layer") == []
-    assert page.locator("output").first.inner_text() == f"0 of {len(layers.layers)}"
 
 
-def test_ranges_show_what_the_facts_say(page: Page, reported: Reported):
-    (view,) = reported.report.views
-    assert column(page, "#m1-ranges", "Tensor") == [each.name for each in view.tensors]
-    assert column(page, "#m1-ranges", "To") == [
-        "float" if each.parameters is None else f"{each.parameters.range[1]:.4g}"
-        for each in view.tensors
-    ]
-    assert page.locator("#m1-ranges svg").count() == sum(
-        each.histogram is not None for each in view.tensors
-    )
+def test_ranges_weights_and_the_recipe_are_those_of_the_model_whose_tab_is_open(
+    page: Page, reported: Reported
+):
+    for tab, model in zip(("m1", "m2"), reported.report.views, strict=True):
+        page.locator(f"#tab-{tab}").click()
+        page.get_by_role("button", name="Ranges of activations").click()
+        assert column(page, f"#{tab}-ranges", "Tensor") == [each.name for each in model.tensors]
+        histograms = page.locator(f"#{tab}-ranges svg").count()
+        assert histograms == sum(each.histogram is not None for each in model.tensors)
+        page.get_by_role("button", name="Channels of weights").click()
+        words = page.locator("#model-panel").inner_text()
+        # Only where there was any equalization.
+        assert ("after equalization" in words) is model.equalized is (tab == "m1")
 
 
-def test_the_strip_leads_to_details_by_mouse_and_keyboard(page: Page, reported: Reported):
-    (view,) = reported.report.views
-    links = page.locator(".strip a")
-    assert links.count() == len(view.layers)
-    second = page.locator(f"#{view.layers[1].id}")
-    assert second.get_attribute("open") is None
-    links.nth(0).focus()
-    page.keyboard.press("ArrowRight")
+def test_the_graph_leads_to_details_by_mouse_and_keyboard(page: Page, reported: Reported):
+    picture = reported.report.picture
+    page.locator("#graph").scroll_into_view_if_needed()
+    nodes = page.locator("#graph g.node")
+    expect(nodes).to_have_count(len(picture.nodes))
+    assert page.locator("#graph path.edge").count() == len(picture.edges)
+    drawer = page.locator("#drawer")
+    expect(drawer).to_be_hidden()
+    # Inputs come behind the nodes: walk from the first node along an edge.
+    nodes.nth(0).focus()
+    page.keyboard.press("ArrowDown")
+    target = next(edge.target for edge in picture.edges if edge.source == 0)
     page.keyboard.press("Enter")
-    # The page follows a link a moment after it: `expect` waits.
-    expect(second).to_have_attribute("open", "")
-    expect(second).to_be_visible()
-    assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
-    # The same link again opens what was closed by hand, and what a search hides.
-    page.keyboard.press("Enter")
-    page.locator('input[data-for="m1-details"]').fill("zzz")
-    links.nth(1).click()
-    expect(second).to_have_attribute("open", "")
-    expect(second).to_be_visible()
+    expect(drawer).to_be_visible()
+    expect(drawer.locator("h2")).to_contain_text(picture.nodes[target][0])
+    expect(drawer.locator("h2")).to_be_focused()
+    assert drawer.locator("h3").count() == 2
+    page.keyboard.press("Escape")
+    expect(drawer).to_be_hidden()
+    page.locator("#graph button", has_text="share of the error").click()
+    assert page.locator("#graph .by-share").count() == len(reported.report.views[0].layers)
+
+
+def test_the_contents_tell_where_one_is(page: Page):
+    current = page.locator("#contents a[aria-current]")
+    expect(current).to_have_text("Verdict")
+    page.locator("#contents a", has_text="What is big").click()
+    expect(current).to_have_text("What is big")
 
 
 def test_markup_in_names_is_text(page: Page):
-    names = page.locator("details.layer summary strong").all_inner_texts()
-    assert EVIL in names
-    assert page.locator("img").count() == 0
-    assert page.locator("script").count() == 1
+    assert EVIL in page.locator("#layers-table a").all_inner_texts()
+    sources = page.locator("img").evaluate_all("all => all.map(each => each.src.slice(0, 16))")
+    assert set(sources) == {"data:image/jpeg;"}
+    assert page.locator("script").count() == 3
+
+
+def test_all_numbers_can_be_saved(page: Page, reported: Reported):
+    found = json.loads(saved(page, page.get_by_role("button", name="Save as JSON")))
+    assert [each["name"] for each in found["models"]] == list(reported.report.names)
+    assert found["models"][1]["size"] == reported.report.quantized[0].size
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize("width", [390, 1440])
 def test_it_fits_and_can_be_read(browser: Browser, file: Path, scheme: str, width: int):
     """Nothing is wider than the screen, and text stands out from what is behind it."""
     view = {"color_scheme": scheme, "viewport": {"width": width, "height": 844}}
     for page in opened(browser, file, **view):
-        page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+        page.locator("#layers-table a").first.click()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        for selector in ("body", ".soft", "td a", ".state-quantized", ".card .word", ".beside"):
+        selectors = ("body", ".soft", "td a", "#drawer .state-quantized", ".card .word", ".beside",
+                     "#contents a", ".advice code")  # fmt: skip
+        for selector in selectors:
             assert contrast(page, selector) >= 4.5, selector
+
+
+def test_a_thousand_nodes_are_folded_and_unfolded(browser: Browser, tmp_path: Path):
+    b = Builder(0)
+    x = b.input(4, 8, 8)
+    for block in range(100):
+        for part in range(10):
+            x = b.op("Relu" if part % 2 else "Neg", x, name=f"/body/{block // 10}/{block}/{part}")
+    text, _ = onnxq.report(b.model(x))
+    file = tmp_path / "large.html"
+    file.write_text(text, encoding="utf-8")
+    for page in opened(browser, file):
+        page.locator("#graph").scroll_into_view_if_needed()
+        nodes = page.locator("#graph g.node")
+        expect(nodes.first).to_be_visible()
+        assert 10 <= nodes.count() <= 80
+        page.locator("#graph button", has_text="Unfold all").click()
+        assert nodes.count() == 1002
+        page.locator("#graph button", has_text="Fold").last.click()
+        assert nodes.count() <= 80
+        folders = page.locator("#graph g.folder").count()
+        page.locator("#graph g.folder").first.press("Enter")
+        assert page.locator("#graph g.folder").count() != folders
 
 
 def contrast(page: Page, selector: str) -> float:

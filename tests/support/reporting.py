@@ -10,10 +10,11 @@ from onnxq.report.html.collect import Report
 
 @dataclass(frozen=True)
 class Reported:
-    """Models, data and the facts of the report on them."""
+    """Models, data and the facts of the report on them; `plain` without what makes int8 good."""
 
     model: Model
     int8: Model
+    plain: Model
     data: dict[str, np.ndarray]
     report: Report
 

@@ -1,7 +1,7 @@
-"""Numbers to SVG path data and positions; what is written or colored is the template's business.
+"""Numbers to what charts show: heights, quartiles, curves; how they are drawn is the scripts' part.
 
-Each function returns coordinates in a box of fixed size, rounded to a tenth, so that pages stay
-small and the same numbers give the same bytes.
+Places are whole numbers on a scale of `FULL`, so that pages stay small and the same numbers give
+the same bytes.
 """
 
 from __future__ import annotations
@@ -19,42 +19,25 @@ from onnxq.formats.parameters import Parameters
 
 Floats = NDArray[np.float64]
 
-WIDTH, HEIGHT = 240, 64
-"""Box of a histogram."""
+FULL = 1000
+"""Places from one end of a chart to the other."""
 
 COLUMNS = 80
 """Columns of a histogram."""
 
-BOX_HEIGHT = 90
-"""Height of a row of boxplots."""
-
-BOX_STEP = 8
-"""Width that one boxplot takes."""
-
-
-def _c(value: float) -> str:
-    """A coordinate."""
-    text = f"{value:.1f}".removesuffix(".0")
-    return "0" if text == "-0" else text
-
 
 @dataclass(frozen=True)
 class Histogram:
-    """One tensor's values with the range that its format covers.
+    """One tensor's values.
 
     Attributes:
-        path: outline of the columns, whose heights are logarithms of counts.
-        low, high: the ends of the picture.
-        left, right: where the range begins and ends in it; None without a range.
-        zero: where 0 lies.
+        columns: heights of the columns, logarithms of counts, the highest of them `FULL`.
+        low, high: where the first begins and the last ends.
     """
 
-    path: str
+    columns: tuple[int, ...]
     low: float
     high: float
-    left: float | None
-    right: float | None
-    zero: float
 
 
 @dataclass(frozen=True)
@@ -97,17 +80,7 @@ def histogram(seen: Seen, parameters: Parameters | None) -> Histogram:
     edges = low + span * np.arange(COLUMNS + 1) / COLUMNS
     columns = _spread(*seen.bins(), edges)
     heights = np.log1p(columns) / max(float(np.log1p(columns.max())), 1e-9)
-    step = WIDTH / COLUMNS
-    parts = [f"M0 {HEIGHT}"]
-    for index, height in enumerate(heights):
-        parts.append(f"V{_c(HEIGHT - height * (HEIGHT - 4))}H{_c((index + 1) * step)}")
-    path = "".join(parts) + f"V{HEIGHT}Z"
-
-    def place(value: float) -> float:
-        return round(WIDTH * (value - low) / span, 1)
-
-    left, right = (None, None) if parameters is None else map(place, parameters.range)
-    return Histogram(path, low, high, left, right, place(0.0))
+    return Histogram(tuple(np.rint(FULL * heights).astype(int).tolist()), low, high)
 
 
 def clipped_share(seen: Seen, parameters: Parameters) -> float:
@@ -138,47 +111,36 @@ def _spread(low: Floats, high: Floats, counts: Floats, edges: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxplots side by side: whiskers, boxes and medians as one path each."""
+    """Boxplots side by side on one axis.
 
-    whiskers: str
-    boxes: str
-    medians: str
-    width: int
-    low: float
-    high: float
-    zero: float
+    Attributes:
+        quartiles: of each channel least, first quartile, median, third quartile and largest value,
+            in places from −`limit` to `limit`.
+    """
+
+    quartiles: tuple[tuple[int, ...], ...]
+    limit: float
 
 
 def boxplots(channels: Sequence[Floats], limit: float) -> Boxes:
     """One boxplot for each channel's weights, on an axis from −limit to limit."""
     limit = limit or 1.0
-
-    def place(value: float) -> str:
-        return _c(BOX_HEIGHT / 2 * (1 - value / limit))
-
-    whiskers, boxes, medians = [], [], []
-    for index, weights in enumerate(channels):
-        low, first, middle, third, high = np.quantile(weights, [0, 0.25, 0.5, 0.75, 1])
-        left, x = index * BOX_STEP + 1, _c(index * BOX_STEP + BOX_STEP / 2)
-        right = left + BOX_STEP - 2
-        whiskers.append(f"M{x} {place(low)}V{place(high)}")
-        boxes.append(f"M{left} {place(third)}H{right}V{place(first)}H{left}Z")
-        medians.append(f"M{left} {place(middle)}H{right}")
-    width = max(len(channels), 1) * BOX_STEP
-    return Boxes(
-        "".join(whiskers), "".join(boxes), "".join(medians), width, -limit, limit, BOX_HEIGHT / 2
-    )
+    found = [np.quantile(weights, [0, 0.25, 0.5, 0.75, 1]) for weights in channels]
+    places = [np.rint(FULL * (1 + each / limit) / 2).astype(int).tolist() for each in found]
+    return Boxes(tuple(map(tuple, places)), limit)
 
 
 @dataclass(frozen=True)
 class Quartiles:
-    """Five positions of a horizontal boxplot in a box of `WIDTH`, and the median itself."""
+    """The channels of a weight by their largest value, against the widest channel.
 
-    low: float
-    first: float
-    middle: float
-    third: float
-    high: float
+    Attributes:
+        places: least, first quartile, median, third quartile and largest, on a logarithmic axis of
+            `OCTAVES` octaves that ends at the widest.
+        median: that of the median channel, % of the widest.
+    """
+
+    places: tuple[int, ...]
     median: float
 
 
@@ -187,48 +149,28 @@ OCTAVES = 8
 
 
 def channel_spread(magnitudes: Floats) -> Quartiles | None:
-    """The largest weights of the channels against the widest, on a logarithmic axis."""
+    """The largest weights of the channels against the widest; None where all are 0."""
     used = magnitudes[magnitudes > 0]
     if not used.size:
         return None
     share = used / used.max()
     points = np.quantile(share, [0, 0.25, 0.5, 0.75, 1])
-    places = np.round(WIDTH * np.clip(1 + np.log2(points) / OCTAVES, 0, 1), 1)
-    low, first, middle, third, high = map(float, places)
-    return Quartiles(low, first, middle, third, high, 100 * float(points[2]))
+    places = np.rint(FULL * np.clip(1 + np.log2(points) / OCTAVES, 0, 1)).astype(int)
+    return Quartiles(tuple(places.tolist()), 100 * float(points[2]))
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A polyline and its points, for hovering: (x, y, number of layers, value)."""
-
-    path: str
-    points: tuple[tuple[float, float, int, float], ...]
-    low: float
-    high: float
-
-
-CURVE_WIDTH, CURVE_HEIGHT = 640, 180
-
-
-def sensitivity_curve(shares: Sequence[float], whole: float) -> Curve | None:
-    """SQNR to expect if the first k layers stayed in float, were their errors independent.
+def sensitivity_curve(shares: Sequence[float], whole: float) -> tuple[float, ...]:
+    """SQNR to expect if the first k layers stayed in float, were their errors independent, dB.
 
     Args:
         shares: of the output error, %, the largest first.
         whole: SQNR of all layers together, dB.
+
+    Returns:
+        One value for each k from 0 on, as long as there is any error left; () for none.
     """
     if not shares or not math.isfinite(whole):
-        return None
+        return ()
     left = 100.0 - np.concatenate([[0.0], np.cumsum(shares)])
-    known = left > 0.05
-    values = whole - 10 * np.log10(left[known] / 100)
-    low, high = float(values.min()), float(values.max())
-    span = (high - low) or 1.0
-    points = []
-    for index, value in enumerate(values):
-        x = CURVE_WIDTH * index / max(len(values) - 1, 1)
-        y = CURVE_HEIGHT * (1 - (float(value) - low) / span)
-        points.append((round(x, 1), round(y, 1), index, float(value)))
-    path = "M" + "L".join(f"{_c(x)} {_c(y)}" for x, y, _, _ in points)
-    return Curve(path, tuple(points), low, high)
+    values = whole - 10 * np.log10(left[left > 0.05] / 100)
+    return tuple(map(float, values))

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 import onnxq
-from onnxq.report import latency as latency_report
 from onnxq.report import validation as validation_report
-from onnxq.report.details import kernel_summary, kernel_table
-from onnxq.report.html import charts
 from onnxq.report.html.collect import Report
+from onnxq.report.html.document import as_json
+from onnxq.report.html.libraries import SCRIPTS, STYLES, contents
 from onnxq.report.table import decibels, number
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -29,37 +29,15 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "decibels": decibels, "sortable": sortable}
-    validation = report.validation
-    timing = report.timing
-    names = [each.name for each in (report.model, *report.quantized)]
-    times = 1 if validation is None else validation.executions
-    models = (report.model, *(model for model in report.quantized for _ in range(times)))
-    paths = [each.source or Path(each.name) for each in models]
     return environment.get_template("report.html").render(
         report=report,
         version=onnxq.__version__,
         cards=cards(report),
-        metrics=validation and validation_report.metric_table(validation, paths),
-        outputs=validation and validation_report.output_table(validation, paths),
-        gates=validation and validation_report.gate_table(validation),
-        latency=timing and latency_report.latency_table(timing, names),
-        operators=timing and latency_report.operator_table(timing, names, whole=True),
-        timed=timing and latency_report.note(timing),
-        kernels=[(f"{each.model}: {kernel_summary(each.kernels, each.execution)}",
-                  kernel_table(each.kernels, whole=False))
-                 for each in (validation.kernels if validation else ())],
-        charts={"width": charts.WIDTH, "height": charts.HEIGHT, "box": charts.BOX_HEIGHT,
-                "curve_width": charts.CURVE_WIDTH, "curve_height": charts.CURVE_HEIGHT},
-        axis=axis,
-    )  # fmt: skip
-
-
-def sortable(value: float) -> str:
-    """A number as the script sorts by it; "" sorts last."""
-    if math.isnan(value):
-        return ""
-    return repr(float(value)) if math.isfinite(value) else "1e999" if value > 0 else "-1e999"
+        # The document and the libraries are safe as they are: the first escapes what HTML reads.
+        data=Markup(as_json(report)),  # noqa: S704
+        styles=Markup(contents(STYLES)),  # noqa: S704
+        libraries=Markup(contents(SCRIPTS)),  # noqa: S704
+    )
 
 
 def cards(report: Report) -> list[dict[str, Any]]:
@@ -107,13 +85,3 @@ def _metrics(
             beside = f"float {number(before, 4)} {unit}".strip() + f", {value - before:+.2f}"
         numbers.append((name.upper() if name == "sqnr" else name, text, beside))
     return numbers
-
-
-def axis(values: list[float]) -> dict[str, Any]:
-    """A scale in dB that holds the finite values: its ends, and round numbers to mark."""
-    finite = [value for value in values if math.isfinite(value)]
-    low, high = min([0.0, *finite]), max([1.0, *finite])
-    step = 10 if high - low <= 60 else 20
-    first = math.ceil(low / step) * step
-    ticks = list(range(first, math.floor(high) + 1, step))
-    return {"low": low, "high": high, "span": high - low, "ticks": ticks}
