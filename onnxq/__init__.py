@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         quantize,
         report,
         save,
+        tune,
         validate,
     )
     from onnxq.model.model import Model
@@ -44,6 +45,7 @@ __all__ = [
     "quantize",
     "report",
     "save",
+    "tune",
     "validate",
 ]
 

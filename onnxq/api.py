@@ -25,6 +25,7 @@ from onnxq.commands import equalize as equalizing
 from onnxq.commands import inspect as inspecting
 from onnxq.commands import merge as merging
 from onnxq.commands import quantize as quantizing
+from onnxq.commands import tune as tuning
 from onnxq.commands import validate as validating
 from onnxq.commands.bench import Timing
 from onnxq.commands.equalize import EqualizationResult
@@ -40,6 +41,7 @@ from onnxq.commands.inputs import (
     as_source,
 )
 from onnxq.commands.inspect import Inspection
+from onnxq.commands.tune import Tuning
 from onnxq.commands.validate import Validation
 from onnxq.data import DataSource
 from onnxq.emulation.agreement import LayerAgreement
@@ -61,6 +63,7 @@ from onnxq.options.explain import ExplainKeywords, ExplainOptions
 from onnxq.options.inspect import InspectKeywords, InspectOptions
 from onnxq.options.quantize import QuantizeKeywords, QuantizeOptions
 from onnxq.options.signature import takes
+from onnxq.options.tune import TuneKeywords, TuneOptions
 from onnxq.options.validate import ValidateKeywords, ValidateOptions
 from onnxq.progress import Listener, as_progress
 from onnxq.quantization.request import QuantizationResult
@@ -73,9 +76,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Data", "DataSource", "EqualizationResult", "Inspection", "Model", "ModelLike",
-    "QuantizationResult", "Timing", "Validation", "as_calibration", "as_model", "as_source",
-    "bench", "calibrate", "compare_layers", "custom_operators", "emulate", "equalize", "explain",
-    "inspect", "load", "merge", "quantize", "report", "save", "tensors_to_observe", "validate",
+    "QuantizationResult", "Timing", "Tuning", "Validation", "as_calibration", "as_model",
+    "as_source", "bench", "calibrate", "compare_layers", "custom_operators", "emulate", "equalize",
+    "explain", "inspect", "load", "merge", "quantize", "report", "save", "tensors_to_observe",
+    "tune", "validate",
 ]  # fmt: skip
 
 
@@ -183,6 +187,35 @@ def quantize(
     listener = as_progress(progress)
     with custom_operators(chosen.libraries):
         return quantizing.quantize(as_model(model), chosen, listener)
+
+
+@takes(TuneOptions, TuneKeywords)
+def tune(
+    model: ModelLike,
+    data: Data,
+    *,
+    validate_data: Data,
+    preprocess: Preprocess | None = None,
+    progress: Listener = None,
+    **options: Unpack[TuneKeywords],
+) -> tuple[Model | None, Tuning]:
+    """Try many ways to quantize a model, and take the best of those that hold the gate.
+
+    Schemes that the target takes, then each with other ranges, roundings, granularities and shares
+    of layers in more bits, then what helped together, as far as the budget goes. With a `state` a
+    run that was stopped goes on; the caller removes the folder.
+
+    Returns:
+        The best model, None where none holds `max_drop`; and all that was tried.
+
+    Raises:
+        DataError: the data do not fit, or labels are missing.
+        ModelError: the model is refused, or no candidate could be made.
+        UsageError: a wrong option, or the cluster does not answer.
+    """
+    chosen = TuneOptions.of(options, data=data, validate_data=validate_data, preprocess=preprocess)
+    with custom_operators(chosen.libraries):
+        return tuning.tune(as_model(model), chosen, as_progress(progress))
 
 
 @takes(EmulateOptions, EmulateKeywords)

@@ -27,10 +27,15 @@ class Cluster:
         self._address = address
 
     @property
+    def threads(self) -> int:
+        """How many pieces of work can run at a time."""
+        threads: dict[str, int] = self._client.nthreads()
+        return max(1, sum(threads.values()))
+
+    @property
     def pieces(self) -> int:
         """How many pieces to cut work into."""
-        threads: dict[str, int] = self._client.nthreads()
-        return PIECES * max(1, sum(threads.values()))
+        return PIECES * self.threads
 
     def map(
         self, work: Callable[[Piece], Result], pieces: Sequence[Piece]

@@ -33,6 +33,7 @@ from onnxq.options.equalize import EqualizeKeywords, EqualizeOptions
 from onnxq.options.fields import Option, Options, options_of
 from onnxq.options.quantize import QuantizeKeywords, QuantizeOptions
 from onnxq.options.signature import default_of, values_of
+from onnxq.options.tune import TuneKeywords, TuneOptions
 from onnxq.options.validate import ValidateKeywords, ValidateOptions
 from onnxq.targets import Placement, Shapes, Target, shipped_targets
 from onnxq.validation.lint import RULES
@@ -253,6 +254,7 @@ OPTIONS: tuple[tuple[type[Options], type], ...] = (
     (CalibrateOptions, CalibrateKeywords),
     (EqualizeOptions, EqualizeKeywords),
     (QuantizeOptions, QuantizeKeywords),
+    (TuneOptions, TuneKeywords),
     (ValidateOptions, ValidateKeywords),
     (BenchOptions, BenchKeywords),
     (EmulateOptions, EmulateKeywords),

@@ -33,7 +33,7 @@ def test_the_public_names_are_there():
     """What docs/stability.md promises: names come, none goes within a major version."""
     assert set(onnxq.__all__) >= {
         "Model", "calibrate", "emulate", "equalize", "explain", "inspect", "load", "merge",
-        "quantize", "report", "save", "validate",
+        "quantize", "report", "save", "tune", "validate",
     }  # fmt: skip
     for name in onnxq.__all__:
         assert callable(getattr(onnxq, name))

@@ -91,6 +91,10 @@ class _Steps(MofNCompleteColumn):
         return super().render(task)
 
 
+LASTING = 2
+"""Depth of nested work down to which a bar stays when its work is done."""
+
+
 class ProgressBar:
     """Implements `onnxq.progress.Progress` on a terminal; nested work has a bar of its own."""
 
@@ -113,7 +117,7 @@ class ProgressBar:
         try:
             yield lambda steps: self._bars.advance(task, steps)
         finally:
-            if total is None:
+            if total is None or self._depth > LASTING:
                 self._bars.remove_task(task)
             self._depth -= 1
             if self._depth == 0:

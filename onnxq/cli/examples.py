@@ -23,6 +23,10 @@ EXAMPLES: Mapping[str, tuple[str, str]] = MappingProxyType(
             "onnxq quantize model.onnx --data images/ --preprocess imagenet --target auto",
             "onnxq quantize model.onnx --scheme w8 --target cpu -o small.onnx",
         ),
+        "tune": (
+            "onnxq tune model.onnx --data images/ --validate-data test/ --max-drop 1 -o best.onnx",
+            "onnxq tune model.onnx --data a.npz --validate-data b.npz --budget 30m -o best.onnx",
+        ),
         "emulate": (
             "onnxq emulate model.w8a8.onnx --data data.npz -o outputs.npz",
             "onnxq emulate model.w8a8.onnx --data data.npz --compare cpu",

@@ -17,12 +17,17 @@ def beside(model: Path, scheme: str) -> Path:
         UsageError: something else lies there.
     """
     path = model.with_name(f"{model.stem}.{scheme}.onnx")
-    if path.exists() and not _is_own(path):
+    require_own(path)
+    return path
+
+
+def require_own(path: Path) -> None:
+    """Raise `UsageError` where something lies there that onnxq did not write."""
+    if path.is_file() and not _is_own(path):
         raise UsageError(
             f"{path} is there already, and onnxq did not write it",
             hint="name another file with -o OUT.onnx",
         )
-    return path
 
 
 def _is_own(path: Path) -> bool:

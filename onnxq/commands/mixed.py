@@ -6,22 +6,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from onnxq.commands.costliest import RANKING_SAMPLES, Made, candidates, ranked_layers
-from onnxq.data.budget import Limits
-from onnxq.data.source import DataSource
+from onnxq.commands.costliest import Made, candidates
 from onnxq.model.graph import Graph
 from onnxq.quantization import quantize as stage
 from onnxq.quantization.request import Request
 from onnxq.quantization.search import FLOAT, Candidate, Mixed
+from onnxq.validation.layers import LayerError
 
 
 def spare_costliest(
-    request: Request, made: Made, source: DataSource, share: float, limits: Limits
+    request: Request, made: Made, ranked: Sequence[LayerError], share: float
 ) -> tuple[Request, Made]:
     """Make the model anew with the layers spared that cost most.
 
     Args:
         made: of the request, with no layer spared.
+        ranked: its layers, the most harmful first.
         share: of the layers; of the numbers in all quantized weights, where nothing else is
             quantized.
 
@@ -30,7 +30,6 @@ def spare_costliest(
     """
     scheme = request.scheme
     becomes = FLOAT if scheme.wider is None else scheme.wider.name
-    ranked = ranked_layers(request, made, source, RANKING_SAMPLES, limits)
     layers = candidates(request, made, ranked, becomes)
     choose = _worst if scheme.activation is not None else _worst_for_their_size
     spared = choose(made, layers, share)

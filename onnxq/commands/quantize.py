@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stream import observe
 from onnxq.commands.account import account_for
 from onnxq.commands.budget import one_sample
-from onnxq.commands.costliest import costliest
+from onnxq.commands.costliest import RANKING_SAMPLES, costliest, ranked_layers
 from onnxq.commands.inputs import (
     as_calibration,
     as_source,
@@ -17,15 +18,17 @@ from onnxq.commands.inputs import (
     source_of,
 )
 from onnxq.commands.keep_in_float import keep_in_float
+from onnxq.commands.kept import NOTHING, Kept
 from onnxq.commands.machine_target import with_target
 from onnxq.commands.mixed import spare_costliest
 from onnxq.commands.normalized import normalized_on
 from onnxq.data.budget import Limits, OneSample, plan_batching
-from onnxq.data.sizes import parse_shapes
+from onnxq.data.sizes import Shapes, parse_shapes
 from onnxq.data.source import DataSource
 from onnxq.data.tokens import NO_TOKENS
 from onnxq.equalization.observed import tensors_to_observe
 from onnxq.errors import ModelError
+from onnxq.formats.scheme import Scheme
 from onnxq.formats.table import FORMATS
 from onnxq.model.already import require_float
 from onnxq.model.graph import Graph
@@ -33,11 +36,13 @@ from onnxq.model.interface import METADATA_KEY as INTERFACE_KEY
 from onnxq.model.interface import interface_json
 from onnxq.model.model import Model, with_metadata
 from onnxq.model.narrow import OPSET as HALF_OPSET
+from onnxq.model.normalize import Normalization
 from onnxq.model.operators import is_weighted, operator_of, weighted_inside
 from onnxq.model.static import with_shapes
 from onnxq.model.status import Float, Quantized
 from onnxq.options.quantize import (
     FloatRest,
+    HeadNumbers,
     QuantizeOptions,
     ScaleNumbers,
     WeightRounding,
@@ -58,14 +63,47 @@ from onnxq.quantization.search import Bounds
 from onnxq.quantization.shares import uneven_shares
 from onnxq.quantization.tables import forms_of_tables
 from onnxq.quantization.weighed import Estimate
-from onnxq.targets import target_named
+from onnxq.targets import Target, target_named
 from onnxq.validation.interface import choose_outputs
 
 
-def quantize(
-    model: Model, options: QuantizeOptions, progress: Progress
-) -> tuple[Model, QuantizationResult]:
-    """Turn a float model into a QDQ model; see `onnxq.api.quantize`."""
+@dataclass(frozen=True)
+class Ground:
+    """What a model is quantized from, before anything has been measured.
+
+    Attributes:
+        given: the model, as it was given.
+        model: the same with the sizes that are fixed.
+        normalized: the form that is calibrated.
+        source: of the calibration data; None without data.
+        hold_out: every how many-th batch is left out, to measure on.
+        sample: of the data, or a random one.
+    """
+
+    given: Model
+    model: Model
+    options: QuantizeOptions
+    target: Target
+    chosen: QuantizationOptions
+    normalized: Model
+    normalization: Normalization
+    source: DataSource | None
+    shapes: Shapes
+    limits: Limits
+    hold_out: int
+    sample: OneSample
+
+    @property
+    def scheme(self) -> Scheme:
+        return self.chosen.scheme_on(self.target)
+
+
+def ground_of(model: Model, options: QuantizeOptions) -> Ground:
+    """Open the data, and bring the model into the form that the scheme needs.
+
+    Raises:
+        UsageError: the target does not take the scheme, or a pattern matches no node.
+    """
     require_float(model)
     options, _ = with_target(options)
     target, chosen = target_named(options.target), stage_options(options)
@@ -86,15 +124,36 @@ def quantize(
     check_patterns(Graph(normalized), chosen)
     hold_out = hold_out_of(source)
     sample = one_sample(normalized, source, shapes)
-    calibration = _calibration(given, options, source, sample, hold_out, progress)
+    return Ground(
+        given, model, options, target, chosen, normalized, normalization, source, shapes, limits,
+        hold_out, sample,
+    )  # fmt: skip
+
+
+def quantize(
+    model: Model, options: QuantizeOptions, progress: Progress, kept: Kept = NOTHING
+) -> tuple[Model, QuantizationResult]:
+    """Turn a float model into a QDQ model; see `onnxq.api.quantize`.
+
+    Args:
+        kept: what earlier calls of the same model and data have found out.
+    """
+    ground = ground_of(model, options)
+    options, target, chosen, scheme = ground.options, ground.target, ground.chosen, ground.scheme
+    model, source, limits, sample = ground.model, ground.source, ground.limits, ground.sample
+    calibration = calibration_of(ground, progress, kept)
     samples = None
     if source is not None and calibration is not None:
         unseen = options.calibration is None or calibration.data != source.fingerprint
-        samples = take_samples(source, calibration, hold_out=hold_out, unseen=unseen)
+        samples = kept.value(
+            "samples",
+            (ground.normalized,),
+            partial(take_samples, source, calibration, hold_out=ground.hold_out, unseen=unseen),
+        )
         samples = samples.one_by_one() if scheme.is_dynamic else samples
     request = Request(
-        normalized,
-        normalization,
+        ground.normalized,
+        ground.normalization,
         calibration,
         samples,
         target,
@@ -105,13 +164,17 @@ def quantize(
         adaptive=options.rounding is WeightRounding.ADAPTIVE,
         progress=progress,
         outputs=choose_outputs(model, options.outputs),
-        shapes=shapes,
+        shapes=ground.shapes,
         batching=plan_batching(sample, limits.halved()),
         tokens=sample.tokens if samples is not None and samples.padded else NO_TOKENS,
     )
-    made = stage.quantize(request)
+    plain = (ground.normalized, replace(options, mixed=None).settings())
+    made = kept.value("made", plain, lambda: stage.quantize(request))
     if options.mixed is not None and source is not None:
-        request, made = spare_costliest(request, made, source, options.mixed, limits)
+        ranked = kept.value(
+            "ranked", plain, lambda: ranked_layers(request, made, source, RANKING_SAMPLES, limits)
+        )
+        request, made = spare_costliest(request, made, ranked, options.mixed)
     limits = limits.singly() if scheme.is_dynamic else limits
     if not options.allow_none:
         _require_quantized(model, made[1])
@@ -201,34 +264,31 @@ def stage_options(options: QuantizeOptions) -> QuantizationOptions:
         include=options.include,
         exclude=options.exclude,
         exclude_operators=options.exclude_operators,
+        float_head=options.head is HeadNumbers.FLOAT,
     )
 
 
-def _calibration(
-    model: Model,
-    options: QuantizeOptions,
-    source: DataSource | None,
-    sample: OneSample,
-    hold_out: int,
-    progress: Progress,
-) -> Calibration | None:
+def calibration_of(ground: Ground, progress: Progress, kept: Kept = NOTHING) -> Calibration | None:
     """The one given, or one of the data but for what is held out; None where there are neither."""
-    if options.calibration is None and source is None:
+    options, source, sample = ground.options, ground.source, ground.sample
+    if options.calibration is not None:
+        calibration = as_calibration(options.calibration, ground.given)
+        preprocessing = calibration.provenance.preprocessing
+        require_same_preprocessing(preprocessing, source, "the calibration")
+        return calibration
+    if source is None:
         return None
-    if options.calibration is None and source is not None:
-        tensors = tensors_to_observe(Graph(sample.model))
-        return observe(
+    return kept.calibration(
+        ground.normalized,
+        lambda: observe(
             sample.model,
             source,
-            tensors,
-            fingerprint=model.fingerprint,
-            limits=Limits(options.batch_size, options.memory),
-            hold_out=hold_out,
+            tensors_to_observe(Graph(sample.model)),
+            fingerprint=ground.given.fingerprint,
+            limits=ground.limits,
+            hold_out=ground.hold_out,
             sample=sample,
             allow_nonfinite=options.allow_nonfinite,
             progress=progress,
-        )
-    calibration = as_calibration(options.calibration, model)
-    preprocessing = calibration.provenance.preprocessing
-    require_same_preprocessing(preprocessing, source, "the calibration")
-    return calibration
+        ),
+    )

@@ -83,7 +83,7 @@ def validate(
     models = list(map(with_float_interface, models))
     float_model = _of_their_shapes(float_model, models)
     reads_texts = any(map(takes_classes, options.metrics or ()))
-    source = source_of(options, float_model, classes=None if reads_texts else options.classes)
+    source = opened(options, float_model)
     classes = _names(options, characters=reads_texts)
     for model in models:
         require_same_preprocessing(recorded_preprocessing(model), source, model.name)
@@ -128,6 +128,12 @@ def validate(
     ran = kernels_of(models, comparison.executions)
     timing = bench(every, _timed(options, source), progress) if options.latency else None
     return Validation(rows, gates, count, note, tuple(reports), timing, ran)
+
+
+def opened(options: ValidateOptions, model: Model) -> DataSource:
+    """The data of the options."""
+    reads_texts = any(map(takes_classes, options.metrics or ()))
+    return source_of(options, model, classes=None if reads_texts else options.classes)
 
 
 def _timed(options: ValidateOptions, source: DataSource) -> BenchOptions:

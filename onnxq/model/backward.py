@@ -9,7 +9,7 @@ import enum
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from onnxq.model.graph import Node
+from onnxq.model.graph import Graph, Node
 
 
 class Backward(enum.Enum):
@@ -194,3 +194,12 @@ _SIZED_BY_VALUES = frozenset(
 def is_sized_by_values(node: Node) -> bool:
     """Whether the shapes of its outputs may follow from more than the shapes of its inputs."""
     return bool(node.domain) or node.op_type in _SIZED_BY_VALUES
+
+
+def sized_by_values(graph: Graph) -> frozenset[str]:
+    """The tensors whose shapes may follow from values, as that of what a suppression keeps."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        if is_sized_by_values(node) or not found.isdisjoint(node.inputs):
+            found.update(node.outputs)
+    return frozenset(found)

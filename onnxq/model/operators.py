@@ -518,6 +518,9 @@ _ROWS = (
 
 OPERATORS = {row.op_type: row for row in _ROWS}
 
+_DECIDING = {"NonMaxSuppression": (0, 1), "TopK": (0,), "GridSample": (1,), "RoiAlign": (1,)}
+"""Operator → the positions of inputs that say which of several is taken, or where one is read."""
+
 
 def operator_of(node: Node) -> Operator | None:
     """The node's row; None for an operator the table does not know."""
@@ -554,6 +557,12 @@ def data_of(graph: Graph, node: Node) -> tuple[str, ...]:
         return node.input(0), node.input(1)
     row = operator_of(node)
     return () if row is None else row.data_of(node)
+
+
+def deciding_inputs(node: Node) -> tuple[str, ...]:
+    """The inputs whose values say which of several is taken, or which place of another is read."""
+    positions = () if node.domain else _DECIDING.get(node.op_type, ())
+    return tuple(filter(None, map(node.input, positions)))
 
 
 def stores(node: Node) -> bool:

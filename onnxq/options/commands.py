@@ -5,6 +5,7 @@ COMMANDS = (
     "merge",
     "equalize",
     "quantize",
+    "tune",
     "emulate",
     "validate",
     "bench",

@@ -16,8 +16,9 @@ GROUPS: Mapping[str, frozenset[str]] = MappingProxyType(
         ),
         "What it becomes": frozenset(
             {
-                "target", "scheme", "weights", "block_size", "mixed", "table_bits", "scale",
-                "scales", "rest", "include", "exclude", "allow_none",
+                "target", "scheme", "schemes", "weights", "block_size", "mixed", "table_bits",
+                "scale", "scales", "rest", "head", "include", "exclude", "exclude_operators",
+                "allow_none",
             }
         ),
         "How": frozenset(
@@ -27,12 +28,12 @@ GROUPS: Mapping[str, frozenset[str]] = MappingProxyType(
         ),
         "What is measured": frozenset(
             {
-                "metrics", "executions", "outputs", "layers", "latency", "profile", "compare",
-                "speed", "lint", "kernels",
+                "metrics", "executions", "execution", "outputs", "layers", "latency", "profile",
+                "compare", "speed", "lint", "kernels",
             }
         ),
         "Gates": frozenset(
-            {"max_drop", "min_accuracy", "max_trials", "max_minutes", "junit"}
+            {"max_drop", "min_accuracy", "max_trials", "max_minutes", "budget", "junit"}
         ),
         "Machine": frozenset(
             {

@@ -12,7 +12,7 @@ from onnxq.formats.scheme import BLOCK_SIZES, DEFAULT, PRESETS
 from onnxq.formats.table import INTERFACES, InterfaceName
 from onnxq.options import shared
 from onnxq.options.fields import Options, flag, option, switch
-from onnxq.options.kinds import Choice, Flag, Number, OneOf, Pattern, Several, Text, Whole
+from onnxq.options.kinds import Choice, Flag, Number, OneOf, Whole
 from onnxq.options.values import Share
 
 if TYPE_CHECKING:
@@ -70,6 +70,14 @@ class WeightRounding(enum.Enum):
     NEAREST = "nearest"
     ADAPTIVE = "adaptive"
     """For the layer's output, as its inputs are."""
+
+
+class HeadNumbers(enum.Enum):
+    """What a detector computes behind its last layers with; see `onnxq.model.heads`."""
+
+    FLOAT = "float"
+    INT8 = "int8"
+    """As all else: what the target has kernels for is quantized."""
 
 
 class FloatRest(enum.Enum):
@@ -149,25 +157,15 @@ class QuantizeOptions(Options):
     rest: FloatRest = option(
         Choice(FloatRest), "Type of what stays in float; fp16 needs --data.", FloatRest.FP32
     )
-    include: tuple[str, ...] = option(
-        Several(Pattern()),
-        "Quantize only nodes whose name matches; repeatable.",
-        (),
-        metavar="REGEX",
+    head: HeadNumbers = option(
+        Choice(HeadNumbers),
+        "What a detector computes behind its last layers: means of bins, arithmetic on boxes, "
+        "boxes joined with scores; int8: where the target has kernels.",
+        HeadNumbers.FLOAT,
     )
-    exclude: tuple[str, ...] = option(
-        Several(Pattern()),
-        "Leave nodes whose name matches in float; repeatable.",
-        (),
-        metavar="REGEX",
-    )
-    exclude_operators: tuple[str, ...] = option(
-        Several(Text("the name of an operator")),
-        "Leave nodes with this operator in float, such as Softmax; repeatable.",
-        (),
-        flag="--exclude-op",
-        metavar="OPERATOR",
-    )
+    include: tuple[str, ...] = shared.include()
+    exclude: tuple[str, ...] = shared.exclude()
+    exclude_operators: tuple[str, ...] = shared.exclude_operators()
     io: InterfaceNumbers | None = option(
         Choice(InterfaceNumbers),
         "Inputs and outputs of the model in integers, as NPUs take and give them, where they are "
@@ -187,7 +185,9 @@ class QuantizeOptions(Options):
         "no more than X below the float model's on --validate-data; see onnxq validate.",
         metavar="X",
     )
-    validate_data: Any = shared.validate_data()
+    validate_data: Any = shared.validate_data(
+        "Samples that --max-drop measures on, preprocessed like --data."
+    )
     max_trials: int = option(
         Whole(), "Models that --max-drop may make and measure.", MAX_TRIALS, metavar="N"
     )
@@ -253,6 +253,7 @@ class QuantizeKeywords(TypedDict, total=False):
     bias_correction: bool
     rounding: WeightRounding | Literal["nearest", "adaptive"]
     rest: FloatRest | Literal["fp32", "fp16"]
+    head: HeadNumbers | Literal["float", "int8"]
     include: Sequence[str]
     exclude: Sequence[str]
     exclude_operators: Sequence[str]

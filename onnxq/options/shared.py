@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from onnxq.errors import UsageError
 from onnxq.options.fields import REQUIRED, Options, flag, option, switch
-from onnxq.options.kinds import Number, Several, Text, Whole
+from onnxq.options.kinds import Number, Pattern, Several, Text, Whole
 from onnxq.options.values import File, NameOrFile, Pairs, Size, TextOr
 
 BATCH_SIZE = 8
@@ -58,10 +58,11 @@ def data(*, required: bool = False, extra: str = "") -> Any:
     )
 
 
-def validate_data() -> Any:
+def validate_data(help_text: str, *, required: bool = False) -> Any:
     return option(
         TextOr(DATA, _is_data),
-        "Samples that --max-drop measures on, preprocessed like --data.",
+        help_text,
+        REQUIRED if required else None,
         metavar="DATA",
         recorded=False,
     )
@@ -221,6 +222,34 @@ def dask() -> Any:
         "Run on the workers of this Dask scheduler, such as tcp://host:8786; they see model and "
         "data under the same paths.",
         metavar="ADDRESS",
+    )
+
+
+def include() -> Any:
+    return option(
+        Several(Pattern()),
+        "Quantize only nodes whose name matches; repeatable.",
+        (),
+        metavar="REGEX",
+    )
+
+
+def exclude() -> Any:
+    return option(
+        Several(Pattern()),
+        "Leave nodes whose name matches in float; repeatable.",
+        (),
+        metavar="REGEX",
+    )
+
+
+def exclude_operators() -> Any:
+    return option(
+        Several(Text("the name of an operator")),
+        "Leave nodes with this operator in float, such as Softmax; repeatable.",
+        (),
+        flag="--exclude-op",
+        metavar="OPERATOR",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -167,3 +168,35 @@ class Size:
 
     def write(self, value: int) -> Plain:
         return value
+
+
+SECONDS = {"h": 3600, "m": 60, "s": 1}
+
+
+@dataclass(frozen=True)
+class Duration:
+    """Seconds: a number above 0, or a text such as "90s", "10m" or "1h30m"."""
+
+    wanted: str = "a time, such as 90s, 10m or 1h30m"
+
+    def accept(self, value: object, name: str) -> float:
+        found = self.read(value) if isinstance(value, str) else value
+        fits = isinstance(found, (int, float)) and not isinstance(found, bool)
+        if not fits or not 0 < found < math.inf:  # type: ignore[operator]
+            raise refusal(name, self.wanted, value)
+        return float(found)  # type: ignore[arg-type]
+
+    def read(self, text: str) -> object:
+        parts = re.findall(r"(\d+(?:\.\d+)?)\s*([hms])\s*", text.lower(), re.ASCII)
+        units = [unit for _, unit in parts]
+        whole = re.fullmatch(r"(\d+(\.\d+)?\s*[hms]\s*)+", text.strip().lower(), re.ASCII)
+        if whole is None or units != [unit for unit in SECONDS if unit in units]:
+            return text
+        return sum(float(number) * SECONDS[unit] for number, unit in parts)
+
+    def write(self, value: float) -> Plain:
+        """Such as "1h30m"; seconds keep their fraction."""
+        whole, rest = divmod(value, 60)
+        hours, minutes = divmod(int(whole), 60)
+        parts = [f"{hours}h" * bool(hours), f"{minutes}m" * bool(minutes)]
+        return "".join(parts) + (f"{rest:g}s" if rest or not whole else "")

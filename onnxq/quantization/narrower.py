@@ -22,6 +22,7 @@ from onnxq.formats.fit import fit_range
 from onnxq.formats.parameters import Parameters
 from onnxq.formats.scheme import Spec
 from onnxq.gradients import Leaves
+from onnxq.model.backward import sized_by_values
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.session import with_outputs
@@ -62,11 +63,16 @@ class LeafOutputs:
     def errors(self, model: Model) -> Errors:
         """Tensor of a leaf → mean squared error of another model there, in units of its variance.
 
-        A tensor that the model does not have is not among them.
+        A tensor that the model does not have is not among them, nor is one whose shape follows from
+        values: the boxes that a suppression keeps are others in another model.
         """
         names = self.leaves.tensors
         deviation = {name: leaf.deviation for leaf in self.leaves.parts for name in leaf.tensors}
-        there = [name for name in names if name in Graph(model).producers]
+        graph = Graph(model)
+        sized = sized_by_values(graph)
+        there = [name for name in names if name in graph.producers and name not in sized]
+        if not there:
+            return {}
         sums: dict[str, list[float]] = {name: [0.0, 0.0] for name in there}
         runs = _run(model, there, self.feeds, self.batching)
         for feeds, exact, found in zip(self.feeds, self.values, runs, strict=True):

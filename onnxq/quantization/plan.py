@@ -33,6 +33,7 @@ class QuantizationOptions:
         include, exclude: regular expressions on node names; a node is quantized if it matches
             some `include` (or there is none) and no `exclude`.
         exclude_operators: operators that stay in float.
+        float_head: what a detector computes behind its last layers stays in float.
     """
 
     scheme: str = DEFAULT
@@ -45,6 +46,7 @@ class QuantizationOptions:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     exclude_operators: tuple[str, ...] = ()
+    float_head: bool = True
 
     def scheme_on(self, target: Target) -> Scheme:
         """What nodes compute with; raises `UsageError` where the target does not take it."""

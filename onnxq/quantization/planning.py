@@ -13,6 +13,7 @@ from onnxq.calibration.ranges import Range
 from onnxq.calibration.statistics import Calibration, TensorStatistics
 from onnxq.formats.scheme import PRESETS, Dynamic, Scheme
 from onnxq.model.graph import Graph, Node, Place
+from onnxq.model.heads import decode_of, last_outputs
 from onnxq.model.operators import (
     QuantizedRule,
     data_of,
@@ -81,10 +82,13 @@ def plan_quantization(
     """
     scheme = options.scheme_on(target)
     tensors = calibration.tensors if calibration is not None else {}
-    unwanted = _unwanted(graph, options, keep)
+    unwanted = _unwanted(graph, options, scheme, keep)
     ranges = None
     if scheme.static is not None:
-        ranges = Ranges(graph, tensors, gains or {}, fixed or {}, scheme.static, options.ranges)
+        ranges = Ranges(
+            graph, tensors, gains or {}, fixed or {}, scheme.static, options.ranges,
+            last_outputs(graph, _head_of(graph, options, scheme)),
+        )  # fmt: skip
     placed = _placed(graph, target, scheme, tensors, unwanted, ranges, wider)
     static: Activations = {}
     converted: Conversions = {}
@@ -173,16 +177,26 @@ def rounded_beside(
     if scheme.static is None:
         return frozenset()
     ranges = Ranges(graph, calibration.tensors, {}, {}, scheme.static, options.ranges)
-    unwanted = _unwanted(graph, options, keep)
+    unwanted = _unwanted(graph, options, scheme, keep)
     return beside(graph, _placed(graph, target, scheme, calibration.tensors, unwanted, ranges, ()))
 
 
+def _head_of(graph: Graph, options: QuantizationOptions, scheme: Scheme) -> dict[str, Refusal]:
+    """The nodes of a detector's head that stay in float, and why."""
+    return decode_of(graph) if options.float_head and scheme.static is not None else {}
+
+
 def _unwanted(
-    graph: Graph, options: QuantizationOptions, keep: Mapping[str, str] | None
+    graph: Graph, options: QuantizationOptions, scheme: Scheme, keep: Mapping[str, str] | None
 ) -> dict[str, Refusal]:
     """Node → why it stays in float wherever it stands."""
     kept = {name: Refusal(reason) for name, reason in (keep or {}).items()}
-    return spectral_front_ends(graph) | left_out(graph, options) | kept
+    return (
+        _head_of(graph, options, scheme)
+        | spectral_front_ends(graph)
+        | left_out(graph, options)
+        | kept
+    )
 
 
 def _dynamic(scheme: Scheme, placed: Placed) -> Mapping[str, Dynamic]:

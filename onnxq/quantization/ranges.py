@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,9 @@ SMALLEST = float(np.finfo(np.float32).tiny)
 BY_ERROR = (AUTO, "mse")
 """Estimators that clip where it pays."""
 
+ROOM = 1 / 16
+"""Room at each end for values that calibration did not see, as a share of the range."""
+
 PROBE = 2.0**-9
 """Change of a value within a function, as a share of the largest, by which its slope is found."""
 
@@ -47,6 +50,8 @@ class Ranges:
         fixed: tensor → the range it must have, and with it all that share its scale.
         spec: what the values become.
         method: the range estimator.
+        whole: tensors whose largest values are what a model is for: `AUTO` leaves room for larger
+            ones.
     """
 
     graph: Graph
@@ -55,6 +60,7 @@ class Ranges:
     fixed: Mapping[str, Range]
     spec: Spec
     method: str
+    whole: frozenset[str] = frozenset()
     _parts: dict[str, Part | None] = field(default_factory=dict, repr=False, compare=False)
     _found: dict[tuple[str, ...], Range] = field(default_factory=dict, repr=False, compare=False)
 
@@ -71,9 +77,11 @@ class Ranges:
     def of_spec(self, spec: Spec) -> Ranges:
         """The same of another format; ranges that were fixed for this one clip in no wider one."""
         fixed = self.fixed if spec.clipping_pays else {}
-        return Ranges(self.graph, self.tensors, self.gains, fixed, spec, self.method)
+        return replace(self, fixed=fixed, spec=spec, _parts={}, _found={})
 
     def _estimated(self, names: Sequence[str]) -> Range:
+        if self.method == AUTO and not self.whole.isdisjoint(names):
+            return self.roomy(names)
         if not self.spec.clipping_pays and self.method in BY_ERROR:
             return self.bounds(names)
         if self.method == AUTO:
@@ -98,6 +106,12 @@ class Ranges:
         known = [self.tensors[name] for name in names if name in self.tensors]
         low, high = min(each.low for each in known), max(each.high for each in known)
         return bounds_of(min(low, 0.0), max(high, 0.0), symmetric=self.spec.symmetric)
+
+    def roomy(self, names: Sequence[str]) -> Range:
+        """The range that has room for values beyond those that were seen."""
+        low, high = self.bounds(names)
+        room = ROOM * (high - low)
+        return low - room * (low < 0), high + room * (high > 0)
 
     def pooled(self, names: Sequence[str]) -> Distribution:
         """The values of all these tensors."""

@@ -13,6 +13,7 @@ from onnxq.calibration.statistics import Calibration
 from onnxq.commands.bench import Timing
 from onnxq.commands.equalize import EqualizationResult
 from onnxq.commands.inspect import Inspection, Planned
+from onnxq.commands.tune import Tuning
 from onnxq.commands.validate import Validation
 from onnxq.errors import UsageError
 from onnxq.model.graph import Graph
@@ -28,6 +29,7 @@ from onnxq.report import (
     plan,
     quantization,
     raised,
+    tuning,
     validation,
 )
 from onnxq.report import nodes as node_texts
@@ -150,6 +152,11 @@ def _timing_rows(each: Timing) -> list[Row]:
     ]  # fmt: skip
 
 
+def _tuning_tables(each: Tuning) -> Iterable[Table]:
+    yield tuning.tuning_table(each)
+    yield tuning.failed_table(each)
+
+
 def _model_tables(each: Model) -> Iterable[Table]:
     operators = Counter(node.op_type for node in each.proto.graph.node).most_common()
     yield table(
@@ -205,6 +212,7 @@ LOOKS: Mapping[type[Shown], _Looks] = {
     ),
     QuantizationResult: _Looks(_quantization_lines, _quantization_tables, _quantization_rows),
     Validation: _Looks(_validation_lines, _validation_tables, _validation_rows),
+    Tuning: _Looks(tuning.lines, _tuning_tables, tuning.frame_rows),
     Timing: _Looks(latency.lines, _timing_tables, _timing_rows),
     LayerReport: _Looks(
         lambda each: layers.summary(Path(each.model), each),

@@ -65,16 +65,17 @@ def _head(name: str, unit: str) -> str:
 
 def cell(row: Row, metric: str) -> str:
     """A metric's value, without its unit."""
-    return _shown(row.values[metric], row.units[metric])
+    return shown(row.values[metric], row.units[metric])
 
 
 def _with_error(row: Row, name: str, key: str) -> str:
     """A metric's value with its standard error, where that is told."""
     value, error = row.details.get(name, row.values).get(key, math.nan), row.errors.get(name)
-    return _shown(value, row.units[name]) if error is None else decibels_within(value, error)
+    return shown(value, row.units[name]) if error is None else decibels_within(value, error)
 
 
-def _shown(value: float, unit: str) -> str:
+def shown(value: float, unit: str) -> str:
+    """A value without its unit."""
     if unit == "dB":
         return decibels(value)
     return f"{value:.2f}" if unit == "%" and not math.isnan(value) else number(value, 6)

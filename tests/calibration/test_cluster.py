@@ -95,6 +95,26 @@ def test_validate_survives_it_too(cluster, tmp_path):
     assert found.samples == 100
 
 
+def test_tune_finds_the_same_on_a_cluster(cluster, tmp_path):
+    """Trials on the workers: the numbers and the model of one process; the state is kept here."""
+    given = {"validate_data": data(16), "target": "openvino", "schemes": ["w8"], "max_drop": 100}
+    expected, alone = api.tune(model(), data(16), **given)
+    address = cluster.scheduler_address
+    found, tuning = api.tune(model(), data(16), **given, dask=address, state=tmp_path / "state")
+    assert [row.candidate for row in tuning.rows[:1]] == [alone.rows[0].candidate]
+    told = [
+        {row.candidate.name: (row.outcome.sqnr, row.outcome.drop, row.outcome.size) for row in each}
+        for each in (tuning.rows, alone.rows)
+    ]
+    assert told[0] == told[1]
+    assert found.proto.SerializeToString(deterministic=True) == (
+        expected.proto.SerializeToString(deterministic=True)
+    )
+    again, tuning = api.tune(model(), data(16), **given, state=tmp_path / "state")
+    assert all(row.reused for row in tuning.rows)
+    assert again.fingerprint == found.fingerprint
+
+
 class Largest:
     """A metric that only this process knows."""
 

@@ -524,6 +524,8 @@ KEYS = {
     "expected_gain_db proof kernels_added rolled_back factors absorption change",
     "quantize": "model output target scheme formats options normalization equalization trials absorption relu6_reason "
     "float_sqnr_db quantized_sqnr_db quantized_sqnr_error_db measured_on costliest outputs ranges uneven_scales harmful_clips roundings bias_corrections mixed search float16 account interface nodes",
+    "tune": "model output target execution samples metric max_drop drop_unit passed chosen reason recipe float rows "
+    "untimed not_tried budget_seconds seconds state",
     "emulate": "model output samples note outputs layers on_quantized_values float_nodes agreement",
     "validate": "passed samples note rows gates kernels layers latency",
     "bench": "note rows",
@@ -546,6 +548,8 @@ def test_documents_keep_their_keys(calibrated: Case, command: str):
         "merge": (calibrated.calib, "-o", calibrated.folder / "all.calib"),
         "equalize": (calibrated.model, "-o", calibrated.out),
         "quantize": (calibrated.model, *data, "-o", calibrated.out),
+        "tune": (calibrated.model, *data, "--validate-data", calibrated.data, "--target", "web",
+                 "--budget", "1s", "-o", calibrated.out),
         "emulate": (calibrated.model, *data),
         "validate": (calibrated.model, *data),
         "bench": (calibrated.model, "--seconds", 0),
@@ -554,7 +558,7 @@ def test_documents_keep_their_keys(calibrated: Case, command: str):
         "report": (calibrated.model, "-o", calibrated.folder / "report.html"),
         "doctor": (),
         "completion": ("bash",),
-    }[command]
+    }[command]  # fmt: skip
     document = run(command, *arguments, "--json").json
     assert (document.pop("schema"), document.pop("version")) == (
         f"onnxq/{command}",

@@ -495,7 +495,8 @@ def document(*arguments: str) -> dict[str, Any]:
     return found
 
 
-def test_json_fields_are_documented(folder: Path):
+def test_json_fields_are_documented(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("onnxq.commands.tuning_search.SECONDS", 0.0)
     calls = {
         "calibrate": ("calibrate", "model.onnx", "--data", "data.npz", "-o", "model.calib"),
         "merge": ("merge", "model.calib", "-o", "whole.calib"),
@@ -504,6 +505,8 @@ def test_json_fields_are_documented(folder: Path):
         "quantize": ("quantize", "model.onnx", "--data", "data.npz", "-o", "model.int8.onnx",
                      "--max-drop", "100", "--validate-data", "data.npz", "--rest", "fp16",
                      "--mixed", "10%"),
+        "tune": ("tune", "model.onnx", "--data", "data.npz", "--validate-data", "data.npz",
+                 "--target", "cpu", "--scheme", "w8", "--max-drop", "100", "-o", "best.onnx"),
         # On `cpu` a node besides the layers takes and gives integers; the first is float.
         "emulate": ("emulate", "model.cpu.onnx", "--data", "data.npz", "-o", "outputs.npz",
                     "--compare", "cpu", "--saturate"),

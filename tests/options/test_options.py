@@ -45,6 +45,7 @@ from onnxq.options.quantize import (
 )
 from onnxq.options.report import ReportKeywords, ReportOptions
 from onnxq.options.shared import TargetName
+from onnxq.options.tune import TuneKeywords, TuneOptions
 from onnxq.options.validate import Execution, ValidateKeywords, ValidateOptions
 from onnxq.targets.read import SHIPPED
 from onnxq.validation.execute import EXECUTIONS
@@ -54,14 +55,14 @@ KEYWORDS = {
     QuantizeOptions: QuantizeKeywords, EmulateOptions: EmulateKeywords,
     CompareLayersOptions: CompareLayersKeywords, ValidateOptions: ValidateKeywords,
     InspectOptions: InspectKeywords, ExplainOptions: ExplainKeywords, ReportOptions: ReportKeywords,
-    BenchOptions: BenchKeywords,
+    BenchOptions: BenchKeywords, TuneOptions: TuneKeywords,
 }  # fmt: skip
 """All option values, and the keywords of their functions."""
 
 POSITIONAL = {
     "equalize": ("m.onnx", "-o", "out.onnx"), "quantize": ("m.onnx", "-o", "out.onnx"),
     "validate": ("m.onnx", "q.onnx"), "explain": ("m.onnx", "node"),
-    "report": ("m.onnx", "-o", "out.html"),
+    "report": ("m.onnx", "-o", "out.html"), "tune": ("m.onnx", "-o", "out.onnx"),
 }  # fmt: skip
 """What a command needs beside options; else it is a model."""
 
@@ -80,6 +81,7 @@ WRONG: dict[type, list[object]] = {
     values.Pairs: [3, True],
     values.Part: [(3, 2), (0, 2), "5/4", "one", 7, (1.0, 2.0), (1, 2, 3)],
     values.Share: ["x", "101%", 1.1, -0.1, True, [0.1]],
+    values.Duration: ["soon", "10", "1m1h", "5m5m", "0s", -1, 0, math.inf, True],
     values.Size: ["big", "0 GB", -1, 2.5, True],
 }
 """Kind → values that are none of it; a kind that is new needs some."""
@@ -108,7 +110,8 @@ def can_be_wrong_as_text(options: type[Options], option: Option) -> bool:
 def given(options: type[Options]) -> dict[str, object]:
     """The least that must be given."""
     data = "data" in options_of(options) and options is not EqualizeOptions
-    return {"data": "random:8"} if data else {}
+    values = {"validate_data": "random:8"} if options is TuneOptions else {}
+    return {"data": "random:8", **values} if data else {}
 
 
 def keep(found: list[Options]):
@@ -164,7 +167,7 @@ def test_the_public_function_refuses_it_before_it_reads_a_model(options, name, o
 @pytest.mark.parametrize(("options", "name", "option"), every_option(can_be_wrong_as_text))
 def test_a_wrong_value_on_the_command_line(options, name, option):
     kind = option.kind.each if isinstance(option.kind, kinds.Several) else option.kind
-    needed = [f"--{key}={value}" for key, value in given(options).items()]
+    needed = [f"--{key.replace('_', '-')}={value}" for key, value in given(options).items()]
     for value in wrong_texts(kind):
         flag = option.long_name(name)
         words = [options.command, *POSITIONAL.get(options.command, ("m.onnx",)), *needed]
@@ -374,7 +377,7 @@ def test_accepting_again_changes_nothing(options):
 def test_the_command_line_has_the_same_defaults(options):
     found = []
     command = click.command()(click_options.of(options)(keep(found)))
-    needed = [f"--{key}={value}" for key, value in given(options).items()]
+    needed = [f"--{key.replace('_', '-')}={value}" for key, value in given(options).items()]
     result = CliRunner().invoke(command, needed, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert found == [options.of(given(options))]

@@ -23,9 +23,10 @@ def results(reported: Reported) -> dict[type[Shown], Shown]:
     _, equalized = onnxq.equalize(reported.model, calibration=calibration)
     _, quantized = onnxq.quantize(reported.model, reported.data, bias_correction=False)
     validation = reported.report.validation
+    _, tuning = onnxq.tune(reported.model, reported.data, validate_data=reported.data, budget=0.01)
     timing = onnxq.bench(reported.model, seconds=0, profile=True)
     found = (
-        calibration, equalized, quantized, validation, validation.layers[0], timing,
+        calibration, equalized, quantized, validation, validation.layers[0], timing, tuning,
         onnxq.inspect(reported.int8), reported.int8,
     )  # fmt: skip
     return {type(each): each for each in found}
