@@ -20,7 +20,7 @@ Made = tuple[Model, QuantizationResult]
 NAMED = 3
 """Layers that are named."""
 
-PROBES = 8
+PROBES = 4
 """Samples that they are found on."""
 
 RANKING_SAMPLES = 32
@@ -28,9 +28,19 @@ RANKING_SAMPLES = 32
 
 
 def ranked_layers(
-    request: Request, made: Made, source: DataSource, probes: int, limits: Limits
+    request: Request,
+    made: Made,
+    source: DataSource,
+    probes: int,
+    limits: Limits,
+    *,
+    roughly: bool = False,
 ) -> tuple[LayerError, ...]:
-    """The layers, the most harmful first, found on so many samples."""
+    """The layers, the most harmful first, found on so many samples.
+
+    Args:
+        roughly: only to name the worst, see `measure_layers`.
+    """
     quantized, result = made
     return measure_layers(
         result.prepared.model,
@@ -39,6 +49,7 @@ def ranked_layers(
         outputs=request.outputs,
         probes=probes,
         whole=False,
+        roughly=roughly,
         limits=limits,
         progress=request.progress,
     ).layers
@@ -94,7 +105,7 @@ def costliest(
     if source is None or not made[1].quantized_sqnr < LOW_SQNR:
         return ()
     try:
-        layers = ranked_layers(request, made, source, PROBES, limits)
+        layers = ranked_layers(request, made, source, PROBES, limits, roughly=True)
     except (DataError, ModelError):
         # The quantized model is good all the same; `validate --layers` says what is in the way.
         return ()

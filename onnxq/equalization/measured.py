@@ -31,7 +31,7 @@ from onnxq.equalization.sites import LinearSite
 from onnxq.equalization.solve import LIMIT
 from onnxq.formats.fit import fit_magnitude, fit_range
 from onnxq.formats.granularity import PER_TENSOR, PerChannel
-from onnxq.formats.parameters import dequantize, quantize
+from onnxq.formats.parameters import as_quantized
 from onnxq.formats.scheme import Spec
 from onnxq.model.model import Model
 from onnxq.model.session import with_outputs
@@ -247,11 +247,14 @@ def _measure(
     def of_input(scale: Singles) -> float:
         scaled = rows * scale
         low, high = float((job.low * scale).min()), float((job.high * scale).max())
+        # By powers of two, which change no bit.
+        behind = read / scale[:, None]
         errors = []
         for part in SHARES_OF_RANGE:
             parameters = fit_range(part * low, part * high, activation)
-            wrong = dequantize(quantize(scaled, parameters), parameters) - scaled
-            errors.append(float(np.square((wrong / scale) @ read).sum()))
+            wrong = as_quantized(scaled, parameters)
+            wrong -= scaled
+            errors.append(float(np.square(wrong @ behind).sum()))
         return min(errors)
 
     def of_weights(scale: Singles) -> float:
@@ -260,7 +263,7 @@ def _measure(
         magnitude = np.atleast_1d(magnitude)[chosen if per_channel else slice(None)]
         parameters = fit_magnitude(magnitude.astype(np.float64), weight, granularity)
         some = scaled[:, chosen]
-        wrong = dequantize(quantize(some, parameters), parameters) - some
+        wrong = as_quantized(some, parameters) - some
         found = np.square((mixed * scale) @ (wrong / columns))
         return float(found.sum()) * outputs / len(chosen)
 

@@ -84,11 +84,14 @@ class Parameters:
         return self.granularity.fits(self.scale.shape, shape)
 
 
+EXACT = 24
+"""Bits of whole numbers that float32 holds exactly."""
+
+
 def quantize(values: Array, parameters: Parameters) -> Integers:
     """Real values → numbers of the format, in its storage type."""
     numbers, dtype = parameters.numbers, parameters.format.dtype
-    # float32 holds no more than 24 bits exactly.
-    real = np.float64 if parameters.format.bits > 24 else np.float32
+    real = np.float64 if parameters.format.bits > EXACT else np.float32
     scale = parameters.granularity.spread(parameters.scale, values.shape)
     steps = values.astype(real) / scale.astype(real)
     if isinstance(numbers, Floating):
@@ -102,6 +105,22 @@ def dequantize(values: Integers, parameters: Parameters) -> NDArray[np.float32]:
     """Numbers of the format → float32: (q − zero_point) · scale."""
     scale = parameters.granularity.spread(parameters.scale, values.shape)
     return (centered(values, parameters).astype(np.float32) * scale).astype(np.float32)
+
+
+def as_quantized(values: Array, parameters: Parameters) -> NDArray[np.float32]:
+    """`dequantize(quantize(values, …), …)`, to the bit, without the numbers in between."""
+    numbers = parameters.numbers
+    if isinstance(numbers, Floating) or parameters.format.bits > EXACT:
+        return dequantize(quantize(values, parameters), parameters)
+    scale = parameters.granularity.spread(parameters.scale, values.shape)
+    zero = parameters.granularity.spread(parameters.zero_point, values.shape).astype(np.float32)
+    found = np.asarray(values.astype(np.float32) / scale.astype(np.float32), np.float32)
+    np.rint(found, out=found)
+    found += zero
+    np.clip(found, numbers.lowest, numbers.highest, out=found)
+    found -= zero
+    found *= scale
+    return found
 
 
 def centered(values: Integers, parameters: Parameters) -> Array:

@@ -40,6 +40,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 MOST = 64
 """Samples that are looked at, spread over those given."""
 
+LARGE = 1 << 26
+"""Bytes of values and gradients of a sample from which on half of the samples are looked at."""
+
 MOST_DRAWS = 8
 """Signs that are drawn for a sample, at most. With 64 of them a cost of rounding is known to 9 % on
 a detector and to 1 % on an encoder, one of clipping to 30 %."""
@@ -92,11 +95,11 @@ def measure_costs(
     refused = {n: Refusal(graph.why_not_float(n)) for n in names if not graph.is_float(n)}
     refused |= {name: NOT_CALIBRATED for name in names if name not in tensors}
     refused |= {name: JOINED for name in names if name in leaves.joined}
-    singles = _spread(one_by_one(feeds), samples)
     known = [name for name in names if name not in refused]
-    work = _Work.of(
-        {name: _bytes(calibration, name) for name in known}, len(singles), samples, room
-    )
+    sizes = {name: _bytes(calibration, name) for name in known}
+    samples = samples if sum(sizes.values()) < LARGE else max(1, samples // 2)
+    singles = _spread(one_by_one(feeds), samples)
+    work = _Work.of(sizes, len(singles), samples, room)
     sums = {name: CostSums(tensors[name]) for name in known}
     shapes = _LeafShapes(graph, leaves.tensors)
     with progress.track("gradients", len(work.groups) * len(singles)) as advance:

@@ -173,10 +173,12 @@ def collect_moments(
             start = first + chosen.start
             here = None if kept is None else kept[chosen]
             for some, index in positions(start, len(rows), rows.shape[2], here):
-                picked = pick(rows[some], index[:, None], layout.groups)
+                # Most often all of them, which need no copy.
+                taken = slice(None) if len(some) == len(rows) else some
+                picked = pick(rows[taken], index[:, None], layout.groups)
                 if bias is not None:
                     picked -= bias.astype(np.float32).reshape(layout.groups, -1, 1, 1)
-                blocks.append((start + some, columns.of(np.atleast_2d(x)[some], index), picked))
+                blocks.append((start + some, columns.of(np.atleast_2d(x)[taken], index), picked))
         return _joined(blocks) if kept is None else blocks
 
     for numbers, found, wanted in chain.from_iterable(map_ahead(look, range(len(sizes)), ahead=1)):

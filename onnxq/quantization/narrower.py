@@ -1,7 +1,8 @@
 """Narrower ranges on trial: a gradient is a tangent, and only samples tell what a clip costs.
 
 First each by itself: of all tensors that one alone is quantized, in the wider and in the narrower
-range. Then the finished models, part by part of their outputs.
+range. Then all together, part by part of the outputs. Weights are floats meanwhile: what is tried
+is not hidden by their errors, and no layer has to be settled for it.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ FALLS = 0.9
 """What the error of the outputs must fall to where that tensor alone has the narrower range."""
 
 PART_LOSS = 0.5
-"""dB that a part of the outputs may lose where all of them together gain: measured on samples, and
-through weights that are rounded anew, it is no more certain than that."""
+"""dB that a part of the outputs may lose where all of them together gain: measured on samples, it
+is no more certain than that."""
 
 MATTERS = 0.1
 """Share of the error of the worst part from which on that of another one counts."""
@@ -154,25 +155,27 @@ def _alone(
         for place in plan.readers
         if graph.by_name[place.node].inputs[place.position] in entries
     )
-    return replace(
-        plan, activations=entries, weights={}, biases={}, readers=readers, tables=(), rows=(),
-        stored={},
-    )  # fmt: skip
+    return replace(activations_of(plan), activations=entries, readers=readers)
 
 
-# --- in the finished model -------------------------------------------------------------------
+def activations_of(plan: QuantizationPlan) -> QuantizationPlan:
+    """The plan, with weights and biases in float."""
+    return replace(plan, weights={}, biases={}, tables=(), rows=(), stored={})
+
+
+# --- all together ----------------------------------------------------------------------------
 
 
 def lost_part(wider: Errors, narrower: Errors) -> str:
-    """What the narrower ranges lose at the outputs of the finished model; "" for nothing."""
+    """What the narrower ranges lose at the outputs, all of them together; "" for nothing."""
     both = [name for name in wider if name in narrower and wider[name] > 0]
     if not both:
-        return "the finished models cannot be compared"
+        return "the outputs cannot be compared"
     least = MATTERS * max(narrower[name] for name in both)
     losses = {name: 10 * math.log10(max(narrower[name], least) / max(wider[name], least))
               for name in both}  # fmt: skip
     worst = max(both, key=losses.__getitem__)
     if losses[worst] > PART_LOSS:
-        return f"{worst!r} would lose {losses[worst]:.1f} dB in the finished model"
+        return f"{worst!r} would lose {losses[worst]:.1f} dB with all of them"
     before, after = (sum(each[name] for name in both) for each in (wider, narrower))
-    return "" if after < before else "the finished model is no better with it"
+    return "" if after < before else "the outputs are no better with all of them"

@@ -31,14 +31,20 @@ from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.progress import SILENT
 from onnxq.quantization.insert import insert
-from onnxq.quantization.narrower import LeafOutputs, leaf_outputs, lost_part, tried_alone
+from onnxq.quantization.narrower import (
+    LeafOutputs,
+    activations_of,
+    leaf_outputs,
+    lost_part,
+    tried_alone,
+)
 from onnxq.quantization.plan import QuantizationPlan
 from onnxq.quantization.planning import plan_quantization, rounded_beside
 from onnxq.quantization.ranges import Ranges
 from onnxq.quantization.request import QuantizationResult, Request
 from onnxq.quantization.rest import narrow_rest
 from onnxq.quantization.sequential import SettledLayers, settle_layers
-from onnxq.quantization.trials import Variant, best_of, shortlist, with_finals
+from onnxq.quantization.trials import HIDDEN, Variant, chosen, with_final
 from onnxq.quantization.weighed import Estimate, Weighed, clipped_by, fixed_by, weigh
 
 TIE_MARGIN = 15.0
@@ -78,11 +84,30 @@ def quantize(request: Request) -> tuple[Model, QuantizationResult]:
         if worth > KERNEL_WORTH:
             reason = f"expected to be {worth:.1f} dB better than a tie"
             return _made(request, other, reason)
-    quantized, result = _made(request, tied, "adds no kernel")
-    if result.float_sqnr >= result.quantized_sqnr + TIE_MARGIN:
-        return quantized, result
-    reason = f"a tie would change unseen float outputs by {-result.float_sqnr:.1f} dB"
-    return _made(request, other or _choose(request, exact), reason)
+    found = _made_tied(request, tied)
+    if not isinstance(found, str):
+        return found
+    return _made(request, other or _choose(request, exact), found)
+
+
+def _made_tied(request: Request, choice: Choice) -> tuple[Model, QuantizationResult] | str:
+    """The model with Clips tied; or why it is not to be."""
+
+    def refusal(float_sqnr: float) -> str:
+        return f"a tie would change unseen float outputs by {-float_sqnr:.1f} dB"
+
+    reference = _reference(request)
+    name, prepared = _prepared(request, choice, reference)
+    expected = next((each.sqnr for each in prepared.trials if each.name == name), -math.inf)
+    if reference is not None:
+        optimized, _ = reference.levels
+        float_sqnr = worst_sqnr(_closeness(request, optimized, prepared.model))
+        # Weights rounded for their layers make it better still.
+        if float_sqnr < expected + TIE_MARGIN:
+            return refusal(float_sqnr)
+    made = _finished(request, name, prepared, "adds no kernel", reference)
+    float_sqnr = made[1].float_sqnr
+    return made if float_sqnr >= made[1].quantized_sqnr + TIE_MARGIN else refusal(float_sqnr)
 
 
 def _choose(request: Request, relu6: str) -> Choice:
@@ -115,26 +140,35 @@ def _choose(request: Request, relu6: str) -> Choice:
 
 
 def _made(request: Request, choice: Choice | None, reason: str) -> tuple[Model, QuantizationResult]:
-    """The model as it is, equalized as chosen, or without the factors among that: the best.
-
-    What trials leave open is finished, and compared on the samples held out.
-    """
+    """The model, prepared as is best, and quantized."""
     reference = _reference(request)
+    name, prepared = _prepared(request, choice, reference)
+    return _finished(request, name, prepared, reason, reference)
+
+
+def _prepared(
+    request: Request, choice: Choice | None, reference: Reference | None
+) -> tuple[str, Prepared]:
+    """The model as it is, equalized as chosen, or without the factors among that: what trials on
+    the samples held out say. Its name first.
+    """
     variants = _variants(request, choice)
     if len(variants) == 1 or reference is None:
-        made = _finish(request, variants[-1].prepare(), reason, reference)
-        return _narrowed(request, made, reference)
-    contenders = shortlist(variants, lambda prepared: _tried(request, prepared, reference))
-    finished: list[tuple[Variant, float]] = []
-    for number, (variant, prepared) in enumerate(contenders):
-        made = _finish(request, prepared, reason, reference)
-        finished.append((variant, made[1].quantized_sqnr))
-        # The others need not stay in memory.
-        if best_of(finished) == number:
-            model, result = made
-    trials = with_finals(result.prepared.trials, finished)
-    result = replace(result, prepared=replace(result.prepared, trials=trials))
-    return _narrowed(request, (model, result), reference)
+        return variants[-1].name, variants[-1].prepare()
+
+    def tried(prepared: Prepared) -> float:
+        return _tried(request, prepared, reference)
+
+    return chosen(variants, tried, hidden=HIDDEN if request.adaptive else 0.0)
+
+
+def _finished(
+    request: Request, name: str, prepared: Prepared, reason: str, reference: Reference | None
+) -> tuple[Model, QuantizationResult]:
+    """`_finish`, and what came of it beside the trials."""
+    model, result = _finish(request, prepared, reason, reference)
+    trials = with_final(prepared.trials, name, result.quantized_sqnr)
+    return model, replace(result, prepared=replace(prepared, trials=trials))
 
 
 def _variants(request: Request, choice: Choice | None) -> list[Variant]:
@@ -233,38 +267,40 @@ def _weighed(request: Request, prepared: Prepared) -> tuple[Weighed, ...]:
         spec,
         request.options.ranges,
     )
-    return weigh(plan, ranges, costs)
+    return _narrowed(request, prepared, weigh(plan, ranges, costs))
 
 
 def _narrowed(
-    request: Request, made: tuple[Model, QuantizationResult], reference: Reference | None
-) -> tuple[Model, QuantizationResult]:
-    """With those of the narrower ranges on trial that are better, alone and in the end."""
-    model, result = made
-    prepared, samples, spec = result.prepared, request.samples, request.scheme.static
+    request: Request, prepared: Prepared, weighed: tuple[Weighed, ...]
+) -> tuple[Weighed, ...]:
+    """With those of the narrower ranges on trial that are better, alone and together."""
+    samples, spec = request.samples, request.scheme.static
     if samples is None or spec is None or prepared.calibration is None:
-        return made
-    if not any(each.on_trial for each in result.ranges):
-        return made
+        return weighed
+    if not any(each.on_trial for each in weighed):
+        return weighed
     leaves = find_leaves(Graph(prepared.model), prepared.calibration.tensors)
 
     def seen(feeds: Sequence[Feeds]) -> LeafOutputs:
         return leaf_outputs(prepared.model, leaves, feeds, request.batching, request.tokens)
 
-    ranges = tried_alone(prepared.model, result.plan, result.ranges, spec, seen(samples.few))
-    result = replace(result, ranges=ranges)
-    if not any(each.chosen is Estimate.GRADIENT for each in ranges):
-        return model, result
-    other = _finish(request, prepared, result.relu6_reason, reference, ranges)
-    exact = seen(samples.measured)
-    lost = lost_part(exact.errors(model), exact.errors(other[0]))
+    plan = _plan(request, prepared, weighed)
+    with request.progress.track("try ranges", None):
+        tried = tried_alone(prepared.model, plan, weighed, spec, seen(samples.fewest))
+        if not any(each.chosen is Estimate.GRADIENT for each in tried):
+            return tried
+        exact = seen(samples.measured)
+        narrow = _plan(request, prepared, tried)
+        wider, narrower = (
+            exact.errors(insert(prepared.model, activations_of(each))) for each in (plan, narrow)
+        )
+    lost = lost_part(wider, narrower)
     if not lost:
-        return other
-    kept = tuple(
+        return tried
+    return tuple(
         before.without_narrower(lost) if after.chosen is Estimate.GRADIENT else after
-        for before, after in zip(made[1].ranges, ranges, strict=True)
+        for before, after in zip(weighed, tried, strict=True)
     )
-    return model, replace(result, ranges=kept)
 
 
 def _finish(

@@ -32,6 +32,7 @@ from onnxq.refusal import Refusal
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 
 STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 """λ of the refit to try, as shares of the mean of H's diagonal."""
@@ -45,13 +46,17 @@ DAMPING_NARROW = 0.1
 TOGETHER = 16
 """Columns rounded before their errors are passed on to all the rest."""
 
+AMPLE = 2
+"""Positions are ample where a half of the samples has so many times as many as a layer has inputs:
+then what is better for them is better for others too, and is rounded but once."""
+
 
 @dataclass(frozen=True, eq=False)
 class Limits:
     """Whole numbers that weights may become: (groups, outputs per group, columns) each."""
 
-    lowest: Floats
-    highest: Floats
+    lowest: Floats | Singles
+    highest: Floats | Singles
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,11 @@ class Rounding:
     """How the weight of one layer was rounded.
 
     Attributes:
-        adaptive: whether that is better than rounding to nearest, which is kept otherwise: on the
-            samples that it was not fitted to and, fitted to all samples, on all.
+        adaptive: whether that is better than rounding to nearest, which is kept otherwise: fitted
+            to all samples on all and, where those are not ample, on some not fitted to.
         error_nearest, error_adaptive: mean squared error of the layer's output, before its
-            activation, on the samples not fitted to; NaN where adaptive rounding was not tried.
+            activation, on samples not fitted to, or where those fitted to are ample on all; NaN
+            where adaptive rounding was not tried.
         reason: why it was not tried, else "".
     """
 
@@ -150,8 +156,8 @@ def choose_rounding(
 
     Returns:
         Whole numbers, whether they are adaptive, and the errors of nearest and adaptive
-        rounding on the unseen samples. Adaptive weights have the lower error both on the
-        unseen samples, when fitted to the others, and on all samples, fitted to all.
+        rounding on the unseen samples, or on all where those are `AMPLE`. Adaptive weights have the
+        lower error on all samples, fitted to all, and else on the unseen, fitted to the others.
     """
     nearest = _nearest(weight / step, limits)
     strength = best_strength(weight, fitted, unseen)
@@ -165,11 +171,14 @@ def choose_rounding(
     def error(integers: Floats, moments: Moments) -> float:
         return moments.error(integers * step)
 
-    errors = error(nearest, unseen), error(adapt(fitted), unseen)
+    everything = fitted + unseen
+    ample = min(fitted.count, unseen.count) >= AMPLE * fitted.columns
+    judged, others = (everything, everything) if ample else (fitted, unseen)
+    found = adapt(judged)
+    errors = error(nearest, others), error(found, others)
     if errors[1] < errors[0]:
-        everything = fitted + unseen
-        adaptive = adapt(everything)
-        if error(adaptive, everything) < error(nearest, everything):
+        adaptive = found if ample else adapt(everything)
+        if ample or error(adaptive, everything) < error(nearest, everything):
             return adaptive, True, *errors
     return nearest, False, *errors
 
@@ -189,8 +198,8 @@ def best_strength(weight: Floats, fitted: Moments, unseen: Moments) -> float:
     return best
 
 
-def _nearest(values: Floats, limits: Uniform | Limits, out: Floats | None = None) -> Floats:
-    rounded: Floats = np.rint(values, out=out)
+def _nearest(values: Array, limits: Uniform | Limits) -> Array:
+    rounded: Array = np.rint(values)
     np.minimum(rounded, limits.highest, out=rounded)
     np.maximum(rounded, limits.lowest, out=rounded)
     return rounded
@@ -251,11 +260,12 @@ def round_in_order(
     columns = values.shape[2]
     order = np.argsort(np.einsum("gii->gi", gram), axis=1, kind="stable")
     each = np.arange(len(order))[:, None]
-    factor = _factor(gram[each[:, :, None], order[:, :, None], order[:, None, :]], noise, damping)
+    factor = _factor(_sorted(gram, order), noise, damping)
 
     # One column after the other, so that each lies in one piece.
-    def in_order(array: Floats | float) -> Floats:
-        return np.broadcast_to(array, values.shape).swapaxes(1, 2)[each, order]
+    def in_order(array: Array | float) -> Singles:
+        ordered = np.broadcast_to(array, values.shape).swapaxes(1, 2)[each, order]
+        return ordered.astype(np.float32)
 
     exact, steps = in_order(values), in_order(step)
     if isinstance(limits, Limits):
@@ -270,7 +280,39 @@ def round_in_order(
             target[:, start:column] += factor[:, column, start:column, None] * error[:, None]
         errors = exact[:, start:stop] - result[:, start:stop] * steps[:, start:stop]
         target[:, :start] += factor[:, start:stop, :start].swapaxes(1, 2) @ errors
-    return result[each, np.argsort(order, axis=1)].swapaxes(1, 2)
+    return result[each, np.argsort(order, axis=1)].swapaxes(1, 2).astype(np.float64)
+
+
+def _sorted(gram: Floats, order: Array) -> Floats:
+    """With the rows and columns of each group in an order of its own."""
+    pairs = zip(gram, order, strict=True)
+    return np.stack([each.take(places, 0).take(places, 1) for each, places in pairs])
+
+
+BLOCK = 192
+"""Rows of a matrix that LAPACK factors: what is left of a larger one is products of matrices."""
+
+
+def cholesky(matrix: Singles) -> Singles:
+    """L with zeros above its diagonal and L·Lᵀ = the matrix (groups, size, size), which it changes.
+
+    Raises:
+        numpy.linalg.LinAlgError: there is none.
+    """
+    size = matrix.shape[-1]
+    if size <= BLOCK:
+        return np.linalg.cholesky(matrix)
+    result = np.zeros_like(matrix)
+    for start in range(0, size, BLOCK):
+        stop = min(start + BLOCK, size)
+        corner = np.linalg.cholesky(matrix[:, start:stop, start:stop])
+        result[:, start:stop, start:stop] = corner
+        if stop < size:
+            below = matrix[:, stop:, start:stop] @ np.linalg.inv(corner).swapaxes(1, 2)
+            result[:, stop:, start:stop] = below
+            # A matrix by its own transpose: half of the product is computed.
+            matrix[:, stop:, stop:] -= below @ below.swapaxes(1, 2)
+    return result
 
 
 def _at(limits: Uniform | Limits, column: int) -> Uniform | Limits:
@@ -280,16 +322,19 @@ def _at(limits: Uniform | Limits, column: int) -> Uniform | Limits:
     return limits
 
 
-def _factor(gram: Floats, noise: Floats | float, damping: float) -> Floats:
+def _factor(gram: Floats, noise: Floats | float, damping: float) -> Singles:
     """Rᵀ with a diagonal of ones and Rᵀ·D·R = `gram`, damped until that exists.
 
     Rounding may leave `gram` with eigenvalues further below 0 than `noise` expects.
     """
     power = np.maximum(np.einsum("gii->g", gram) / gram.shape[-1], 0)
+    # In units of its own: float32 holds the squares of neither 1e20 nor 1e-30.
+    unit = np.where(power > 0, power, 1.0)
+    gram, power, noise = gram / unit[:, None, None], power / unit, noise / unit
     growth = 1.0
     while True:
         try:
-            lower = np.linalg.cholesky(_damped(gram, growth * (damping * power + noise)))
+            lower = cholesky(_damped(gram, growth * (damping * power + noise)).astype(np.float32))
         except np.linalg.LinAlgError:
             growth *= 10
             continue

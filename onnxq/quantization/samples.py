@@ -17,6 +17,10 @@ from onnxq.equalization.prove import PROOF_SAMPLES, Feeds
 CORRECTION_SAMPLES = 128
 """Samples that settle layers; more of images bring little and cost memory."""
 
+MANY_POSITIONS = 1 << 14
+"""Positions of a sample from which on half of that many do: what one costs grows with them, what it
+tells does not."""
+
 CORRECTION_POSITIONS = 8192
 """Positions at which a layer that settles should be seen: samples of a few, as short texts are, are
 taken until they have as many (MiniLM: 224 sentences in place of 112 brought 0.6 dB)."""
@@ -32,6 +36,9 @@ MEMORY_FOR_SAMPLES = 1 << 28
 
 TRIAL_SAMPLES = 32
 """Samples on which biases are corrected where ways to prepare the model are tried."""
+
+ALONE_SAMPLES = 16
+"""Samples on which the range of one tensor is tried: what is compared is the same but for it."""
 
 MEASURED_SAMPLES = 64
 """Held-out samples on which variants of the quantized model are compared."""
@@ -79,6 +86,11 @@ class Samples:
         return _first(self.correction, TRIAL_SAMPLES)
 
     @property
+    def fewest(self) -> list[Feeds]:
+        """Those on which ranges are tried, one after the other."""
+        return _first(self.correction, ALONE_SAMPLES)
+
+    @property
     def measured(self) -> list[Feeds]:
         """What to measure on: the samples held out; the others where there are too few for that."""
         return self.held_out or _first(self.correction, MEASURED_SAMPLES)
@@ -117,8 +129,10 @@ def take_samples(
         (each.seen * 4 / max(calibration.samples, 1) for each in calibration.tensors.values()),
         default=1.0,
     )
-    wanted = CORRECTION_POSITIONS / max(_positions(calibration), 1.0)
-    most = np.clip(wanted, CORRECTION_SAMPLES, MOST_SAMPLES)
+    positions = _positions(calibration)
+    wanted = CORRECTION_POSITIONS / max(positions, 1.0)
+    least = CORRECTION_SAMPLES // (1 + (positions >= MANY_POSITIONS))
+    most = np.clip(wanted, least, MOST_SAMPLES)
     count = int(np.clip(MEMORY_FOR_SAMPLES / max(per_sample, 1), LEAST_SAMPLES, most))
     held = MEASURED_SAMPLES if hold_out else 0
     size = batch_of(calibration)

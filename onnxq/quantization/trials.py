@@ -28,52 +28,43 @@ class Variant:
     worth: float = 0.0
 
 
-CLOSE = 1.5
-"""dB between trials that decide nothing: so far have models whose weights are rounded for their
-layers been from what such a trial said."""
+HIDDEN = 1.5
+"""dB by which equalization may look worse in a trial and be better in the end: weights rounded for
+their layers lose most of the error that a trial shows of them, and what is left of it in the
+activations is what equalization made smaller."""
 
 
-def shortlist(
-    variants: Sequence[Variant], measure: Callable[[Prepared], float]
-) -> tuple[tuple[Variant, Prepared], ...]:
-    """The variants that may be best in the end, prepared, in their order.
+def chosen(
+    variants: Sequence[Variant], measure: Callable[[Prepared], float], *, hidden: float
+) -> tuple[str, Prepared]:
+    """The variant to quantize, its name first, with what the trials said.
+
+    Each is expected to be better than those before. So one that adds nothing to the model is taken
+    unless the trial says otherwise, one that does where the trial says so.
 
     Args:
         variants: from the plainest on.
         measure: SQNR of a prepared model once it is quantized, dB, about.
+        hidden: dB that a trial may hide, see `HIDDEN`.
 
     Raises:
         ValueError: there is no variant.
     """
     if not variants:
         raise ValueError("there is no variant")
-    made = [(variant, variant.prepare()) for variant in variants]
-    trials = tuple(Trial(variant.name, measure(prepared)) for variant, prepared in made)
+    made = [variant.prepare() for variant in variants]
+    trials = tuple(
+        Trial(variant.name, measure(prepared))
+        for variant, prepared in zip(variants, made, strict=True)
+    )
     levels = [-math.inf if math.isnan(trial.sqnr) else trial.sqnr for trial in trials]
-    top = max(levels)
-    kept = [pair for pair, level in zip(made, levels, strict=True) if level >= top - CLOSE]
-    # Where nothing can be measured, expectations are all there is.
-    kept = made[-1:] if math.isinf(top) and top < 0 else kept
-    return tuple((variant, replace(prepared, trials=trials)) for variant, prepared in kept)
+    best = 0
+    for number, variant in enumerate(variants[1:], 1):
+        if levels[number] >= levels[best] + (variant.worth or -hidden):
+            best = number
+    return variants[best].name, replace(made[best], trials=trials)
 
 
-def best_of(finished: Sequence[tuple[Variant, float]]) -> int:
-    """The number of the variant that is best, of which each must be worth what it adds to those
-    before; the first of several that nobody measured.
-
-    Args:
-        finished: SQNR of each once it is quantized as it is going to be, dB.
-    """
-    best, level = 0, -math.inf
-    for number, (variant, sqnr) in enumerate(finished):
-        if number == 0 or sqnr >= level + variant.worth:
-            best, level = number, sqnr
-    return best
-
-
-def with_finals(
-    trials: Sequence[Trial], finished: Sequence[tuple[Variant, float]]
-) -> tuple[Trial, ...]:
-    """The trials, with what became of those that were finished."""
-    final = {variant.name: sqnr for variant, sqnr in finished}
-    return tuple(replace(trial, final=final.get(trial.name, math.nan)) for trial in trials)
+def with_final(trials: Sequence[Trial], name: str, sqnr: float) -> tuple[Trial, ...]:
+    """The trials, with what became of the one that was quantized."""
+    return tuple(replace(each, final=sqnr) if each.name == name else each for each in trials)

@@ -9,7 +9,7 @@ a Softmax or a normalization it proposes ruinous clips. So the two decide togeth
 2. that of the third power, which weighs clipping more, where the gradients say that it saves
    `WORTH_WIDENING` of what all ranges cost;
 3. that of least cost by the gradients where that is narrower and saves `WORTH_NARROWING`; such a
-   one is tried on samples, by itself and in the finished model.
+   one is tried on samples, by itself and with all the others.
 """
 
 from __future__ import annotations

@@ -164,13 +164,10 @@ def interface_text(interface: IntegerInterface) -> Iterator[str]:
 
 def trials_text(trials: Sequence[Trial]) -> str:
     """The ways to prepare the model that were tried."""
-    several = sum(not math.isnan(trial.final) for trial in trials) > 1
 
     def told(trial: Trial) -> str:
-        final = (
-            f", finished {trial.final:.1f} dB" if several and not math.isnan(trial.final) else ""
-        )
-        return f"{trial.name} {trial.sqnr:.1f} dB{final}"
+        taken = "" if math.isnan(trial.final) else " (taken)"
+        return f"{trial.name} {trial.sqnr:.1f} dB{taken}"
 
     return f"tried, with weights rounded to nearest: {'; '.join(map(told, trials))}"
 

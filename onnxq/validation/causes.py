@@ -46,6 +46,9 @@ class Causes:
     note: str
 
 
+UNKNOWN = Causes(math.nan, math.nan, math.nan, math.nan, math.nan, "")
+
+
 class CauseFinder:
     """Adds up over batches what tells the causes of some layers.
 

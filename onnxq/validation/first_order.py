@@ -126,8 +126,10 @@ def draws_of(parts: int, samples: int, total: int) -> tuple[int, int]:
     Args:
         parts: of the outputs, each of which takes passes of its own.
         samples: that there are to look at.
-        total: samples of the data; passes cost little beside running the models on all of them.
+        total: samples of the data; passes cost little beside running the models on all of them. 0
+            for as few passes as will do.
     """
-    passes = max(LEAST_DRAWS * parts, int(np.clip(2 * total, FEWEST, MOST)))
+    spared = int(np.clip(2 * total, FEWEST, MOST)) if total else 0
+    passes = max(LEAST_DRAWS * parts, spared)
     looked = max(1, min(samples, SAMPLES, passes // parts))
     return looked, max(1, min(LEAST_DRAWS, passes // (parts * looked)))

@@ -36,7 +36,7 @@ from onnxq.data.source import DataSource
 from onnxq.model.model import Model
 from onnxq.progress import SILENT, Progress
 from onnxq.shown import Shown
-from onnxq.validation.causes import CauseFinder, Causes
+from onnxq.validation.causes import UNKNOWN, CauseFinder, Causes
 from onnxq.validation.effects import Effects, Looks, Powers, added, measure_effects
 from onnxq.validation.first_order import draws_of, slopes_of
 from onnxq.validation.pairing import Pairing, Unmatched
@@ -131,6 +131,7 @@ def measure_layers(
     probes: int = PROBES,
     first_look: int | None = None,
     whole: bool = True,
+    roughly: bool = False,
     limits: Limits = USUAL,
     largest: Feeds | None = None,
     progress: Progress = SILENT,
@@ -147,6 +148,7 @@ def measure_layers(
             all are run on all where that costs a few runs of the model over all samples, and else
             estimated by gradients.
         whole: compare the layers' outputs on all samples, else on the probes only.
+        roughly: only to name the worst layers: few gradients are taken, and no causes looked for.
         limits: what may run at once. The numbers do not depend on its memory.
         largest: the largest sample of the source, if known.
 
@@ -162,11 +164,11 @@ def measure_layers(
         float_model, quantized, _some(chosen), outputs, limits=limits, largest=largest
     )
     count = sum(map(samples_in, chosen))
-    looks = _looks(bench, chosen, first_look, source.count or count)
+    looks = _looks(bench, chosen, first_look, 0 if roughly else source.count or count)
     few = bench.pace.batches(_spread(chosen, FEW))
     del chosen
     effects, errors = measure_effects(bench, looks, progress)
-    causes = _causes(bench, few)
+    causes = {} if roughly else _causes(bench, few)
     if whole and (source.count is None or source.count > count):
         size = bench.pace.size or GROUP
         total = source.count and source.count * len(bench.windows)
@@ -205,7 +207,7 @@ def _looks(bench: Bench, units: Sequence[Feeds], first: int | None, total: int) 
         units: single samples, or whole batches where the model fixes them.
         first: samples to run all layers on; None for gradients, where there are and runs on all
             probes would take long.
-        total: samples of the data.
+        total: samples of the data; 0 to take as few gradients as will do.
     """
     probes, singly = sum(map(samples_in, units)), 0
     runs = _affordable(len(bench.layers), total) if first is None else first
@@ -275,7 +277,7 @@ def _report(
             layer.name, layer.op_type, layer.output,
             100 * relative[layer.output] / whole if whole > 0 else 0.0,
             effects.sqnr(effects.noise[layer.output]), decibels(signal, own),
-            decibels(signal, standing), causes[layer.output],
+            decibels(signal, standing), causes.get(layer.output, UNKNOWN),
             layer.output in effects.estimated,
         )
         for layer in kept

@@ -9,7 +9,13 @@ from hypothesis.extra import numpy as hnp
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from onnxq.formats.granularity import PER_TENSOR, Blocks, PerChannel
-from onnxq.formats.parameters import Parameters, centered, dequantize, quantize
+from onnxq.formats.parameters import (
+    Parameters,
+    as_quantized,
+    centered,
+    dequantize,
+    quantize,
+)
 from onnxq.formats.table import FORMATS, Floating, Uniform
 from onnxq.model.session import exact_equal, open_session, run
 
@@ -68,6 +74,7 @@ def agrees(x, parameters):
         assert exact_equal(q, expected)
     for expected in both("DequantizeLinear", q, parameters):
         assert exact_equal(dequantize(q, parameters), expected)
+    assert exact_equal(as_quantized(x, parameters), dequantize(q, parameters))
 
 
 @given(arrays, scales, st.sampled_from(UNIFORM), st.integers(0, 127))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnxq.api import quantize
 from onnxq.equalization.prepare import unchanged
-from onnxq.quantization.trials import Variant, best_of, shortlist
+from onnxq.quantization.trials import Variant, chosen
 
 from support.builder import Builder
 from support.random_graphs import random_feeds
@@ -20,46 +20,38 @@ def name_of(prepared):
 
 
 @pytest.mark.parametrize(
-    ("entries", "kept"),
+    ("entries", "hidden", "taken"),
     [
-        ([("plain", 20.0, 0.0)], "plain"),
-        ([("plain", 20.0, 0.0), ("better", 20.1, 0.0)], "better"),
-        ([("plain", 20.0, 0.0), ("worse", 19.9, 0.0)], "plain"),
-        ([("plain", 20.0, 0.0), ("costly", 20.4, 0.5)], "plain"),
-        ([("plain", 20.0, 0.0), ("worse", 10.0, 0.0), ("costly", 20.6, 0.5)], "costly"),
-        ([("plain", float("nan"), 0.0), ("as bad", float("nan"), 0.0)], "plain"),
+        ([("plain", 20.0, 0.0)], 1.5, "plain"),
+        ([("plain", 20.0, 0.0), ("better", 24.0, 0.0)], 1.5, "better"),
+        ([("plain", 20.0, 0.0), ("close", 19.0, 0.0)], 1.5, "close"),
+        ([("plain", 20.0, 0.0), ("close", 19.0, 0.0)], 0.0, "plain"),
+        ([("plain", 20.0, 0.0), ("worse", 18.0, 0.0)], 1.5, "plain"),
+        ([("plain", 20.0, 0.0), ("costly", 20.4, 0.5)], 1.5, "plain"),
+        ([("plain", 20.0, 0.0), ("costly", 20.6, 0.5)], 1.5, "costly"),
+        ([("plain", 20.0, 0.0), ("worse", 10.0, 0.0), ("costly", 20.6, 0.5)], 1.5, "costly"),
+        ([("plain", 20.0, 0.0), ("close", 19.0, 0.0), ("costly", 19.2, 0.5)], 1.5, "close"),
+        ([("plain", float("nan"), 0.0), ("better", 4.0, 0.0)], 1.5, "better"),
+        ([("plain", float("nan"), 0.0), ("expected", float("nan"), 0.0)], 0.0, "expected"),
+        ([("plain", float("inf"), 0.0), ("worse", 90.0, 0.0)], 1.5, "plain"),
     ],
 )
-def test_each_must_be_worth_what_it_adds(entries, kept):
-    finished = [(variant(name, worth), sqnr) for name, sqnr, worth in entries]
-    assert entries[best_of(finished)][0] == kept
-
-
-@pytest.mark.parametrize(
-    ("levels", "kept"),
-    [
-        ({"plain": 20.0, "better": 24.0}, ["better"]),
-        ({"plain": 20.0, "close": 21.0}, ["plain", "close"]),
-        ({"plain": 20.0, "worse": 18.0}, ["plain"]),
-        ({"plain": 20.0, "close": 19.0, "best": 20.4, "bad": 3.0}, ["plain", "close", "best"]),
-        ({"plain": float("nan"), "better": 4.0}, ["better"]),
-        ({"plain": float("nan"), "expected": float("nan")}, ["expected"]),
-        ({"plain": float("inf"), "as good": float("inf"), "worse": 90.0}, ["plain", "as good"]),
-    ],
-)
-def test_what_trials_leave_open_is_finished(levels, kept):
-    found = shortlist(list(map(variant, levels)), lambda prepared: levels[name_of(prepared)])
-    assert [each.name for each, _ in found] == kept
-    assert [name_of(prepared) for _, prepared in found] == kept
-    for _, prepared in found:
-        assert [trial.name for trial in prepared.trials] == list(levels)
-        sqnr = [trial.sqnr for trial in prepared.trials]
-        assert sqnr == pytest.approx(list(levels.values()), nan_ok=True)
+def test_what_trials_say_is_taken(entries, hidden, taken):
+    levels = {name: sqnr for name, sqnr, _ in entries}
+    name, prepared = chosen(
+        [variant(name, worth) for name, _, worth in entries],
+        lambda prepared: levels[name_of(prepared)],
+        hidden=hidden,
+    )
+    assert name == name_of(prepared) == taken
+    assert [trial.name for trial in prepared.trials] == list(levels)
+    sqnr = [trial.sqnr for trial in prepared.trials]
+    assert sqnr == pytest.approx(list(levels.values()), nan_ok=True)
 
 
 def test_no_variant_is_an_error():
     with pytest.raises(ValueError, match="no variant"):
-        shortlist([], lambda _: 1.0)
+        chosen([], lambda _: 1.0, hidden=0.0)
 
 
 def variant(name, worth=0.0):
@@ -86,5 +78,5 @@ def test_equalized_is_never_worse_than_not(target):
     )
     assert len(found.prepared.trials) >= 2
     assert found.quantized_sqnr >= plain.quantized_sqnr
-    finals = {trial.name: trial.final for trial in found.prepared.trials}
-    assert found.quantized_sqnr == max(each for each in finals.values() if each == each)
+    (final,) = [trial.final for trial in found.prepared.trials if trial.final == trial.final]
+    assert found.quantized_sqnr == final
