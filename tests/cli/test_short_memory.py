@@ -47,18 +47,16 @@ def photographs(path, count, side):
 
 
 @pytest.mark.slow
-def test_a_denoiser_of_large_images_within_four_gigabytes(tmp_path):
-    """Eight images at once take 6 GB of activations, and ONNX Runtime half as much besides."""
+def test_a_denoiser_of_large_images_within_three_gigabytes(tmp_path):
+    """Eight images at once, as --memory 20GB has them, do not fit with what ONNX Runtime takes."""
     model, data, out = (tmp_path / name for name in ("m.onnx", "data.npz", "int8.onnx"))
-    denoiser(model, layers=12, channels=16)
-    photographs(data, 8, 512)
-    found = limited(4, "quantize", model, "--data", data, "-o", out)
+    denoiser(model, layers=6, channels=24)
+    photographs(data, 8, 384)
+    found = limited(3, "quantize", model, "--data", data, "-o", out)
     assert found.returncode == 0, found.stderr
-    # Three of them tell layers and the emulator apart from what keeps every tensor.
-    photographs(data, 3, 512)
-    verdict = limited(3, "validate", model, out, "--data", data, "--layers")
+    verdict = limited(2, "validate", model, out, "--data", data, "--layers")
     assert verdict.returncode == 0, verdict.stderr
-    emulated = limited(3, "emulate", out, "--data", data, "-o", tmp_path / "y.npz")
+    emulated = limited(2, "emulate", out, "--data", data, "-o", tmp_path / "y.npz")
     assert emulated.returncode == 0, emulated.stderr
 
 

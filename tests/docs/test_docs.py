@@ -87,6 +87,15 @@ def test_relative_links_resolve(page: Path):
             assert anchor in anchors(linked), target
 
 
+@every_page
+def test_lines_of_prose_are_short(page: Path):
+    """Tables, code and what is generated are as wide as they are."""
+    text = GENERATED.sub("", page.read_text(encoding="utf-8"))
+    text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    prose = [line for line in text.splitlines() if not line.lstrip().startswith("|")]
+    assert [line for line in prose if len(line) > 120] == []
+
+
 def test_every_page_is_in_the_site_and_in_the_index():
     """`make site` fails as well; this tells without mkdocs."""
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))

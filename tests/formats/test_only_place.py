@@ -28,6 +28,9 @@ ELSEWHERE = {
     "model/external.py": {"uint8"},
     "model/rewrite.py": {"uint8"},
     "model/session.py": {"uint16"},
+    "report/html/samples.py": {255, "uint8"},
+    # The word that says of a head: as all else.
+    "options/quantize.py": {"int8", "INT8"},
     # Signs are drawn as bytes.
     "gradients/signs.py": {"int8"},
     "calibration/costs.py": {"uint16"},

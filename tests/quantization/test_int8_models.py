@@ -16,6 +16,7 @@ from onnxq.errors import UsageError
 from onnxq.formats.parameters import dequantize, quantize
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph, Place
+from onnxq.model.heads import MEETING
 from onnxq.model.model import Model
 from onnxq.model.operators import (
     QuantizedRule,
@@ -370,12 +371,15 @@ def test_on_the_cpu_scores_beside_boxes_keep_their_levels():
     model = b.model(b.op("Mul", both, scale))
     _, plan = prepare(model, "cpu")
     for name in ("sigmoid", "both"):
-        assert plan.nodes[name] == Float(Refusal(ENDS))
+        assert plan.nodes[name] == Float(MEETING)
     assert {"stem", "scores", "boxes"} == {
         name for name, status in plan.nodes.items()
         if isinstance(status, Quantized) and status.fused_into is None
     }  # fmt: skip
-    _, other = prepare(model, "qnn")
+    whole = dataclasses.replace(OPTIONS, float_head=False)
+    _, other = prepare(model, "cpu", whole)
+    assert other.nodes["both"] == Float(Refusal(ENDS))
+    _, other = prepare(model, "qnn", whole)
     assert isinstance(other.nodes["both"], Quantized)
 
 
