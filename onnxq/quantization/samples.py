@@ -17,10 +17,6 @@ from onnxq.equalization.prove import PROOF_SAMPLES, Feeds
 CORRECTION_SAMPLES = 128
 """Samples that settle layers; more of images bring little and cost memory."""
 
-MANY_POSITIONS = 1 << 14
-"""Positions of a sample from which on half of that many do: what one costs grows with them, what it
-tells does not."""
-
 CORRECTION_POSITIONS = 8192
 """Positions at which a layer that settles should be seen: samples of a few, as short texts are, are
 taken until they have as many (MiniLM: 224 sentences in place of 112 brought 0.6 dB)."""
@@ -129,10 +125,8 @@ def take_samples(
         (each.seen * 4 / max(calibration.samples, 1) for each in calibration.tensors.values()),
         default=1.0,
     )
-    positions = _positions(calibration)
-    wanted = CORRECTION_POSITIONS / max(positions, 1.0)
-    least = CORRECTION_SAMPLES // (1 + (positions >= MANY_POSITIONS))
-    most = np.clip(wanted, least, MOST_SAMPLES)
+    wanted = CORRECTION_POSITIONS / max(_positions(calibration), 1.0)
+    most = np.clip(wanted, CORRECTION_SAMPLES, MOST_SAMPLES)
     count = int(np.clip(MEMORY_FOR_SAMPLES / max(per_sample, 1), LEAST_SAMPLES, most))
     held = MEASURED_SAMPLES if hold_out else 0
     size = batch_of(calibration)

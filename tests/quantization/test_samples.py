@@ -67,14 +67,6 @@ def test_samples_of_few_positions_are_taken_until_layers_are_seen_at_many(side, 
     assert sum(len(each["x"]) for each in found.correction) == wanted
 
 
-def test_half_as_many_large_ones_do(monkeypatch):
-    monkeypatch.setattr(module, "MANY_POSITIONS", 144)
-    for side, wanted in ((9, 128), (12, 64)):
-        data = source(200, side)
-        found = take_samples(data, calibrate(model(side), data), hold_out=0, unseen=False)
-        assert sum(len(each["x"]) for each in found.correction) == wanted
-
-
 @pytest.mark.parametrize(("memory", "wanted"), [(1 << 28, 256), (20 * 12 * 4, 20), (1, 8)])
 def test_as_many_as_the_largest_activation_leaves_room_for(monkeypatch, memory, wanted):
     """That of three channels of 2×2 takes 48 bytes a sample."""
