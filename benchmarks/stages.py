@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 QUANTIZE, STAGE = "onnxq.commands.quantize", "onnxq.quantization.quantize"
+WAYS, FINISH = "onnxq.quantization.ways", "onnxq.quantization.finish"
 SETTLE = "onnxq.quantization.sequential"
 STAGES = (
     (QUANTIZE, "observe", "calibration"),
@@ -26,19 +27,22 @@ STAGES = (
     (QUANTIZE, "costliest", "name the worst layers"),
     (QUANTIZE, "account_for", "size and speed"),
     (QUANTIZE, "_with_scales_judged", "judge scales"),
-    (STAGE, "_choose", "choose scales"),
-    (STAGE, "measured", "measure scales"),
-    (STAGE, "scaled", "equalize, prove"),
-    (STAGE, "centered", "center"),
-    (STAGE, "_tried", "trials"),
-    (STAGE, "plan_quantization", "plan"),
-    (STAGE, "measure_costs", "gradients"),
-    (STAGE, "weigh", "weigh ranges"),
-    (STAGE, "_narrowed", "try narrower ranges"),
-    (STAGE, "insert", "insert"),
-    (STAGE, "run_reference", "float outputs"),
-    (STAGE, "_closeness", "measure outputs"),
-    (STAGE, "settle_layers", "settle layers: the rest"),
+    (STAGE, "choose_scales", "choose scales"),
+    (WAYS, "measured", "measure scales"),
+    (WAYS, "scaled", "equalize, prove"),
+    (WAYS, "centered", "center"),
+    (WAYS, "_tried", "trials"),
+    (FINISH, "plan_quantization", "plan"),
+    (FINISH, "measure_costs", "gradients"),
+    (FINISH, "weigh", "weigh ranges"),
+    (FINISH, "_narrowed", "try narrower ranges"),
+    (FINISH, "insert", "insert"),
+    (FINISH, "run_reference", "float outputs"),
+    (STAGE, "closeness_of", "measure outputs"),
+    (WAYS, "closeness_of", "measure outputs"),
+    (FINISH, "closeness_of", "measure outputs"),
+    (WAYS, "insert", "insert"),
+    (FINISH, "settle_layers", "settle layers: the rest"),
     (SETTLE, "insert", "insert"),
     (SETTLE, "collect_moments", "settle layers: moments"),
     (SETTLE, "round_weight", "settle layers: refit"),

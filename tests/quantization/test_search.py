@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnxq.errors import UsageError
 from onnxq.quantization import quantize as stage
+from onnxq.quantization import ways
 from onnxq.quantization.details import METADATA_KEY, details
 from onnxq.quantization.plan import Float
 from onnxq.quantization.search import (
@@ -213,7 +214,7 @@ def test_a_second_attempt_starts_from_the_first(calibration, monkeypatch):
     onnxq.quantize(uneven(), random_feeds(uneven(), batch=64))
     monkeypatch.undo()
     first, result = quantize(requests[0])
-    monkeypatch.setattr(stage, "scaled", None)
+    monkeypatch.setattr(ways, "scaled", None)
     again, same = quantize(replace(requests[0], again=result))
     assert again.proto.SerializeToString(deterministic=True) == first.proto.SerializeToString(
         deterministic=True
