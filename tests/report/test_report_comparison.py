@@ -180,6 +180,8 @@ def test_the_advice_follows_from_what_was_measured(reported: Reported):
     assert all(re.search(part, name) for part, name in zip(pattern.split("|^"), loud, strict=False))
     assert isinstance(layers[0], LayerError)
     assert "--mixed 10%" in options
+    # What the target does not take is not advised.
+    assert not [each for each in options if each.startswith("--scheme")]
 
 
 def test_the_licences_of_its_libraries_are_told():

@@ -8,9 +8,11 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from onnxq.formats.scheme import Scheme
 from onnxq.report.html.facts import View
 from onnxq.report.html.sizes import Sizes
 from onnxq.report.table import number
+from onnxq.targets import shipped_targets
 from onnxq.validation.latency import Latency
 from onnxq.validation.layers import LayerError
 
@@ -53,14 +55,21 @@ def advice_on(view: View, sizes: Sizes, latency: Latency | None) -> tuple[Advice
     settings = dict(view.settings)
     layers = view.report.layers if view.report else ()
     return (
-        *_on_layers(layers),
+        *_on_layers(layers, settings),
         *_on_causes(layers, settings),
         *_on_size(sizes, settings),
         *_on_time(latency, settings),
     )
 
 
-def _on_layers(layers: tuple[LayerError, ...]) -> Iterator[Advice]:
+def _wider(settings: Mapping[str, str]) -> Scheme | None:
+    """The scheme with more bits that the model's target computes single layers in, if any."""
+    target = shipped_targets().get(settings.get("target", ""))
+    found = None if target is None else target.schemes.get(settings.get("scheme", ""))
+    return None if found is None else found.scheme.wider
+
+
+def _on_layers(layers: tuple[LayerError, ...], settings: Mapping[str, str]) -> Iterator[Advice]:
     worst = [each for each in layers[:3] if each.share >= LARGE_SHARE]
     if worst and len(layers) > len(worst):
         shares = " + ".join(f"{each.share:.0f} %" for each in worst)
@@ -76,10 +85,11 @@ def _on_layers(layers: tuple[LayerError, ...]) -> Iterator[Advice]:
             worst[0].name,
         )
     if layers:
+        wider = _wider(settings)
         yield Advice(
             f"The worst tenth of the layers makes {_of_the_worst(layers):.0f} % of the error.",
             "--mixed 10%",
-            "gives these 16-bit activations where the target has them, else leaves them in float",
+            f"computes these in {wider}" if wider else "leaves these in float",
         )
 
 
@@ -105,8 +115,8 @@ def _on_causes(layers: tuple[LayerError, ...], settings: Mapping[str, str]) -> I
             yield Advice(
                 found, "--equalize", "makes the channels of a tensor alike where that is exact"
             )
-        elif settings.get("scheme") == "w8a8":
-            yield Advice(found, "--scheme w8a16", "16-bit activations, where the target takes them")
+        elif (wider := _wider(settings)) is not None and wider.static is not None:
+            yield Advice(found, f"--scheme {wider}", "has more bits for activations")
 
 
 def _on_size(sizes: Sizes, settings: Mapping[str, str]) -> Iterator[Advice]:
