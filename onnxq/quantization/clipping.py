@@ -12,6 +12,13 @@ from onnxq.quantization.ranges import Ranges
 WORSE = 1.0
 """dB by which a range has more error than the whole range, from which on it is worth telling."""
 
+ROUNDED = 0.501
+"""Steps by which values outside a range are still as near as rounding is: so far moves an end where
+zero must be exact."""
+
+FIXED = 1.0
+"""Steps that are lost of functions whose steps are fixed."""
+
 
 @dataclass(frozen=True)
 class Clipped:
@@ -52,8 +59,7 @@ def harmful_clips(
         low, high = parameters.range
         smallest = min(0.0, *(ranges.tensors[name].low for name in known))
         largest = max(0.0, *(ranges.tensors[name].high for name in known))
-        # One step is lost of functions whose steps are fixed.
-        slack = 0.0 if ranges.spec.clipping_pays else float(parameters.scale)
+        slack = float(parameters.scale) * (ROUNDED if ranges.spec.clipping_pays else FIXED)
         if low - slack <= smallest and high + slack >= largest:
             continue
         loss = ranges.loss(known)

@@ -42,3 +42,14 @@ def test_a_range_that_costs_more_than_it_saves_is_named(monkeypatch):
 @pytest.mark.parametrize("method", ["auto", "mse", "minmax", "entropy"])
 def test_the_others_clip_where_it_pays_only(method):
     assert quantized(ranges=method).clipped == ()
+
+
+def test_an_end_that_moves_so_that_zero_is_exact_is_no_clip():
+    """Pixels of -1 to 1, most of them black: of 256 numbers one is 0, so one end is half a step off."""
+    x = np.random.default_rng(0).uniform(-1, 1, (128, 8)).astype(np.float32)
+    x[x < 0.6] = -1
+    x[0, 0] = 1
+    result = onnxq.quantize(model(), x, target="cpu", equalize=False, ranges="minmax")[1]
+    low, high = result.plan.static["x"].parameters.range
+    assert low > -1 or high < 1
+    assert result.clipped == ()
