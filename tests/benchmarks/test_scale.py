@@ -30,8 +30,8 @@ def test_networks_are_valid_and_grow_with_width(name, monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     networks = importlib.import_module("networks")
     sizes = []
-    for width in (64, 128):
+    for width in (64, 128) if name == "transformer" else (16, 32):
         model = networks.NETWORKS[name](32, width=width, depth=1)
         onnx.checker.check_model(model, full_check=True)
         sizes.append(len(model.SerializeToString()))
-    assert 2 < sizes[1] / sizes[0] < 4.1
+    assert 1.8 < sizes[1] / sizes[0] < 4.1
