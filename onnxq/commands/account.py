@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from onnxq.data.batching import samples_in
 from onnxq.data.budget import OneSample
 from onnxq.errors import OnnxqError
 from onnxq.model.cuda import refusal_of_tensorrt
@@ -13,7 +12,7 @@ from onnxq.model.multiply_adds import multiply_adds
 from onnxq.quantization.account import Account, Speed, account_of, costs_on_tensor_cores
 from onnxq.quantization.request import QuantizationResult
 from onnxq.targets import SHIPPED
-from onnxq.validation.latency import measure, open_contender
+from onnxq.validation.latency import Latency, measure, open_contender
 
 SECONDS = 1.0
 """Time for both models; the first runs of each come besides."""
@@ -71,9 +70,15 @@ def _speed(model: Model, quantized: Model, sample: OneSample) -> Speed | None:
         before, after = measure(contenders, seconds=SECONDS, least=1, most=MOST)
     except OnnxqError:
         return None
-    # CPU time: what else the machine does is no part of it.
-    ratio = after.cpu_ratio.median
-    return Speed(samples_in(feeds), before.cpu.median, after.cpu.median, ratio)
+    return speed_of(before, after)
+
+
+def speed_of(before: Latency, after: Latency) -> Speed:
+    """The speed of two models timed in turns, the float one first.
+
+    CPU time: what else the machine does is no part of it.
+    """
+    return Speed(after.samples, before.cpu.median, after.cpu.median, after.cpu_ratio.median)
 
 
 def _elsewhere(runtime: str, speed: Speed | None) -> str:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from onnxq.cluster import Cluster
+from onnxq.commands.account import speed_of
 from onnxq.commands.attempt import Attempt, Outcome, Piece, attempt, attempt_piece, made
 from onnxq.commands.bench import bench
 from onnxq.commands.candidates import ROUNDS, Candidate, activation_bits, expected_seconds
@@ -24,7 +25,6 @@ from onnxq.options.quantize import QuantizeOptions
 from onnxq.options.tune import TuneOptions
 from onnxq.options.validate import ValidateOptions
 from onnxq.progress import Progress
-from onnxq.quantization.account import Speed
 from onnxq.targets import Target
 
 SECONDS = 1.0
@@ -132,9 +132,8 @@ class Search:
             options = BenchOptions(data=run.judging.data, seconds=SECONDS * len(models))
             before, *after = bench([run.model, *models.values()], options, run.progress).rows
             for number, timed in zip(models, after, strict=True):
-                row, ratio = self.rows[number], timed.cpu_ratio.median
-                speed = Speed(timed.samples, before.cpu.median, timed.cpu.median, ratio)
-                outcome = replace(row.outcome, speed=speed)
+                row = self.rows[number]
+                outcome = replace(row.outcome, speed=speed_of(before, timed))
                 self.rows[number] = replace(row, outcome=outcome)
 
     def _recall(self, candidate: Candidate) -> bool:
@@ -241,11 +240,10 @@ def _like(outcome: Outcome, first: Row) -> Outcome:
 
 
 def _timed(run: Run, outcome: Outcome, model: Model) -> Outcome:
-    """With the time of both models, in turns; CPU time, so that other work here is no part."""
+    """With the time of both models, in turns."""
     try:
         options = BenchOptions(data=run.judging.data, seconds=SECONDS)
         before, after = bench([run.model, model], options, run.progress).rows
     except OnnxqError as error:
         return replace(outcome, untimed=error.message)
-    ratio = after.cpu_ratio.median
-    return replace(outcome, speed=Speed(after.samples, before.cpu.median, after.cpu.median, ratio))
+    return replace(outcome, speed=speed_of(before, after))
