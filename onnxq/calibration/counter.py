@@ -10,6 +10,7 @@ import numpy as np
 from onnxq.calibration.accumulate import Accumulator
 from onnxq.calibration.not_finite import INF, NAN
 from onnxq.calibration.statistics import NotFinite, TensorStatistics
+from onnxq.data.ahead import map_ahead
 from onnxq.data.source import DataSource
 from onnxq.errors import DataError
 from onnxq.model.blocked import Observed
@@ -43,15 +44,18 @@ class Counter:
 
     Args:
         harm: what a "NaN" or "Inf" in a tensor spoils, None for nothing.
+        threads: that count the tensors of one batch. More than one where fewer batches than there
+            are cores run at a time: a core would be idle.
     """
 
     def __init__(
-        self, accumulators: dict[str, Accumulator], source: DataSource, harm: Harm
+        self, accumulators: dict[str, Accumulator], source: DataSource, harm: Harm, threads: int = 1
     ) -> None:
         self._accumulators = accumulators
         self._locks = {name: Lock() for name in accumulators}
         self._source = source
         self._harm = harm
+        self._threads = threads
 
     def add(self, values: Values, start: int, samples: int, half: int) -> None:
         """Count a batch. Another thread may count another one at the same time.
@@ -66,7 +70,11 @@ class Counter:
             DataError: NaN or Inf in the batch where they do harm.
         """
         count = self._source.count
-        bad = self._count(values, half, None if count is None else -(-count // samples))
+        batches = None if count is None else -(-count // samples)
+        if self._threads > 1:
+            bad = self._count_together(values, half, batches)
+        else:
+            bad = self._count(values, half, batches)
         for name in filter(bad.__contains__, values):
             found = self._locate(values[name], start, samples, self._accumulators[name].axis)
             harm = self._harm(name, found.kind)
@@ -99,6 +107,17 @@ class Counter:
                     self._locks[name].release()
             left = busy
         return bad
+
+    def _count_together(self, values: Values, half: int, batches: int | None) -> set[str]:
+        """The same in threads."""
+
+        def count(name: str) -> bool:
+            with self._locks[name]:
+                return self._accumulators[name].add(values[name], half=half, batches=batches)
+
+        names = list(reversed(list(values)))
+        finite = map_ahead(count, names, workers=self._threads, threads="count")
+        return {name for name, all_are in zip(names, finite, strict=True) if not all_are}
 
     def _locate(self, observed: Observed, start: int, samples: int, axis: int | None) -> NotFinite:
         """The first NaN, or if there is none the first infinity. Axis 0 counts samples, if any."""

@@ -131,6 +131,8 @@ def calibrate(
     cursor, before = checkpoint.load(key) if checkpoint else (Cursor(), None)
     calibration = calibration if before is None else before
     graph = Graph(model)
+    number_of_parts = _number_of_parts(source, request, batching)
+    workers = batching.workers(number_of_parts)
     # Where padding is left out, no pattern of positions is the same in all batches.
     thin = partial(step_of, samples=None if source.axes.mask else source.count)
     counter = Counter(
@@ -138,6 +140,7 @@ def calibrate(
                               thin(graph.shape(name), axis), compiled.loops())
          for name, axis in request.tensors.items()}, source,
         _no_harm if request.allow_nonfinite else partial(harm, graph),
+        max(1, request.runtime.cores // workers),
     )  # fmt: skip
     calibration = replace(calibration, tensors={})
     notes = {calibration.note, SINGLY if batching.singly else ""}
@@ -145,8 +148,6 @@ def calibrate(
     def found(tensors: Mapping[str, TensorStatistics]) -> Calibration:
         return replace(calibration, note=join_notes(notes), samples=cursor.samples, tensors=tensors)
 
-    number_of_parts = _number_of_parts(source, request, batching)
-    workers = batching.workers(number_of_parts)
     total = None if source.count is None else math.ceil(source.count / request.shard[1])
     with progress.track("calibrate", total and total * len(groups)) as advance:
         advance(cursor.passes * (total or 0) + cursor.spans * GROUP)

@@ -28,13 +28,18 @@ def map_ahead(
     *,
     workers: int = WORKERS,
     ahead: int = AHEAD,
+    threads: str = "onnxq",
 ) -> Iterator[Result]:
     """`map(work, items)`, in threads. Items are taken in the caller's thread.
 
     The first item whose work fails, in their order, raises; none is worked on afterwards. The work
-    itself must not call this with as many `workers`: it would wait for its own thread.
+    itself must not call this with as many `workers` of the same name: it would wait for its own
+    thread.
+
+    Args:
+        threads: name of the threads.
     """
-    pool = _pool(workers)
+    pool = _pool(workers, threads)
     pending: deque[Future[Result]] = deque()
     try:
         for item in items:
@@ -50,9 +55,9 @@ def map_ahead(
 
 
 @cache
-def _pool(workers: int) -> ThreadPoolExecutor:
+def _pool(workers: int, name: str) -> ThreadPoolExecutor:
     """Kept, as layer after layer has work for it and starting threads takes a while."""
-    return ThreadPoolExecutor(workers, "onnxq")
+    return ThreadPoolExecutor(workers, name)
 
 
 if hasattr(os, "register_at_fork"):

@@ -811,8 +811,11 @@ def depends_on_batch(graph: Graph, node: Node) -> bool:
     """Whether a sample's bits may depend on how many samples ONNX Runtime computes at once.
 
     True of operators without a row, of which nothing is known, where they compute with floats.
+    A scalar holds no samples, whatever is made of it, such as the places of a detector's anchors.
     """
     if not _has_float(graph, node.outputs) or not _has_float(graph, node.inputs):
+        return False
+    if all(graph.rank(name) == 0 for name in node.inputs if name):
         return False
     row = operator_of(node)
     if row is None:
