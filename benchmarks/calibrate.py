@@ -99,7 +99,6 @@ def main() -> None:
     parser.add_argument("--preprocess")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--rss", default="100,1000,10000", help="numbers of random samples")
-    parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     # Before this process grows: the peak of one that it starts begins with its own.
     with tempfile.TemporaryDirectory() as folder:
@@ -109,13 +108,8 @@ def main() -> None:
             print(f"peak memory, {count:>6s} samples {cost.megabytes:8.0f} MB", flush=True)
         images = ("--data", options.data)
         images += ("--preprocess", options.preprocess) if options.preprocess else ()
-        one, many = [], []
-        for _ in range(2):
-            job = ("calibrate", options.model, *images, *output)
-            one.append(run(*job).seconds)
-            many.append(run(*job, "--jobs", str(options.jobs)).seconds)
-        print(f"all of the images: {min(one):.1f} s; with --jobs {options.jobs} {min(many):.1f} s, "
-              f"{min(one) / min(many):.2f} times as fast", flush=True)  # fmt: skip
+        taken = min(run("calibrate", options.model, *images, *output).seconds for _ in range(2))
+        print(f"all of the images: {taken:.1f} s", flush=True)
     ratios(options)
 
 

@@ -108,13 +108,12 @@ def calibrate(
 ) -> Calibration:
     """Run the model over the data once and collect what every tensor's values look like.
 
-    With a `state` the caller removes that file, and those of its processes, once the result is
-    safe: `calibration.checkpoint.remove_states`.
+    With a `state` the caller removes that file once the result is safe.
 
     Raises:
         DataError: the data do not fit, or an activation is NaN or Inf.
         ModelError: the model does not run.
-        UsageError: a wrong option, a process was killed, or the cluster does not answer.
+        UsageError: a wrong option, or the cluster does not answer.
     """
     chosen = CalibrateOptions.of(options, data=data, preprocess=preprocess)
     listener = as_progress(progress)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import glob
 import json
 import math
 import os
@@ -118,13 +117,6 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         temporary.open("xb").close()
         yield temporary
     finally:
-        temporary.unlink(missing_ok=True)
-
-
-def remove_temporaries_beside(path: Path) -> None:
-    """Remove the files of `temporary_beside` that processes left which were killed."""
-    pattern = _temporary_name(glob.escape(path.name), "*", glob.escape(path.suffix))
-    for temporary in path.parent.glob(pattern):
         temporary.unlink(missing_ok=True)
 
 

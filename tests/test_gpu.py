@@ -45,6 +45,13 @@ def test_calibration_on_the_gpu_is_that_on_the_cpu(float_model):
         assert np.isclose(tensor.high, other.high, rtol=1e-3)
 
 
+def test_a_model_quantized_over_the_gpu_is_as_close(float_model):
+    data, test = images("calibration", 64), images("test", 64, labelled=True)
+    ours, theirs = (onnxq.quantize(float_model, data, provider=p)[0] for p in ("cpu", "cuda"))
+    _, one, other = onnxq.validate(float_model, [ours, theirs], test).rows
+    assert other.values["sqnr"] == pytest.approx(one.values["sqnr"], abs=0.5)
+
+
 def test_outputs_agree_with_the_emulator(float_model, int8):
     rows = onnxq.validate(
         float_model, int8, images("test", 8, labelled=True), executions=["emulate", "cuda"]

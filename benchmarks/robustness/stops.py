@@ -3,8 +3,8 @@
     python benchmarks/robustness/stops.py --stops 200 --json stops.json
 
 `faults.py` stops what a command does in a process that has imported everything. Here each is a
-program of its own, in a process group of its own, stopped at a random moment: in its imports, while
-`--jobs` starts its processes, at work, on its way out. By SIGTERM to the process that was started,
+program of its own, in a process group of its own, stopped at a random moment: in its imports, at
+work, on its way out. By SIGTERM to the process that was started,
 as schedulers do, or by Ctrl-C or SIGTERM to the whole group, as terminals and `timeout` do.
 """
 
@@ -26,8 +26,6 @@ from scoreboard import Outcome, arguments, publish, report_progress
 
 COMMANDS = {
     "calibrate": ("calibrate", "{in}/m.onnx", "--data", "random:1000000", "-o", "{out}"),
-    "calibrate --jobs": ("calibrate", "{in}/m.onnx", "--data", "random:1000000", "--jobs", "2",
-                         "-o", "{out}"),
     "quantize": ("quantize", "{in}/m.onnx", "--data", "random:4096", "-o", "{out}"),
     "validate": ("validate", "{in}/m.onnx", "{in}/q.onnx", "--data", "random:200000",
                  "--junit", "{out}"),

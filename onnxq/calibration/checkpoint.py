@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import time
 import zipfile
 from dataclasses import asdict, dataclass
@@ -103,11 +102,3 @@ class Checkpoint:
 def state_path(output: Path) -> Path:
     """Where the state of the run that writes `output` lies."""
     return output.with_name(output.name + ".state")
-
-
-def remove_states(state: Path) -> None:
-    """Remove the state of a run, and those of its processes."""
-    pattern = re.compile(re.escape(state.name) + r"(\.\d+-\d+)?")
-    for path in state.parent.iterdir():
-        if pattern.fullmatch(path.name):
-            path.unlink(missing_ok=True)

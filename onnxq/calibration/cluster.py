@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxq.calibration import files
-from onnxq.calibration.jobs import has_batches, join, split
 from onnxq.calibration.merge import merge
+from onnxq.calibration.shards import has_batches, join, split
 from onnxq.calibration.stream import Request, calibrate, with_largest
 from onnxq.cluster import connected, threads_of_task
 from onnxq.data.budget import GROUP

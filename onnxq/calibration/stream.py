@@ -96,10 +96,12 @@ def observe(
     sample: OneSample | None = None,
     progress: Progress = SILENT,
 ) -> Calibration:
-    """`calibrate` with the usual settings; the arguments are those of it and of `Request`."""
+    """`calibrate` where the sample runs; the arguments are those of it and of `Request`."""
+    runtime = Runtime() if sample is None else sample.runtime
     request = Request(
-        tensors, fingerprint, limits, hold_out=hold_out, allow_nonfinite=allow_nonfinite
-    )
+        tensors, fingerprint, limits, hold_out=hold_out, allow_nonfinite=allow_nonfinite,
+        runtime=runtime,
+    )  # fmt: skip
     return calibrate(model, source, request, sample=sample, progress=progress)
 
 

@@ -10,7 +10,7 @@ import click
 
 from onnxq.cli import options
 from onnxq.cli.help import command
-from onnxq.options.calibrate import CalibrateOptions, Provider
+from onnxq.options.calibrate import CalibrateOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +48,7 @@ def calibrate(
     MODEL runs over the data once; memory does not grow with the number of samples.
     """
     from onnxq.calibration import files
-    from onnxq.calibration.checkpoint import remove_states, state_path
+    from onnxq.calibration.checkpoint import state_path
     from onnxq.calibration.table import calibration_table
     from onnxq.commands.calibrate import calibrate as run
     from onnxq.model.files import load
@@ -58,17 +58,18 @@ def calibrate(
     from onnxq.report.table import to_csv
 
     terminal = terminal.with_json(asked=table_format == "json")
+    chosen = options.provided(chosen, terminal)
     options.check_output(output, model, chosen.data)
     if chosen.resume and output is None:
         raise click.UsageError("--resume needs -o: the state of a run lies beside its output")
     state = state_path(output) if output is not None and not chosen.dask else None
     with terminal.progress.track("read the model", None):
         loaded = load(model)
-    chosen = replace(chosen, state=state, provider=_usable(chosen.provider, terminal))
+    chosen = replace(chosen, state=state)
     calibration = run(loaded, chosen, terminal.progress)
     if output is not None and state is not None:
         files.save(calibration, output)
-        remove_states(state)
+        state.unlink(missing_ok=True)
     _say_notes(terminal, calibration, output)
     if not (terminal.json or table_format or output is None):
         return
@@ -83,19 +84,6 @@ def calibrate(
         terminal.raw(to_csv(report.table_of(rows, digits=9)))
     else:
         terminal.table(report.table_of(rows))
-
-
-def _usable(provider: Provider, terminal: Terminal) -> Provider:
-    """The provider that `auto` stands for here; says why where it is the CPU."""
-    if provider is not Provider.AUTO:
-        return provider
-    from onnxq.model.cuda import refusal_of_cuda
-
-    refusal = refusal_of_cuda()
-    if refusal is None:
-        return Provider.CUDA
-    terminal.note(f"note: runs on the CPU: {refusal}")
-    return Provider.CPU
 
 
 def _say_notes(terminal: Terminal, calibration: Calibration, output: Path | None) -> None:

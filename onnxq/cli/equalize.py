@@ -44,6 +44,7 @@ def equalize(
 
     if chosen.calibration is not None and chosen.data is not None:
         raise click.UsageError("--calibration and --data exclude each other")
+    chosen = options.provided(chosen, terminal)
     options.check_output(output, model, chosen.data, chosen.calibration)
     with terminal.progress.track("read the model", None):
         loaded = load(model)

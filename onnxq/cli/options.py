@@ -14,9 +14,11 @@ from onnxq.cli.terminal import Terminal
 from onnxq.errors import OnnxqError, ResourceError
 from onnxq.options.fields import REQUIRED, Option, Options, options_of
 from onnxq.options.kinds import Choice, Flag, Kind, Several
+from onnxq.options.shared import Provided
 from onnxq.options.values import File, NameOrFile, TextOr
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+Chosen = TypeVar("Chosen", bound=Provided)
 
 
 class Decorator(Protocol):
@@ -66,7 +68,7 @@ def _short_of_memory(error: MemoryError | ResourceError) -> ResourceError:
     return ResourceError(what, hint=", or ".join(ways))
 
 
-SAVING = ("memory", "batch_size", "jobs")
+SAVING = ("memory", "batch_size")
 """Options a lower value of which needs less memory."""
 
 
@@ -199,6 +201,20 @@ def recipe_option(options: type[Options]) -> Decorator:
         callback=read,
         help="Take options from this file; those given here win.",
     )
+
+
+def provided(chosen: Chosen, terminal: Terminal) -> Chosen:
+    """The options with a provider that is here; says what `auto` became.
+
+    Raises:
+        ProviderError: there is none such, before any work.
+    """
+    from onnxq.commands.provider import with_provider
+
+    settled, said = with_provider(chosen)
+    if said:
+        terminal.note(f"note: {said}")
+    return settled
 
 
 # --- outputs ---------------------------------------------------------------------------------

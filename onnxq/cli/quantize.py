@@ -54,6 +54,7 @@ def quantize(
     from onnxq.report import quantization as report
 
     since = time.monotonic()
+    chosen = options.provided(chosen, terminal)
     chosen, chose = with_target(chosen)
     if output is None and not dry_run:
         output = beside(model, chosen.scheme.value)

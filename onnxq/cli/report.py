@@ -42,6 +42,7 @@ def report(
     from onnxq.report.html import collect, render
     from onnxq.report.validation import verdict
 
+    chosen = options.provided(chosen, terminal)
     options.check_output(output, model, chosen.data, chosen.calibration, *quantized)
     with terminal.progress.track("report", None):
         found = collect(load(model), as_models(quantized), chosen, terminal.progress)

@@ -36,6 +36,7 @@ def tune(*, model: Path, output: Path, chosen: TuneOptions, terminal: Terminal) 
     from onnxq.model.files import load, save
     from onnxq.report import tuning as report
 
+    chosen = options.provided(chosen, terminal)
     options.check_output(output, model, chosen.data, chosen.validate_data, chosen.labels)
     require_own(output)
     state = state_path(output)

@@ -49,6 +49,7 @@ def validate(
     from onnxq.report import validation as report
     from onnxq.report.junit import junit as to_junit
 
+    chosen = options.provided(chosen, terminal)
     options.check_output(junit, float_model, chosen.data, *quantized)
     with terminal.progress.track("read the models", None):
         exact, others = load(float_model), as_models(quantized)

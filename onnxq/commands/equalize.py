@@ -9,6 +9,7 @@ from onnxq.calibration.stream import batch_of, observe
 from onnxq.commands.budget import one_sample
 from onnxq.commands.inputs import as_calibration, require_same_preprocessing, source_of
 from onnxq.commands.normalized import normalized_on
+from onnxq.commands.provider import runtime_of
 from onnxq.data.batching import one_by_one
 from onnxq.data.budget import Batching, Limits, OneSample, plan_batching
 from onnxq.data.sizes import parse_shapes
@@ -58,6 +59,7 @@ def equalize(
     model: Model, options: EqualizeOptions, progress: Progress
 ) -> tuple[Model, EqualizationResult]:
     """Scale weights across layers; see `onnxq.api.equalize`."""
+    runtime = runtime_of(options)
     require_float(model)
     if target_named(options.target).scheme(options.scheme.value).floating:
         raise UsageError(
@@ -66,8 +68,10 @@ def equalize(
         )
     source = None if options.data is None else source_of(options, model)
     shapes = parse_shapes(options.input_shapes, model.inputs)
-    normalized, normalization = normalized_on(model, source, shapes, _limits(options))
-    sample = one_sample(normalized, source, shapes)
+    normalized, normalization = normalized_on(
+        model, source, shapes, _limits(options), runtime=runtime
+    )
+    sample = one_sample(normalized, source, shapes, runtime)
     calibration = _calibration(model, options, source, sample, progress)
     feeds = proof_feeds(normalized, source, batch_of(calibration), shapes)
     batching = plan_batching(sample, _limits(options).halved())

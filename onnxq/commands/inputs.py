@@ -151,7 +151,7 @@ def source_of(options: Options, model: Model, **instead: Any) -> DataSource:
     """
     said = {name: getattr(options, name) for name in _READING if name in options_of(type(options))}
     said |= instead
-    if getattr(options, "jobs", 1) > 1 or getattr(options, "dask", None) is not None:
+    if getattr(options, "dask", None) is not None:
         require_shareable(said["data"], said.get("preprocess"))
     return as_source(model=model, **said)
 

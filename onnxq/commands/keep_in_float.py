@@ -10,6 +10,7 @@ from onnxq.commands.validate import Validation, validate
 from onnxq.data.budget import Limits
 from onnxq.data.source import DataSource
 from onnxq.model.model import Model
+from onnxq.options.shared import Provider
 from onnxq.options.validate import ValidateOptions
 from onnxq.quantization import quantize as stage
 from onnxq.quantization.request import Request
@@ -45,6 +46,7 @@ def keep_in_float(
     options = ValidateOptions(
         data=source, outputs=request.outputs, max_drop=max_drop,
         batch_size=limits.exactly or limits.batch_size, memory=limits.memory,
+        provider=Provider(request.batching.base.provider),
     )  # fmt: skip
 
     def measure(trial: Model) -> Validation:

@@ -18,6 +18,7 @@ from onnxq.errors import ModelError
 from onnxq.model.doubles import require_close
 from onnxq.model.model import Model
 from onnxq.model.normalize import Normalization, normalize
+from onnxq.model.session import Runtime
 
 
 def normalized_on(
@@ -27,12 +28,14 @@ def normalized_on(
     limits: Limits,
     *,
     opset: int = 0,
+    runtime: Runtime | None = None,
 ) -> tuple[Model, Normalization]:
     """`normalize`; a float64 model runs as it was given too, and the difference is recorded.
 
     Args:
         source: what both run on; None for random samples.
         shapes: input → sizes for these where the model leaves them open.
+        runtime: where they run; None for the CPU.
 
     Raises:
         ModelError: the difference is too large, or ONNX Runtime does not run the model as given.
@@ -40,7 +43,7 @@ def normalized_on(
     normalized, record = normalize(model, opset=opset)
     if record.narrowed is None:
         return normalized, record
-    batching = plan_batching(one_sample(normalized, source, shapes), limits.halved())
+    batching = plan_batching(one_sample(normalized, source, shapes, runtime), limits.halved())
     feeds = proof_feeds(model, source, shapes=shapes)
     narrowed = replace(
         record.narrowed,

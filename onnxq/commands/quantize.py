@@ -22,6 +22,7 @@ from onnxq.commands.kept import NOTHING, Kept
 from onnxq.commands.machine_target import with_target
 from onnxq.commands.mixed import spare_costliest
 from onnxq.commands.normalized import normalized_on
+from onnxq.commands.provider import runtime_of, with_provider
 from onnxq.data.budget import Limits, OneSample, plan_batching
 from onnxq.data.sizes import Shapes, parse_shapes
 from onnxq.data.source import DataSource
@@ -104,6 +105,8 @@ def ground_of(model: Model, options: QuantizeOptions) -> Ground:
     Raises:
         UsageError: the target does not take the scheme, or a pattern matches no node.
     """
+    options, _ = with_provider(options)
+    runtime = runtime_of(options)
     require_float(model)
     options, _ = with_target(options)
     target, chosen = target_named(options.target), stage_options(options)
@@ -120,10 +123,12 @@ def ground_of(model: Model, options: QuantizeOptions) -> Ground:
     given, shapes = model, parse_shapes(options.input_shapes, model.inputs)
     model = with_shapes(given, shapes)
     source = None if options.data is None else source_of(options, model, input_shapes=())
-    normalized, normalization = normalized_on(model, source, shapes, limits, opset=opset)
+    normalized, normalization = normalized_on(
+        model, source, shapes, limits, opset=opset, runtime=runtime
+    )
     check_patterns(Graph(normalized), chosen)
     hold_out = hold_out_of(source)
-    sample = one_sample(normalized, source, shapes)
+    sample = one_sample(normalized, source, shapes, runtime)
     return Ground(
         given, model, options, target, chosen, normalized, normalization, source, shapes, limits,
         hold_out, sample,

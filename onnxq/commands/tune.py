@@ -15,6 +15,7 @@ from onnxq.commands.candidates import ROUNDS, Candidate, schemes_of
 from onnxq.commands.choice import Row, marked
 from onnxq.commands.inputs import source_of
 from onnxq.commands.machine_target import with_target
+from onnxq.commands.provider import with_provider
 from onnxq.commands.tuning_search import Run, Search, Tell
 from onnxq.commands.tuning_state import State, key_of
 from onnxq.commands.validate import opened, validate
@@ -97,6 +98,7 @@ def tune(
         tell: told of each candidate as it is done.
     """
     since = time.monotonic()
+    options, _ = with_provider(options)
     require_float(model)
     run, resolved = _begin(model, options, progress)
     schemes = schemes_of(run.target, [each.value for each in options.schemes])

@@ -9,6 +9,7 @@ from pathlib import Path
 from onnxq.commands.bench import Timing, bench
 from onnxq.commands.budget import limits_for, one_sample
 from onnxq.commands.inputs import require_same_preprocessing, source_of
+from onnxq.commands.provider import runtime_of
 from onnxq.data.budget import plan_batching
 from onnxq.data.classes import as_class_names
 from onnxq.data.labels import SampleLabels, open_labels, read_characters
@@ -79,6 +80,7 @@ def validate(
     float_model: Model, models: Sequence[Model], options: ValidateOptions, progress: Progress
 ) -> Validation:
     """Measure all models on the same samples; see `onnxq.api.validate`."""
+    runtime = runtime_of(options)
     _require_order(float_model, models)
     models = list(map(with_float_interface, models))
     float_model = _of_their_shapes(float_model, models)
@@ -96,7 +98,7 @@ def validate(
     if gated and not isinstance(first, Task):
         require_float_output(float_model, options.outputs, first.name)
     every = (float_model, *models)
-    sample = one_sample(infer_shapes(float_model), source)
+    sample = one_sample(infer_shapes(float_model), source, runtime=runtime)
     limits = limits_for(every, options.batch_size, options.memory)
     comparison = Comparison(
         tuple(map(PortableModel.of, every)) if options.dask else (),

@@ -101,6 +101,7 @@ class Batching:
         footprint: what one sample takes; of no tensor where that could not be learned.
         axes: tensor → the axis along which it grows with the samples; see `measure_axes`.
         singly: whether the model takes one sample at a time, whatever its inputs say.
+        base: where it runs, with all cores.
     """
 
     size: int = GROUP
@@ -112,6 +113,7 @@ class Batching:
     footprint: Footprint = field(default_factory=lambda: Footprint({}))
     axes: Mapping[str, int | None] = field(default_factory=dict)
     singly: bool = False
+    base: Runtime = field(default_factory=Runtime)
 
     @property
     def splits(self) -> bool:
@@ -148,8 +150,7 @@ class Batching:
         Kernels that share one sample among threads sum in another order; of several samples each
         thread takes its own. So what is less than a group has one thread.
         """
-        base = base or Runtime()
-        shared = base.share(max(1, min(self.sharing, parts)))
+        shared = (base or self.base).share(max(1, min(self.sharing, parts)))
         return replace(shared, threads=1 if self.splits else shared.threads, lean=self.large)
 
     def map(
@@ -243,7 +244,7 @@ def plan_batching(sample: OneSample, limits: Limits, *, kept: Collection[str] = 
     if found is None:
         # It has no batch axis, runs in whole groups only, or not at all: whoever runs it says so.
         size = GROUP if fixed else limits.exactly or GROUP
-        return Batching(size, size, room=budget)
+        return Batching(size, size, room=budget, base=sample.runtime)
     need = need_of(found, graph, kept)
     steady = _halved_until(GROUP, lambda size: size * need <= LARGE)
     asked = min(limits.batch_size, GROUP)
@@ -261,8 +262,9 @@ def plan_batching(sample: OneSample, limits: Limits, *, kept: Collection[str] = 
     sharing = max(1, min(workers, 2 * LARGE // whole))
     runs = max(1, min(workers if size < GROUP else sharing, budget // taken))
     return Batching(
-        size, steady, runs, sharing, taken > SMALL, budget, found, axes or {}, singly=axes is None
-    )
+        size, steady, runs, sharing, taken > SMALL, budget, found, axes or {}, axes is None,
+        sample.runtime,
+    )  # fmt: skip
 
 
 def need_of(found: Footprint, graph: Graph, kept: Collection[str]) -> int:

@@ -101,7 +101,7 @@ def require_shareable(value: Any, preprocessing: object) -> None:
         what = "data of Python's" if not known else "a function as preprocess"
         raise UsageError(
             f"{what} cannot be sent to other processes",
-            hint="leave jobs and dask out, or give data as a path or file.py:function",
+            hint="leave dask out, or give data as a path or file.py:function",
         )
 
 

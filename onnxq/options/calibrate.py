@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from onnxq.errors import UsageError
 from onnxq.options import shared
 from onnxq.options.fields import flag, option
-from onnxq.options.kinds import Choice, Whole
 from onnxq.options.reading import ReadingKeywords, ReadingOptions
+from onnxq.options.shared import Provider, ProviderName
 from onnxq.options.values import File, Part
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
-
-
-class Provider(enum.Enum):
-    """Where a model runs."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-    AUTO = "auto"
-    """CUDA if usable, else the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,22 +33,19 @@ class CalibrateOptions(ReadingOptions):
     shard: tuple[int, int] = option(
         Part(), "Run only the I-th of N parts; onnxq merge joins them.", (1, 1), metavar="I/N"
     )
-    jobs: int = option(Whole(), "Run in N processes; the result is the same.", 1, metavar="N")
     dask: str | None = shared.dask()
     memory: int = shared.memory()
     state: Path | None = option(File(), "File for the state of the run.", flag=None)
     resume: bool = flag("Go on where a killed run with the same output stopped.")
     libraries: tuple[Path, ...] = shared.libraries()
-    provider: Provider = option(
-        Choice(Provider), "Where the model runs; auto: CUDA if usable.", Provider.CPU
-    )
+    provider: Provider = shared.provider()
     allow_nonfinite: bool = shared.allow_nonfinite()
 
     def check(self) -> None:
-        if self.dask is not None and (self.jobs > 1 or self.resume or self.state is not None):
+        if self.dask is not None and (self.resume or self.state is not None):
             raise UsageError(
-                "--dask goes neither with --jobs nor with --resume",
-                hint="a Dask cluster takes the place of jobs and of a state to resume from",
+                "--dask does not go with --resume",
+                hint="a Dask cluster takes the place of a state to resume from",
             )
 
 
@@ -68,11 +55,10 @@ class CalibrateKeywords(ReadingKeywords, total=False):
     mask: str | None
     batch_size: int
     shard: tuple[int, int] | str
-    jobs: int
     dask: str | None
     memory: int | str
     state: str | os.PathLike[str] | None
     resume: bool
     libraries: Sequence[str | os.PathLike[str]]
-    provider: Provider | Literal["cpu", "cuda", "auto"]
+    provider: Provider | ProviderName
     allow_nonfinite: bool

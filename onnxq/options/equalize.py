@@ -69,6 +69,7 @@ class EqualizeOptions(Options):
     )
     absorb_bias: bool = shared.absorb_bias(default=False, extra="; exact up to float rounding")
     libraries: tuple[Path, ...] = shared.libraries()
+    provider: shared.Provider = shared.provider()
 
     def check(self) -> None:
         shared.require_data(self, "preprocess", "tokenizer", "mask")
@@ -95,3 +96,4 @@ class EqualizeKeywords(TypedDict, total=False):
     relu6: Relu6 | Literal["auto", "tie", "per-channel", "relu", "skip"]
     absorb_bias: bool
     libraries: Sequence[str | os.PathLike[str]]
+    provider: shared.Provider | shared.ProviderName

@@ -37,7 +37,7 @@ GROUPS: Mapping[str, frozenset[str]] = MappingProxyType(
         ),
         "Machine": frozenset(
             {
-                "batch_size", "memory", "threads", "providers", "provider", "seconds", "jobs",
+                "batch_size", "memory", "threads", "providers", "provider", "seconds",
                 "dask", "resume", "libraries",
             }
         ),

@@ -198,6 +198,7 @@ class QuantizeOptions(Options):
         metavar="M",
     )
     libraries: tuple[Path, ...] = shared.libraries()
+    provider: shared.Provider = shared.provider()
 
     def check(self) -> None:
         preset = PRESETS[self.scheme.value]
@@ -265,3 +266,4 @@ class QuantizeKeywords(TypedDict, total=False):
     max_trials: int
     max_minutes: float
     libraries: Sequence[str | os.PathLike[str]]
+    provider: shared.Provider | shared.ProviderName

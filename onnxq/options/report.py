@@ -43,6 +43,7 @@ class ReportOptions(Options):
     memory: int = shared.memory()
     outputs: tuple[str, ...] = shared.outputs()
     executions: tuple[Execution, ...] = executions()
+    provider: shared.Provider = shared.provider()
     layers: bool = switch(
         "Measure each layer's error, which takes some four times as long as the rest.",
         default=True,
@@ -80,6 +81,7 @@ class ReportKeywords(TypedDict, total=False):
     memory: int | str
     outputs: Sequence[str]
     executions: Sequence[Execution | ExecutionName]
+    provider: shared.Provider | shared.ProviderName
     layers: bool
     latency: bool
     max_drop: float | None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+import enum
+from typing import Any, Literal, Protocol, get_args
 
 from onnxq.errors import UsageError
 from onnxq.options.fields import REQUIRED, Options, flag, option, switch
-from onnxq.options.kinds import Number, Pattern, Several, Text, Whole
+from onnxq.options.kinds import Choice, Number, Pattern, Several, Text, Whole
 from onnxq.options.values import File, NameOrFile, Pairs, Size, TextOr
 
 BATCH_SIZE = 8
@@ -262,4 +263,33 @@ def libraries() -> Any:
         flag="--custom-op-library",
         metavar="FILE",
         recorded=False,
+    )
+
+
+class Provider(enum.Enum):
+    """Where ONNX Runtime runs models over data."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+    AUTO = "auto"
+    """CUDA where a session runs there, else the CPU."""
+
+
+ProviderName = Literal["cpu", "cuda", "auto"]
+
+
+class Provided(Protocol):
+    """Options of a command that has `provider`."""
+
+    @property
+    def provider(self) -> Provider:
+        """As asked for."""
+
+
+def provider() -> Any:
+    """Of commands that run models over data."""
+    return option(
+        Choice(Provider),
+        "Where ONNX Runtime runs models over the data; auto: CUDA if a session runs there.",
+        Provider.CPU,
     )

@@ -67,6 +67,7 @@ class TuneOptions(ReadingOptions):
     memory: int = shared.memory()
     dask: str | None = shared.dask()
     libraries: tuple[Path, ...] = shared.libraries()
+    provider: shared.Provider = shared.provider()
     state: Path | None = option(
         File(),
         "Folder of what is known so far: a run that was stopped goes on from there.",
@@ -95,4 +96,5 @@ class TuneKeywords(ReadingKeywords, total=False):
     memory: int | str
     dask: str | None
     libraries: Sequence[str | os.PathLike[str]]
+    provider: shared.Provider | shared.ProviderName
     state: str | os.PathLike[str] | None

@@ -99,6 +99,7 @@ class ValidateOptions(ReadingOptions):
     memory: int = shared.memory()
     dask: str | None = shared.dask()
     libraries: tuple[Path, ...] = shared.libraries()
+    provider: shared.Provider = shared.provider()
 
 
 class ValidateKeywords(ReadingKeywords, total=False):
@@ -118,3 +119,4 @@ class ValidateKeywords(ReadingKeywords, total=False):
     memory: int | str
     dask: str | None
     libraries: Sequence[str | os.PathLike[str]]
+    provider: shared.Provider | shared.ProviderName

@@ -16,7 +16,7 @@ from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.narrow import Narrowing, narrow
-from onnxq.model.session import open_session, run, with_outputs
+from onnxq.model.session import run, with_outputs
 from onnxq.targets import Target
 
 Feeds = Mapping[str, NDArray[Any]]
@@ -62,7 +62,7 @@ def _largest_magnitudes(
     """Float activation → the largest magnitude it takes."""
     graph = Graph(model)
     names = graph.activations
-    session = open_session(with_outputs(model, names), optimize=False, lean=batching.large)
+    session = batching.base.open(with_outputs(model, names), optimize=False)
     largest = dict.fromkeys(names, 0.0)
     for part in (part for batch in batches for part in batching.of(graph).parts(batch)):
         for name, values in zip(names, run(session, names, part), strict=True):

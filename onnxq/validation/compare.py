@@ -59,7 +59,7 @@ def compare(
     dask: str | None = None,
     progress: Progress = SILENT,
 ) -> tuple[tuple[Row, ...], int]:
-    """Run every model under every execution; the float model runs on the CPU, first.
+    """Run every model under every execution; the float model runs first, where the data run.
 
     Args:
         models: the float model, then the quantized ones.
@@ -82,7 +82,7 @@ def compare(
     choose_outputs(models[0], comparison.outputs)
     for model in models[1:]:
         check_interface(models[0], model)
-    plan = plan_of(models, comparison.executions)
+    plan = plan_of(models, comparison)
     tally = _Tally(metrics, len(plan))
     with progress.track("validate", source.count) as advance:
         if dask is None:

@@ -115,9 +115,10 @@ class Terms:
     ran: Ran | None
 
 
-def plan_of(models: Sequence[Model], executions: Sequence[str]) -> list[tuple[Model, str]]:
-    """What runs: each model with its executions; the float model on the CPU, first."""
-    return [(models[0], "cpu")] + [(m, e) for m in models[1:] for e in executions]
+def plan_of(models: Sequence[Model], comparison: Comparison) -> list[tuple[Model, str]]:
+    """What runs: the float model where the data run, first; the others with their executions."""
+    first = models[0], comparison.batching.base.provider
+    return [first, *((m, e) for m in models[1:] for e in comparison.executions)]
 
 
 def update_from(task: Task, metric: Metric, ran: Ran, number: int) -> None:
@@ -139,7 +140,7 @@ def measured(
     Args:
         remote: whether this is a worker of a cluster, which computes metrics that merge.
     """
-    plan = plan_of(models, comparison.executions)
+    plan = plan_of(models, comparison)
     names = choose_outputs(models[0], comparison.outputs)
     given = [spec.name for spec in models[0].outputs]
     runners = [

@@ -1,30 +1,28 @@
-"""However a calibration is run - killed, in processes, in passes - the bytes are the same."""
+"""However a calibration is run - killed, in shards, in passes - the bytes are the same."""
 
 import dataclasses
-import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnxq import api
-from onnxq.calibration import files, jobs, stream
-from onnxq.calibration.checkpoint import Checkpoint, remove_states, state_path
+from onnxq.calibration import files, shards, stream
+from onnxq.calibration.checkpoint import Checkpoint
 from onnxq.calibration.passes import groups_within
 from onnxq.calibration.stream import Request
 from onnxq.data.budget import Limits
 from onnxq.data.gather import run_batch
-from onnxq.errors import DataError, ModelError, UsageError
+from onnxq.errors import DataError, ModelError
 from onnxq.model.footprint import known_footprint
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
 from onnxq.model.session import Runtime
-from onnxq.records import temporary_beside
 
 from support.builder import Builder
 
@@ -125,117 +123,17 @@ def test_without_resume_an_old_state_is_of_no_account(tmp_path, expected):
     assert files.to_bytes(api.calibrate(model(), data(), state=state)) == expected
 
 
-def test_states_are_removed_and_nothing_else(tmp_path):
-    state = state_path(tmp_path / "a.calib")
-    for name in (
-        "a.calib.state",
-        "a.calib.state.1-2",
-        "a.calib.states",
-        "b.calib.state",
-        "a.calib",
-    ):
-        (tmp_path / name).write_bytes(b"")
-    remove_states(state)
-    assert {p.name for p in tmp_path.iterdir()} == {"a.calib.states", "b.calib.state", "a.calib"}
+# --- shards ------------------------------------------------------------------------------------
 
 
-# --- processes ---------------------------------------------------------------------------------
-
-
-def test_processes_give_the_bytes_of_one(expected, tmp_path):
-    seen = []
-
-    class Watch:
-        def track(self, label, total):
-            seen.append(total)
-            return self
-
-        def __enter__(self):
-            return seen.append
-
-        def __exit__(self, *_):
-            return None
-
-    state = tmp_path / "state"
-    found = api.calibrate(model(), data(), jobs=2, state=state, progress=Watch())
-    assert files.to_bytes(found) == expected
-    assert seen[0] == 50
-
-
-def test_processes_share_one_shard():
+def test_parts_of_a_shard_give_its_bytes():
     whole = api.calibrate(model(), data(), shard=(2, 3))
     normalized, _ = normalize(model())
     tensors = api.tensors_to_observe(Graph(normalized))
     request = Request(tensors, model().fingerprint, shard=(2, 3))
     source = api.as_source(data(), model())
-    parts = [stream.calibrate(normalized, source, each) for each in jobs.split(request, 2)]
-    assert files.to_bytes(jobs.join(parts, (2, 3))) == files.to_bytes(whole)
-
-
-def test_more_processes_than_batches(expected):
-    few = data(10)
-    found = api.calibrate(model(), few, jobs=3)
-    assert files.to_bytes(found) == files.to_bytes(api.calibrate(model(), few))
-
-
-def test_an_error_in_a_process_is_the_same_error():
-    bad = data()
-    bad[41, 0, 0, 0] = np.nan
-    with pytest.raises(DataError, match=r"<memory>\[41\]"):
-        api.calibrate(model(), bad, jobs=2)
-
-
-class Deadly:
-    """Data whose reading kills the process; the parent only asks for the fingerprint."""
-
-    def __init__(self, source, parent):
-        self.inner, self.parent = source, parent
-
-    def __getattr__(self, name):
-        if name in {"inner", "parent"}:
-            raise AttributeError(name)
-        return getattr(self.inner, name)
-
-    def batches(self, *args, **kwargs):
-        if os.getpid() != self.parent:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.inner.batches(*args, **kwargs)
-
-
-def test_a_killed_process_is_said():
-    source = Deadly(api.as_source(data(), model()), os.getpid())
-    with pytest.raises(UsageError, match="a process of the calibration was killed"):
-        api.calibrate(model(), source, jobs=2)
-
-
-class Stopping(Deadly):
-    """Data whose reading stops the parent, while the other process writes its state."""
-
-    folder: Path
-
-    def batches(self, *args, first=0, **kwargs):
-        if os.getpid() == self.parent:
-            return self.inner.batches(*args, first=first, **kwargs)
-        if first == 1:
-            with temporary_beside(self.folder / "state.2-2"):
-                time.sleep(3600)
-        while not list(self.folder.glob(".state.2-2.*")):
-            time.sleep(0.001)
-        os.kill(self.parent, signal.SIGINT)
-        return time.sleep(3600)
-
-
-def test_a_stop_leaves_no_half_state(tmp_path):
-    source = Stopping(api.as_source(data(), model()), os.getpid())
-    source.folder = tmp_path
-    # Born in the background of a script, this process would not hear it.
-    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            api.calibrate(model(), source, jobs=2, state=tmp_path / "state")
-    finally:
-        signal.signal(signal.SIGINT, usual)
-    assert list(tmp_path.iterdir()) == []
+    parts = [stream.calibrate(normalized, source, each) for each in shards.split(request, 2)]
+    assert files.to_bytes(shards.join(parts, (2, 3))) == files.to_bytes(whole)
 
 
 # --- memory ------------------------------------------------------------------------------------
@@ -298,9 +196,16 @@ def test_however_many_run_side_by_side_the_bytes_are_the_same(expected, threads)
     assert files.to_bytes(stream.calibrate(normalized, source, request)) == expected
 
 
-@pytest.mark.parametrize("threads", [1, 8])
-def test_the_first_of_several_bad_samples_is_named(threads):
-    normalized, request = request_of(threads, limits=Limits(1))
+def test_where_one_run_fits_its_tensors_are_counted_in_threads(expected):
+    normalized, request = request_of(4, limits=Limits(memory=20_000))
+    source = api.as_source(data(), model())
+    assert files.to_bytes(stream.calibrate(normalized, source, request)) == expected
+    assert any(thread.name.startswith("count_") for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize(("threads", "memory"), [(1, 0), (8, 0), (4, 20_000)])
+def test_the_first_of_several_bad_samples_is_named(threads, memory):
+    normalized, request = request_of(threads, limits=Limits(1, memory))
     values = data()
     values[[7, 8, 9, 31]] = 3e38
     source = api.as_source(values, model())
@@ -340,7 +245,7 @@ def test_a_model_that_takes_one_sample_gets_one_at_a_time():
     assert found.tensors["f"].count == 19 * 12
     assert found.note == stream.SINGLY
     parts = [api.calibrate(only_singly(), x, shard=(i, 2)) for i in (1, 2)]
-    assert files.to_bytes(jobs.join(parts, (1, 1))) == files.to_bytes(found)
+    assert files.to_bytes(shards.join(parts, (1, 1))) == files.to_bytes(found)
 
 
 def test_its_sizes_are_those_of_one_sample():

@@ -375,21 +375,50 @@ def test_relu6_modes_that_need_data(case: Case):
     assert not case.out.exists()
 
 
-def test_cuda_without_a_device(case: Case):
+@pytest.fixture
+def no_device():
     try:
         require_cuda()
     except ProviderError:
-        pass
-    else:
-        pytest.skip("there is a CUDA device")
+        return
+    pytest.skip("there is a CUDA device")
+
+
+@pytest.mark.usefixtures("no_device")
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [
+        ("calibrate", ()), ("equalize", ()), ("quantize", ()), ("validate", ("{in}",)),
+        ("tune", ("--validate-data", "{data}")), ("report", ("{in}",)),
+    ],
+)  # fmt: skip
+def test_cuda_without_a_device_is_refused_before_any_work(case: Case, command, more):
+    # The model is not looked at, so what is no model does not matter.
+    case.model.write_bytes(b"")
+    before = case.files()
+    given = [word.format(**{"in": case.model, "data": case.data}) for word in more]
+    place = () if command == "validate" else ("-o", case.out)
+    result = run(command, case.model, *given, "--data", case.data, *place, "--provider", "cuda")
+    refused(result, USAGE, "CUDA")
+    assert case.files() == before
+
+
+@pytest.mark.usefixtures("no_device")
+def test_cuda_without_a_device_is_no_execution(case: Case):
     execution = ("--execution", "cuda")
     result = run("validate", case.model, case.model, "--data", case.data, *execution)
     refused(result, USAGE, "CUDA")
-    result = run("calibrate", case.model, "--data", case.data, "--provider", "cuda")
-    refused(result, USAGE, "CUDA")
-    result = run("calibrate", case.model, "--data", case.data, "--provider", "auto")
+
+
+@pytest.mark.usefixtures("no_device")
+def test_without_a_device_auto_is_the_cpu_and_written_so(case: Case):
+    given = ("quantize", case.model, "--data", case.data, "--provider", "auto", "-o", case.out)
+    result = run(*given)
     assert result.code == 0
-    assert "runs on the CPU: " in result.err
+    assert "note: runs on the CPU: there is no CUDA device" in result.err
+    auto = case.out.read_bytes()
+    assert run(*given[:-4], "-o", case.out).code == 0
+    assert case.out.read_bytes() == auto
 
 
 # --- errors as documents ---------------------------------------------------------------------

@@ -669,13 +669,13 @@ def test_doctor_says_what_the_cpu_implies(monkeypatch, features, saturates):
     assert finding.implies == expected[saturates]
 
 
-# --- calibrate: processes, memory, resume ----------------------------------------------------------
+# --- calibrate: memory, resume ----------------------------------------------------------
 
 
 def test_ways_to_run_a_calibration_give_the_same_file(case: Case) -> None:
     command = ("calibrate", case.model, "--data", case.data, "-q", "-o")
     assert run(*command, case.calib).code == 0
-    for number, extra in enumerate((("--jobs", 2), ("--memory", "20KB"), ("--resume",))):
+    for number, extra in enumerate((("--memory", "20KB"), ("--resume",))):
         other = case.folder / f"{number}.calib"
         found = run(*command, other, *extra)
         assert (found.code, found.err) == (0, "")
@@ -685,7 +685,7 @@ def test_ways_to_run_a_calibration_give_the_same_file(case: Case) -> None:
 
 def test_bad_ways_to_run_a_calibration(case: Case) -> None:
     command = ("calibrate", case.model, "--data", case.data)
-    for extra in (("--memory", "much"), ("--memory", "0"), ("--jobs", 0), ("--resume",)):
+    for extra in (("--memory", "much"), ("--memory", "0"), ("--resume",)):
         found = run(*command, *extra)
         assert found.code == 2, extra
     found = run(*command, "--custom-op-library", case.folder / "none.so")

@@ -9,15 +9,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnxq
-import psutil
 import pytest
 from onnxq.cli.group import COMMANDS
 
@@ -320,47 +316,6 @@ def test_a_stop_waits_until_a_temporary_folder_is_remembered(case: Case):
     made = Path((case.folder / "made").read_text())
     assert made.parent == case.folder
     assert not made.exists()
-
-
-@contextmanager
-def in_processes(case: Case) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
-    """A long calibration in two processes, and these; it must leave no file."""
-    with subprocess.Popen(
-        [PYTHON, "-m", "onnxq", "calibrate", case.model, "--data", "random:1000000", "--jobs", "2",
-         "-o", case.out],
-        stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(case.folder)}, **HEARS,
-    ) as started:  # fmt: skip
-        try:
-            # Until one of them has a temporary folder of its own, where ONNX Runtime writes its graph.
-            while len(list(case.folder.rglob("onnxq.*"))) < 2 and started.poll() is None:
-                time.sleep(0.001)
-            workers = psutil.Process(started.pid).children(recursive=True)
-            yield started, workers
-        finally:
-            started.kill()
-    assert psutil.wait_procs(workers, timeout=10)[1] == []
-    assert not list(case.folder.glob("onnxq.*"))
-    assert not case.out.exists()
-
-
-def test_whoever_ends_a_command_ends_its_processes(case: Case):
-    """A scheduler signals the one process that it started."""
-    with in_processes(case) as (started, _):
-        started.terminate()
-        _, told = started.communicate(timeout=60)
-        assert (started.returncode, told) == (143, "terminated\n")
-
-
-def test_ctrl_c_is_answered_once(case: Case):
-    """A terminal interrupts all processes, in any order; the one that was started answers."""
-    with in_processes(case) as (started, workers):
-        for worker in workers:
-            worker.send_signal(signal.SIGINT)
-        time.sleep(0.5)
-        assert started.poll() is None
-        started.send_signal(signal.SIGINT)
-        _, told = started.communicate(timeout=60)
-        assert (started.returncode, told) == (130, "interrupted\n")
 
 
 def test_full_disk_is_one_line(case: Case, monkeypatch):

@@ -78,7 +78,7 @@ def test_short_memory_is_said_with_the_options_that_help(tmp_path):
     denoiser(model, layers=2, channels=64)
     photographs(data, 1, 2400)
     for command, options in (
-        (("calibrate", model, "-o", tmp_path / "c.calib"), "--memory or --batch-size or --jobs"),
+        (("calibrate", model, "-o", tmp_path / "c.calib"), "--memory or --batch-size"),
         (("quantize", model, "-o", tmp_path / "q.onnx"), "--memory or --batch-size"),
         (("equalize", model, "-o", tmp_path / "e.onnx"), "--memory or --batch-size"),
         (("emulate", model, "-o", tmp_path / "y.npz"), "--memory or --batch-size"),

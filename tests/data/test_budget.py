@@ -141,3 +141,12 @@ def test_what_does_not_join_runs_whole():
     assert seen == [1, 1, 1]
     in_parts(run, ["unknown", names[1]], batching)({"x": x})
     assert seen[3:] == [1, 1, 1, 3]
+
+
+@pytest.mark.parametrize("model", [convolutions(), averaging()])
+def test_what_runs_over_the_data_opens_sessions_on_the_provider(model):
+    sample = OneSample(model, lambda: {"x": RNG.standard_normal((1, 3, 7, 7))}, Runtime("cuda"))
+    batching = plan_batching(sample, Limits())
+    assert batching.runtime(3).provider == "cuda"
+    assert batching.whole().runtime(1).provider == "cuda"
+    assert batching.of(Graph(averaging())).runtime(8).provider == "cuda"

@@ -294,9 +294,9 @@ def test_the_functions_take_them():
 
 def test_processes_cannot_share_an_iterable():
     with pytest.raises(UsageError, match="cannot be sent to other processes"):
-        onnxq.calibrate(uneven(), list(samples()), jobs=2)
+        onnxq.calibrate(uneven(), list(samples()), dask="tcp://h:1")
     with pytest.raises(UsageError, match="a function as preprocess cannot be sent"):
-        onnxq.calibrate(uneven(), "images/", preprocess=by_hand, jobs=2)
+        onnxq.calibrate(uneven(), "images/", preprocess=by_hand, dask="tcp://h:1")
 
 
 @pytest.mark.parametrize("wrong", [3, None, 2.5, object()])

@@ -5,7 +5,7 @@ Sides are odd, so that samples begin at every alignment.
 
 import numpy as np
 import pytest
-from onnx import helper, numpy_helper
+from onnx import helper, numpy_helper, parser
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
@@ -126,6 +126,22 @@ def test_operators_without_a_row_are_not_trusted():
     assert depends_on_batch(graph, graph.by_name["node"])
     graph = Graph(one_node("Shape", MAP, (), {}))
     assert not depends_on_batch(graph, graph.by_name["node"])
+
+
+def test_a_scalar_holds_no_samples():
+    """Ranges of floats, which have no row, in a detector: the places of its anchors."""
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[n, 3] x, float side) => (float[n, 3] y)
+    <float zero = {0}, float one = {1}, float two = {2}>
+    {
+        [range] places = Range (zero, side, one)
+        [root] half = Pow (side, two)
+        [power] p = Pow (x, two)
+        y = Add (p, half)
+    }"""
+    graph = Graph(infer_shapes(Model(parser.parse_model(text))))
+    found = {node.name: depends_on_batch(graph, node) for node in graph.nodes[:3]}
+    assert found == {"range": False, "root": False, "power": True}
 
 
 def test_a_cast_is_one_of_each_element():

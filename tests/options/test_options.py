@@ -262,9 +262,9 @@ def test_a_wrong_value_in_a_recipe(options, name, option, tmp_path):
         ("calibrate", {"shard": (3, 2)}, "shard: there is no part 3 of 2", ""),
         (
             "calibrate",
-            {"dask": "tcp://h:1", "jobs": 2},
-            ("--dask goes neither with --jobs nor with --resume"),
-            "a Dask cluster takes the place of jobs and of a state to resume from",
+            {"dask": "tcp://h:1", "resume": True},
+            ("--dask does not go with --resume"),
+            "a Dask cluster takes the place of a state to resume from",
         ),
         ("calibrate", {"data": None}, "calibrate needs data", "give --data DATA"),
         (

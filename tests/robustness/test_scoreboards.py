@@ -55,7 +55,7 @@ def test_faults_of_the_commands(tmp_path):
 @pytest.mark.slow
 def test_stops_of_the_commands(tmp_path):
     found = outcomes(tmp_path, "stops.py", "--stops", 3)
-    assert kinds(found, "onnxq calibrate --jobs") == {"right": 3}
+    assert kinds(found, "onnxq calibrate") == {"right": 3}
 
 
 @pytest.mark.slow

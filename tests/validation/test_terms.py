@@ -9,7 +9,7 @@ from onnxq.data.budget import GROUP, Batching
 from onnxq.data.labels.match import SampleLabels
 from onnxq.errors import DataError, UsageError
 from onnxq.model.model import Model
-from onnxq.model.session import open_session, run
+from onnxq.model.session import Runtime, open_session, run
 from onnxq.progress import SILENT
 from onnxq.validation.compare import compare
 from onnxq.validation.terms import Comparison, measured, merging_tasks, plan_of
@@ -103,9 +103,12 @@ def test_labels_of_a_file_come_before_those_of_the_data():
     assert [label for each in found for label in each.ran.labels] == list(range(COUNT))
 
 
-def test_the_float_model_runs_on_the_cpu_first():
-    assert plan_of([FLOAT, COARSE, COARSER], ["emulate", "cpu"]) == [
-        (FLOAT, "cpu"), (COARSE, "emulate"), (COARSE, "cpu"), (COARSER, "emulate"), (COARSER, "cpu")
+@pytest.mark.parametrize("provider", ["cpu", "cuda"])
+def test_the_float_model_runs_first_where_the_data_do(provider):
+    batching = Batching(base=Runtime(provider))
+    asked = Comparison((), (), ("emulate", "cpu"), batching)
+    assert plan_of([FLOAT, COARSE, COARSER], asked) == [
+        (FLOAT, provider), (COARSE, "emulate"), (COARSE, "cpu"), (COARSER, "emulate"), (COARSER, "cpu")
     ]  # fmt: skip
 
 

@@ -116,6 +116,7 @@ def collect(
                     data=source,
                     batch_size=options.batch_size or BATCH_SIZE,
                     memory=options.memory,
+                    provider=options.provider,
                 ),
                 progress,
             )
@@ -175,6 +176,7 @@ def _measured(
         metrics=(*named, recorder),
         outputs=options.outputs,
         executions=options.executions,
+        provider=options.provider,
         max_drop=options.max_drop,
         min_accuracy=options.min_accuracy,
         layers=options.layers and bool(models),
