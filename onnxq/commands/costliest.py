@@ -102,6 +102,8 @@ def costliest(
     request: Request, made: Made, source: DataSource | None, limits: Limits
 ) -> tuple[Candidate, ...]:
     """The layers with the largest shares of the error; () where it is small or they are unknown."""
+    if not request.effort.names_worst:
+        return ()
     if source is None or not made[1].quantized_sqnr < LOW_SQNR:
         return ()
     try:

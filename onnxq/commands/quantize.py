@@ -41,6 +41,7 @@ from onnxq.model.normalize import Normalization
 from onnxq.model.operators import is_weighted, operator_of, weighted_inside
 from onnxq.model.static import with_shapes
 from onnxq.model.status import Float, Quantized
+from onnxq.options.effort import EFFORTS
 from onnxq.options.quantize import (
     FloatRest,
     HeadNumbers,
@@ -146,14 +147,22 @@ def quantize(
     ground = ground_of(model, options)
     options, target, chosen, scheme = ground.options, ground.target, ground.chosen, ground.scheme
     model, source, limits, sample = ground.model, ground.source, ground.limits, ground.sample
+    effort = EFFORTS[options.effort.value]
     calibration = calibration_of(ground, progress, kept)
     samples = None
     if source is not None and calibration is not None:
         unseen = options.calibration is None or calibration.data != source.fingerprint
         samples = kept.value(
             "samples",
-            (ground.normalized,),
-            partial(take_samples, source, calibration, hold_out=ground.hold_out, unseen=unseen),
+            (ground.normalized, options.effort.value),
+            partial(
+                take_samples,
+                source,
+                calibration,
+                hold_out=ground.hold_out,
+                unseen=unseen,
+                effort=effort,
+            ),
         )
         samples = samples.one_by_one() if scheme.is_dynamic else samples
     request = Request(
@@ -172,6 +181,7 @@ def quantize(
         shapes=ground.shapes,
         batching=plan_batching(sample, limits.halved()),
         tokens=sample.tokens if samples is not None and samples.padded else NO_TOKENS,
+        effort=effort,
     )
     plain = (ground.normalized, replace(options, mixed=None).settings())
     made = kept.value("made", plain, lambda: stage.quantize(request))

@@ -24,6 +24,7 @@ GROUPS: Mapping[str, frozenset[str]] = MappingProxyType(
         "How": frozenset(
             {
                 "equalize", "absorb_bias", "relu6", "ranges", "bias_correction", "rounding",
+                "effort",
             }
         ),
         "What is measured": frozenset(

@@ -11,6 +11,7 @@ from onnxq.errors import UsageError
 from onnxq.formats.scheme import BLOCK_SIZES, DEFAULT, PRESETS
 from onnxq.formats.table import INTERFACES, InterfaceName
 from onnxq.options import shared
+from onnxq.options.effort import DEFAULT_EFFORT, EFFORTS
 from onnxq.options.fields import Options, flag, option, switch
 from onnxq.options.kinds import Choice, Flag, Number, OneOf, Whole
 from onnxq.options.values import Share
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MEANINGS = "; ".join(f"{name}, {preset.meaning}" for name, preset in PRESETS.items())
+
+_EFFORTS = "; ".join(f"{name}, {effort.meaning}" for name, effort in EFFORTS.items())
 
 _BLOCKS = "; ".join(
     f"{name}: {preset.block} by default" if preset.block else f"{name}: a channel by default"
@@ -70,6 +73,12 @@ class WeightRounding(enum.Enum):
     NEAREST = "nearest"
     ADAPTIVE = "adaptive"
     """For the layer's output, as its inputs are."""
+
+
+EffortName = enum.Enum(  # type: ignore[misc]
+    "EffortName", {name.upper(): name for name in EFFORTS}, module=__name__
+)
+"""How much is tried: the rows of `onnxq.options.effort.EFFORTS`."""
 
 
 class HeadNumbers(enum.Enum):
@@ -153,6 +162,11 @@ class QuantizeOptions(Options):
         Choice(WeightRounding),
         "How weights are rounded; adaptive, for the layer's output, needs --data.",
         WeightRounding.ADAPTIVE,
+    )
+    effort: EffortName = option(
+        Choice(EffortName),
+        f"How much time accuracy may take: {_EFFORTS}.",
+        EffortName(DEFAULT_EFFORT),
     )
     rest: FloatRest = option(
         Choice(FloatRest), "Type of what stays in float; fp16 needs --data.", FloatRest.FP32
@@ -253,6 +267,7 @@ class QuantizeKeywords(TypedDict, total=False):
     scale: ScaleNumbers | Literal["float", "power-of-two"]
     bias_correction: bool
     rounding: WeightRounding | Literal["nearest", "adaptive"]
+    effort: EffortName | Literal["fast", "default", "best"]
     rest: FloatRest | Literal["fp32", "fp16"]
     head: HeadNumbers | Literal["float", "int8"]
     include: Sequence[str]

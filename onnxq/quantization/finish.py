@@ -30,6 +30,8 @@ from onnxq.quantization.rest import narrow_rest
 from onnxq.quantization.sequential import SettledLayers, settle_layers
 from onnxq.quantization.weighed import Estimate, Weighed, clipped_by, fixed_by, weigh
 
+NOT_TRIED = "it was not tried on samples, for the time that takes"
+
 
 def finish(
     request: Request,
@@ -108,6 +110,7 @@ def _weighed(request: Request, prepared: Prepared) -> tuple[Weighed, ...]:
         calibration,
         request.samples.correction,
         sorted(plan.static),
+        samples=request.effort.gradients,
         room=request.batching.room // 2,
         tokens=request.tokens,
         progress=request.progress,
@@ -132,6 +135,10 @@ def _narrowed(
         return weighed
     if not any(each.on_trial for each in weighed):
         return weighed
+    if not request.effort.alone:
+        return tuple(
+            each.without_narrower(NOT_TRIED) if each.on_trial else each for each in weighed
+        )
     leaves = find_leaves(Graph(prepared.model), prepared.calibration.tensors)
 
     def seen(feeds: Sequence[Feeds]) -> LeafOutputs:
@@ -139,7 +146,8 @@ def _narrowed(
 
     plan = plan_of(request, prepared, weighed)
     with request.progress.track("try ranges", None):
-        tried = tried_alone(prepared.model, plan, weighed, spec, seen(samples.fewest))
+        few = seen(samples.first(request.effort.alone))
+        tried = tried_alone(prepared.model, plan, weighed, spec, few)
         if not any(each.chosen is Estimate.GRADIENT for each in tried):
             return tried
         exact = seen(samples.measured)

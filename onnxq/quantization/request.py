@@ -18,6 +18,7 @@ from onnxq.formats.scheme import Scheme
 from onnxq.model.model import Model
 from onnxq.model.narrow import Narrowing
 from onnxq.model.normalize import Normalization
+from onnxq.options.effort import USUAL, Effort
 from onnxq.progress import Progress
 from onnxq.quantization.account import Account
 from onnxq.quantization.clipping import Clipped
@@ -115,6 +116,7 @@ class Request:
         again: an earlier result for the same request; its equalization is used as it is.
         keep: node → why it stays in float.
         wider: nodes that compute with the wider scheme of theirs.
+        effort: how much is tried.
     """
 
     model: Model
@@ -135,6 +137,7 @@ class Request:
     again: QuantizationResult | None = None
     keep: Mapping[str, str] = field(default_factory=dict)
     wider: frozenset[str] = frozenset()
+    effort: Effort = USUAL
 
     @property
     def scheme(self) -> Scheme:

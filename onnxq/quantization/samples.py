@@ -13,28 +13,13 @@ from onnxq.data.gather import BATCH_SIZE, gather_both
 from onnxq.data.masks import has_padding
 from onnxq.data.source import DataSource
 from onnxq.equalization.prove import PROOF_SAMPLES, Feeds
-
-CORRECTION_SAMPLES = 128
-"""Samples that settle layers; more of images bring little and cost memory."""
-
-CORRECTION_POSITIONS = 8192
-"""Positions at which a layer that settles should be seen: samples of a few, as short texts are, are
-taken until they have as many (MiniLM: 224 sentences in place of 112 brought 0.6 dB)."""
-
-MOST_SAMPLES = 1024
-"""Samples that settle layers, however few positions they have."""
+from onnxq.options.effort import USUAL, Effort
 
 LEAST_SAMPLES = 8
 """Samples to settle layers on, however large the activations are."""
 
 MEMORY_FOR_SAMPLES = 1 << 28
 """Bytes that one activation of all correction samples may take."""
-
-TRIAL_SAMPLES = 32
-"""Samples on which biases are corrected where ways to prepare the model are tried."""
-
-ALONE_SAMPLES = 16
-"""Samples on which the range of one tensor is tried: what is compared is the same but for it."""
 
 MEASURED_SAMPLES = 64
 """Held-out samples on which variants of the quantized model are compared."""
@@ -76,15 +61,9 @@ class Samples:
         """The first batches, of `PROOF_SAMPLES` samples or more."""
         return _first(self.correction, PROOF_SAMPLES)
 
-    @property
-    def few(self) -> list[Feeds]:
-        """Those that settle the layers of a model that is only tried."""
-        return _first(self.correction, TRIAL_SAMPLES)
-
-    @property
-    def fewest(self) -> list[Feeds]:
-        """Those on which ranges are tried, one after the other."""
-        return _first(self.correction, ALONE_SAMPLES)
+    def first(self, count: int) -> list[Feeds]:
+        """The first batches that settle layers, of `count` samples or more."""
+        return _first(self.correction, count)
 
     @property
     def measured(self) -> list[Feeds]:
@@ -113,20 +92,26 @@ def hold_out_of(source: DataSource | None) -> int:
 
 
 def take_samples(
-    source: DataSource, calibration: Calibration, *, hold_out: int, unseen: bool
+    source: DataSource,
+    calibration: Calibration,
+    *,
+    hold_out: int,
+    unseen: bool,
+    effort: Effort = USUAL,
 ) -> Samples:
     """As many samples as fit the memory set aside for the largest activation.
 
     Args:
         hold_out: see `hold_out_of`.
         unseen: whether the calibration never saw those held out.
+        effort: how many settle layers.
     """
     per_sample = max(
         (each.seen * 4 / max(calibration.samples, 1) for each in calibration.tensors.values()),
         default=1.0,
     )
-    wanted = CORRECTION_POSITIONS / max(_positions(calibration), 1.0)
-    most = np.clip(wanted, CORRECTION_SAMPLES, MOST_SAMPLES)
+    wanted = effort.positions / max(_positions(calibration), 1.0)
+    most = np.clip(wanted, effort.settling, effort.most)
     count = int(np.clip(MEMORY_FOR_SAMPLES / max(per_sample, 1), LEAST_SAMPLES, most))
     held = MEASURED_SAMPLES if hold_out else 0
     size = batch_of(calibration)

@@ -37,7 +37,8 @@ WORTH_OF_EACH = 0.1
 
 def choose_scales(request: Request, relu6: str) -> Choice:
     """The scales under one treatment of saturating Clips."""
-    worth = KERNEL_WORTH if request.samples and request.samples.measured else UNTRIED_WORTH
+    tries = request.effort.trials and request.samples and request.samples.measured
+    worth = KERNEL_WORTH if tries else UNTRIED_WORTH
     rounds = request.adaptive and request.samples is not None
     options = EqualizationOptions(
         relu6=relu6,
@@ -71,13 +72,14 @@ def prepare(
     the samples held out say. Its name first.
     """
     variants = _variants(request, choice)
-    if len(variants) == 1 or reference is None:
+    if len(variants) == 1 or reference is None or not request.effort.trials:
         return variants[-1].name, variants[-1].prepare()
 
     def tried(prepared: Prepared) -> float:
         return _tried(request, prepared, reference)
 
-    return chosen(variants, tried, hidden=HIDDEN if request.adaptive else 0.0)
+    hides = request.adaptive and not request.effort.rounds_trials
+    return chosen(variants, tried, hidden=HIDDEN if hides else 0.0)
 
 
 def _variants(request: Request, choice: Choice | None) -> list[Variant]:
@@ -105,11 +107,13 @@ def _variants(request: Request, choice: Choice | None) -> list[Variant]:
 
 
 def _tried(request: Request, prepared: Prepared, reference: Reference) -> float:
-    """SQNR once it is quantized in haste, dB: weights to nearest, biases by few samples."""
+    """SQNR once it is quantized in haste, dB: weights to nearest as a rule, few samples."""
     if request.samples is None:
         return math.nan
-    few = replace(request.samples, correction=request.samples.few)
-    haste = replace(request, samples=few, adaptive=False, progress=SILENT)
+    effort = request.effort
+    few = replace(request.samples, correction=request.samples.first(effort.trials))
+    rounds = request.adaptive and effort.rounds_trials
+    haste = replace(request, samples=few, adaptive=rounds, progress=SILENT)
     plan = plan_of(request, prepared)
     settled = settle(haste, prepared.model, plan)
     quantized = insert(prepared.model, plan, weights=settled.weights, biases=settled.biases)
