@@ -1,7 +1,7 @@
 """Quantize with onnxruntime. Settings: kind (static, dynamic, weights), and those of the kind.
 
 - static: `quantize_static`, after its `quant_pre_process` as it advises. method (MinMax, …),
-  per_channel, activations (int8, uint8).
+  per_channel, activations (int8, uint8, or uint16 by Q/DQ of its own: `UseQDQContribOps`).
 - dynamic: `quantize_dynamic`, which takes no data. per_channel.
 - weights: MatMulNBits. bits, block.
 """
@@ -23,7 +23,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 BATCH = 10
 
-TYPES = {"int8": QuantType.QInt8, "uint8": QuantType.QUInt8}
+TYPES = {"int8": QuantType.QInt8, "uint8": QuantType.QUInt8, "uint16": QuantType.QUInt16}
 
 
 class Reader(CalibrationDataReader):
@@ -38,6 +38,7 @@ def static(task, settings):
     # Its histograms cannot stack batches of two sizes.
     counts = {len(next(iter(part.values()))) % BATCH for part in task.parts}
     size = BATCH if counts == {0} else 1
+    activations = settings.get("activations", "int8")
     with tempfile.TemporaryDirectory() as folder:
         prepared = str(Path(folder) / "prepared.onnx")
         # Its symbolic shapes are for transformers, and fail on a Constant given as `value_ints`.
@@ -47,10 +48,12 @@ def static(task, settings):
             task.output,
             Reader(task.feeds(size)),
             quant_format=QuantFormat.QDQ,
-            activation_type=TYPES[settings.get("activations", "int8")],
+            activation_type=TYPES[activations],
             weight_type=QuantType.QInt8,
             per_channel=settings["per_channel"],
             calibrate_method=CalibrationMethod[settings["method"]],
+            # ONNX has no 16-bit Q/DQ below operator set 21.
+            extra_options={"UseQDQContribOps": activations == "uint16"},
         )
 
 
