@@ -1,7 +1,8 @@
 """Quantize with onnxruntime. Settings: kind (static, dynamic, weights), and those of the kind.
 
 - static: `quantize_static`, after its `quant_pre_process` as it advises. method (MinMax, …),
-  per_channel, activations (int8, uint8, or uint16 by Q/DQ of its own: `UseQDQContribOps`).
+  per_channel (from operator set 13 on, the first with an axis: below it writes a file that ONNX
+  Runtime refuses), activations (int8, uint8, or uint16 by Q/DQ of its own: `UseQDQContribOps`).
 - dynamic: `quantize_dynamic`, which takes no data. per_channel.
 - weights: MatMulNBits. bits, block.
 """
@@ -10,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import onnx
+import onnx.version_converter
 from contract import job
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -22,6 +24,8 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 BATCH = 10
+PER_CHANNEL = 13
+"""Operator set."""
 
 TYPES = {"int8": QuantType.QInt8, "uint8": QuantType.QUInt8, "uint16": QuantType.QUInt16}
 
@@ -42,7 +46,7 @@ def static(task, settings):
     with tempfile.TemporaryDirectory() as folder:
         prepared = str(Path(folder) / "prepared.onnx")
         # Its symbolic shapes are for transformers, and fail on a Constant given as `value_ints`.
-        quant_pre_process(task.model, prepared, skip_symbolic_shape=True)
+        quant_pre_process(raised(task.model, settings, folder), prepared, skip_symbolic_shape=True)
         quantize_static(
             prepared,
             task.output,
@@ -55,6 +59,17 @@ def static(task, settings):
             # ONNX has no 16-bit Q/DQ below operator set 21.
             extra_options={"UseQDQContribOps": activations == "uint16"},
         )
+
+
+def raised(path, settings, folder):
+    """The model in an operator set that scales for each channel can be written in."""
+    model = onnx.load(path)
+    (opset,) = (each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+    if not settings["per_channel"] or opset >= PER_CHANNEL:
+        return path
+    path = str(Path(folder) / "raised.onnx")  # a model in memory is not optimized
+    onnx.save(onnx.version_converter.convert_version(model, PER_CHANNEL), path)
+    return path
 
 
 def dynamic(task, settings):
