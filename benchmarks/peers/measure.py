@@ -1,9 +1,10 @@
 """Metrics of `onnxq validate` of one quantized model, as JSON; the same for every tool.
 
-    python measure.py FLOAT.onnx QUANTIZED.onnx TEST METRIC…
+    python measure.py FLOAT.onnx QUANTIZED.onnx TEST EXECUTION METRIC…
 
-ONNX Runtime on the CPU with its integer kernels, one sample at a time, as a server runs it: what a
-model computes scales of at run time depends on what else is in the batch.
+One sample at a time, as a server runs it: what a model computes scales of at run time depends on
+what else is in the batch. EXECUTION is one of `onnxq validate`'s: `cpu` is ONNX Runtime with its
+integer kernels, those of this machine; `emulate` exact sums, as CPUs with VNNI and NPUs have them.
 """
 
 import json
@@ -12,9 +13,9 @@ import sys
 
 import onnxq
 
-exact, model, data, *metrics = sys.argv[1:]
+exact, model, data, execution, *metrics = sys.argv[1:]
 reference, row = onnxq.validate(
-    exact, model, data, metrics=metrics, executions=["cpu"], batch_size=1
+    exact, model, data, metrics=metrics, executions=[execution], batch_size=1
 ).rows  # fmt: skip
 
 

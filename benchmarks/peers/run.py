@@ -6,9 +6,9 @@
 Each tool is installed in a virtual environment of its own under --cache, gets the same samples, and
 runs as a process of its own, one at a time. All quantized models are evaluated alike: an image
 classifier by top-1 and SQNR, any other by the metrics of `onnxq validate` that --metric names. With
---transformer the modes are those for transformers. Results are kept under --cache: `--only onnxq`
-measures onnxq again and prints it beside what is known of the others, `--missing` measures what has
-no figures yet, `--only none` just prints.
+--transformer the modes are those for transformers, with --wide those with 16-bit activations.
+Results are kept under --cache: `--only onnxq` measures onnxq again and prints it beside what is
+known of the others, `--missing` measures what has no figures yet, `--only none` just prints.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 import process
 import results
 from install import interpreter
-from tools import TOOLS, TRANSFORMERS, Mode, Tool
+from tools import TOOLS, TRANSFORMERS, WIDE, Mode, Tool
 
 HERE = Path(__file__).parent
 
@@ -43,8 +43,9 @@ def main() -> None:
                                options.preprocess, options.tokenizer, str(work / name)).strip())
             for name in ("calibration", "test")
         }  # fmt: skip
-        tools = TRANSFORMERS if options.transformer else TOOLS
-        case = _case(Path(options.model), *samples.values(), words=(*options.metric,))
+        tools = TRANSFORMERS if options.transformer else WIDE if options.wide else TOOLS
+        others = () if options.execution == "cpu" else (options.execution,)
+        case = _case(Path(options.model), *samples.values(), words=(*options.metric, *others))
         kept = options.cache / "results" / case
         for tool in tools:
             if tool.name in options.only:
@@ -67,7 +68,12 @@ def _options() -> argparse.Namespace:
         "--metric", action="append", default=[], metavar="METRIC",
         help="as onnxq validate --metric; repeatable",
     )  # fmt: skip
-    parser.add_argument("--transformer", action="store_true", help="the modes for transformers")
+    parser.add_argument(
+        "--execution", default="cpu", metavar="E", help="of --metric, as onnxq validate's"
+    )
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("--transformer", action="store_true", help="the modes for transformers")
+    modes.add_argument("--wide", action="store_true", help="the modes with 16-bit activations")
     parser.add_argument(
         "--only", action="append", choices=[*names, "none"], help="measure this tool; repeatable"
     )
@@ -188,7 +194,7 @@ def _row(
         )
         given = (options.model, str(output), str(samples["test"]))
         if options.metric:
-            found = _script("measure.py", *given, *options.metric)
+            found = _script("measure.py", *given, options.execution, *options.metric)
         else:
             found = _script("evaluate.py", *given, str(work / "reference.npy"))
         return replace(row, **json.loads(found))

@@ -199,3 +199,20 @@ TRANSFORMERS = (
     ),
 )  # fmt: skip
 """Those that have a mode for transformers of their own; the others were not tried."""
+
+WIDE = (
+    _modes(
+        "onnxruntime", _channel("uint16 activations, minmax", method="MinMax", activations="uint16")
+    ),
+    _modes("amd-quark", _channel("int16 activations, minmax", activations="int16", **_QUARK)),
+    _modes("aimet-onnx", _channel("int16 activations, min-max", activations="int16")),
+    _modes(
+        "onnxq",
+        (
+            *_onnxq("--target qnn")[1:],
+            *_onnxq("--target qnn --mixed 10%")[1:],
+            *_onnxq("--target qnn --scheme w8a16")[1:],
+        ),
+    ),
+)
+"""8-bit weights and 16-bit activations, in the tools that have them."""

@@ -120,3 +120,21 @@ def test_a_model_of_tokens_is_measured_by_any_metric(tmp_path):
     assert "DynamicQuantizeLinear" in {node.op_type for node in model.graph.node}
     assert rows["onnxruntime 1.32.0, MatMulNBits, 4 bits", "blocks"][0] == "not run"
     assert not any("aimet" in name for name, _ in rows)
+
+
+def test_sixteen_bits_are_written_by_the_tools_own_nodes(case):
+    rows = peers(
+        case,
+        *("--wide", "--keep", str(case / "kept")),
+        *("--only", "onnxruntime", "--interpreter", f"onnxruntime={sys.executable}"),
+    )
+    name = "onnxruntime 1.32.0, uint16 activations, minmax"
+    top1, sqnr, *_ = map(float, rows[name, "per channel"])
+    assert top1 >= 90
+    assert 20 < sqnr < 70
+    graph = onnx.load(case / "kept" / "onnxruntime-0.onnx").graph
+    types = {each.name: each.data_type for each in graph.initializer}
+    quantizers = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert {node.domain for node in quantizers} == {"com.microsoft"}
+    assert {types[node.input[2]] for node in quantizers} == {TensorProto.UINT16}
+    assert rows["aimet-onnx 2.42.0, int16 activations, min-max", "per channel"][0] == "not run"

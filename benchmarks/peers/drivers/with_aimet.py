@@ -1,4 +1,6 @@
-"""Quantize with AIMET's ONNX path. Settings: per_channel; equalize, seq_mse, adaround (iterations).
+"""Quantize with AIMET's ONNX path.
+
+Settings: per_channel; activations (int8, int16); equalize, seq_mse, adaround (iterations).
 
 AIMET keeps a float model with separate encodings; its own `to_onnx_qdq` makes them Q/DQ nodes.
 """
@@ -19,7 +21,8 @@ if settings.get("equalize"):
 else:
     fold_all_batch_norms_to_weight(model)  # the first step of its documented workflow
 name = "default_config_per_channel.json" if settings["per_channel"] else "default_config.json"
-sim = aimet_onnx.QuantizationSimModel(model, config_file=name)
+activations = settings.get("activations", "int8")
+sim = aimet_onnx.QuantizationSimModel(model, activation_type=activations, config_file=name)
 feeds = task.feeds(BATCH)
 if settings.get("seq_mse"):
     aimet_onnx.apply_seq_mse(sim, feeds)

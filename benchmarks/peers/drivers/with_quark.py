@@ -1,7 +1,9 @@
 """Quantize with AMD Quark. Settings: scales (float, power-of-two), calibration, per_channel.
 
-Optional: equalize (cross-layer, with its switch that turns ReLU6 into ReLU, without which it skips
-most of MobileNetV2), adaround (with the numbers of its preset A8W8_ADAROUND).
+Optional: activations (int8, int16; the latter with what its preset A16W8 sets, and with ONNX
+Runtime's Q/DQ, as its own need its library), equalize (cross-layer, with its switch that turns
+ReLU6 into ReLU, without which it skips most of MobileNetV2), adaround (with the numbers of its
+preset A8W8_ADAROUND).
 """
 
 from contract import job
@@ -10,6 +12,7 @@ from quark.onnx import (
     AdaRoundConfig,
     CLEConfig,
     Int8Spec,
+    Int16Spec,
     ModelQuantizer,
     QConfig,
     QLayerConfig,
@@ -43,8 +46,9 @@ if settings["scales"] == "power-of-two":
     layers = QLayerConfig(activation=XInt8Spec(), weight=XInt8Spec())
 else:
     method = CalibMethod[settings["calibration"]]
+    activations = {"int8": Int8Spec, "int16": Int16Spec}[settings.get("activations", "int8")]
     layers = QLayerConfig(
-        activation=Int8Spec(calibration_method=method),
+        activation=activations(calibration_method=method),
         weight=Int8Spec(calibration_method=method, quant_granularity=granularity),
     )
 algorithms = []
@@ -56,6 +60,9 @@ options = {"ForceQuantizeNoInputCheck": True, "AlignSlice": False, "FoldRelu": T
            "AlignConcat": True}  # fmt: skip
 if settings.get("equalize"):
     options["ReplaceClip6Relu"] = True
+if settings.get("activations") == "int16":
+    # With these, aligning Concats ends in an AssertionError on YOLOv8n.
+    options |= {"AlignEltwiseQuantType": True, "UseQDQVitisCustomOps": False, "AlignConcat": False}
 ModelQuantizer(QConfig(global_config=layers, algo_config=algorithms, **options)).quantize_model(
     task.model, task.output, Reader(task.feeds())
 )
