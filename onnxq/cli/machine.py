@@ -14,11 +14,11 @@ DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 """CPU features with 8-bit products that add up in 32 bits."""
 
 SATURATES = (
-    "u8s8 products add up in 16 bits here and saturate: ONNX Runtime's integer results on this CPU "
-    "can differ from other machines and from --execution emulate. For such CPUs quantize with "
-    "--target cpu --scheme w7a8, whose sums fit; --execution saturate shows on any machine what "
-    "they make of a model. ONNX Runtime's session option session.x64quantprecision=1 avoids it "
-    "with slower kernels"
+    "u8s8 products add up in 16 bits here and saturate: integer results of ONNX Runtime and "
+    "OpenVINO on this CPU can differ from other machines and from --execution emulate. For such "
+    "CPUs quantize with --scheme w7a8, which --target cpu and openvino take and whose sums fit; "
+    "--execution saturate shows on any machine what they make of a model. ONNX Runtime's session "
+    "option session.x64quantprecision=1 avoids it with slower kernels"
 )
 EXACT = "u8s8 products add up in 32 bits here: --execution cpu shows what the model computes"
 UNKNOWN = "whether u8s8 products saturate here is unknown: compare --execution cpu with emulate"
@@ -168,9 +168,14 @@ def _cpu() -> Finding:
     known = [flag for flag in DOT_PRODUCTS if flag in flags]
     others = [flag for flag in ("avx2", "avx512f", "asimd") if flag in flags]
     found = f"{platform.machine()}: {', '.join(others + known) or 'neither AVX2 nor VNNI'}"
+    return Finding("cpu", found, SATURATES if saturates(flags) else EXACT)
+
+
+def saturates(flags: frozenset[str]) -> bool:
+    """Whether a CPU with these features adds products of uint8 and int8 in 16 bits."""
     # On Arm the products are widened before they are added, so none saturates.
-    exact = bool(known) or platform.machine() in {"aarch64", "arm64"}
-    return Finding("cpu", found, EXACT if exact else SATURATES)
+    exact = not flags.isdisjoint(DOT_PRODUCTS) or platform.machine() in {"aarch64", "arm64"}
+    return not exact
 
 
 def cpu_flags() -> frozenset[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,10 @@ PACKAGE = "onnxruntime_qnn"
 INSTALL = "in an environment of its own: pip install onnxruntime-qnn"
 
 SESSION_OPTIONS = {"session.record_ep_graph_assignment_info": "1"}
+
+SIMULATED = {"soc_model": "60"}
+"""The chip that the simulator stands for, a Snapdragon X Elite: by itself it takes an older one,
+whose memory attention in 16 bits exhausts. A device knows what it is."""
 
 
 def open_on_qnn(
@@ -45,6 +50,8 @@ def open_on_qnn(
         for key, value in SESSION_OPTIONS.items():
             options.add_session_config_entry(key, value)
         wanted = {"backend_type": "htp"}
+        if sys.platform == "linux" and platform.machine() == "x86_64":
+            wanted |= SIMULATED
         if dump is not None:
             wanted |= {"dump_json_qnn_graph": "1", "json_qnn_graph_dir": str(dump)}
         options.add_provider_for_devices([device], wanted)
