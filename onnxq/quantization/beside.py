@@ -8,10 +8,11 @@ import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from onnxq.calibration.ranges import Range
+from onnxq.model.biases import bias_site
 from onnxq.model.graph import Graph, Node
 from onnxq.model.model import Model
 from onnxq.model.operators import CLIP, weight_layout
-from onnxq.refusal import Refusal
+from onnxq.refusal import Refusal, granted
 
 CLIPPED = "@clipped"
 """What follows a tensor's name in that of what it would be behind a clipped one."""
@@ -20,8 +21,9 @@ CLIPPED = "@clipped"
 def with_layers_beside(model: Model, clipped: Mapping[str, Range]) -> Model:
     """The float model with a second copy of each layer that reads one of these tensors.
 
-    The copy reads the tensor clipped to its range. Nothing reads its output, which has the name of
-    the layer's and `CLIPPED`.
+    The copy reads the tensor clipped to its range; where the bias is added by a node of its own,
+    that has a copy too. Nothing else reads their outputs, which have the names of the first ones'
+    and `CLIPPED`.
     """
     graph = Graph(model)
     layers = [(node, name) for node in graph.nodes if (name := _data(graph, node)) in clipped]
@@ -39,13 +41,29 @@ def with_layers_beside(model: Model, clipped: Mapping[str, Range]) -> Model:
             helper.make_node(CLIP, [name, *ends], [name + CLIPPED], name + CLIPPED)
         )
     for node, name in layers:
-        copy = NodeProto()
-        copy.CopyFrom(model.proto.graph.node[node.index])
-        copy.name = node.name + CLIPPED
-        copy.input[:] = [each + CLIPPED if each == name else each for each in node.inputs]
-        copy.output[:] = [each + CLIPPED for each in node.outputs]
-        proto.graph.node.append(copy)
+        proto.graph.node.append(_beside(model, node, name))
+        adds = _bias_added_by(graph, node)
+        if adds is not None:
+            proto.graph.node.append(_beside(model, adds, node.output))
     return Model.adopt(proto, model.source)
+
+
+def _beside(model: Model, node: Node, name: str) -> NodeProto:
+    """A copy of a node that reads another tensor in place of this one."""
+    copy = NodeProto()
+    copy.CopyFrom(model.proto.graph.node[node.index])
+    copy.name = node.name + CLIPPED
+    copy.input[:] = [each + CLIPPED if each == name else each for each in node.inputs]
+    copy.output[:] = [each + CLIPPED for each in node.outputs]
+    return copy
+
+
+def _bias_added_by(graph: Graph, node: Node) -> Node | None:
+    """The node that adds a layer's bias; None where that is the layer's own, or there is none."""
+    site = bias_site(graph, node, granted(weight_layout(graph, node)))
+    if isinstance(site, Refusal) or site.output == node.output:
+        return None
+    return graph.by_name[site.node]
 
 
 def _data(graph: Graph, node: Node) -> str:

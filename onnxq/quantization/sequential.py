@@ -89,20 +89,18 @@ def settle_layers(
     corrections: list[BiasCorrection] = []
     with progress.track("settle layers", len(plan.weights)) as advance:
         for node, place in layers.nodes:
-            wanted = layers.exact.compute(node.output)
+            target = layers.target(node, node.output)
             if adaptive:
-                target = layers.target(node, wanted)
                 integers, rounding = layers.round(node, place, target, corrected=correct)
                 roundings.append(rounding)
                 if rounding.adaptive:
                     weights[place] = integers
-                del target
-            if correct and (found := layers.correct(node, wanted)) is not None:
+            if correct and (found := layers.correct(node, target)) is not None:
                 bias, correction = found
                 corrections.append(correction)
                 if correction.accepted:
                     biases[node.name] = bias
-            del wanted
+            del target
             advance(1)
     return SettledLayers(weights, biases, tuple(roundings), tuple(corrections))
 
@@ -132,11 +130,16 @@ class _Layers:
         self._rounded = SegmentRunner(quantized, batches, batching, shelf)
         self.nodes = [(self._graph.by_name[place.node], place) for place in plan.weights]
 
-    def target(self, node: Node, wanted: Values) -> Values:
-        """What the node's weight is rounded for: its output, or what that is behind a clip."""
-        if node.input(self._layout(node).data) in self._clipped:
-            return self.exact.compute(node.output + CLIPPED)
-        return wanted
+    def target(self, node: Node, tensor: str) -> Values:
+        """What the node's weight and bias are settled for: what it gives, or would behind a clip.
+
+        Else they would make up on all positions for what was cut off on purpose on a few.
+
+        Args:
+            tensor: the node's output, or that behind its bias.
+        """
+        clips = node.input(self._layout(node).data) in self._clipped
+        return self.exact.compute(tensor + CLIPPED if clips else tensor)
 
     def round(
         self, node: Node, place: Place, wanted: Values, *, corrected: bool
@@ -176,13 +179,13 @@ class _Layers:
     def correct(
         self, node: Node, wanted: Values
     ) -> tuple[NDArray[np.float32], BiasCorrection] | None:
-        """Correct the node's bias; None where it can have none."""
+        """Correct the node's bias for what it is to give; None where it can have none."""
         layout = self._layout(node)
         site = bias_site(self._graph, node, layout)
         if isinstance(site, Refusal):
             return None
         if site.output != node.output:
-            wanted = self.exact.compute(site.output)
+            wanted = self.target(node, site.output)
         got = self._rounded.compute(site.output)
         shift, record = measure_shift(
             node.name, wanted, got, layout.output_axis,

@@ -10,6 +10,7 @@ from onnxq.api import calibrate
 from onnxq.formats.table import Uniform
 from onnxq.model.graph import Graph, Place
 from onnxq.model.model import Model
+from onnxq.model.normalize import normalize
 from onnxq.model.operators import weight_layout
 from onnxq.quantization import rounding
 from onnxq.quantization.columns import Columns, refusal_of
@@ -396,6 +397,30 @@ def test_a_layer_behind_a_clipped_tensor_does_not_bring_back_what_was_clipped():
     assert np.abs(made_up * plan.weights[place].scale - weight).max() > 10 * scale
     own = own if own is not None else np.rint(weight / plan.weights[place].scale)
     assert np.abs(own * plan.weights[place].scale - weight).max() < 2 * scale
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 2)], ids=["its own", "of a node behind it"])
+def test_nor_does_its_bias(shape):
+    """A few values that are cut off must not move all others."""
+    b = Builder(6, spread=0)
+    x, weight = b.input(*shape), b.const(np.array([[1.0, 0.5], [0.5, 1.0]], np.float32))
+    product = b.op("MatMul", x, weight, shape=shape, name="layer")
+    model, _ = normalize(b.model(b.op("Add", product, b.const(np.ones(2)), shape=shape)))
+    values = np.random.default_rng(0).uniform(-1, 1, (511, *shape)).astype(np.float32)
+    values[::7] = 40
+    clip = {"x": (-1.0, 1.0)}
+    plan = plan_quantization(
+        Graph(model), calibrate(model, {"x": values}), target_named("gpu"),
+        QuantizationOptions(), fixed=clip,
+    )  # fmt: skip
+    made_up, own = (
+        settle_layers(model, plan, [{"x": values}], adaptive=False, correct=True, clipped=clipped)
+        for clipped in ({}, clip)
+    )
+    (bias,) = made_up.biases.values()
+    # A seventh of the samples lacks 1.5 · 39.
+    assert bias == pytest.approx(1 + 1.5 * 39 / 7, rel=0.05)
+    assert all(each == pytest.approx(1, abs=0.02) for each in own.biases.values())
 
 
 def test_an_overfitted_refit_is_not_taken():
