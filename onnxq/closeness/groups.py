@@ -13,6 +13,31 @@ Array = NDArray[Any]
 GAP = 10.0
 """Ratio of the rms of two neighboring slices from which on they are of two groups."""
 
+MAP_SIDE = 16
+"""Positions along each side from which on two axes may be those of a map."""
+
+MAP_RATIO = 8
+"""Ratio of a map's sides, at most: rows of boxes are far more than each has numbers."""
+
+
+def axes_of_positions(sizes: Sequence[int]) -> tuple[int, ...]:
+    """The axes of a map, height and width: what lies along them is of one kind.
+
+    A probability map of pages has next to nothing in its margins, which is no output apart.
+
+    Args:
+        sizes: of a sample's output, without the axis that counts samples.
+    """
+    if len(sizes) != 3:
+        return ()
+    for one, other, channels in ((1, 2, 0), (0, 1, 2)):
+        if sizes[one] == sizes[other] != sizes[channels] and sizes[one] >= MAP_SIDE:
+            return one, other
+    channels, *sides = sizes
+    least, most = sorted(sides)
+    is_map = channels < least and least >= MAP_SIDE and most <= MAP_RATIO * least
+    return (1, 2) if is_map else ()
+
 
 def uneven_axis(powers: Mapping[int, Array]) -> int | None:
     """The axis whose slices' rms differ most; None where no slices differ.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.closeness.groups import axes_of_positions
 from onnxq.closeness.spread import BUCKETS, dealt, joined
 
 Array = NDArray[Any]
@@ -164,11 +165,12 @@ def _compared(wanted: Array, got: Array, samples: int) -> Sums:
         return Sums(False, samples, 0, wanted.size, equal)
     wanted, got = np.atleast_1d(wanted), np.atleast_1d(got)
     batched = len(wanted) == samples
+    positions = axes_of_positions(wanted.shape[1:]) if batched else ()
     axes = [
         axis
         for axis in range(int(batched), wanted.ndim)
-        if 1 < wanted.shape[axis] <= MOST_SLICES
-    ]  # fmt: skip
+        if 1 < wanted.shape[axis] <= MOST_SLICES and axis - 1 not in positions
+    ]
     slices = {axis: np.zeros((4, wanted.shape[axis])) for axis in axes}
     apart = {axis: np.zeros((2, wanted.shape[axis], BUCKETS)) for axis in axes
              if wanted.shape[axis] <= MOST_SPREAD}  # fmt: skip

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from onnxq.closeness.groups import axes_of_positions
 from onnxq.closeness.parts import OutputCloseness, Part, closeness, decibels, worst, worst_sqnr
 from onnxq.closeness.sums import sums_of
 
@@ -82,3 +83,38 @@ def test_groups_are_those_of_the_axis_that_differs_most():
     assert (loud.rms, loud.sqnr) == (pytest.approx(1000), math.inf)
     assert quiet.sqnr == pytest.approx(10 * math.log10(2 / 0.01), abs=1e-4)
     assert found.parts == (found.whole, loud, quiet)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "positions"),
+    [
+        ((1, 480, 480), (1, 2)),
+        ((1, 480, 640), (1, 2)),
+        ((19, 32, 48), (1, 2)),
+        ((32, 48, 48), (1, 2)),
+        ((80, 80, 3), (0, 1)),
+        ((8, 46, 46), (1, 2)),  # attention: of each head, tokens by tokens
+        ((1, 100, 7), ()),  # rows of detections
+        ((1, 2000, 85), ()),
+        ((3, 8, 8), ()),
+        ((22, 2100), ()),
+        ((3, 20, 20, 85), ()),
+    ],
+)
+def test_axes_of_maps(sizes, positions):
+    assert axes_of_positions(sizes) == positions
+
+
+def test_margins_of_a_map_are_no_output_apart():
+    """Of the pages that a text detector sees, nothing lies in the margins, nor in their map."""
+    rng = np.random.default_rng(0)
+    wanted = rng.uniform(0.5, 1, (4, 1, 32, 40))
+    wanted[:, :, :3] *= 1e-5
+    got = wanted.copy()
+    got[:, :, :3] *= 2
+    found = closeness({"map": sums_of({"map": wanted}, {"map": got}, 4)["map"]})
+    assert worst_sqnr(found) > 60
+    # The same numbers, as kinds of a list.
+    flat, other = (each.reshape(4, 32, 40) for each in (wanted, got))
+    apart = closeness({"list": sums_of({"list": flat}, {"list": other}, 4)["list"]})
+    assert worst_sqnr(apart) == pytest.approx(0, abs=0.1)
