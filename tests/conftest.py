@@ -2,8 +2,11 @@
 
 import numpy as np
 import onnxq.targets.read as targets
+import onnxruntime
 import pytest
 from hypothesis import HealthCheck, settings
+
+from support.exact import SATURATES, ExactSessionOptions
 
 settings.register_profile(
     "ci",
@@ -14,6 +17,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("ci")
+
+# What a model computes is to be tested, not what a CPU without VNNI makes of it.
+if SATURATES:
+    onnxruntime.SessionOptions = ExactSessionOptions
 
 
 # Models of tests are tiny, which `gpu` leaves in float: here it takes layers of every size, and so
