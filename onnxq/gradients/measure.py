@@ -25,17 +25,16 @@ from onnxq.data.tokens import NO_TOKENS, Tokens
 from onnxq.errors import ModelError, ResourceError
 from onnxq.gradients.graph import NO_PATH, BackwardModel, backward_model
 from onnxq.gradients.leaves import Leaf, find_leaves
-from onnxq.gradients.signs import drawn_signs, generator_of
-from onnxq.model.backward import is_sized_by_values
+from onnxq.gradients.seeds import LeafShapes, Shapes, seeds_of
+from onnxq.gradients.signs import generator_of
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
-from onnxq.model.session import Runtime, open_session, run, with_outputs
+from onnxq.model.session import Runtime, run
 from onnxq.progress import SILENT, Progress
 from onnxq.refusal import Refusal
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
-Shapes = Mapping[str, tuple[int, ...]]
 
 MOST = 64
 """Samples that are looked at, spread over those given."""
@@ -101,7 +100,7 @@ def measure_costs(
     singles = _spread(one_by_one(feeds), samples)
     work = _Work.of(sizes, len(singles), samples, room)
     sums = {name: CostSums(tensors[name]) for name in known}
-    shapes = _LeafShapes(graph, leaves.tensors)
+    shapes = LeafShapes(graph, leaves.tensors)
     with progress.track("gradients", len(work.groups) * len(singles)) as advance:
         for group in work.groups:
             made = backward_model(graph, group, leaves.tensors)
@@ -176,28 +175,6 @@ class _Work:
         return Runtime(threads=1, lean=True)
 
 
-class _LeafShapes:
-    """The shapes that the leaves have, of which the model has to run once for each of its inputs'.
-
-    Where shapes follow from values, as behind a NonMaxSuppression, it runs for each sample.
-    """
-
-    def __init__(self, graph: Graph, names: Sequence[str]) -> None:
-        self.names = names
-        self._by_values = any(map(is_sized_by_values, graph.nodes))
-        self._model = graph.model
-        self._session: Any = None
-        self._known: dict[tuple[tuple[int, ...], ...], Shapes] = {}
-
-    def of(self, feeds: Feeds) -> Shapes:
-        key = tuple(values.shape for values in feeds.values())
-        if key not in self._known or self._by_values:
-            self._session = self._session or open_session(with_outputs(self._model, self.names))
-            found = run(self._session, self.names, feeds)
-            self._known[key] = {n: v.shape for n, v in zip(self.names, found, strict=True)}
-        return self._known[key]
-
-
 class _Runner:
     """Runs samples forwards and backwards; several threads may."""
 
@@ -225,7 +202,7 @@ class _Runner:
         names = [spec.name for spec in self._made.model.outputs]
         real, generator = real_positions(feeds), generator_of(feeds)
         for _ in range(self._draws):
-            seeds = self._seeds(feeds, shapes, generator)
+            seeds = seeds_of(self._made, self._leaves, feeds, shapes, self._tokens, generator)
             found = run(self._session, names, {**as_feeds(feeds).arrays, **seeds})
             outputs = dict(zip(names, found, strict=True))
             for name, its in self._made.gradients.items():
@@ -239,14 +216,3 @@ class _Runner:
         """The values that are no padding."""
         kept = None if real is None else self._tokens.kept(name, values, real)
         return values if kept is None else kept
-
-    def _seeds(
-        self, feeds: Feeds, shapes: Shapes, generator: np.random.Generator
-    ) -> dict[str, Array]:
-        """±1/σ of each element of a leaf, 0 where it is padding."""
-        seeds: dict[str, Array] = {}
-        for leaf in self._leaves:
-            for name in leaf.tensors:
-                signs = drawn_signs(generator, name, shapes[name], feeds, self._tokens)
-                seeds[self._made.seeds[name]] = (signs / leaf.deviation).astype(np.float32)
-        return seeds

@@ -14,6 +14,7 @@ from onnxq.equalization.prove import Feeds, Reference, run_reference
 from onnxq.gradients import find_leaves, measure_costs
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
+from onnxq.quantization.importance import NO_IMPORTANCE, importance_of
 from onnxq.quantization.insert import insert
 from onnxq.quantization.narrower import (
     LeafOutputs,
@@ -44,7 +45,7 @@ def finish(
     model, samples = prepared.model, request.samples
     weighed = _weighed(request, prepared) if weighed is None else weighed
     plan = plan_of(request, prepared, weighed)
-    settled = settle(request, model, plan, clipped_by(weighed, plan))
+    settled = settle(request, prepared, plan, clipped_by(weighed, plan))
     quantized = insert(model, plan, weights=settled.weights, biases=settled.biases)
     narrowing = None
     if request.options.half and samples is not None and prepared.calibration is not None:
@@ -166,22 +167,29 @@ def _narrowed(
 
 def settle(
     request: Request,
-    model: Model,
+    prepared: Prepared,
     plan: QuantizationPlan,
     clipped: Mapping[str, Range] | None = None,
 ) -> SettledLayers:
     """Round and correct as asked, where there are samples."""
     if request.samples is None or not (request.correct or request.adaptive):
         return SettledLayers({}, {}, (), ())
+    model, batches = prepared.model, request.samples.correction
+    importance = NO_IMPORTANCE
+    if request.adaptive and request.options.ranges == AUTO and prepared.calibration is not None:
+        importance = importance_of(
+            model, prepared.calibration, plan, batches, request.tokens, request.progress
+        )
     return settle_layers(
         model,
         plan,
-        request.samples.correction,
+        batches,
         adaptive=request.adaptive,
         correct=request.correct,
         batching=request.batching,
         tokens=request.tokens,
         clipped=clipped,
+        importance=importance,
         progress=request.progress,
     )
 

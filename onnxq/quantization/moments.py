@@ -16,12 +16,12 @@ from onnxq.data.ahead import map_ahead
 from onnxq.data.shelf import Values
 from onnxq.model.weights import WeightLayout
 from onnxq.quantization.columns import Columns, pick
-from onnxq.quantization.positions import by_position, positions
+from onnxq.quantization.positions import by_position, positions, roots_of
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
-_Block = tuple[Array, Array, Array]
-"""Numbers of samples, their columns and their targets."""
+_Block = tuple[Array, Array, Array, Array | None]
+"""Numbers of samples, their columns, their targets and the roots of their weights."""
 
 PENDING = 1 << 23
 """Numbers to collect before they are multiplied: few large products are faster than many small."""
@@ -148,6 +148,7 @@ def collect_moments(
     centered: bool,
     bias: Array | None = None,
     real: Sequence[Array | None] = (),
+    weights: Sequence[Array] | None = None,
 ) -> tuple[Moments, Moments] | None:
     """Moments of every other sample, and of those between; None for fewer than two samples.
 
@@ -155,11 +156,11 @@ def collect_moments(
         inputs, targets: activations and outputs of the layer, group by group.
         bias: (outputs,) to take from the targets first.
         real: of each group which targets are no padding, see `by_position`; () for all of all.
+        weights: of each group (samples, positions), what errors there count; None for all alike.
     """
     activations, outputs = Values.of(inputs), Values.of(targets)
     halves = (_Collector(centered), _Collector(centered))
     origins: list[Array] = []
-    counts = [0, 0]
     sizes = [shape[0] if len(shape) > 1 else 1 for shape in outputs.shapes]
 
     def look(group: int) -> list[_Block]:
@@ -178,38 +179,49 @@ def collect_moments(
                 picked = pick(rows[taken], index[:, None], layout.groups)
                 if bias is not None:
                     picked -= bias.astype(np.float32).reshape(layout.groups, -1, 1, 1)
-                blocks.append((start + some, columns.of(np.atleast_2d(x)[taken], index), picked))
+                found = columns.of(np.atleast_2d(x)[taken], index)
+                roots = roots_of(weights[group][chosen][some], index) if weights else None
+                blocks.append((start + some, found, picked, roots))
         return _joined(blocks) if kept is None else blocks
 
-    for numbers, found, wanted in chain.from_iterable(map_ahead(look, range(len(sizes)), ahead=1)):
+    for block in chain.from_iterable(map_ahead(look, range(len(sizes)), ahead=1)):
         if not origins:
             # Far from 0 float32 sums of squares would swallow what the covariance is made of.
-            origins = [v.mean(axis=(2, 3), keepdims=True) * centered for v in (found, wanted)]
-        np.subtract(found, origins[0], out=found)
-        np.subtract(wanted, origins[1], out=wanted)
-        for half, collector in enumerate(halves):
-            chosen = numbers % 2 == half
-            if chosen.any():
-                collector.add(found[:, :, chosen], wanted[:, :, chosen])
-                counts[half] += 1
-    if not all(counts):
+            origins = [v.mean(axis=(2, 3), keepdims=True) * centered for v in block[1:3]]
+        _hand_out(block, origins, halves)
+    if not all(half.samples for half in halves):
         return None
     basis = _basis(halves)
     fitted, unseen = map_ahead(lambda half: half.moments(basis), halves)
     return fitted, unseen
 
 
+def _hand_out(block: _Block, origins: Sequence[Array], halves: Sequence[_Collector]) -> None:
+    """Give each half its samples, counted from the origins and times the roots."""
+    numbers, found, wanted, roots = block
+    for values, origin in zip((found, wanted), origins, strict=True):
+        np.subtract(values, origin, out=values)
+        if roots is not None:
+            np.multiply(values, roots, out=values)
+    for half, collector in enumerate(halves):
+        chosen = numbers % 2 == half
+        if chosen.any():
+            some = None if roots is None else roots[chosen]
+            collector.add(found[:, :, chosen], wanted[:, :, chosen], some)
+
+
 def _joined(blocks: Sequence[_Block]) -> list[_Block]:
     """The samples of a group in one block."""
-    numbers, found, wanted = zip(*blocks, strict=True)
+    numbers, found, wanted, roots = zip(*blocks, strict=True)
     if len(numbers) == 1:
         return list(blocks)
-    return [(np.concatenate(numbers), np.concatenate(found, 2), np.concatenate(wanted, 2))]
+    joined = None if roots[0] is None else np.concatenate(roots)
+    return [(np.concatenate(numbers), np.concatenate(found, 2), np.concatenate(wanted, 2), joined)]
 
 
 def _basis(halves: Sequence[_Collector]) -> Floats | None:
     """An orthonormal basis of all columns: (groups, columns, positions); None if they are many."""
-    parts = [columns for half in halves for columns, _ in half.pending]
+    parts = [columns for half in halves for columns, _, _ in half.pending]
     positions = sum(part[0, 0].size for part in parts)
     if any(half.has_multiplied for half in halves) or FEW * positions > parts[0].shape[1]:
         return None
@@ -223,22 +235,27 @@ class _Collector:
     """Adds up products, many columns at a time.
 
     Attributes:
-        pending: columns and targets that are not multiplied yet.
+        samples: that were added.
+        pending: columns, targets and roots of weights that are not multiplied yet.
     """
 
     def __init__(self, centered: bool) -> None:
         self._centered = centered
         self._total: Moments | None = None
-        self.pending: list[tuple[Array, Array]] = []
+        self.samples = 0
+        self.pending: list[tuple[Array, Array, Array | None]] = []
 
     @property
     def has_multiplied(self) -> bool:
         return self._total is not None
 
-    def add(self, columns: Array, targets: Array) -> None:
-        """Columns and targets of some samples: (groups, columns or outputs, samples, chosen)."""
-        self.pending.append((columns, targets))
-        if sum(x.size + t.size for x, t in self.pending) > PENDING:
+    def add(self, columns: Array, targets: Array, roots: Array | None = None) -> None:
+        """Columns and targets of some samples: (groups, columns or outputs, samples, chosen), both
+        times the roots (samples, chosen).
+        """
+        self.samples += columns.shape[2]
+        self.pending.append((columns, targets, roots))
+        if sum(x.size + t.size for x, t, _ in self.pending) > PENDING:
             self._multiply(None)
 
     def moments(self, basis: Floats | None) -> Moments:
@@ -247,9 +264,11 @@ class _Collector:
 
     def _multiply(self, basis: Floats | None) -> Moments:
         """Multiply what is pending, at least one sample; the total."""
-        columns, targets = zip(*self.pending, strict=True)
+        columns, targets, roots = zip(*self.pending, strict=True)
         self.pending = []
         x, unit = _side_by_side(columns, ones=1)
+        if roots[0] is not None:
+            x[:, -1] = np.concatenate([each.ravel() for each in roots])
         t, target = _side_by_side(targets)
         if basis is not None:
             x = np.concatenate([basis.swapaxes(1, 2) @ x[:, :-1], x[:, -1:]], axis=1)

@@ -52,6 +52,11 @@ def spread(samples: Index, count: int) -> Index:
     return np.minimum(index.astype(np.int64), count - 1)
 
 
+def roots_of(weights: NDArray[np.float32], index: Index) -> NDArray[np.float32]:
+    """Roots of what some positions count: (samples, chosen), out of (samples, positions)."""
+    return np.asarray(np.sqrt(np.take_along_axis(weights, index, axis=1)))
+
+
 def by_position(
     real: Array | None, shape: tuple[int, ...], layout: WeightLayout
 ) -> NDArray[np.bool_] | None:

@@ -30,6 +30,7 @@ from onnxq.quantization.beside import CLIPPED, with_layers_beside
 from onnxq.quantization.blas import blas_threads_for
 from onnxq.quantization.columns import Columns, refusal_of
 from onnxq.quantization.correct import BiasCorrection, along, measure_shift
+from onnxq.quantization.importance import NO_IMPORTANCE, Importance
 from onnxq.quantization.insert import insert
 from onnxq.quantization.moments import collect_moments
 from onnxq.quantization.plan import QuantizationPlan
@@ -70,6 +71,7 @@ def settle_layers(
     batching: Batching = WHOLE,
     tokens: Tokens = NO_TOKENS,
     clipped: Mapping[str, Range] | None = None,
+    importance: Importance = NO_IMPORTANCE,
     progress: Progress = SILENT,
 ) -> SettledLayers:
     """Round weights adaptively, correct biases, or both.
@@ -79,10 +81,11 @@ def settle_layers(
         batches: samples in groups; half of them measure, the other half decide.
         clipped: tensor → range that leaves out on purpose what is not worth its steps: the weights
             that read it are not to make up for that.
+        importance: tensor → what its positions count, see `importance_of`.
         batching: how they run; the result does not depend on it.
         tokens: which axes count tokens, so that padding does not count.
     """
-    layers = _Layers(model, plan, batches, batching, tokens, clipped or {})
+    layers = _Layers(model, plan, batches, batching, tokens, clipped or {}, importance)
     weights: dict[Place, Integers] = {}
     biases: dict[str, NDArray[np.float32]] = {}
     roundings: list[Rounding] = []
@@ -120,9 +123,11 @@ class _Layers:
         batching: Batching,
         tokens: Tokens,
         clipped: Mapping[str, Range],
+        importance: Importance,
     ) -> None:
         self._graph, self._plan = Graph(model), plan
         self._batches, self._tokens, self._clipped = batches, tokens, clipped
+        self._importance = importance
         quantized = insert(model, plan, float_biases=True)
         self._quantized = Graph(quantized)
         shelf = Shelf(batching.room, copies=batching.large)
@@ -165,6 +170,7 @@ class _Layers:
             moments = collect_moments(
                 layout, columns, inputs, wanted, centered=centered,
                 bias=None if centered else bias, real=self._real(node.output, wanted),
+                weights=self._importance.get(node.output),
             )  # fmt: skip
             if moments is None:
                 return keep_nearest(node.name, weight, parameters, ONE_SAMPLE)

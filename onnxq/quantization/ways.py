@@ -115,7 +115,7 @@ def _tried(request: Request, prepared: Prepared, reference: Reference) -> float:
     rounds = request.adaptive and effort.rounds_trials
     haste = replace(request, samples=few, adaptive=rounds, progress=SILENT)
     plan = plan_of(request, prepared)
-    settled = settle(haste, prepared.model, plan)
+    settled = settle(haste, prepared, plan)
     quantized = insert(prepared.model, plan, weights=settled.weights, biases=settled.biases)
     _, plain = reference.levels
     return worst_sqnr(closeness_of(request, plain, quantized))

@@ -26,7 +26,7 @@ def test_no_two_rows_are_the_same():
     assert len({replace(each, meaning="") for each in EFFORTS.values()}) == len(EFFORTS)
 
 
-@pytest.mark.parametrize(("name", "settle"), [("fast", 32), ("default", 128), ("best", 512)])
+@pytest.mark.parametrize(("name", "settle"), [("fast", 64), ("default", 128), ("best", 512)])
 def test_so_many_samples_settle_layers(name, settle):
     b = Builder()
     model = b.model(b.op("Relu", b.conv(b.input(1, 9, 9), 3)))
