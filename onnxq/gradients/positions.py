@@ -26,9 +26,6 @@ Feeds = Mapping[str, Array]
 Powers = Mapping[str, Sequence[NDArray[np.float32]]]
 """Tensor → of each batch (samples, positions)."""
 
-DRAWS = 4
-"""Signs that are drawn for a sample."""
-
 
 def power_by_position(
     model: Model,
@@ -36,6 +33,7 @@ def power_by_position(
     batches: Sequence[Feeds],
     axes: Mapping[str, int],
     *,
+    draws: int = 1,
     tokens: Tokens = NO_TOKENS,
     progress: Progress = SILENT,
 ) -> Powers:
@@ -46,6 +44,7 @@ def power_by_position(
         calibration: of the same model.
         batches: samples in batches of any size; each runs alone.
         axes: tensor → the axis of its channels; the others, flattened, are positions.
+        draws: of signs, for each sample.
         tokens: which axes count tokens, so that padding does not count.
 
     Returns:
@@ -64,13 +63,13 @@ def power_by_position(
         feeds, its = item
         generator = generator_of(feeds)
         total: list[NDArray[np.float32]] = []
-        for _ in range(DRAWS):
+        for _ in range(draws):
             seeds = seeds_of(made, leaves.parts, feeds, its, tokens, generator)
             found = run(session, outputs, {**as_feeds(feeds).arrays, **seeds})
             drawn = [_over_channels(gradient, axes[name])
                      for name, gradient in zip(made.gradients, found, strict=True)]  # fmt: skip
             total = [a + b for a, b in zip(total, drawn, strict=True)] if total else drawn
-        return [each / np.float32(DRAWS) for each in total]
+        return [each / np.float32(draws) for each in total]
 
     singles = [one_by_one([batch]) for batch in batches]
     items = ((feeds, shapes.of(feeds)) for batch in singles for feeds in batch)

@@ -33,9 +33,14 @@ LEAST, MOST = 0.1, 8.0
 """What a position counts at least and at most, beside the mean. With 32 in place of 8 a sentence
 encoder gained as much."""
 
+MATRIX = 2
+"""Axes of a weight that multiplies tokens or features."""
+
 LIGHT = 1 << 23
-"""Bytes that the outputs of all layers and their gradients take in a sample, at most: passes back
-through large maps take long, and the detector that was tried gained nothing."""
+"""Bytes of the outputs of all layers and their gradients in a sample, up to which signs are drawn
+`DRAWS` times; once of larger ones, whose passes back take long."""
+
+DRAWS = 4
 
 
 def importance_of(
@@ -46,18 +51,24 @@ def importance_of(
     tokens: Tokens,
     progress: Progress,
 ) -> Importance:
-    """Of each weighted layer whose output has a gradient; of none where that would take long."""
+    """Of each matrix whose output has a gradient.
+
+    Not of convolutions: of maps on which positions count alike, passes back take long for nothing.
+    """
     graph = Graph(model)
     axes: dict[str, int] = {}
     for place in plan.weights:
         node = graph.by_name[place.node]
         layout = weight_layout(graph, node)
-        if not isinstance(layout, Refusal):
+        if not isinstance(layout, Refusal) and len(layout.shape) == MATRIX:
             axes[node.output] = layout.output_axis
-    known = [calibration.tensors[name].seen for name in axes if name in calibration.tensors]
-    if not known or 8 * sum(known) / max(calibration.samples, 1) > LIGHT:
+    if not axes:
         return NO_IMPORTANCE
-    powers = power_by_position(model, calibration, batches, axes, tokens=tokens, progress=progress)
+    seen = sum(calibration.tensors[name].seen for name in axes if name in calibration.tensors)
+    draws = DRAWS if 8 * seen <= LIGHT * calibration.samples else 1
+    powers = power_by_position(
+        model, calibration, batches, axes, draws=draws, tokens=tokens, progress=progress
+    )
     return {name: _bounded(each) for name, each in powers.items()}
 
 

@@ -5,11 +5,9 @@ import onnxq
 import pytest
 from onnxq.calibration.statistics import Calibration
 from onnxq.data.tokens import NO_TOKENS
-from onnxq.gradients import positions as module
 from onnxq.gradients import power_by_position
 from onnxq.model.graph import Graph
 from onnxq.progress import SILENT
-from onnxq.quantization import importance
 from onnxq.quantization.importance import LEAST, MOST, importance_of
 from onnxq.quantization.plan import QuantizationOptions
 from onnxq.quantization.planning import plan_quantization
@@ -35,9 +33,8 @@ def made():
     return model, layer, values, onnxq.calibrate(model, {"x": values})
 
 
-def test_squared_gradients_are_those_of_the_outputs(made, monkeypatch):
+def test_squared_gradients_are_those_of_the_outputs(made):
     model, layer, values, calibration = made
-    monkeypatch.setattr(module, "DRAWS", 1)
     found = power_by_position(model, calibration, [{"x": values[:5]}, {"x": values[5:7]}],
                               {layer: -1})  # fmt: skip
     assert [each.shape for each in found[layer]] == [(5, TOKENS), (2, TOKENS)]
@@ -60,7 +57,7 @@ def planned(model, calibration: Calibration):
     return plan_quantization(Graph(model), calibration, target_named("gpu"), QuantizationOptions())
 
 
-def test_what_positions_count_is_bounded(made, monkeypatch):
+def test_what_positions_count_is_bounded(made):
     model, layer, values, calibration = made
     plan, batches = planned(model, calibration), [{"x": values}]
     found = importance_of(model, calibration, plan, batches, NO_TOKENS, SILENT)
@@ -68,8 +65,16 @@ def test_what_positions_count_is_bounded(made, monkeypatch):
     assert counts[:, 0] == pytest.approx(400 / 101)
     assert np.all(counts[:, 1:] == np.float32(LEAST))
     assert counts.max() <= MOST
-    monkeypatch.setattr(importance, "LIGHT", 1)
-    assert not importance_of(model, calibration, plan, batches, NO_TOKENS, SILENT)
+
+
+def test_convolutions_have_no_counts():
+    b = Builder(0)
+    model = b.model(b.op("Relu", b.conv(b.input(3, 8, 8), 4)))
+    values = np.random.default_rng(1).standard_normal((16, 3, 8, 8)).astype(np.float32)
+    calibration = onnxq.calibrate(model, {"x": values})
+    plan = planned(model, calibration)
+    assert plan.weights
+    assert not importance_of(model, calibration, plan, [{"x": values}], NO_TOKENS, SILENT)
 
 
 def test_weights_are_rounded_for_the_positions_that_count(made):
