@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -87,4 +88,6 @@ def power_by_position(
 def _over_channels(gradient: Array, axis: int) -> NDArray[np.float32]:
     """(samples, positions): mean square over the channels."""
     rows = np.moveaxis(np.atleast_2d(gradient), axis, 1)
-    return np.asarray(np.square(rows.reshape(*rows.shape[:2], -1)).mean(axis=1), np.float32)
+    return np.asarray(
+        np.square(rows.reshape(*rows.shape[:2], math.prod(rows.shape[2:]))).mean(axis=1), np.float32
+    )

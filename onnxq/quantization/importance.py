@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnxq.calibration.statistics import Calibration
 from onnxq.data.tokens import Tokens
 from onnxq.gradients import power_by_position
+from onnxq.model.backward import sized_by_values
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.operators import weight_layout
@@ -53,14 +54,18 @@ def importance_of(
 ) -> Importance:
     """Of each matrix whose output has a gradient.
 
-    Not of convolutions: of maps on which positions count alike, passes back take long for nothing.
+    Not where the data decide on the number of positions, as behind a NonMaxSuppression. Not of
+    convolutions: of maps on which positions count alike, passes back take long for nothing.
     """
     graph = Graph(model)
+    sized = sized_by_values(graph)
     axes: dict[str, int] = {}
     for place in plan.weights:
         node = graph.by_name[place.node]
         layout = weight_layout(graph, node)
-        if not isinstance(layout, Refusal) and len(layout.shape) == MATRIX:
+        if node.output in sized or isinstance(layout, Refusal):
+            continue
+        if len(layout.shape) == MATRIX:
             axes[node.output] = layout.output_axis
     if not axes:
         return NO_IMPORTANCE
