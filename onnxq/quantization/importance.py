@@ -7,6 +7,7 @@ bounded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.data.tokens import Tokens
+from onnxq.errors import ModelError, ResourceError
 from onnxq.gradients import power_by_position
 from onnxq.model.backward import sized_by_values
 from onnxq.model.graph import Graph
@@ -71,10 +73,24 @@ def importance_of(
         return NO_IMPORTANCE
     seen = sum(calibration.tensors[name].seen for name in axes if name in calibration.tensors)
     draws = DRAWS if 8 * seen <= LIGHT * calibration.samples else 1
-    powers = power_by_position(
-        model, calibration, batches, axes, draws=draws, tokens=tokens, progress=progress
-    )
+    try:
+        powers = power_by_position(
+            model, calibration, batches, axes, draws=draws, tokens=tokens, progress=progress
+        )
+    except (ModelError, ResourceError):
+        # The model itself runs: without gradients all positions count alike.
+        return NO_IMPORTANCE
     return {name: _bounded(each) for name, each in powers.items()}
+
+
+def fitting(
+    counts: Sequence[NDArray[np.float32]] | None,
+    shapes: Sequence[tuple[int, ...]],
+    channels: int,
+) -> Sequence[NDArray[np.float32]] | None:
+    """The counts of a layer, unless samples that ran alone lie elsewhere in their batches."""
+    wanted = [(shape[0], math.prod(shape) // max(shape[0] * channels, 1)) for shape in shapes]
+    return counts if counts and [each.shape for each in counts] == wanted else None
 
 
 def _bounded(powers: Sequence[NDArray[np.float32]]) -> Sequence[NDArray[np.float32]]:

@@ -30,7 +30,7 @@ from onnxq.quantization.beside import CLIPPED, with_layers_beside
 from onnxq.quantization.blas import blas_threads_for
 from onnxq.quantization.columns import Columns, refusal_of
 from onnxq.quantization.correct import BiasCorrection, along, measure_shift
-from onnxq.quantization.importance import NO_IMPORTANCE, Importance
+from onnxq.quantization.importance import NO_IMPORTANCE, Importance, fitting
 from onnxq.quantization.insert import insert
 from onnxq.quantization.moments import collect_moments
 from onnxq.quantization.plan import QuantizationPlan
@@ -170,7 +170,7 @@ class _Layers:
             moments = collect_moments(
                 layout, columns, inputs, wanted, centered=centered,
                 bias=None if centered else bias, real=self._real(node.output, wanted),
-                weights=self._importance.get(node.output),
+                weights=fitting(self._importance.get(node.output), wanted.shapes, layout.outputs),
             )  # fmt: skip
             if moments is None:
                 return keep_nearest(node.name, weight, parameters, ONE_SAMPLE)
