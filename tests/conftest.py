@@ -19,6 +19,7 @@ settings.register_profile(
 settings.load_profile("ci")
 
 # What a model computes is to be tested, not what a CPU without VNNI makes of it.
+usual_options = onnxruntime.SessionOptions
 if SATURATES:
     onnxruntime.SessionOptions = ExactSessionOptions
 
@@ -49,3 +50,9 @@ def real_sizes(monkeypatch):
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def own_kernels(monkeypatch):
+    """ONNX Runtime as it is: where it replaces kernels it refuses some models."""
+    monkeypatch.setattr(onnxruntime, "SessionOptions", usual_options)

@@ -24,7 +24,7 @@ from onnxq.progress import SILENT, Progress
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
-Powers = Mapping[str, Sequence[NDArray[np.float32]]]
+Powers = Mapping[str, Sequence[NDArray[np.float64]]]
 """Tensor → of each batch (samples, positions)."""
 
 
@@ -60,21 +60,21 @@ def power_by_position(
     session = Runtime(threads=1, lean=True).open(made.model, optimize=False)
     outputs = list(made.gradients.values())
 
-    def powers(item: tuple[Feeds, Shapes]) -> list[NDArray[np.float32]]:
+    def powers(item: tuple[Feeds, Shapes]) -> list[NDArray[np.float64]]:
         feeds, its = item
         generator = generator_of(feeds)
-        total: list[NDArray[np.float32]] = []
+        total: list[NDArray[np.float64]] = []
         for _ in range(draws):
             seeds = seeds_of(made, leaves.parts, feeds, its, tokens, generator)
             found = run(session, outputs, {**as_feeds(feeds).arrays, **seeds})
             drawn = [_over_channels(gradient, axes[name])
                      for name, gradient in zip(made.gradients, found, strict=True)]  # fmt: skip
             total = [a + b for a, b in zip(total, drawn, strict=True)] if total else drawn
-        return [each / np.float32(draws) for each in total]
+        return [each / draws for each in total]
 
     singles = [one_by_one([batch]) for batch in batches]
     items = ((feeds, shapes.of(feeds)) for batch in singles for feeds in batch)
-    result: dict[str, list[NDArray[np.float32]]] = {name: [] for name in made.gradients}
+    result: dict[str, list[NDArray[np.float64]]] = {name: [] for name in made.gradients}
     with progress.track("gradients of layers", sum(map(len, singles))) as advance:
         rows = map_ahead(powers, items, ahead=1)
         for batch in singles:
@@ -85,9 +85,8 @@ def power_by_position(
     return result
 
 
-def _over_channels(gradient: Array, axis: int) -> NDArray[np.float32]:
+def _over_channels(gradient: Array, axis: int) -> NDArray[np.float64]:
     """(samples, positions): mean square over the channels."""
     rows = np.moveaxis(np.atleast_2d(gradient), axis, 1)
-    return np.asarray(
-        np.square(rows.reshape(*rows.shape[:2], math.prod(rows.shape[2:]))).mean(axis=1), np.float32
-    )
+    rows = rows.reshape(*rows.shape[:2], math.prod(rows.shape[2:]))
+    return np.square(rows, dtype=np.float64).mean(axis=1)

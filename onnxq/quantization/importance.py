@@ -93,8 +93,8 @@ def fitting(
     return counts if counts and [each.shape for each in counts] == wanted else None
 
 
-def _bounded(powers: Sequence[NDArray[np.float32]]) -> Sequence[NDArray[np.float32]]:
+def _bounded(powers: Sequence[NDArray[np.float64]]) -> Sequence[NDArray[np.float32]]:
     mean = float(np.concatenate([each.ravel() for each in powers]).mean(dtype=np.float64))
     if not (np.isfinite(mean) and mean > 0):
-        return [np.ones_like(each) for each in powers]
-    return [np.clip(each / np.float32(mean), LEAST, MOST) for each in powers]
+        return [np.ones(each.shape, np.float32) for each in powers]
+    return [np.clip(each / mean, LEAST, MOST).astype(np.float32) for each in powers]

@@ -61,6 +61,7 @@ def float_tables(model):
     ]
 
 
+@pytest.mark.usefixtures("own_kernels")
 @pytest.mark.parametrize("target", ["cpu", "gpu", "qnn"])
 @pytest.mark.parametrize("head", ["matmul", "gemm"])
 def test_the_table_is_stored_once(head, target):

@@ -20,6 +20,7 @@ from onnxq.validation.layers import measure_layers
 from onnxq.validation.workbench import open_bench
 
 from support.builder import Builder
+from support.exact import SATURATES
 
 
 def network(middle):
@@ -64,6 +65,7 @@ def estimating(monkeypatch):
     monkeypatch.setattr(effects, "WORST", 2)
 
 
+@pytest.mark.skipif(SATURATES, reason="errors are not small where this CPU's sums saturate")
 def test_small_errors_have_the_effects_that_gradients_tell():
     model, int8 = made(smooth)
     batches = [{"x": image[None]} for image in images(24, seed=1)]

@@ -196,6 +196,7 @@ def test_clipped_inputs_are_named():
     assert "clipped" in first.causes.note
 
 
+@pytest.mark.usefixtures("own_kernels")
 @pytest.mark.filterwarnings("ignore")
 def test_models_of_another_tool(tmp_path, calibrated):
     """ONNX Runtime's quantizer: other names of Q/DQ, asymmetric, Relu left to the quantizer."""
