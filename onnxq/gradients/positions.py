@@ -89,4 +89,4 @@ def _over_channels(gradient: Array, axis: int) -> NDArray[np.float64]:
     """(samples, positions): mean square over the channels."""
     rows = np.moveaxis(np.atleast_2d(gradient), axis, 1)
     rows = rows.reshape(*rows.shape[:2], math.prod(rows.shape[2:]))
-    return np.square(rows, dtype=np.float64).mean(axis=1)
+    return np.asarray(np.square(rows, dtype=np.float64).mean(axis=1))
