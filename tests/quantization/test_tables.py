@@ -9,6 +9,8 @@ from onnxq.model.model import Model
 from onnxq.quantization.sequential import TIED
 from onnxq.validation.kernels import kernels
 
+from support.exact import SATURATES
+
 ROWS, COLUMNS = 500, 16
 
 
@@ -61,7 +63,9 @@ def float_tables(model):
     ]
 
 
-@pytest.mark.usefixtures("own_kernels")
+@pytest.mark.skipif(
+    SATURATES, reason="this CPU's sums saturate, and its exact kernels take no weight twice"
+)
 @pytest.mark.parametrize("target", ["cpu", "gpu", "qnn"])
 @pytest.mark.parametrize("head", ["matmul", "gemm"])
 def test_the_table_is_stored_once(head, target):
