@@ -19,17 +19,16 @@ from numpy.typing import NDArray
 from onnxq.calibration.costs import Costs, CostSums
 from onnxq.calibration.statistics import Calibration
 from onnxq.data.ahead import WORKERS, map_ahead
-from onnxq.data.batching import as_feeds, one_by_one
+from onnxq.data.batching import one_by_one
 from onnxq.data.masks import Real, real_positions
 from onnxq.data.tokens import NO_TOKENS, Tokens
 from onnxq.errors import ModelError, ResourceError
 from onnxq.gradients.graph import NO_PATH, BackwardModel, backward_model
 from onnxq.gradients.leaves import Leaf, find_leaves
-from onnxq.gradients.seeds import LeafShapes, Shapes, seeds_of
-from onnxq.gradients.signs import generator_of
+from onnxq.gradients.seeds import LeafShapes, Shapes, passes_back
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
-from onnxq.model.session import Runtime, run
+from onnxq.model.session import Runtime
 from onnxq.progress import SILENT, Progress
 from onnxq.refusal import Refusal
 
@@ -95,7 +94,7 @@ def measure_costs(
     refused |= {name: NOT_CALIBRATED for name in names if name not in tensors}
     refused |= {name: JOINED for name in names if name in leaves.joined}
     known = [name for name in names if name not in refused]
-    sizes = {name: _bytes(calibration, name) for name in known}
+    sizes = {name: bytes_in_sample(calibration, name) for name in known}
     samples = samples if sum(sizes.values()) < LARGE else max(1, samples // 2)
     singles = _spread(one_by_one(feeds), samples)
     work = _Work.of(sizes, len(singles), samples, room)
@@ -126,7 +125,7 @@ def measure_costs(
     return Costs(len(singles), {n: each for n, each in costs.items() if n not in silent}, refused)
 
 
-def _bytes(calibration: Calibration, name: str) -> float:
+def bytes_in_sample(calibration: Calibration, name: str) -> float:
     """Of the values of a tensor and its gradient in one sample."""
     return 8 * calibration.tensors[name].seen / max(calibration.samples, 1)
 
@@ -195,15 +194,15 @@ class _Runner:
 
     def run(self, item: tuple[Feeds, Shapes]) -> list[tuple[str, Array | Refusal]]:
         """Tensors, and what `CostSums.of_sample` says of them, for each draw of signs."""
-        feeds, shapes = item
+        feeds, _ = item
         rows: list[tuple[str, Array | Refusal]] = []
         if self._session is None:
             return rows
         names = [spec.name for spec in self._made.model.outputs]
-        real, generator = real_positions(feeds), generator_of(feeds)
-        for _ in range(self._draws):
-            seeds = seeds_of(self._made, self._leaves, feeds, shapes, self._tokens, generator)
-            found = run(self._session, names, {**as_feeds(feeds).arrays, **seeds})
+        real = real_positions(feeds)
+        for found in passes_back(
+            self._session, self._made, names, self._leaves, item, self._tokens, self._draws
+        ):
             outputs = dict(zip(names, found, strict=True))
             for name, its in self._made.gradients.items():
                 values, gradient = (self._kept(name, outputs[each], real) for each in (name, its))

@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
 from onnxq.data.ahead import map_ahead
-from onnxq.data.batching import as_feeds, one_by_one
+from onnxq.data.batching import one_by_one
 from onnxq.data.tokens import NO_TOKENS, Tokens
 from onnxq.gradients.graph import backward_model
 from onnxq.gradients.leaves import find_leaves
-from onnxq.gradients.seeds import LeafShapes, Shapes, seeds_of
-from onnxq.gradients.signs import generator_of
+from onnxq.gradients.seeds import LeafShapes, Shapes, passes_back
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
-from onnxq.model.session import Runtime, run
+from onnxq.model.session import Runtime
 from onnxq.progress import SILENT, Progress
 
 Array = NDArray[Any]
@@ -61,12 +60,8 @@ def power_by_position(
     outputs = list(made.gradients.values())
 
     def powers(item: tuple[Feeds, Shapes]) -> list[NDArray[np.float64]]:
-        feeds, its = item
-        generator = generator_of(feeds)
         total: list[NDArray[np.float64]] = []
-        for _ in range(draws):
-            seeds = seeds_of(made, leaves.parts, feeds, its, tokens, generator)
-            found = run(session, outputs, {**as_feeds(feeds).arrays, **seeds})
+        for found in passes_back(session, made, outputs, leaves.parts, item, tokens, draws):
             drawn = [_over_channels(gradient, axes[name])
                      for name, gradient in zip(made.gradients, found, strict=True)]  # fmt: skip
             total = [a + b for a, b in zip(total, drawn, strict=True)] if total else drawn

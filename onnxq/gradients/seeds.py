@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.data.batching import as_feeds
 from onnxq.data.tokens import Tokens
 from onnxq.gradients.graph import BackwardModel
 from onnxq.gradients.leaves import Leaf
-from onnxq.gradients.signs import drawn_signs
+from onnxq.gradients.signs import drawn_signs, generator_of
 from onnxq.model.backward import is_sized_by_values
 from onnxq.model.graph import Graph
 from onnxq.model.session import open_session, run, with_outputs
@@ -43,7 +44,24 @@ class LeafShapes:
         return self._known[key]
 
 
-def seeds_of(
+def passes_back(
+    session: Any,
+    made: BackwardModel,
+    names: Sequence[str],
+    leaves: Sequence[Leaf],
+    sample: tuple[Feeds, Shapes],
+    tokens: Tokens,
+    draws: int,
+) -> Iterator[list[Array]]:
+    """Outputs of a backward model, for each draw of signs; these follow from the sample."""
+    feeds, shapes = sample
+    generator = generator_of(feeds)
+    for _ in range(draws):
+        seeds = _seeds_of(made, leaves, feeds, shapes, tokens, generator)
+        yield run(session, names, {**as_feeds(feeds).arrays, **seeds})
+
+
+def _seeds_of(
     made: BackwardModel,
     leaves: Sequence[Leaf],
     feeds: Feeds,

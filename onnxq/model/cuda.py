@@ -98,15 +98,6 @@ def require_cuda() -> None:
     check_libraries(libraries())
 
 
-def refusal_of_cuda() -> Refusal | None:
-    """Why no CUDA device can be used here; None where one can."""
-    try:
-        require_cuda()
-    except ProviderError as error:
-        return Refusal(error.message)
-    return None
-
-
 TENSORRT = ("libnvinfer.so.10", "libnvinfer.so.11")
 """What TensorRT's runtime is, one of them; its pip package has it in a folder of its own."""
 

@@ -26,8 +26,8 @@ INSTALL = "in an environment of its own: pip install onnxruntime-qnn"
 SESSION_OPTIONS = {"session.record_ep_graph_assignment_info": "1"}
 
 SIMULATED = {"soc_model": "60"}
-"""The chip that the simulator stands for, a Snapdragon X Elite: by itself it takes an older one,
-whose memory attention in 16 bits exhausts. A device knows what it is."""
+"""The chip that the simulator stands for, by QNN's number: by itself it takes one whose memory
+attention in 16 bits exhausts. A device knows what it is."""
 
 
 def open_on_qnn(

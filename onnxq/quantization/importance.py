@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnxq.calibration.statistics import Calibration
 from onnxq.data.tokens import Tokens
 from onnxq.errors import ModelError, ResourceError
-from onnxq.gradients import power_by_position
+from onnxq.gradients import bytes_in_sample, power_by_position
 from onnxq.model.backward import sized_by_values
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
@@ -71,8 +71,8 @@ def importance_of(
             axes[node.output] = layout.output_axis
     if not axes:
         return NO_IMPORTANCE
-    seen = sum(calibration.tensors[name].seen for name in axes if name in calibration.tensors)
-    draws = DRAWS if 8 * seen <= LIGHT * calibration.samples else 1
+    sizes = (bytes_in_sample(calibration, name) for name in axes if name in calibration.tensors)
+    draws = DRAWS if sum(sizes) <= LIGHT else 1
     try:
         powers = power_by_position(
             model, calibration, batches, axes, draws=draws, tokens=tokens, progress=progress

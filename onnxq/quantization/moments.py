@@ -189,7 +189,7 @@ def collect_moments(
             # Far from 0 float32 sums of squares would swallow what the covariance is made of.
             origins = [v.mean(axis=(2, 3), keepdims=True) * centered for v in block[1:3]]
         _hand_out(block, origins, halves)
-    if not all(half.samples for half in halves):
+    if not all(half.pending or half.has_multiplied for half in halves):
         return None
     basis = _basis(halves)
     fitted, unseen = map_ahead(lambda half: half.moments(basis), halves)
@@ -235,14 +235,12 @@ class _Collector:
     """Adds up products, many columns at a time.
 
     Attributes:
-        samples: that were added.
         pending: columns, targets and roots of weights that are not multiplied yet.
     """
 
     def __init__(self, centered: bool) -> None:
         self._centered = centered
         self._total: Moments | None = None
-        self.samples = 0
         self.pending: list[tuple[Array, Array, Array | None]] = []
 
     @property
@@ -253,7 +251,6 @@ class _Collector:
         """Columns and targets of some samples: (groups, columns or outputs, samples, chosen), both
         times the roots (samples, chosen).
         """
-        self.samples += columns.shape[2]
         self.pending.append((columns, targets, roots))
         if sum(x.size + t.size for x, t, _ in self.pending) > PENDING:
             self._multiply(None)

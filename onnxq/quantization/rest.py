@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,8 @@ def _largest_magnitudes(
     """Float activation → the largest magnitude it takes."""
     graph = Graph(model)
     names = graph.activations
-    session = batching.base.open(with_outputs(model, names), optimize=False)
+    runtime = replace(batching.base, lean=batching.large)
+    session = runtime.open(with_outputs(model, names), optimize=False)
     largest = dict.fromkeys(names, 0.0)
     for part in (part for batch in batches for part in batching.of(graph).parts(batch)):
         for name, values in zip(names, run(session, names, part), strict=True):
