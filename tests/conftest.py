@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 from hypothesis import HealthCheck, settings
 
-from support.exact import SATURATES, ExactSessionOptions
+from support.exact import CPU_SATURATES, ExactSessionOptions
 
 settings.register_profile(
     "ci",
@@ -20,7 +20,7 @@ settings.load_profile("ci")
 
 # What a model computes is to be tested, not what a CPU without VNNI makes of it.
 usual_options = onnxruntime.SessionOptions
-if SATURATES:
+if CPU_SATURATES:
     onnxruntime.SessionOptions = ExactSessionOptions
 
 

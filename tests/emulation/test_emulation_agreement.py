@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnxq.api import calibrate, compare_layers
 from onnxq.api import quantize as onnxq_quantize
-from onnxq.cli.machine import DOT_PRODUCTS, cpu_flags
 from onnxq.emulation.agreement import SATURATES, agreement
 from onnxq.emulation.emulate import emulator
 from onnxq.emulation.layers import Accumulation, AsWritten, Average, Fused, Product
@@ -27,13 +26,13 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantiz
 
 from calibration.test_runs import only_singly
 from support.builder import Builder
+from support.exact import CPU_SATURATES
 from support.qdq_models import Layer, Scale, integer_tensors
 from support.random_graphs import GRAPHS, random_feeds, random_models
 
 targets = pytest.mark.parametrize("target", SHIPPED)
 # The others differ from these in rows only.
 unlike_targets = pytest.mark.parametrize("target", ["gpu", "cpu", "qnn"])
-EXACT_CPU = not cpu_flags() or any(flag in cpu_flags() for flag in DOT_PRODUCTS)
 
 
 def quantized(model, target, samples=8, **changes):
@@ -51,7 +50,7 @@ def quantized(model, target, samples=8, **changes):
 def assert_agrees(layers):
     """At most one step on each tensor, and a reason wherever a value differs."""
     for layer in layers:
-        saturates = SATURATES in layer.reason and not EXACT_CPU
+        saturates = SATURATES in layer.reason and CPU_SATURATES
         assert layer.largest <= 1 or saturates, layer
         assert bool(layer.reason) == bool(layer.differing), layer
 
@@ -128,7 +127,7 @@ def test_a_network_of_everything(target):
     unsigned = not known.scheme("w8a8").static.format.signed
     for kernel in ("QLinearConv", "QLinearAdd", "QLinearMul", "QLinearAveragePool", "QGemm"):
         assert kernel in by_kernel or not unsigned
-    if EXACT_CPU:
+    if not CPU_SATURATES:
         assert not any(layer.differing for layer in layers if "QLinearConv" in layer.kernels)
 
 

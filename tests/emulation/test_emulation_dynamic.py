@@ -15,7 +15,7 @@ from onnxq.model.status import Float
 
 from support import masked
 from support.builder import Builder
-from support.exact import SATURATES
+from support.exact import CPU_SATURATES
 from support.random_graphs import random_feeds
 
 
@@ -109,7 +109,7 @@ def test_onnx_runtime_computes_the_same_but_for_the_last_bits_of_its_fused_kerne
     feeds = random_feeds(model, seed, batch=1)
     (found,), _ = emulator(model).run(feeds)
     (fused,) = run(open_session(model, threads=1), None, feeds)
-    if not SATURATES:
+    if not CPU_SATURATES:
         (unfused,) = run(open_session(model, optimize=False, threads=1), None, feeds)
         assert np.array_equal(found, unfused)
     # One step of what is quantized in between may fall on the other side.
@@ -133,10 +133,10 @@ def test_a_model_of_one_batch_size_is_emulated_in_its_batches():
     quantized, _ = onnxq.quantize(model, target="cpu", scheme="dynamic")
     x = np.concatenate([random_feeds(model, seed)["x"] for seed in (1, 2)])
     (emulated,) = onnxq.emulate(quantized, {"x": x}).outputs.values()
-    session = open_session(quantized, optimize=SATURATES, threads=1)
+    session = open_session(quantized, optimize=CPU_SATURATES, threads=1)
     halves = (run(session, None, {"x": x[at : at + 4]})[0] for at in (0, 4))
     # The last bits of a fused kernel are its own.
-    tolerance = 1e-5 if SATURATES else 0
+    tolerance = 1e-5 if CPU_SATURATES else 0
     np.testing.assert_allclose(emulated, np.concatenate(list(halves)), tolerance, tolerance)
     assert onnxq.api.compare_layers(quantized, {"x": x})
 

@@ -22,7 +22,7 @@ from onnxq.model.status import Float
 from onnxruntime.quantization import quantize_dynamic
 
 from support.builder import Builder
-from support.exact import SATURATES
+from support.exact import CPU_SATURATES
 from support.random_graphs import random_feeds
 from support.running import outputs
 from support.testdata import TESTDATA
@@ -81,7 +81,7 @@ def test_a_layer_of_any_shape_is_the_integer_product_that_onnx_specifies(model, 
         )
     assert operators(quantized).count("MatMulInteger") == 1
     assert operators(quantized).count("DynamicQuantizeLinear") == 1
-    (found,) = outputs(quantized, feeds, optimize=SATURATES)
+    (found,) = outputs(quantized, feeds, optimize=CPU_SATURATES)
     (specified,) = ReferenceEvaluator(quantized.proto).run(None, feeds)
     np.testing.assert_allclose(found, specified, rtol=1e-6, atol=1e-6)
     (exact,) = outputs(model, feeds, optimize=False)
@@ -181,7 +181,7 @@ def test_read_with_its_factors_dequantized_it_computes_the_same():
     read = with_dequantized(normalize(quantized)[0])
     assert operators(read).count("DequantizeLinear") == 4
     assert "MatMulInteger" not in operators(read)
-    integers = outputs(quantized, feeds, optimize=SATURATES)
+    integers = outputs(quantized, feeds, optimize=CPU_SATURATES)
     pairs = zip(integers, outputs(read, feeds, optimize=False), strict=True)
     for integer, real in pairs:
         np.testing.assert_allclose(integer, real, rtol=1e-4, atol=1e-4)

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from support.exact import SATURATES
-
 ROBUSTNESS = Path(__file__).parents[2] / "benchmarks" / "robustness"
 FUZZ = int(os.environ.get("ONNXQ_FUZZ", "300"))
 """Damaged files to try: 300 by default, 2,000 in CI, 100,000 in the slow run."""
@@ -32,9 +30,6 @@ def kinds(found, tool):
     return Counter(outcome["kind"] for outcome in found if outcome["tool"] == tool)
 
 
-@pytest.mark.skipif(
-    SATURATES, reason="8-bit sums saturate on this CPU: a wrong value tells nothing"
-)
 def test_node_tests_of_onnx(tmp_path):
     found = outcomes(tmp_path, "nodes.py", "--every", 61, "--peers", 0)
     for tool in ("onnxq equalize", "onnxq quantize --target gpu", "onnxq quantize --target cpu"):

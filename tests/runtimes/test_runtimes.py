@@ -9,13 +9,13 @@ import sys
 import numpy as np
 import onnxq
 import pytest
-from onnxq.cli.machine import cpu_flags, saturates
 from onnxq.errors import ModelError
 from onnxq.model.model import Model
 from onnxq.validation.kernels import kernels
 
 from runtimes.conftest import CLOSE, NAMES
 from support.builder import Builder
+from support.exact import CPU_SATURATES
 
 PACKAGES = {"openvino": "openvino", "qnn": "onnxruntime_qnn"}
 CASES = [("openvino", "w8a8"), ("openvino", "w7a8"), ("qnn", "w8a8"), ("qnn", "w8a16")]
@@ -30,7 +30,7 @@ def require(runtime):
 @pytest.mark.parametrize(("runtime", "scheme"), CASES)
 def test_outputs_are_the_emulators_and_layers_integers(made, runtime, scheme, name):
     require(runtime)
-    if (runtime, scheme) == ("openvino", "w8a8") and saturates(cpu_flags()):
+    if (runtime, scheme) == ("openvino", "w8a8") and CPU_SATURATES:
         pytest.skip("OpenVINO's sums saturate on this CPU, as ONNX Runtime's do: see w7a8")
     each = made(name, runtime, scheme)
     found = onnxq.validate(each.model, each.quantized, each.data, metrics=["sqnr"],

@@ -3,7 +3,7 @@
 import onnxruntime
 from onnxq.cli.machine import cpu_flags, saturates
 
-SATURATES = saturates(cpu_flags())
+CPU_SATURATES = bool(cpu_flags()) and saturates(cpu_flags())
 """Whether integer kernels that ONNX Runtime does not replace saturate here."""
 
 

@@ -20,7 +20,9 @@ from onnxq.validation.layers import measure_layers
 from onnxq.validation.workbench import open_bench
 
 from support.builder import Builder
-from support.exact import SATURATES
+
+ROUNDING = 1e-12
+"""Power of an error that is float32's own: that of the layers here is near 1."""
 
 
 def network(middle):
@@ -65,7 +67,6 @@ def estimating(monkeypatch):
     monkeypatch.setattr(effects, "WORST", 2)
 
 
-@pytest.mark.skipif(SATURATES, reason="errors are not small where this CPU's sums saturate")
 def test_small_errors_have_the_effects_that_gradients_tell():
     model, int8 = made(smooth)
     batches = [{"x": image[None]} for image in images(24, seed=1)]
@@ -76,6 +77,8 @@ def test_small_errors_have_the_effects_that_gradients_tell():
     found = added(bench, lambda: batches, replace(slopes, draws=16)).noise
     truth = added(bench, lambda: batches, Runs(bench.layers)).noise
     for name in bench.layers:
+        # Where no error comes to, both models may still run with other kernels.
+        truth[name] = np.where(truth[name] < ROUNDING, 0, truth[name])
         assert np.all(found[name] <= 1.5 * truth[name]), name
         assert np.all(found[name] >= truth[name] / 1.5), name
 
