@@ -225,8 +225,7 @@ def _weight_term(
     per_channel: bool,
 ) -> WeightTerm:
     layout = site.layout
-    magnitude = frame.weight(site).max(axis=2)
-    magnitude, row, column = _elements(magnitude, layout.groups)
+    magnitude, row, column = _elements(frame.magnitudes(site))
     row_of = np.broadcast_to(row, magnitude.shape).ravel()
     return WeightTerm(
         site.node.name, _log(magnitude).astype(np.float32), row, column,
@@ -236,20 +235,21 @@ def _weight_term(
     )  # fmt: skip
 
 
-def _elements(
-    magnitude: Floats, groups: int
-) -> tuple[Floats, NDArray[np.int32], NDArray[np.int32]]:
+def _elements(whole: Floats) -> tuple[Floats, NDArray[np.int32], NDArray[np.int32]]:
     """The elements that take part, with their rows and columns: all of them, if not too many.
+
+    Args:
+        whole: (groups, outputs per group, inputs per group) magnitudes.
 
     A step follows from the largest element, so the small ones of a large weight, which is no
     row's and no column's strong one, would have to grow by much to matter.
     """
-    outputs, per_group = magnitude.shape
-    row = np.arange(outputs, dtype=np.int32).reshape(groups, -1, 1)
+    groups, outputs, per_group = whole.shape
+    row = np.arange(groups * outputs, dtype=np.int32).reshape(groups, -1, 1)
     column = np.arange(groups * per_group, dtype=np.int32).reshape(groups, 1, -1)
-    whole = magnitude.reshape(groups, -1, per_group)
-    if magnitude.size <= WHOLE:
+    if whole.size <= WHOLE:
         return whole, row, column
+    magnitude = whole.reshape(-1, per_group)
     strong = np.zeros(magnitude.shape, np.bool_)
     for axis in (0, 1):
         first = max(0, magnitude.shape[axis] - STRONGEST)

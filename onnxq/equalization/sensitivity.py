@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,15 +38,27 @@ class Frame:
     def scales(self, ids: Indices) -> Floats:
         return scales_of(ids, self.exponents)
 
-    def weight(self, site: LinearSite) -> Floats:
-        """|W| as (outputs, inputs per group, taps), scaled."""
-        weight = self.graph.value(site.layout.weight)
-        ratio = (
-            self.scales(site.output_ids)[:, None]
-            / self.scales(site.input_ids)[site.layout.input_index()]
+    def magnitudes(self, site: LinearSite) -> Floats:
+        """The largest |W| of the taps, scaled: (groups, outputs per group, inputs per group)."""
+        return self._scaled(site, np.abs(self._weight(site)).max(axis=2).astype(np.float64), 1)
+
+    def squares(self, site: LinearSite) -> Floats:
+        """Σ W² over the taps, scaled: (groups, outputs per group, inputs per group)."""
+        return self._scaled(site, np.square(self._weight(site), dtype=np.float64).sum(axis=2), 2)
+
+    def _weight(self, site: LinearSite) -> NDArray[Any]:
+        return site.layout.to_output_major(self.graph.value(site.layout.weight))
+
+    def _scaled(self, site: LinearSite, values: Floats, power: int) -> Floats:
+        """Values (outputs, inputs per group) as those of the scaled weight to this power."""
+        groups = site.layout.groups
+        rows, columns = (
+            self.scales(ids).reshape(groups, -1) ** power
+            for ids in (site.output_ids, site.input_ids)
         )
-        result: Floats = np.abs(site.layout.to_output_major(weight)).astype(np.float64)
-        result *= ratio[:, :, None]
+        result = values.reshape(groups, -1, values.shape[1])
+        result *= rows[:, :, None]
+        result /= columns[:, None, :]
         return result
 
     def bias(self, site: LinearSite) -> Floats | None:
@@ -99,12 +112,9 @@ def sensitivities(frame: Frame, powers: Mapping[str, Floats]) -> Sensitivities:
     for site in reversed(frame.classes.linears):
         # Pinned channels count 1: anything taken from the classes would move with their scales.
         outputs = np.array([by_class.get(int(i), 1.0) if i else 1.0 for i in site.output_ids])
-        squared = np.square(frame.weight(site)).sum(axis=2)
-        received = np.bincount(
-            site.layout.input_index().ravel(), (squared * outputs[:, None]).ravel(),
-            site.layout.inputs,
-        )  # fmt: skip
-        expected = (squared * powers[site.node.name][site.layout.input_index()]).sum(axis=1)
+        squares = frame.squares(site)
+        received = _from_outputs(squares, outputs)
+        expected = _from_inputs(squares, powers[site.node.name])
         signal = max(_signal(frame, site, expected, outputs), 1e-30)
         at_output[site.node.name] = np.maximum(outputs / signal, 1e-200)
         at_input[site.node.name] = received / signal
@@ -171,11 +181,22 @@ def input_powers(frame: Frame) -> dict[str, Floats]:
             measured = channels(statistics.mean_square, site) * frame.scales(site.input_ids) ** 2
             power = np.maximum(measured, SILENT * prior)
         powers[site.node.name] = power
-        squared = np.square(frame.weight(site)).sum(axis=2)
-        output = (squared * power[site.layout.input_index()]).sum(axis=1)
+        output = _from_inputs(frame.squares(site), power)
         bias = frame.bias(site)
         note(site.output_ids, output if bias is None else output + np.square(bias))
     return powers
+
+
+def _from_inputs(squares: Floats, power: Floats) -> Floats:
+    """(outputs,): what comes of a power of each input, whatever the number of threads."""
+    result: Floats = np.einsum("goi,gi->go", squares, power.reshape(len(squares), -1))
+    return result.ravel()
+
+
+def _from_outputs(squares: Floats, gain: Floats) -> Floats:
+    """(inputs,): the same backwards."""
+    result: Floats = np.einsum("goi,go->gi", squares, gain.reshape(len(squares), -1))
+    return result.ravel()
 
 
 def channels(values: Floats, site: LinearSite) -> Floats:

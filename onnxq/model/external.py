@@ -1,7 +1,8 @@
-"""Weights in files, for models that protobuf cannot hold in one message (2 GiB).
+"""Weights in files, for models that are copied too dearly, or that no message can hold (2 GiB).
 
-Inside this program such a model's weights are *parked*: the proto tells the file, offset and length
-of each, so that copies of the model share them and they take memory only while they are looked at.
+Inside this program a large model's weights are *parked*: the proto tells the file, offset and
+length of each, so that copies of the model share them and they take memory only while they are
+looked at.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +24,10 @@ from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 from onnxq.model import elements
 
 INLINE_LIMIT = 1_900_000_000
-"""Bytes of weights above which they go to a file beside the model."""
+"""Bytes of weights above which they go to a file beside the model that is written."""
+
+PARK_LIMIT = 1 << 28
+"""Bytes of weights above which they are parked."""
 
 SMALL = 1024
 """Bytes up to which a tensor stays in the model file, such as shapes and scalars."""
@@ -37,8 +41,17 @@ def byte_size(tensor: TensorProto) -> int | None:
 
 
 def is_large(proto: ModelProto) -> bool:
-    """Whether the weights need a file of their own."""
-    return sum(byte_size(tensor) or 0 for tensor in proto.graph.initializer) >= INLINE_LIMIT
+    """Whether the weights are parked."""
+    return _weights_size(proto) >= min(PARK_LIMIT, INLINE_LIMIT)
+
+
+def is_split(proto: ModelProto) -> bool:
+    """Whether a file of the model needs another one for its weights."""
+    return _weights_size(proto) >= INLINE_LIMIT
+
+
+def _weights_size(proto: ModelProto) -> int:
+    return sum(byte_size(tensor) or 0 for tensor in proto.graph.initializer)
 
 
 # --- parked weights --------------------------------------------------------------------------
@@ -66,9 +79,23 @@ def settle(proto: ModelProto) -> None:
             if _is_to_park(tensor):
                 park(tensor, _raw(tensor))
     else:
-        for tensor in filter(is_parked, proto.graph.initializer):
-            tensor.raw_data = bytes(_raw(tensor))
-            _clear_place(tensor)
+        _bring_back(proto)
+
+
+def inlined(proto: ModelProto) -> ModelProto:
+    """The message itself where no weights are parked, else a copy that holds them."""
+    if not has_parked(proto):
+        return proto
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    _bring_back(copy)
+    return copy
+
+
+def _bring_back(proto: ModelProto) -> None:
+    for tensor in filter(is_parked, proto.graph.initializer):
+        tensor.raw_data = bytes(_raw(tensor))
+        _clear_place(tensor)
 
 
 def is_parked(tensor: TensorProto) -> bool:
@@ -82,7 +109,7 @@ def has_parked(proto: ModelProto) -> bool:
 
 
 def needs_file(proto: ModelProto) -> bool:
-    """Whether no single message holds the model: some weights are parked, or would have to be."""
+    """Whether the message alone is not to be run: some weights are parked, or would be."""
     return has_parked(proto) or is_large(proto)
 
 
@@ -91,11 +118,7 @@ def park(tensor: TensorProto, raw: NDArray[np.uint8]) -> None:
 
     Equal values share a file.
     """
-    path = Path(_spool().name) / hashlib.sha256(raw.data).hexdigest()
-    if not path.exists():
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
-            stream.write(raw.data)
-        Path(stream.name).replace(path)
+    path = _spooled(raw)
     for each in ("raw_data", "float_data", "int32_data", "int64_data", "double_data"):
         tensor.ClearField(each)
     point_to(tensor, path, 0, raw.nbytes)
@@ -157,6 +180,16 @@ def _raw(tensor: TensorProto) -> NDArray[np.uint8]:
     return elements.raw(numpy_helper.to_array(tensor))
 
 
+def _spooled(raw: NDArray[np.uint8]) -> Path:
+    """The file of this process with these bytes, written where there is none yet."""
+    path = Path(_spool().name) / hashlib.sha256(raw.data).hexdigest()
+    if not path.exists():
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
+            stream.write(raw.data)
+        Path(stream.name).replace(path)
+    return path
+
+
 def _clear_place(tensor: TensorProto) -> None:
     tensor.ClearField("external_data")
     tensor.ClearField("data_location")
@@ -177,9 +210,26 @@ def _spool() -> tempfile.TemporaryDirectory[str]:
 
 
 def without_weights(proto: ModelProto) -> ModelProto:
-    """A copy whose large initializers have type and shape but no values, and no data location."""
+    """A copy whose large initializers are inputs, the last ones: type and shape, but no values."""
     result, _ = _skeleton(proto)
+    given = {info.name for info in proto.graph.input}
+    stored = list(result.graph.initializer)
+    del result.graph.initializer[:]
+    for tensor in stored:
+        if (byte_size(tensor) or 0) <= SMALL:
+            result.graph.initializer.append(tensor)
+        elif tensor.name not in given:
+            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            result.graph.input.append(info)
     return result
+
+
+def with_weights_of(source: ModelProto, proto: ModelProto) -> ModelProto:
+    """What was made of `without_weights(source)`, with the weights again, in place."""
+    del proto.graph.input[len(source.graph.input) :]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(source.graph.initializer)
+    return proto
 
 
 def write_split(proto: ModelProto, stream: IO[bytes], location: str) -> ModelProto:
@@ -240,19 +290,35 @@ def _copy_fields(
 
 @contextmanager
 def as_file(proto: ModelProto) -> Iterator[Path]:
-    """The model as a file for as long as the block lasts."""
-    with tempfile.TemporaryDirectory(prefix="onnxq.") as folder:
-        path = Path(folder) / "model.onnx"
-        write(proto, path)
-        yield path
+    """The model as a file for as long as the block lasts.
+
+    Its large weights are in the files of those that are parked, so that none is written twice.
+    """
+    result, large = _skeleton(proto)
+    for source, tensor in large:
+        path = _parked_at(source)
+        _place(tensor, {"location": path.name, "offset": 0, "length": path.stat().st_size})
+    with tempfile.NamedTemporaryFile(dir=_spool().name, suffix=".onnx") as stream:
+        stream.write(result.SerializeToString(deterministic=True))
+        stream.flush()
+        yield Path(stream.name)
 
 
-def write(proto: ModelProto, path: Path) -> None:
-    """Write a model of any size for this program's own use: `path`, and perhaps `path`.data."""
-    if needs_file(proto):
-        with path.with_name(path.name + ".data").open("wb") as stream:
-            proto = write_split(proto, stream, path.name + ".data")
-    path.write_bytes(proto.SerializeToString(deterministic=True))
+def _parked_at(tensor: TensorProto) -> Path:
+    """The file of this process that holds the values and nothing else."""
+    if not is_parked(tensor):
+        return _spooled(_raw(tensor))
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    path = Path(entries["location"])
+    if path.parent == Path(_spool().name):
+        return path
+    return _taken_over(path, int(entries["offset"]), int(entries["length"]))
+
+
+@cache
+def _taken_over(path: Path, offset: int, length: int) -> Path:
+    """The same of a part of a file that was there before."""
+    return _spooled(np.memmap(path, np.uint8, "r", offset, length))
 
 
 def data_name(path: Path, data: Path) -> str:

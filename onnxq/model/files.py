@@ -156,8 +156,7 @@ def _check(proto: ModelProto, path: Path | str) -> None:
     if wrong:
         raise ModelError(f"{path}: not a valid ONNX model: {wrong}")
     try:
-        if not external.is_large(proto):
-            check_validity(proto)
+        check_validity(proto)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}") from None
     for value in (*proto.graph.input, *proto.graph.output):
@@ -168,18 +167,10 @@ def _check(proto: ModelProto, path: Path | str) -> None:
 def _with_shapes(proto: ModelProto) -> ModelProto:
     """Add inferred shapes; a model whose shapes cannot be inferred keeps the declared ones."""
     try:
-        if external.is_large(proto):
-            shaped = onnx.shape_inference.infer_shapes(
-                external.without_weights(proto), data_prop=True
-            )
-            result = ModelProto()
-            result.CopyFrom(proto)
-            del result.graph.value_info[:]
-            result.graph.value_info.extend(shaped.graph.value_info)
-            return result
-        return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        shaped = onnx.shape_inference.infer_shapes(external.without_weights(proto), data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
         return proto
+    return external.with_weights_of(proto, shaped)
 
 
 def infer_shapes(model: Model) -> Model:
@@ -188,7 +179,7 @@ def infer_shapes(model: Model) -> Model:
 
 
 def read_written(path: Path) -> Model:
-    """A model that `external.write` wrote."""
+    """A model that `save` or `external.as_file` wrote."""
     proto = _parse(_content(path), path)
     read_data(proto, path)
     return Model.adopt(proto, path)
@@ -205,12 +196,13 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
         ModelError: ONNX Runtime does not load the result (then nothing is written).
     """
     path = Path(path)
-    if external.is_large(model.proto):
+    if external.is_split(model.proto):
         _save_with_data(model.proto, path)
         return
     old = _data_files(path)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(put_back(model.proto).SerializeToString(deterministic=True))
+        content = external.inlined(put_back(model.proto))
+        temporary.write_bytes(content.SerializeToString(deterministic=True))
         # ONNX Runtime knows no plugin: then it loads what comes before.
         whole = temporary if cut_off(model.proto) is None else model
         open_session(whole, optimize=not has_floating_numbers(model.proto))

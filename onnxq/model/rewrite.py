@@ -81,8 +81,7 @@ def edit(model: Model, change: Change, *, opset: int = 0) -> Model:
             node.doc_string = notes[node.name].doc_string
     _merge_opsets(proto, result, opset)
     try:
-        if not external.has_parked(proto):
-            check_validity(proto, model.proto)
+        check_validity(proto, model.proto)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(f"the rewritten graph is not valid: {error}") from error
     return Model.adopt(proto, model.source)

@@ -207,8 +207,8 @@ def test_an_if_body_keeps_every_value(name):
 
 @pytest.fixture
 def small_limit(monkeypatch):
-    """So that a small model is treated as one of 2 GB is."""
-    monkeypatch.setattr(external, "INLINE_LIMIT", 10)
+    """So that a small model is treated as a large one."""
+    monkeypatch.setattr(external, "PARK_LIMIT", 10)
 
 
 @every_stored_type
@@ -244,7 +244,7 @@ def test_new_parked_values(name, small_limit):
 @every_stored_type
 def test_where_values_are_does_not_change_the_fingerprint(name, monkeypatch):
     inline = Model(as_initializer(tensor(name, LARGE))).fingerprint
-    monkeypatch.setattr(external, "INLINE_LIMIT", 10)
+    monkeypatch.setattr(external, "PARK_LIMIT", 10)
     assert Model(as_initializer(tensor(name, LARGE))).fingerprint == inline
 
 
@@ -253,16 +253,15 @@ def test_where_values_are_does_not_change_the_fingerprint(name, monkeypatch):
 
 @every_stored_type
 @pytest.mark.parametrize("limit", [10**9, 10])
-def test_files_hold_every_type(name, limit, tmp_path, monkeypatch):
-    monkeypatch.setattr(external, "INLINE_LIMIT", limit)
+def test_files_hold_every_type(name, limit, monkeypatch):
+    monkeypatch.setattr(external, "PARK_LIMIT", limit)
     source = tensor(name, LARGE)
-    external.write(Model(as_initializer(source)).proto, tmp_path / "m.onnx")
-    assert (tmp_path / "m.onnx.data").exists() == (limit == 10)
-    onnx.checker.check_model(str(tmp_path / "m.onnx"))
-    assert_same(initializer(files.read_written(tmp_path / "m.onnx").proto), source)
-    loaded = files.load(tmp_path / "m.onnx")
-    assert_same(initializer(loaded.proto), source)
-    assert bits_of(Graph(loaded).value("t")) == bits_of(external.values_of(source))
+    with external.as_file(Model(as_initializer(source)).proto) as path:
+        onnx.checker.check_model(str(path))
+        assert_same(initializer(files.read_written(path).proto), source)
+        loaded = files.load(path)
+        assert_same(initializer(loaded.proto), source)
+        assert bits_of(Graph(loaded).value("t")) == bits_of(external.values_of(source))
 
 
 @pytest.mark.parametrize("name", [name for name in TYPES if number(name) not in NARROW])

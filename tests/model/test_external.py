@@ -70,6 +70,36 @@ def test_where_the_weights_are_does_not_change_the_fingerprint(monkeypatch):
     assert parked.fingerprint == model().fingerprint
 
 
+def test_parked_in_memory_and_written_as_one_file(tmp_path, monkeypatch):
+    """Weights that one message holds are parked only so that copies of the model share them."""
+    monkeypatch.setattr(external, "INLINE_LIMIT", 10**9)
+    files.save(model(), tmp_path / "plain.onnx")
+    monkeypatch.setattr(external, "PARK_LIMIT", 4000)
+    parked = model()
+    assert external.has_parked(parked.proto)
+    files.save(parked, tmp_path / "m.onnx")
+    assert names(tmp_path) == ["m.onnx", "plain.onnx"]
+    written = (tmp_path / "m.onnx").read_bytes()
+    assert written == (tmp_path / "plain.onnx").read_bytes()
+    loaded = files.load(tmp_path / "m.onnx")
+    assert external.has_parked(loaded.proto)
+    assert np.array_equal(outputs(loaded)[0], outputs(tmp_path / "m.onnx")[0])
+    assert parked.proto == loaded.proto
+
+
+def test_sessions_write_no_weights_that_are_parked(tmp_path):
+    files.save(model(), tmp_path / "m.onnx")
+    loaded = files.load(tmp_path / "m.onnx")
+    places = []
+    for _ in range(2):
+        with external.as_file(loaded.proto) as path:
+            places.append({each.name: each.stat().st_ino for each in path.parent.iterdir()})
+            places[-1].pop(path.name)
+        assert not path.exists()
+    assert places[0] == places[1]
+    assert np.array_equal(outputs(loaded)[0], outputs(model())[0])
+
+
 def test_a_model_leaves_the_message_it_is_made_of_as_it_was(monkeypatch):
     monkeypatch.setattr(external, "INLINE_LIMIT", 10**9)
     given = model().proto

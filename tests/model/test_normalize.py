@@ -133,7 +133,7 @@ def test_large_constants_fold_where_they_do_not_grow(how, parked, monkeypatch):
     """A Linear of a language model's last layer, as MatMul(x, Transpose(W))."""
     monkeypatch.setattr(constants, "FOLD_LIMIT", 10)
     if parked:
-        monkeypatch.setattr(external, "INLINE_LIMIT", 1000)
+        monkeypatch.setattr(external, "PARK_LIMIT", 1000)
         monkeypatch.setattr(external, "SMALL", 16)
     b = Builder()
     values = b.random(64, 8)
