@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration import bins, compiled
-from onnxq.calibration.statistics import TensorStatistics
 from onnxq.refusal import Refusal
 
 Floats = NDArray[np.float64]
@@ -127,13 +126,15 @@ class CostSums:
     """Sums over the samples of one tensor while they come by.
 
     The result does not depend on the order of the samples.
+
+    Args:
+        top: exponent above every magnitude that was calibrated.
+        low, high: smallest and largest value that was.
     """
 
-    def __init__(self, statistics: TensorStatistics) -> None:
-        self.top = statistics.top
-        self._below, self._above = (
-            _Side.of(largest, self.top) for largest in (-statistics.low, statistics.high)
-        )
+    def __init__(self, top: int, low: float, high: float) -> None:
+        self.top = top
+        self._below, self._above = (_Side.of(largest, top) for largest in (-low, high))
         self._power = _Sum(1 + 2 * bins.magnitude_bins(self.top))
         self._beyond: list[list[float]] = []
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import onnxq
-from onnxq.calibration import bins
+from onnxq.calibration import bins, stored_costs
+from onnxq.calibration.costs import Costs
 from onnxq.calibration.statistics import Calibration, NotFinite, Provenance, TensorStatistics
 from onnxq.errors import DataError
 from onnxq.records import write_bytes
@@ -38,10 +39,15 @@ def save(calibration: Calibration, path: Path) -> None:
 def to_bytes(calibration: Calibration) -> bytes:
     """The content of the file."""
     entries, arrays = [], []
+    costs = {} if calibration.costs is None else calibration.costs.tensors
     # One at a time: a tensor's dense counts are far larger than what is stored of them.
     for number, (name, statistics) in enumerate(calibration.tensors.items()):
-        entries.append(_entry(name, statistics))
-        arrays += [(f"{number}/{key}.npy", array) for key, array in _arrays(statistics).items()]
+        entry, stored = _entry(name, statistics), _arrays(statistics)
+        if name in costs:
+            entry["costs"] = stored_costs.header_of(costs[name])
+            stored |= stored_costs.arrays_of(costs[name])
+        entries.append(entry)
+        arrays += [(f"{number}/{key}.npy", array) for key, array in stored.items()]
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         header = json.dumps(_header(calibration) | {"tensors": entries}, indent=1)
@@ -99,7 +105,13 @@ def _header(calibration: Calibration) -> dict[str, Any]:
         "note": calibration.note,
         "samples": calibration.samples,
         "shards": [list(shard) for shard in calibration.shards],
+        **({} if calibration.costs is None else {"costs": _of_all(calibration.costs)}),
     }
+
+
+def _of_all(costs: Costs) -> dict[str, Any]:
+    refused = {name: str(reason) for name, reason in sorted(costs.refused.items())}
+    return {"samples": costs.samples, "refused": refused}
 
 
 def load(path: Path) -> Calibration:
@@ -143,7 +155,25 @@ def _read(archive: zipfile.ZipFile, header: Any) -> Calibration:
     return Calibration(
         provenance, header["data"], header["note"], header["samples"],
         tuple((i, n) for i, n in header["shards"]), tensors,
+        _read_costs(archive, header, tensors),
     )  # fmt: skip
+
+
+def _read_costs(
+    archive: zipfile.ZipFile, header: Any, tensors: dict[str, TensorStatistics]
+) -> Costs | None:
+    if "costs" not in header:
+        return None
+    found = {}
+    for number, entry in enumerate(header["tensors"]):
+        if "costs" in entry:
+            arrays = {
+                name: _read_array(archive, f"{number}/{name}.npy") for name in stored_costs.ARRAYS
+            }
+            statistics = tensors[entry["name"]]
+            found[entry["name"]] = stored_costs.read(statistics, entry["costs"], arrays)
+    whole = header["costs"]
+    return Costs(int(whole["samples"]), found, stored_costs.refusals_of(whole["refused"]))
 
 
 def _check_header(header: Any, path: Path) -> None:

@@ -46,4 +46,5 @@ def merge(parts: Sequence[Calibration]) -> Calibration:
         samples=sum(part.samples for part in parts),
         shards=((1, 1),) if whole else tuple(shards),
         tensors=dict(sorted(tensors.items())),
+        costs=None,
     )

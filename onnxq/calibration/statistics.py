@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration import bins
+from onnxq.calibration.costs import Costs
 from onnxq.errors import DataError
 from onnxq.shown import Shown
 
@@ -99,6 +100,12 @@ class TensorStatistics:
         """Variance of each channel (channels,)."""
         result: NDArray[np.float64] = np.maximum(self.mean_square - self.mean**2, 0.0)
         return result
+
+    def has_extremes_of(self, other: TensorStatistics) -> bool:
+        """Whether each channel has the same range: as where the tensor was not scaled."""
+        return np.array_equal(self.minimum, other.minimum) and np.array_equal(
+            self.maximum, other.maximum
+        )
 
     def share_of(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Share of each channel's values that fall into the bin of `values` ≥ 0.
@@ -231,6 +238,7 @@ class Calibration(Shown):
         samples: number of samples seen.
         shards: the parts seen, as (index, count); ((1, 1),) for all of the data.
         tensors: tensor name → statistics.
+        costs: what errors of the tensors cost at the outputs; None where nobody measured it.
     """
 
     provenance: Provenance
@@ -239,3 +247,4 @@ class Calibration(Shown):
     samples: int
     shards: tuple[tuple[int, int], ...]
     tensors: Mapping[str, TensorStatistics]
+    costs: Costs | None = None

@@ -114,6 +114,12 @@ def _say_notes(terminal: Terminal, calibration: Calibration, output: Path | None
     if rest:
         kinds = ", ".join(sorted({each.kind for each in rest}))
         terminal.note(f"note: {count(len(rest), 'more finding')} ({kinds}); -v names them")
+    if calibration.costs is not None:
+        costs = calibration.costs
+        known = f"gradients of {count(len(costs.tensors), 'tensor')}"
+        terminal.note(f"{known}, on {count(costs.samples, 'sample')}")
+        for tensor, reason in sorted(costs.refused.items()):
+            terminal.detail(f"no gradient of {tensor}: {reason}")
     few = too_few_samples(calibration)
     if few:
         terminal.note(f"note: {few}")

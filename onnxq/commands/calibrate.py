@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from onnxq.calibration import stream
 from onnxq.calibration.checkpoint import Checkpoint
 from onnxq.calibration.cluster import calibrate_on_cluster
 from onnxq.calibration.statistics import Calibration
+from onnxq.calibration.stored_costs import rounded
+from onnxq.commands.budget import one_sample
 from onnxq.commands.inputs import source_of
 from onnxq.commands.normalized import normalized_on
 from onnxq.commands.provider import runtime_of
-from onnxq.data.budget import Limits
+from onnxq.data.budget import Limits, plan_batching
+from onnxq.data.gather import gather
+from onnxq.data.masks import has_padding
+from onnxq.data.source import DataSource
+from onnxq.data.tokens import NO_TOKENS
 from onnxq.equalization.observed import tensors_to_observe
 from onnxq.errors import UsageError
+from onnxq.gradients import measure_costs
 from onnxq.model.already import require_float
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.options.calibrate import CalibrateOptions
+from onnxq.options.effort import DEFAULT_EFFORT, EFFORTS
 from onnxq.progress import Progress
 
 
@@ -38,5 +48,36 @@ def calibrate(model: Model, options: CalibrateOptions, progress: Progress) -> Ca
     )
     checkpoint = Checkpoint(options.state, options.resume) if options.state is not None else None
     if options.dask is not None:
-        return calibrate_on_cluster(model, source, request, options.dask, progress=progress)
-    return stream.calibrate(normalized, source, request, checkpoint=checkpoint, progress=progress)
+        found = calibrate_on_cluster(model, source, request, options.dask, progress=progress)
+    else:
+        found = stream.calibrate(
+            normalized, source, request, checkpoint=checkpoint, progress=progress
+        )
+    return _with_costs(normalized, source, request, found, progress) if options.gradients else found
+
+
+def _with_costs(
+    model: Model,
+    source: DataSource,
+    request: stream.Request,
+    calibration: Calibration,
+    progress: Progress,
+) -> Calibration:
+    """With what errors of each tensor cost at the outputs, on samples spread over the data.
+
+    Args:
+        model: the normalized one, which was calibrated.
+    """
+    effort = EFFORTS[DEFAULT_EFFORT]
+    feeds = gather(source, effort.gradients, size=1)
+    sample = one_sample(model, source, runtime=request.runtime)
+    costs = measure_costs(
+        model,
+        calibration,
+        feeds,
+        samples=effort.gradients,
+        room=plan_batching(sample, request.limits.halved()).room // 2,
+        tokens=sample.tokens if has_padding(feeds) else NO_TOKENS,
+        progress=progress,
+    )
+    return replace(calibration, costs=rounded(costs, calibration.tensors))

@@ -253,10 +253,8 @@ def _elements(whole: Floats) -> tuple[Floats, NDArray[np.int32], NDArray[np.int3
     strong = np.zeros(magnitude.shape, np.bool_)
     for axis in (0, 1):
         first = max(0, magnitude.shape[axis] - STRONGEST)
-        best = np.argpartition(magnitude, first, axis=axis).take(
-            np.arange(first, magnitude.shape[axis]), axis=axis
-        )
-        np.put_along_axis(strong, best, True, axis=axis)
+        weakest = np.partition(magnitude, first, axis=axis).take([first], axis=axis)
+        strong |= magnitude >= weakest
     chosen = strong.reshape(whole.shape)
     return (
         whole[chosen], np.broadcast_to(row, whole.shape)[chosen],

@@ -44,7 +44,7 @@ class Frame:
 
     def squares(self, site: LinearSite) -> Floats:
         """Σ W² over the taps, scaled: (groups, outputs per group, inputs per group)."""
-        return self._scaled(site, np.square(self._weight(site), dtype=np.float64).sum(axis=2), 2)
+        return self._scaled(site, squares_of(self._weight(site)), 2)
 
     def _weight(self, site: LinearSite) -> NDArray[Any]:
         return site.layout.to_output_major(self.graph.value(site.layout.weight))
@@ -114,7 +114,7 @@ def sensitivities(frame: Frame, powers: Mapping[str, Floats]) -> Sensitivities:
         outputs = np.array([by_class.get(int(i), 1.0) if i else 1.0 for i in site.output_ids])
         squares = frame.squares(site)
         received = _from_outputs(squares, outputs)
-        expected = _from_inputs(squares, powers[site.node.name])
+        expected = from_inputs(squares, powers[site.node.name])
         signal = max(_signal(frame, site, expected, outputs), 1e-30)
         at_output[site.node.name] = np.maximum(outputs / signal, 1e-200)
         at_input[site.node.name] = received / signal
@@ -181,13 +181,19 @@ def input_powers(frame: Frame) -> dict[str, Floats]:
             measured = channels(statistics.mean_square, site) * frame.scales(site.input_ids) ** 2
             power = np.maximum(measured, SILENT * prior)
         powers[site.node.name] = power
-        output = _from_inputs(frame.squares(site), power)
+        output = from_inputs(frame.squares(site), power)
         bias = frame.bias(site)
         note(site.output_ids, output if bias is None else output + np.square(bias))
     return powers
 
 
-def _from_inputs(squares: Floats, power: Floats) -> Floats:
+def squares_of(weight: NDArray[Any]) -> Floats:
+    """Σ W² over the taps of a weight (outputs, inputs per group, taps)."""
+    result: Floats = np.square(weight, dtype=np.float64).sum(axis=2)
+    return result
+
+
+def from_inputs(squares: Floats, power: Floats) -> Floats:
     """(outputs,): what comes of a power of each input, whatever the number of threads."""
     result: Floats = np.einsum("goi,gi->go", squares, power.reshape(len(squares), -1))
     return result.ravel()

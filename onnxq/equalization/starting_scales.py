@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration.statistics import Calibration
-from onnxq.equalization.sensitivity import channels, snap
+from onnxq.equalization.sensitivity import channels, from_inputs, snap, squares_of
 from onnxq.equalization.sites import ClipSite, ConstantSite, LinearSite, ScaleClasses, scales_of
 from onnxq.equalization.union import Ids
 from onnxq.model.graph import Graph
@@ -90,13 +90,10 @@ def _linear_power(
     graph: Graph, site: LinearSite, exponents: dict[int, int], powers: dict[int, float]
 ) -> Floats:
     """Σ_j W² E[x_j²] + b² of each output, for inputs in that form."""
-    index = site.layout.input_index()
-    columns = scales_of(site.input_ids, exponents)[index]
-    received = np.array([powers.get(root, 1.0) for root in site.input_ids.tolist()])[index]
-    squared = np.square(site.layout.to_output_major(_constant(graph, site.layout.weight))).sum(
-        axis=2
-    )
-    made: Floats = (squared / columns**2 * received).sum(axis=1)
+    received = np.array([powers.get(root, 1.0) for root in site.input_ids.tolist()])
+    received /= scales_of(site.input_ids, exponents) ** 2
+    squares = squares_of(site.layout.to_output_major(graph.value(site.layout.weight)))
+    made = from_inputs(squares.reshape(site.layout.groups, -1, squares.shape[1]), received)
     bias = graph.constant(site.layout.bias)
     if bias is not None and bias.size in {1, len(made)}:
         made = made + np.square(bias.ravel().astype(np.float64))

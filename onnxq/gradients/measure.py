@@ -98,7 +98,9 @@ def measure_costs(
     samples = samples if sum(sizes.values()) < LARGE else max(1, samples // 2)
     singles = _spread(one_by_one(feeds), samples)
     work = _Work.of(sizes, len(singles), samples, room)
-    sums = {name: CostSums(tensors[name]) for name in known}
+    sums = {
+        name: CostSums(tensors[name].top, tensors[name].low, tensors[name].high) for name in known
+    }
     shapes = LeafShapes(graph, leaves.tensors)
     with progress.track("gradients", len(work.groups) * len(singles)) as advance:
         for group in work.groups:

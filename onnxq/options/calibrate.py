@@ -34,6 +34,10 @@ class CalibrateOptions(ReadingOptions):
         Part(), "Run only the I-th of N parts; onnxq merge joins them.", (1, 1), metavar="I/N"
     )
     dask: str | None = shared.dask()
+    gradients: bool = flag(
+        "Measure what errors of each tensor cost at the outputs too: quantize chooses ranges by it "
+        "where it has no data."
+    )
     memory: int = shared.memory()
     state: Path | None = option(File(), "File for the state of the run.", flag=None)
     resume: bool = flag("Go on where a killed run with the same output stopped.")
@@ -42,6 +46,12 @@ class CalibrateOptions(ReadingOptions):
     allow_nonfinite: bool = shared.allow_nonfinite()
 
     def check(self) -> None:
+        if self.gradients and self.shard != (1, 1):
+            raise UsageError(
+                "--gradients does not go with --shard",
+                hint="outputs are compared with how they vary over all of the data: run over all "
+                "of them, or give quantize the data",
+            )
         if self.dask is not None and (self.resume or self.state is not None):
             raise UsageError(
                 "--dask does not go with --resume",
@@ -56,6 +66,7 @@ class CalibrateKeywords(ReadingKeywords, total=False):
     batch_size: int
     shard: tuple[int, int] | str
     dask: str | None
+    gradients: bool
     memory: int | str
     state: str | os.PathLike[str] | None
     resume: bool

@@ -23,8 +23,8 @@ GROUPS: Mapping[str, frozenset[str]] = MappingProxyType(
         ),
         "How": frozenset(
             {
-                "equalize", "absorb_bias", "relu6", "ranges", "bias_correction", "rounding",
-                "effort",
+                "equalize", "absorb_bias", "relu6", "ranges", "gradients", "bias_correction",
+                "rounding", "effort",
             }
         ),
         "What is measured": frozenset(

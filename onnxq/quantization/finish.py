@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from onnxq.calibration.costs import Costs
 from onnxq.calibration.ranges import AUTO, Range
+from onnxq.calibration.statistics import Calibration
+from onnxq.calibration.stored_costs import of_same
 from onnxq.closeness import OutputCloseness, Sums, add_sums, closeness, sums_of, worst_sqnr
 from onnxq.data.batching import samples_in
 from onnxq.data.gather import run_batches
@@ -32,6 +35,7 @@ from onnxq.quantization.sequential import SettledLayers, settle_layers
 from onnxq.quantization.weighed import Estimate, Weighed, clipped_by, fixed_by, weigh
 
 NOT_TRIED = "it was not tried on samples, for the time that takes"
+NO_SAMPLES = "there are no samples to try it on"
 
 
 def finish(
@@ -99,23 +103,16 @@ def plan_of(
 
 
 def _weighed(request: Request, prepared: Prepared) -> tuple[Weighed, ...]:
-    """The ranges by what their errors cost at the outputs, where samples can tell."""
+    """The ranges by what their errors cost at the outputs, where that is known."""
     spec, calibration = request.scheme.static, prepared.calibration
-    if request.samples is None or spec is None or calibration is None:
+    if spec is None or calibration is None:
         return ()
     if request.options.ranges != AUTO or not spec.clipping_pays:
         return ()
     plan = plan_of(request, prepared)
-    costs = measure_costs(
-        prepared.model,
-        calibration,
-        request.samples.correction,
-        sorted(plan.static),
-        samples=request.effort.gradients,
-        room=request.batching.room // 2,
-        tokens=request.tokens,
-        progress=request.progress,
-    )
+    costs = _costs(request, prepared, calibration, plan)
+    if costs is None:
+        return ()
     ranges = Ranges(
         Graph(prepared.model),
         calibration.tensors,
@@ -127,19 +124,43 @@ def _weighed(request: Request, prepared: Prepared) -> tuple[Weighed, ...]:
     return _narrowed(request, prepared, weigh(plan, ranges, costs))
 
 
+def _costs(
+    request: Request, prepared: Prepared, calibration: Calibration, plan: QuantizationPlan
+) -> Costs | None:
+    """By samples, or else as they were measured when the model was calibrated.
+
+    Args:
+        calibration: of the prepared model.
+    """
+    if request.samples is not None:
+        return measure_costs(
+            prepared.model,
+            calibration,
+            request.samples.correction,
+            sorted(plan.static),
+            samples=request.effort.gradients,
+            room=request.batching.room // 2,
+            tokens=request.tokens,
+            progress=request.progress,
+        )
+    given = request.calibration
+    if given is None or given.costs is None:
+        return None
+    return of_same(given.costs, given.tensors, calibration.tensors)
+
+
 def _narrowed(
     request: Request, prepared: Prepared, weighed: tuple[Weighed, ...]
 ) -> tuple[Weighed, ...]:
     """With those of the narrower ranges on trial that are better, alone and together."""
     samples, spec = request.samples, request.scheme.static
-    if samples is None or spec is None or prepared.calibration is None:
+    if spec is None or prepared.calibration is None:
         return weighed
     if not any(each.on_trial for each in weighed):
         return weighed
-    if not request.effort.alone:
-        return tuple(
-            each.without_narrower(NOT_TRIED) if each.on_trial else each for each in weighed
-        )
+    if samples is None or not request.effort.alone:
+        reason = NO_SAMPLES if samples is None else NOT_TRIED
+        return tuple(each.without_narrower(reason) if each.on_trial else each for each in weighed)
     leaves = find_leaves(Graph(prepared.model), prepared.calibration.tensors)
 
     def seen(feeds: Sequence[Feeds]) -> LeafOutputs:

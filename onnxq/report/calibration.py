@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from onnxq.calibration.costs import Costs
     from onnxq.calibration.statistics import Calibration
     from onnxq.calibration.table import Row
     from onnxq.model.model import Model
@@ -47,7 +48,12 @@ def summary(calibration: Calibration, output: Path | None) -> dict[str, Any]:
         },
         "findings": find_oddities(calibration),
         "too_few_samples": too_few_samples(calibration),
+        "gradients": None if calibration.costs is None else _of_costs(calibration.costs),
     }
+
+
+def _of_costs(costs: Costs) -> dict[str, Any]:
+    return {"samples": costs.samples, "tensors": len(costs.tensors), "refused": costs.refused}
 
 
 def document(

@@ -517,9 +517,9 @@ def test_a_drop_that_cannot_be_held_is_exit_1_and_writes_nothing(case: Case):
 
 KEYS = {
     "calibrate": "model output model_fingerprint data_fingerprint preprocessing note samples "
-    "shards tensors not_finite findings too_few_samples table",
+    "shards tensors not_finite findings too_few_samples gradients table",
     "merge": "parts output model_fingerprint data_fingerprint preprocessing note samples shards "
-    "tensors not_finite findings too_few_samples",
+    "tensors not_finite findings too_few_samples gradients",
     "equalize": "model output normalization calibration_samples options classes clips barriers "
     "expected_gain_db proof kernels_added rolled_back factors absorption change",
     "quantize": "model output target scheme formats options normalization equalization trials absorption relu6_reason "

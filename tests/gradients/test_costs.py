@@ -122,7 +122,8 @@ def test_sums_beyond_an_end_are_exact():
     gradient = rng.standard_normal(5000).astype(np.float32)
     accumulator = Accumulator(None)
     accumulator.add(values[None])
-    sums = CostSums(accumulator.finish())
+    found = accumulator.finish()
+    sums = CostSums(found.top, found.low, found.high)
     sums.add(sums.of_sample(values, gradient))
     found = sums.finish()
     assert found.power.sum() == pytest.approx(

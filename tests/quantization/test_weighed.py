@@ -22,7 +22,8 @@ LEVELS = 256
 
 def sums_of(values, gradients):
     """Costs of a tensor, of which each row is a sample."""
-    sums = CostSums(statistics_of(values))
+    found = statistics_of(values)
+    sums = CostSums(found.top, found.low, found.high)
     for x, g in zip(values, gradients, strict=True):
         sums.add(sums.of_sample(x.astype(np.float32), g.astype(np.float32)))
     return sums.finish()
