@@ -37,7 +37,8 @@ def calibrate(model: Model, options: CalibrateOptions, progress: Progress) -> Ca
     require_float(model)
     source = source_of(options, model)
     limits = Limits(options.batch_size, options.memory)
-    normalized, _ = normalized_on(model, source, {}, limits, runtime=runtime)
+    with progress.track("prepare the model", None):
+        normalized, _ = normalized_on(model, source, {}, limits, runtime=runtime)
     request = stream.Request(
         tensors_to_observe(Graph(normalized)),
         model.fingerprint,

@@ -68,16 +68,19 @@ def equalize(
         )
     source = None if options.data is None else source_of(options, model)
     shapes = parse_shapes(options.input_shapes, model.inputs)
-    normalized, normalization = normalized_on(
-        model, source, shapes, _limits(options), runtime=runtime
-    )
+    with progress.track("prepare the model", None):
+        normalized, normalization = normalized_on(
+            model, source, shapes, _limits(options), runtime=runtime
+        )
     sample = one_sample(normalized, source, shapes, runtime)
     calibration = _calibration(model, options, source, sample, progress)
     feeds = proof_feeds(normalized, source, batch_of(calibration), shapes)
     batching = plan_batching(sample, _limits(options).halved())
-    choice = _choice(normalized, calibration, feeds, options, batching)
+    with progress.track("choose scales", None):
+        choice = _choice(normalized, calibration, feeds, options, batching)
     try:
-        result, record, centering, change = _carried_out(choice, feeds, options, batching)
+        with progress.track("scale and prove", None):
+            result, record, centering, change = _carried_out(choice, feeds, options, batching)
     except ModelError as error:
         if source is not None or error.hint:
             raise

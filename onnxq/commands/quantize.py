@@ -144,7 +144,8 @@ def quantize(
     Args:
         kept: what earlier calls of the same model and data have found out.
     """
-    ground = ground_of(model, options)
+    with progress.track("prepare the model", None):
+        ground = ground_of(model, options)
     options, target, chosen, scheme = ground.options, ground.target, ground.chosen, ground.scheme
     model, source, limits, sample = ground.model, ground.source, ground.limits, ground.sample
     effort = EFFORTS[options.effort.value]

@@ -60,8 +60,9 @@ def finish(
     outputs: tuple[OutputCloseness, ...] = ()
     if reference is not None:
         optimized, plain = reference.levels
-        float_sqnr = worst_sqnr(closeness_of(request, optimized, model))
-        outputs = closeness_of(request, plain, quantized)
+        with request.progress.track("measure", None):
+            float_sqnr = worst_sqnr(closeness_of(request, optimized, model))
+            outputs = closeness_of(request, plain, quantized)
         quantized_sqnr = worst_sqnr(outputs)
     return quantized, QuantizationResult(
         request.normalization,
