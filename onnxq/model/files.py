@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
 
 from onnxq.errors import ModelError, OutputError
-from onnxq.model import external
+from onnxq.model import external, split_files
 from onnxq.model.external_files import read_data
 from onnxq.model.model import Model
 from onnxq.model.plugins import cut_off, cut_plugins, put_back
@@ -167,10 +167,12 @@ def _check(proto: ModelProto, path: Path | str) -> None:
 def _with_shapes(proto: ModelProto) -> ModelProto:
     """Add inferred shapes; a model whose shapes cannot be inferred keeps the declared ones."""
     try:
-        shaped = onnx.shape_inference.infer_shapes(external.without_weights(proto), data_prop=True)
+        shaped = onnx.shape_inference.infer_shapes(
+            split_files.without_weights(proto), data_prop=True
+        )
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
         return proto
-    return external.with_weights_of(proto, shaped)
+    return split_files.with_weights_of(proto, shaped)
 
 
 def infer_shapes(model: Model) -> Model:
@@ -179,7 +181,7 @@ def infer_shapes(model: Model) -> Model:
 
 
 def read_written(path: Path) -> Model:
-    """A model that `save` or `external.as_file` wrote."""
+    """A model that `save` or `split_files.as_file` wrote."""
     proto = _parse(_content(path), path)
     read_data(proto, path)
     return Model.adopt(proto, path)
@@ -215,9 +217,9 @@ def _save_with_data(proto: ModelProto, path: Path) -> None:
         data = temporary.with_name(temporary.name + ".data")
         try:
             with data.open("wb") as stream:
-                split = external.write_split(put_back(proto), stream, "")
+                split = split_files.write_split(put_back(proto), stream, "")
                 os.fsync(stream.fileno())
-            name = external.data_name(path, data)
+            name = split_files.data_name(path, data)
             for tensor in split.graph.initializer:
                 for entry in tensor.external_data:
                     if entry.key == "location":

@@ -19,7 +19,7 @@ from onnx import ModelProto
 
 from onnxq.errors import ModelError, OnnxqError, ResourceError
 from onnxq.formats.table import Floating, format_of
-from onnxq.model import external
+from onnxq.model import external, split_files
 from onnxq.model.cuda import open_on_cuda, require_cuda
 from onnxq.model.model import Model
 from onnxq.model.onnx_runtime import onnx_runtime
@@ -265,7 +265,7 @@ def _source(model: Model | ModelProto | Path) -> Iterator[bytes | str]:
         return
     proto = model.proto if isinstance(model, Model) else model
     if external.needs_file(proto):
-        with external.as_file(proto) as path:
+        with split_files.as_file(proto) as path:
             yield str(path)
     else:
         yield proto.SerializeToString()

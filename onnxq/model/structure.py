@@ -18,7 +18,7 @@ from onnx import (
     ValueInfoProto,
 )
 
-from onnxq.model import elements, external
+from onnxq.model import elements, split_files
 from onnxq.refusal import Refusal
 
 MOST_ELEMENTS = 1 << 48
@@ -71,7 +71,7 @@ def check_validity(proto: ModelProto, source: ModelProto | None = None) -> None:
         if not has_schema(proto, node) and (before is None or node.op_type in before)
     ]  # fmt: skip
     # It makes copies, and asks nothing of weights that `check_structure` does not.
-    checked = external.without_weights(proto)
+    checked = split_files.without_weights(proto)
     for index in unshaped:
         checked.graph.output[index].type.tensor_type.shape.SetInParent()
     for index in foreign:

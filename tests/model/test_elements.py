@@ -5,7 +5,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from onnxq.model import elements, external, files
+from onnxq.model import elements, external, files, split_files
 from onnxq.model.files import infer_shapes
 from onnxq.model.graph import Graph
 from onnxq.model.model import Model
@@ -256,7 +256,7 @@ def test_where_values_are_does_not_change_the_fingerprint(name, monkeypatch):
 def test_files_hold_every_type(name, limit, monkeypatch):
     monkeypatch.setattr(external, "PARK_LIMIT", limit)
     source = tensor(name, LARGE)
-    with external.as_file(Model(as_initializer(source)).proto) as path:
+    with split_files.as_file(Model(as_initializer(source)).proto) as path:
         onnx.checker.check_model(str(path))
         assert_same(initializer(files.read_written(path).proto), source)
         loaded = files.load(path)

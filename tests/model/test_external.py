@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnxq import api
 from onnxq.errors import ModelError, OutputError
-from onnxq.model import external, files
+from onnxq.model import external, files, split_files
 from onnxq.model.model import Model
 from onnxq.model.session import open_session, run
 
@@ -92,7 +92,7 @@ def test_sessions_write_no_weights_that_are_parked(tmp_path):
     loaded = files.load(tmp_path / "m.onnx")
     places = []
     for _ in range(2):
-        with external.as_file(loaded.proto) as path:
+        with split_files.as_file(loaded.proto) as path:
             places.append({each.name: each.stat().st_ino for each in path.parent.iterdir()})
             places[-1].pop(path.name)
         assert not path.exists()

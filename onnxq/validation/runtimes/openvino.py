@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from onnxq.data.extras import require
 from onnxq.errors import ModelError
-from onnxq.model import external
+from onnxq.model import split_files
 from onnxq.model.model import Model
 from onnxq.validation.runtimes.ran import Ran
 
@@ -63,7 +63,7 @@ def _compiled(model: Model) -> Any:
     openvino = require("openvino", "openvino", user="--execution openvino needs")
     core = openvino.Core()
     try:
-        with external.as_file(model.proto) as path:
+        with split_files.as_file(model.proto) as path:
             read = core.read_model(str(path))
             return core.compile_model(read, DEVICE, CONFIGURATION)
     except Exception as error:  # noqa: BLE001
