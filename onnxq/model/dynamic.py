@@ -107,17 +107,19 @@ def _only_reader(graph: Graph, name: str) -> Node | None:
     return uses[0].node if len(uses) == 1 and not graph.is_exposed(name) else None
 
 
-def with_dequantized(model: Model) -> Model:
+def with_dequantized(model: Model, *, products_alone: bool = False) -> Model:
     """The model with Q/DQ in place of its products of integers; itself where it has none.
 
     Args:
         model: normalized, so that nodes have names and constants are initializers.
+        products_alone: leave operators that quantize within themselves, which floats are not
+            equal to.
     """
     graph = Graph(model)
     products = dynamic_products(graph)
     whole = {
         node.name: row
-        for node in graph.nodes
+        for node in ([] if products_alone else graph.nodes)
         if (row := stands_for(node)) is not None
         and _is_readable(graph, node, row, blocks=model.opset >= BLOCKS_OPSET)
     }
