@@ -44,7 +44,11 @@ DAMPING_NARROW = 0.1
 """The same for numbers narrower than a byte, whose errors are too large to chase every accident."""
 
 TOGETHER = 16
-"""Columns rounded before their errors are passed on to all the rest."""
+"""Columns rounded before their errors are passed on to those near them."""
+
+FAR = 128
+"""Columns rounded before their errors are passed on to all the rest. A large weight fits no cache,
+and each time all of what is left of it is read and written."""
 
 AMPLE = 2
 """Positions are ample where a half of the samples has so many times as many as a layer has inputs:
@@ -271,15 +275,23 @@ def round_in_order(
     if isinstance(limits, Limits):
         limits = Limits(in_order(limits.lowest), in_order(limits.highest))
     target, result = exact.copy(), np.empty_like(exact)
-    for stop in range(columns, 0, -TOGETHER):
-        start = max(0, stop - TOGETHER)
-        for column in range(stop - 1, start - 1, -1):
-            rounded = _nearest(target[:, column] / steps[:, column], _at(limits, column))
-            result[:, column] = rounded
-            error = exact[:, column] - rounded * steps[:, column]
-            target[:, start:column] += factor[:, column, start:column, None] * error[:, None]
+
+    def pass_on(start: int, stop: int, first: int) -> None:
+        """What the errors of columns start to stop add to those before them, from `first` on."""
         errors = exact[:, start:stop] - result[:, start:stop] * steps[:, start:stop]
-        target[:, :start] += factor[:, start:stop, :start].swapaxes(1, 2) @ errors
+        target[:, first:start] += factor[:, start:stop, first:start].swapaxes(1, 2) @ errors
+
+    for end in range(columns, 0, -FAR):
+        first = max(0, end - FAR)
+        for stop in range(end, first, -TOGETHER):
+            start = max(first, stop - TOGETHER)
+            for column in range(stop - 1, start - 1, -1):
+                rounded = _nearest(target[:, column] / steps[:, column], _at(limits, column))
+                result[:, column] = rounded
+                error = exact[:, column] - rounded * steps[:, column]
+                target[:, start:column] += factor[:, column, start:column, None] * error[:, None]
+            pass_on(start, stop, first)
+        pass_on(first, end, 0)
     return result[each, np.argsort(order, axis=1)].swapaxes(1, 2).astype(np.float64)
 
 
