@@ -73,8 +73,7 @@ def _scaled_weight(
         return {}
     layout = site.layout
     weight = graph.value(layout.weight)
-    ratio = rows[:, None] / columns[layout.input_index()]
-    scaled = layout.to_output_major(weight) * ratio[:, :, None]
+    scaled = layout.scaled(layout.to_output_major(weight), rows, columns)
     values: dict[tuple[str, int], Array] = {
         (site.node.name, layout.weight_position): layout.from_output_major(scaled).astype(
             np.float32

@@ -51,15 +51,9 @@ class Frame:
 
     def _scaled(self, site: LinearSite, values: Floats, power: int) -> Floats:
         """Values (outputs, inputs per group) as those of the scaled weight to this power."""
-        groups = site.layout.groups
-        rows, columns = (
-            self.scales(ids).reshape(groups, -1) ** power
-            for ids in (site.output_ids, site.input_ids)
-        )
-        result = values.reshape(groups, -1, values.shape[1])
-        result *= rows[:, :, None]
-        result /= columns[:, None, :]
-        return result
+        rows, columns = (self.scales(ids) ** power for ids in (site.output_ids, site.input_ids))
+        scaled = site.layout.scaled(values[:, :, None], rows, columns)
+        return scaled.reshape(site.layout.groups, -1, values.shape[1])
 
     def bias(self, site: LinearSite) -> Floats | None:
         """The bias (outputs,), scaled; None where there is none or it differs from row to row."""

@@ -138,6 +138,13 @@ class WeightLayout:
             return None
         return np.broadcast_to(bias.ravel(), (self.outputs,))
 
+    def scaled(self, weight: Array, rows: Array, columns: Array) -> Array:
+        """A weight (outputs, inputs per group, taps), by rows (outputs,) over columns (inputs,)."""
+        by_group = weight.reshape(self.groups, -1, *weight.shape[1:])
+        result = by_group * rows.reshape(self.groups, -1, 1, 1)
+        result /= columns.reshape(self.groups, 1, -1, 1)
+        return result.reshape(weight.shape)
+
     def input_index(self) -> Array:
         """(outputs, inputs per group): which input channel W[o, j] multiplies."""
         per_group = self.inputs // self.groups
