@@ -74,7 +74,7 @@ def quantize(
     if result.account is not None:
         result = replace(result, account=replace(result.account, size=quantized.size))
     seconds = time.monotonic() - since
-    operators = {node.name: node.op_type for node in quantized.proto.graph.node}
+    operators = {node.name: node.op_type for node in quantized.message.graph.node}
     if chose:
         terminal.line(chose)
     _tell(terminal, result, operators, every=dry_run or terminal.verbose)

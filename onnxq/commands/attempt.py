@@ -195,8 +195,8 @@ def attempt_piece(piece: Piece) -> tuple[Outcome, bytes]:
         outcome, quantized = attempt(piece.model.unpack(), piece.asked, kept, SILENT)
         if quantized is None:
             return outcome, b""
-        if external.is_split(quantized.proto):
+        if external.is_split(quantized.message):
             raise UsageError(
                 "a model of this size is not sent back by workers", hint="run without --dask"
             )
-        return outcome, external.inlined(quantized.proto).SerializeToString(deterministic=True)
+        return outcome, external.inlined(quantized.message).SerializeToString(deterministic=True)

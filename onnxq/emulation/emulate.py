@@ -233,7 +233,7 @@ def emulate(
         joined[spec.name] = _join(spec.name, each, axis)
         if (several := _sizes(each, axis)) is not None:
             sizes[spec.name] = several
-    operators = {node.name: node.op_type for node in machine.source.proto.graph.node}
+    operators = {node.name: node.op_type for node in machine.source.message.graph.node}
     known = {name: operators[name] for name in machine.plan}
     return Emulation(
         joined, known, machine.plan, {name: n for name, n in counts.overflows.items() if n},

@@ -76,7 +76,7 @@ class _Pass:
         self.graph, self.writer = graph, Writer(graph)
         self.refused: dict[str, Refusal] = {}
         self._parts: dict[str, list[str]] = {}
-        self._read = [sorted(names_read_by(p)) for p in graph.model.proto.graph.node]
+        self._read = [sorted(names_read_by(p)) for p in graph.model.message.graph.node]
         self._needed = self._behind(wanted)
         self._live = self._before(leaves)
         for leaf in leaves:
@@ -148,7 +148,7 @@ def _joined(
     graph: Graph, writer: Writer, seeds: Mapping[str, str], gradients: Mapping[str, str]
 ) -> ModelProto:
     """The nodes of both directions, as far as the outputs need them."""
-    source = graph.model.proto
+    source = graph.model.message
     # What an Add hands on is the gradient of both of its operands.
     outputs = list(dict.fromkeys([*gradients, *gradients.values()]))
     proto = ModelProto(ir_version=source.ir_version)

@@ -12,7 +12,7 @@ from onnxq.model.operators import is_of_quantized_models
 
 def quantized_operators(model: Model) -> Counter[str]:
     """Operators that only quantized models have → how many there are, bodies included."""
-    bodies = (model.proto.graph.node, *(function.node for function in model.proto.functions))
+    bodies = (model.message.graph.node, *(function.node for function in model.message.functions))
     names = (node.op_type for body in bodies for node in nodes_in(body))
     return Counter(filter(is_of_quantized_models, names))
 

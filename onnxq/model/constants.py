@@ -130,14 +130,14 @@ def _evaluate(
     values = {name: given[name] for name in needed if name in given}
     if not names:
         return values
-    protos = [model.proto.graph.node[node.index] for node in nodes]
+    protos = [model.message.graph.node[node.index] for node in nodes]
     read = {name for proto in protos for name in proto.input}
     part = ModelProto()
-    part.CopyFrom(model.proto)
+    part.CopyFrom(model.message)
     for field in ("node", "input", "output", "value_info", "initializer"):
         part.graph.ClearField(field)
     part.graph.node.extend(protos)
-    part.graph.initializer.extend(t for t in model.proto.graph.initializer if t.name in read)
+    part.graph.initializer.extend(t for t in model.message.graph.initializer if t.name in read)
     part.graph.initializer.extend(
         numpy_helper.from_array(value, name) for name, value in given.items() if name in read
     )
@@ -163,7 +163,7 @@ def _with_values(model: Model, folded: set[int], values: dict[str, Array]) -> Mo
 def _with_tensors(model: Model, folded: set[int], tensors: dict[str, TensorProto]) -> Model:
     """The model with constants in place of the nodes of these indices."""
     proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto.CopyFrom(model.message)
     kept = [node for index, node in enumerate(proto.graph.node) if index not in folded]
     outputs = {output.name for output in proto.graph.output}
     del proto.graph.node[:]
@@ -230,7 +230,7 @@ def _tensors(model: Model, values: dict[str, Array]) -> dict[str, TensorProto]:
     found = {}
     for name, value in values.items():
         stored = np.ascontiguousarray(value)
-        if external.is_large(model.proto) and stored.nbytes > external.SMALL:
+        if external.is_large(model.message) and stored.nbytes > external.SMALL:
             kind = onnx.helper.np_dtype_to_tensor_dtype(stored.dtype)
             found[name] = TensorProto(name=name, dims=stored.shape, data_type=kind)
             external.park(found[name], stored.reshape(-1).view(np.uint8))

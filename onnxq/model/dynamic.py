@@ -37,7 +37,7 @@ Array = NDArray[Any]
 
 def quantizes_as_it_runs(model: Model) -> bool:
     """Whether what a sample gives may depend on the samples beside it in a batch."""
-    bodies = (model.proto.graph.node, *(function.node for function in model.proto.functions))
+    bodies = (model.message.graph.node, *(function.node for function in model.message.functions))
     return any(each.op_type.startswith(DYNAMIC) for body in bodies for each in nodes_in(body))
 
 

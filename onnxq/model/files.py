@@ -177,7 +177,7 @@ def _with_shapes(proto: ModelProto) -> ModelProto:
 
 def infer_shapes(model: Model) -> Model:
     """The model with the shapes of its intermediate tensors inferred anew."""
-    return Model.adopt(_with_shapes(model.proto), model.source)
+    return Model.adopt(_with_shapes(model.message), model.source)
 
 
 def read_written(path: Path) -> Model:
@@ -198,16 +198,16 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
         ModelError: ONNX Runtime does not load the result (then nothing is written).
     """
     path = Path(path)
-    if external.is_split(model.proto):
-        _save_with_data(model.proto, path)
+    if external.is_split(model.message):
+        _save_with_data(model.message, path)
         return
     old = _data_files(path)
     with atomic_path(path) as temporary:
-        content = external.inlined(put_back(model.proto))
+        content = external.inlined(put_back(model.message))
         temporary.write_bytes(content.SerializeToString(deterministic=True))
         # ONNX Runtime knows no plugin: then it loads what comes before.
-        whole = temporary if cut_off(model.proto) is None else model
-        open_session(whole, optimize=not has_floating_numbers(model.proto))
+        whole = temporary if cut_off(model.message) is None else model
+        open_session(whole, optimize=not has_floating_numbers(model.message))
     _remove(old, path)
 
 

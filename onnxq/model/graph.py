@@ -60,7 +60,7 @@ class Graph:
     """The index. Build it once for each model; every stage reads it and none changes it."""
 
     def __init__(self, model: Model) -> None:
-        proto = model.proto.graph
+        proto = model.message.graph
         self.model = model
         self.nodes: tuple[Node, ...] = tuple(
             _node(index, node) for index, node in enumerate(proto.node)
@@ -101,7 +101,7 @@ class Graph:
 
     @cached_property
     def _overridable(self) -> frozenset[str]:
-        return frozenset(i.name for i in self.model.proto.graph.input)
+        return frozenset(i.name for i in self.model.message.graph.input)
 
     def constant(self, name: str) -> Array | None:
         """The value of a constant, read-only; None where the tensor is not one."""
@@ -134,7 +134,7 @@ class Graph:
 
     @cached_property
     def _infos(self) -> Mapping[str, onnx.ValueInfoProto]:
-        proto = self.model.proto.graph
+        proto = self.model.message.graph
         return {i.name: i for i in (*proto.value_info, *proto.input, *proto.output)}
 
     def shape(self, name: str) -> tuple[Dimension, ...] | None:

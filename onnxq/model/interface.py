@@ -45,7 +45,7 @@ def with_float_interface(model: Model) -> Model:
     if not interface:
         return model
     proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto.CopyFrom(model.message)
     graph = proto.graph
     inner = {name: f"{name}_quantized" for name in interface}
     for node in graph.node:

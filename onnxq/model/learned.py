@@ -42,13 +42,13 @@ def correct_outputs(model: Model) -> Model:
     """
     doubtful = [
         output.name
-        for output in model.proto.graph.output
+        for output in model.message.graph.output
         if output.type.HasField("tensor_type") and not output.type.tensor_type.shape.dim
     ]
     if not doubtful or not set(doubtful) & set(Graph(model).producers):
         return model
     proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto.CopyFrom(model.message)
     for output in proto.graph.output:
         if output.name in doubtful:
             output.type.tensor_type.ClearField("shape")
@@ -116,7 +116,7 @@ def _with(model: Model, infos: list[ValueInfoProto]) -> Model:
     if not infos:
         return model
     proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto.CopyFrom(model.message)
     told = {info.name: info for info in infos}
     kept = [info for info in proto.graph.value_info if info.name not in told]
     del proto.graph.value_info[:]

@@ -36,13 +36,13 @@ def free_weights(model: Model) -> tuple[Model, int]:
     and exporters went on with it for years. Later models that list some, or their only one, let a
     caller override them.
     """
-    given = {tensor.name for tensor in model.proto.graph.initializer}
-    listed = {each.name for each in model.proto.graph.input} & given
+    given = {tensor.name for tensor in model.message.graph.initializer}
+    listed = {each.name for each in model.message.graph.input} & given
     is_habit = listed == given and len(given) > 1
-    if not listed or (model.proto.ir_version >= FREE_WEIGHTS and not is_habit):
+    if not listed or (model.message.ir_version >= FREE_WEIGHTS and not is_habit):
         return model, 0
     proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto.CopyFrom(model.message)
     kept = [i for i in proto.graph.input if i.name not in given]
     count = len(proto.graph.input) - len(kept)
     del proto.graph.input[:]
@@ -56,11 +56,11 @@ def lower_ir_version(model: Model) -> Model:
 
     Runtimes refuse versions newer than themselves, also of models in which nothing is new.
     """
-    lowest = max(lowest_ir_version(model.proto), OLDEST_IR)
-    if model.proto.ir_version == lowest:
+    lowest = max(lowest_ir_version(model.message), OLDEST_IR)
+    if model.message.ir_version == lowest:
         return model
     proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto.CopyFrom(model.message)
     proto.ir_version = lowest
     return Model.adopt(proto, model.source)
 
@@ -70,11 +70,11 @@ def inline_functions(model: Model) -> tuple[Model, int]:
 
     Raises `ModelError` where they cannot be.
     """
-    count = len(model.proto.functions)
+    count = len(model.message.functions)
     if not count:
         return model, 0
     try:
-        proto = onnx.inliner.inline_local_functions(model.proto, convert_version=True)
+        proto = onnx.inliner.inline_local_functions(model.message, convert_version=True)
     except Exception as error:  # noqa: BLE001 - the inliner raises its own C++ exceptions
         raise ModelError(
             f"{model.name}: its functions cannot be inlined: {_short(error)}",
@@ -139,7 +139,7 @@ def _agree(before: Model, after: Model) -> bool:
 
 def _converted(model: Model, opset: int) -> Model:
     try:
-        proto = onnx.version_converter.convert_version(model.proto, opset)
+        proto = onnx.version_converter.convert_version(model.message, opset)
     except Exception as error:  # noqa: BLE001 - the converter raises RuntimeError and its own C++ exceptions
         raise ModelError(
             f"{model.name}: opset {model.opset} cannot be raised to {opset}: {_short(error)}",

@@ -64,7 +64,7 @@ def narrow(model: Model, largest: Mapping[str, float]) -> tuple[Model, Narrowing
     refusals = {node.name: _refusal(graph, node, largest) for node in float32}
     half = _choose(graph, {name for name, refusal in refusals.items() if refusal is None})
     proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto.CopyFrom(model.message)
     _Writer(graph, half, proto.graph).write()
     kept = tuple(Kept(name, each.reason) for name, each in refusals.items() if each)
     return Model.adopt(proto, model.source), Narrowing(len(half), kept)
@@ -79,7 +79,7 @@ def _refusal(graph: Graph, node: Node, largest: Mapping[str, float]) -> Refusal 
     types = _types(graph, node)
     if types is None:
         return Refusal(f"{node.op_type} has no schema")
-    attributes = graph.model.proto.graph.node[node.index].attribute
+    attributes = graph.model.message.graph.node[node.index].attribute
     row = operator_of(node)
     if row is not None and row.float32_kernel and _is_between_q_and_dq(graph, node):
         return Refusal(f"ONNX Runtime makes it a {row.float32_kernel}, whose scales are float32")
@@ -186,7 +186,7 @@ class _Writer:
         self._fixed = {output.name for output in target.output} | {
             name for node in target.node for name in names_in_subgraphs(node)
         }
-        self._source = graph.model.proto.graph.node
+        self._source = graph.model.message.graph.node
         self._copies: dict[tuple[str, bool], str] = {}
         self._nodes: list[NodeProto] = []
         self._constants: dict[str, TensorProto] = {t.name: t for t in target.initializer}

@@ -129,17 +129,17 @@ def normalize(model: Model, *, opset: int = 0) -> tuple[Model, Normalization]:
         simpler.folded.batch_norms, pads, simpler.folded.biases, constants + more, raised_from,
         renamed, widened, freed, inlined, unused, simpler.folded.factors, simpler.merged,
         simpler.moved, apart.differences, apart.kept, simpler.copies, simpler.clips, learned,
-        tuple(names_of_plugins(model.proto)), narrowed,
+        tuple(names_of_plugins(model.message)), narrowed,
     )  # fmt: skip
 
 
 def name_nodes(model: Model) -> tuple[Model, int]:
     """Give every node a name that no other has; names that are unique stay."""
-    names = [node.name for node in model.proto.graph.node]
+    names = [node.name for node in model.message.graph.node]
     if all(names) and len(set(names)) == len(names):
         return model, 0
     proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto.CopyFrom(model.message)
     taken: set[str] = set()
     pending = []
     for node in proto.graph.node:
@@ -164,7 +164,7 @@ def _drop_unused(model: Model) -> tuple[Model, int]:
     if all(any(map(graph.is_read, node.outputs)) for node in graph.nodes):
         return model, 0
     smaller = edit(model, lambda _: None)  # every edit drops them
-    return smaller, len(graph.nodes) - len(smaller.proto.graph.node)
+    return smaller, len(graph.nodes) - len(smaller.message.graph.node)
 
 
 # --- pads ------------------------------------------------------------------------------------

@@ -32,11 +32,11 @@ class PortableModel:
         """Raises `UsageError` for a model above 2 GB that came from no file."""
         if model.source is not None and model.source.is_file():
             return cls(model.source.absolute(), b"", model.fingerprint)
-        if external.is_split(model.proto):
+        if external.is_split(model.message):
             raise UsageError("a model of this size is read from a file", hint="save it first")
         return cls(
             None,
-            external.inlined(model.proto).SerializeToString(deterministic=True),
+            external.inlined(model.message).SerializeToString(deterministic=True),
             model.fingerprint,
         )
 

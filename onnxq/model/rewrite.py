@@ -56,16 +56,16 @@ def edit(model: Model, change: Change, *, opset: int = 0) -> Model:
         old, old_nodes = list(graph.tensors().values()), list(graph.nodes)
         change(graph)
         # First the names: graphsurgeon takes tensors of one name for the same when it sorts.
-        captured = {name for node in model.proto.graph.node for name in names_in_subgraphs(node)}
+        captured = {name for node in model.message.graph.node for name in names_in_subgraphs(node)}
         _rename_new(graph, old, captured)
         graph.cleanup(remove_unused_node_outputs=False).toposort()
         # Then those of nodes: one may be in the place of another, which only now is gone.
         _rename_nodes(graph, old_nodes)
-        result = _export(graph, parked=external.is_large(model.proto))
+        result = _export(graph, parked=external.is_large(model.message))
 
     proto = ModelProto()
-    proto.CopyFrom(model.proto)
-    notes = {node.name: node for node in model.proto.graph.node if node.name}
+    proto.CopyFrom(model.message)
+    notes = {node.name: node for node in model.message.graph.node if node.name}
     overridable = {i.name for i in proto.graph.input}
     defaults = [t for t in proto.graph.initializer if t.name in overridable]
     for field in ("node", "initializer", "value_info"):
@@ -74,14 +74,14 @@ def edit(model: Model, change: Change, *, opset: int = 0) -> Model:
     proto.graph.initializer.extend(defaults)
     proto.graph.initializer.extend(t for t in result.graph.initializer if t.name not in overridable)
     produced = {name for node in result.graph.node for name in node.output}
-    proto.graph.value_info.extend(i for i in model.proto.graph.value_info if i.name in produced)
+    proto.graph.value_info.extend(i for i in model.message.graph.value_info if i.name in produced)
     for node in proto.graph.node:
         if node.name in notes:
             node.metadata_props.extend(notes[node.name].metadata_props)
             node.doc_string = notes[node.name].doc_string
     _merge_opsets(proto, result, opset)
     try:
-        check_validity(proto, model.proto)
+        check_validity(proto, model.message)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(f"the rewritten graph is not valid: {error}") from error
     return Model.adopt(proto, model.source)
@@ -90,13 +90,24 @@ def edit(model: Model, change: Change, *, opset: int = 0) -> Model:
 def _import(model: Model) -> gs.Graph:
     """The graph in graphsurgeon's form; raises `ModelError` for what that form cannot hold."""
     source = ModelProto()
-    source.CopyFrom(model.proto)
+    source.CopyFrom(model.message)
     try:
         graph = gs.import_onnx(source)
     except Exception as error:  # it fails with whatever its own code raises
         raise ModelError(f"the graph has a form onnxq cannot rewrite: {error}") from error
     _complete(graph, source.graph)
+    for tensor in graph.tensors().values():
+        lazy = tensor._values if isinstance(tensor, gs.Constant) else None  # noqa: SLF001
+        if isinstance(lazy, LazyValues) and external.is_parked(lazy.tensor):
+            tensor.values = _Parked(lazy.tensor)
     return graph
+
+
+class _Parked(LazyValues):  # type: ignore[misc]
+    """Values in a file of this program, which graphsurgeon does not find."""
+
+    def load(self) -> Any:
+        return np.array(external.values_of(self.tensor))
 
 
 def _complete(graph: gs.Graph, source: GraphProto) -> None:

@@ -111,7 +111,7 @@ def has_floating_numbers(model: Model | ModelProto | Path) -> bool:
     """
     if isinstance(model, Path):
         return False
-    proto = model.proto if isinstance(model, Model) else model
+    proto = model.message if isinstance(model, Model) else model
     formats = (format_of(each) for each in {t.data_type for t in proto.graph.initializer})
     return any(each is not None and isinstance(each.grid, Floating) for each in formats)
 
@@ -263,7 +263,7 @@ def _source(model: Model | ModelProto | Path) -> Iterator[bytes | str]:
     if isinstance(model, Path):
         yield str(model)
         return
-    proto = model.proto if isinstance(model, Model) else model
+    proto = model.message if isinstance(model, Model) else model
     if external.needs_file(proto):
         with split_files.as_file(proto) as path:
             yield str(path)
@@ -322,7 +322,7 @@ def _run_as_ort_values(
 def with_outputs(model: Model, names: Iterable[str]) -> ModelProto:
     """A copy of the model whose outputs are exactly `names`, in that order."""
     proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto.CopyFrom(model.message)
     known = {i.name: i for i in (*proto.graph.value_info, *proto.graph.output, *proto.graph.input)}
     wanted = [known.get(name) or onnx.ValueInfoProto(name=name) for name in names]
     del proto.graph.output[:]

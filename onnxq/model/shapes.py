@@ -83,7 +83,7 @@ def run_nodes(
         for name, value in feeds.items()
     ]
     outputs = [onnx.ValueInfoProto(name=name) for name in names]
-    protos = [graph.model.proto.graph.node[node.index] for node in nodes]
+    protos = [graph.model.message.graph.node[node.index] for node in nodes]
     body = onnx.helper.make_graph(protos, "move", inputs, outputs)
     opsets = [onnx.helper.make_opsetid("", graph.model.opset)]
     model = onnx.helper.make_model(body, opset_imports=opsets)
@@ -181,7 +181,7 @@ def _resolve(graph: Graph, found: dict[str, list[int | None]]) -> Model:
 
     model = edit(graph.model, change) if shapes else graph.model
     proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto.CopyFrom(model.message)
     for name in found.keys() - shapes.keys():
         _declare(proto, graph, graph.by_name[name], found[name])
     return Model.adopt(proto, model.source)

@@ -82,10 +82,10 @@ def drop_copies(model: Model) -> tuple[Model, int]:
     An Identity, a Dropout at inference, a product by one, a sum with zero; and two changes of axes
     in a row of which the second undoes the first.
     """
-    count = len(model.proto.graph.node)
+    count = len(model.message.graph.node)
     while source := _sources(Graph(model)):
         model = _reading(model, source)
-    return model, count - len(model.proto.graph.node)
+    return model, count - len(model.message.graph.node)
 
 
 def _sources(graph: Graph) -> dict[str, str]:

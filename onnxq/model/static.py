@@ -36,7 +36,7 @@ def with_shapes(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Model:
         if isinstance(size, str)
     }
     proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto.CopyFrom(model.message)
     for info in proto.graph.input:
         _fix(info, shapes.get(info.name), named)
     _forget(proto.graph, named)

@@ -12,7 +12,7 @@ from onnxq.model.graph import Graph, Node, names_read_by
 
 def names_read(graph: Graph, node: Node) -> set[str]:
     """What a node reads, in the bodies of its If, Loop or Scan too."""
-    return names_read_by(graph.model.proto.graph.node[node.index])
+    return names_read_by(graph.model.message.graph.node[node.index])
 
 
 def subgraph_model(
@@ -30,7 +30,7 @@ def subgraph_model(
             feed. ONNX Runtime infers wrong shapes behind an Attention whose sizes are open (1.31).
         outputs: what it gives back.
     """
-    proto, nodes = graph.model.proto, list(nodes)
+    proto, nodes = graph.model.message, list(nodes)
     read = set().union(*(names_read(graph, node) for node in nodes))
     part = ModelProto(ir_version=proto.ir_version)
     part.opset_import.extend(proto.opset_import)

@@ -127,7 +127,7 @@ def _replace(model: Model, replaced: dict[int, Parts]) -> Model:
     if not replaced:
         return model
     proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto.CopyFrom(model.message)
     nodes: list[NodeProto] = []
     for index, node in enumerate(proto.graph.node):
         if index in replaced:

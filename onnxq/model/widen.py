@@ -37,10 +37,10 @@ def in_float32(model: Model, kinds: Collection[int]) -> tuple[Model, int]:
     A model without any is returned as it is. Constants that float32 does not reach become its
     largest number.
     """
-    if not _has(model.proto.graph, kinds):
+    if not _has(model.message.graph, kinds):
         return model, 0
     proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto.CopyFrom(model.message)
     graph = proto.graph
     given = {tensor.name for tensor in graph.initializer}
     inputs = [i for i in graph.input if _type(i) in kinds and i.name not in given]

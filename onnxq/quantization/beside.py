@@ -30,7 +30,7 @@ def with_layers_beside(model: Model, clipped: Mapping[str, Range]) -> Model:
     if not layers:
         return model
     proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto.CopyFrom(model.message)
     for name in dict.fromkeys(name for _, name in layers):
         ends = [f"{name}{CLIPPED}/{side}" for side in ("low", "high")]
         proto.graph.initializer.extend(
@@ -51,7 +51,7 @@ def with_layers_beside(model: Model, clipped: Mapping[str, Range]) -> Model:
 def _beside(model: Model, node: Node, name: str) -> NodeProto:
     """A copy of a node that reads another tensor in place of this one."""
     copy = NodeProto()
-    copy.CopyFrom(model.proto.graph.node[node.index])
+    copy.CopyFrom(model.message.graph.node[node.index])
     copy.name = node.name + CLIPPED
     copy.input[:] = [each + CLIPPED if each == name else each for each in node.inputs]
     copy.output[:] = [each + CLIPPED for each in node.outputs]

@@ -124,7 +124,7 @@ def _locating(graph: Graph, node: Node, layout: WeightLayout) -> ModelProto:
     stored = (1, taps, *kernel) if layout.transposed else (taps, 1, *kernel)
     weight = onnx.numpy_helper.from_array(np.eye(taps, dtype=np.float32).reshape(stored), "w")
 
-    source = graph.model.proto
+    source = graph.model.message
     locate = onnx.NodeProto()
     locate.CopyFrom(source.graph.node[node.index])
     attributes = [a for a in locate.attribute if a.name != "group"]

@@ -55,7 +55,7 @@ def with_integer_interface(model: Model, format_: Format) -> tuple[Model, Intege
 def _rewritten(model: Model, found: Mapping[str, Quantization], format_: Format) -> Model:
     """Without the Q and DQ at the ends: what they made or read takes the name of the float."""
     proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto.CopyFrom(model.message)
     graph = proto.graph
     named = {each.stored: name for name, each in found.items()}
     kept = [

@@ -158,7 +158,7 @@ def _tuning_tables(each: Tuning) -> Iterable[Table]:
 
 
 def _model_tables(each: Model) -> Iterable[Table]:
-    operators = Counter(node.op_type for node in each.proto.graph.node).most_common()
+    operators = Counter(node.op_type for node in each.message.graph.node).most_common()
     yield table(
         "Operator | >Nodes",
         [(name, f"{number:,}") for name, number in operators],
@@ -170,7 +170,7 @@ def _model_rows(each: Model) -> list[Row]:
     return [
         {"node": node.name, "operator": node.op_type, "inputs": list(node.input),
          "outputs": list(node.output)}
-        for node in each.proto.graph.node
+        for node in each.message.graph.node
     ]  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def cut(model: Model, tensors: Iterable[str], wanted: Collection[str] | None = N
 
 def skeleton(model: Model) -> Model:
     """The model without the values of its weights: enough to see what reads what."""
-    whole, proto = model.proto, ModelProto()
+    whole, proto = model.message, ModelProto()
     proto.ir_version = whole.ir_version
     proto.opset_import.extend(whole.opset_import)
     proto.functions.extend(whole.functions)
@@ -101,7 +101,7 @@ def with_deltas(model: Model, tensors: Iterable[str]) -> ModelProto:
 
 def _copy(model: Model) -> ModelProto:
     proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto.CopyFrom(model.message)
     del proto.graph.value_info[:]
     return proto
 

@@ -46,9 +46,9 @@ def without_qdq(model: Model) -> Model:
             source = pair.input(0)
             stands_for[node.output] = stands_for.get(source, source)
     proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto.CopyFrom(model.message)
     del proto.graph.node[:]
-    for node, original in zip(graph.nodes, model.proto.graph.node, strict=True):
+    for node, original in zip(graph.nodes, model.message.graph.node, strict=True):
         if node.index in constant:
             continue
         if node.output in stands_for:
@@ -95,12 +95,12 @@ def _evaluate(model: Model, indices: set[int]) -> dict[str, Array]:
     """What the nodes of these indices give, computed by ONNX Runtime."""
     if not indices:
         return {}
-    part = ModelProto(ir_version=model.proto.ir_version)
-    part.opset_import.extend(model.proto.opset_import)
+    part = ModelProto(ir_version=model.message.ir_version)
+    part.opset_import.extend(model.message.opset_import)
     part.graph.name = "constants"
-    part.graph.node.extend(model.proto.graph.node[index] for index in sorted(indices))
+    part.graph.node.extend(model.message.graph.node[index] for index in sorted(indices))
     read = {name for node in part.graph.node for name in node.input}
-    part.graph.initializer.extend(t for t in model.proto.graph.initializer if t.name in read)
+    part.graph.initializer.extend(t for t in model.message.graph.initializer if t.name in read)
     names = [name for node in part.graph.node for name in node.output]
     part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     return dict(zip(names, run(open_session(part, optimize=False), names, {}), strict=True))

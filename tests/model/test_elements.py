@@ -216,13 +216,13 @@ def small_limit(monkeypatch):
 def test_parked_values_are_the_same(name, stored, small_limit):
     source = stored(tensor(name, LARGE))
     model = Model(as_initializer(source))
-    parked = initializer(model.proto)
+    parked = initializer(model.message)
     assert external.is_parked(parked)
     (length,) = (int(each.value) for each in parked.external_data if each.key == "length")
     assert length == external.byte_size(source)
     assert_same(parked, source)
     for change in (nothing, beside):
-        after = initializer(edit(model, change).proto)
+        after = initializer(edit(model, change).message)
         assert external.is_parked(after)
         assert_same(after, source)
 
@@ -236,7 +236,7 @@ def test_new_parked_values(name, small_limit):
         typed = next(each for each in graph.nodes if each.name == "typed")
         typed.inputs[0] = constant("t_new", values)
 
-    after = initializer(edit(Model(as_initializer(tensor("FLOAT", LARGE))), change).proto)
+    after = initializer(edit(Model(as_initializer(tensor("FLOAT", LARGE))), change).message)
     assert external.is_parked(after)
     assert_same(after, source)
 
@@ -256,11 +256,11 @@ def test_where_values_are_does_not_change_the_fingerprint(name, monkeypatch):
 def test_files_hold_every_type(name, limit, monkeypatch):
     monkeypatch.setattr(external, "PARK_LIMIT", limit)
     source = tensor(name, LARGE)
-    with split_files.as_file(Model(as_initializer(source)).proto) as path:
+    with split_files.as_file(Model(as_initializer(source)).message) as path:
         onnx.checker.check_model(str(path))
-        assert_same(initializer(files.read_written(path).proto), source)
+        assert_same(initializer(files.read_written(path).message), source)
         loaded = files.load(path)
-        assert_same(initializer(loaded.proto), source)
+        assert_same(initializer(loaded.message), source)
         assert bits_of(Graph(loaded).value("t")) == bits_of(external.values_of(source))
 
 
@@ -273,7 +273,7 @@ def test_a_normalized_model_holds_the_same(name, place, tmp_path):
     for opset, ir_version in [(21, 10), (26, 13)]:
         proto.opset_import[0].version, proto.ir_version = opset, ir_version
         onnx.save(proto, tmp_path / "m.onnx")
-        after = normalize(files.load(tmp_path / "m.onnx"))[0].proto
+        after = normalize(files.load(tmp_path / "m.onnx"))[0].message
         assert_same(initializer(after) if after.graph.initializer else attribute(after), source)
 
 

@@ -7,6 +7,7 @@ from onnxq import api
 from onnxq.errors import ModelError, OutputError
 from onnxq.model import external, files, split_files
 from onnxq.model.model import Model
+from onnxq.model.rewrite import edit
 from onnxq.model.session import open_session, run
 
 from support.builder import Builder
@@ -45,9 +46,11 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
     assert path.stat().st_size < 8000 < (tmp_path / data).stat().st_size
     onnx.checker.check_model(str(path))
     loaded = files.load(path)
-    for a, b in zip(loaded.proto.graph.initializer, model().proto.graph.initializer, strict=True):
+    for a, b in zip(
+        loaded.message.graph.initializer, model().message.graph.initializer, strict=True
+    ):
         assert np.array_equal(external.values_of(a), external.values_of(b))
-    assert loaded.proto.graph.node == model().proto.graph.node
+    assert loaded.message.graph.node == model().message.graph.node
     assert np.array_equal(outputs(loaded)[0], outputs(model())[0])
     assert np.array_equal(outputs(path)[0], outputs(model())[0])
 
@@ -55,18 +58,18 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
 def test_weights_stay_in_the_file_that_was_read(tmp_path):
     files.save(model(), tmp_path / "m.onnx")
     loaded = files.load(tmp_path / "m.onnx")
-    large = [t for t in loaded.proto.graph.initializer if external.byte_size(t) > external.SMALL]
+    large = [t for t in loaded.message.graph.initializer if external.byte_size(t) > external.SMALL]
     assert large
     places = {e.value for t in large for e in t.external_data if e.key == "location"}
     assert places == {str(path) for path in tmp_path.glob("*.data")}
-    assert loaded.proto.ByteSize() < external.SMALL * 8
+    assert loaded.message.ByteSize() < external.SMALL * 8
 
 
 def test_where_the_weights_are_does_not_change_the_fingerprint(monkeypatch):
     parked = model()
-    assert external.has_parked(parked.proto)
+    assert external.has_parked(parked.message)
     monkeypatch.setattr(external, "INLINE_LIMIT", 10**9)
-    assert not external.has_parked(model().proto)
+    assert not external.has_parked(model().message)
     assert parked.fingerprint == model().fingerprint
 
 
@@ -76,15 +79,45 @@ def test_parked_in_memory_and_written_as_one_file(tmp_path, monkeypatch):
     files.save(model(), tmp_path / "plain.onnx")
     monkeypatch.setattr(external, "PARK_LIMIT", 4000)
     parked = model()
-    assert external.has_parked(parked.proto)
+    assert external.has_parked(parked.message)
     files.save(parked, tmp_path / "m.onnx")
     assert names(tmp_path) == ["m.onnx", "plain.onnx"]
     written = (tmp_path / "m.onnx").read_bytes()
     assert written == (tmp_path / "plain.onnx").read_bytes()
     loaded = files.load(tmp_path / "m.onnx")
-    assert external.has_parked(loaded.proto)
+    assert external.has_parked(loaded.message)
     assert np.array_equal(outputs(loaded)[0], outputs(tmp_path / "m.onnx")[0])
-    assert parked.proto == loaded.proto
+    assert parked.message == loaded.message
+
+
+def test_others_get_the_whole_model(monkeypatch):
+    monkeypatch.setattr(external, "PARK_LIMIT", 10**9)
+    with pytest.raises(ModelError, match="more than one message holds"):
+        _ = model().proto
+    monkeypatch.setattr(external, "INLINE_LIMIT", 10**9)
+    plain = model()
+    assert plain.proto is plain.message
+    monkeypatch.setattr(external, "PARK_LIMIT", 4000)
+    parked = model()
+    assert external.has_parked(parked.message)
+    assert parked.proto == plain.proto
+    assert np.array_equal(outputs(parked.proto)[0], outputs(plain)[0])
+
+
+def test_an_edit_reads_what_is_parked():
+    """Graphsurgeon looks for such values beside the model's file."""
+
+    def change(graph):
+        for node in graph.nodes:
+            for tensor in node.inputs[1:2]:
+                tensor.values = -tensor.values
+
+    turned = edit(model(), change)
+    assert external.has_parked(turned.message)
+    for a, b in zip(turned.message.graph.initializer, model().message.graph.initializer,
+                    strict=True):  # fmt: skip
+        if len(a.dims) > 1:
+            assert np.array_equal(external.values_of(a), -external.values_of(b))
 
 
 def test_sessions_write_no_weights_that_are_parked(tmp_path):
@@ -92,7 +125,7 @@ def test_sessions_write_no_weights_that_are_parked(tmp_path):
     loaded = files.load(tmp_path / "m.onnx")
     places = []
     for _ in range(2):
-        with split_files.as_file(loaded.proto) as path:
+        with split_files.as_file(loaded.message) as path:
             places.append({each.name: each.stat().st_ino for each in path.parent.iterdir()})
             places[-1].pop(path.name)
         assert not path.exists()
@@ -102,23 +135,23 @@ def test_sessions_write_no_weights_that_are_parked(tmp_path):
 
 def test_a_model_leaves_the_message_it_is_made_of_as_it_was(monkeypatch):
     monkeypatch.setattr(external, "INLINE_LIMIT", 10**9)
-    given = model().proto
+    given = model().message
     before = given.SerializeToString(deterministic=True)
-    assert Model(given).proto is given
+    assert Model(given).message is given
     monkeypatch.setattr(external, "INLINE_LIMIT", 4000)
-    assert external.has_parked(Model(given).proto)
+    assert external.has_parked(Model(given).message)
     assert given.SerializeToString(deterministic=True) == before
-    assert Model.adopt(given).proto is given
+    assert Model.adopt(given).message is given
     assert external.has_parked(given)
 
 
 def test_a_part_of_a_large_model_has_its_weights_back():
     source = model()
     part = onnx.ModelProto()
-    part.CopyFrom(source.proto)
+    part.CopyFrom(source.message)
     del part.graph.initializer[2:]
     values = [external.values_of(t) for t in part.graph.initializer]
-    back = Model(part).proto
+    back = Model(part).message
     assert external.has_parked(part), "what was given stays as it was"
     assert not external.has_parked(back)
     for tensor, value in zip(back.graph.initializer, values, strict=True):
@@ -153,7 +186,7 @@ def test_a_refused_model_leaves_the_old_one(tmp_path):
     files.save(model(1), path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     bad = onnx.ModelProto()
-    bad.CopyFrom(model(2).proto)
+    bad.CopyFrom(model(2).message)
     bad.graph.node[0].op_type = "NoSuchOperator"
     with pytest.raises(ModelError, match="refuses the model"):
         files.save(Model(bad), path)

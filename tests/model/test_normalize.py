@@ -146,7 +146,7 @@ def test_large_constants_fold_where_they_do_not_grow(how, parked, monkeypatch):
     model, _ = normalize(Model(proto))
     # One number spread over many would grow.
     assert types(model) == ["Expand", "Add", "MatMul"]
-    stored = {t.name: t for t in model.proto.graph.initializer}[Graph(model).nodes[2].input(1)]
+    stored = {t.name: t for t in model.message.graph.initializer}[Graph(model).nodes[2].input(1)]
     assert external.is_parked(stored) == parked
     assert np.array_equal(external.values_of(stored), values.T)
     assert_same_function(proto, model)

@@ -275,7 +275,7 @@ def test_explain_and_lint_state_them(tmp_path):
     bare = model.proto.__class__()
     bare.CopyFrom(model.proto)
     del bare.metadata_props[:]
-    onnxq.save(dataclasses.replace(model, proto=bare), path)
+    onnxq.save(dataclasses.replace(model, message=bare), path)
     assert cli("explain", path, "mixed", "--json").json["becomes"] == "quantized"
 
 

@@ -36,8 +36,8 @@ def test_the_data_of_another_run_are_left_alone(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files, "open_session", while_the_first_writes)
     files.save(model(1), path)
-    expected = {t.name: t.raw_data for t in model(1).proto.graph.initializer}
-    assert {t.name: t.raw_data for t in files.load(path).proto.graph.initializer} == expected
+    expected = {t.name: t.raw_data for t in model(1).message.graph.initializer}
+    assert {t.name: t.raw_data for t in files.load(path).message.graph.initializer} == expected
 
 
 @pytest.mark.parametrize("moment", ["open", "close"])

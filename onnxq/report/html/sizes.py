@@ -44,7 +44,7 @@ def sizes_of(subject: Subject) -> Sizes:
     kinds: Counter[str] = Counter()
     layers: Counter[str] = Counter()
     largest: dict[str, tuple[int, str]] = {}
-    for tensor in graph.model.proto.graph.initializer:
+    for tensor in graph.model.message.graph.initializer:
         size = external.byte_size(tensor) or 0
         reader, kind = _reader(graph, tensor.name)
         type_ = _type(tensor.data_type)

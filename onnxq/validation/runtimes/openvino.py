@@ -63,7 +63,7 @@ def _compiled(model: Model) -> Any:
     openvino = require("openvino", "openvino", user="--execution openvino needs")
     core = openvino.Core()
     try:
-        with split_files.as_file(model.proto) as path:
+        with split_files.as_file(model.message) as path:
             read = core.read_model(str(path))
             return core.compile_model(read, DEVICE, CONFIGURATION)
     except Exception as error:  # noqa: BLE001
