@@ -16,7 +16,9 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from types import MappingProxyType
 
@@ -141,17 +143,24 @@ def peer_commands(
             )  # fmt: skip
 
 
+def write(case: Case, place: Place) -> int:
+    """Write the model and its data; how many weights it has."""
+    model = case.model()
+    onnx.save(model, place.model)
+    shape = (case.samples, 3, case.side, case.side)
+    np.savez(place.data, x=np.random.default_rng(0).standard_normal(shape, np.float32))
+    return sum(math.prod(each.dims) for each in model.graph.initializer)
+
+
 def measure(case: Case, options: argparse.Namespace) -> tuple[int, dict[str, process.Cost | str]]:
     """Weights of the case, and what each command took, or why it did not end well."""
     found: dict[str, process.Cost | str] = {}
     with tempfile.TemporaryDirectory(prefix="scale.") as folder:
         work = Path(folder)
         place = Place(work / "m.onnx", work / "data.npz", work / "int8.onnx")
-        model = case.model()
-        onnx.save(model, place.model)
-        weights = sum(math.prod(each.dims) for each in model.graph.initializer)
-        shape = (case.samples, 3, case.side, case.side)
-        np.savez(place.data, x=np.random.default_rng(0).standard_normal(shape, np.float32))
+        # What this process holds would count as the peak memory of all that it starts.
+        with ProcessPoolExecutor(1, get_context("spawn")) as other:
+            weights = other.submit(write, case, place).result()
         asked = {"inference", *options.command}
         asked |= {"quantize"} if asked & READ_INT8 else set()
         chosen = {n: words for n, words in place.commands(options.target).items() if n in asked}
