@@ -272,13 +272,22 @@ class _Collector:
             t = t.astype(np.float64)
         units = np.append(np.full(x.shape[1] - 1, unit), 1.0)
         across = x.swapaxes(1, 2)
-        new = Moments(
-            (x @ across).astype(np.float64) * units[:, None] * units,
-            (t @ across).astype(np.float64) * target * units,
-            np.square(t).sum(axis=2, dtype=np.float64) * target**2, self._centered, basis,
-        )  # fmt: skip
-        self._total = total = new if self._total is None else self._total + new
-        return total
+        # In place: of thousands of columns each of these takes hundreds of megabytes.
+        gram, cross = (x @ across).astype(np.float64), (t @ across).astype(np.float64)
+        gram *= units[:, None]
+        gram *= units
+        cross *= target
+        cross *= units
+        squares = np.square(t).sum(axis=2, dtype=np.float64) * target**2
+        if self._total is None:
+            self._total = Moments(gram, cross, squares, self._centered, basis)
+        else:
+            total = self._total
+            for sums, new in zip(
+                (total.gram, total.cross, total.squares), (gram, cross, squares), strict=True
+            ):
+                np.add(sums, new, out=sums)
+        return self._total
 
 
 def _side_by_side(parts: Sequence[Array], ones: int = 0) -> tuple[Array, float]:

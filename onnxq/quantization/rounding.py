@@ -234,10 +234,15 @@ def refit(
 def _damped(matrix: Floats, added: Floats) -> Floats:
     """With something added to the diagonal of each group."""
     result = matrix.copy()
-    # A group whose inputs are all 0 has no say: any weight will do.
-    diagonal = result.reshape(len(matrix), -1)[:, :: matrix.shape[-1] + 1]
-    diagonal += np.where(added > 0, added, 1.0)[:, None]
+    diagonal = np.einsum("gii->gi", result)
+    diagonal += _added(added)
     return result
+
+
+def _added(damping: Floats) -> Floats:
+    """What is added to the diagonals: (groups, 1)."""
+    # A group whose inputs are all 0 has no say: any weight will do.
+    return np.where(damping > 0, damping, 1.0)[:, None]
 
 
 def round_in_order(
@@ -264,7 +269,7 @@ def round_in_order(
     columns = values.shape[2]
     order = np.argsort(np.einsum("gii->gi", gram), axis=1, kind="stable")
     each = np.arange(len(order))[:, None]
-    factor = _factor(_sorted(gram, order), noise, damping)
+    factor = _factor(gram, order, noise, damping)
 
     # One column after the other, so that each lies in one piece.
     def in_order(array: Array | float) -> Singles:
@@ -295,10 +300,14 @@ def round_in_order(
     return result[each, np.argsort(order, axis=1)].swapaxes(1, 2).astype(np.float64)
 
 
-def _sorted(gram: Floats, order: Array) -> Floats:
-    """With the rows and columns of each group in an order of its own."""
-    pairs = zip(gram, order, strict=True)
-    return np.stack([each.take(places, 0).take(places, 1) for each, places in pairs])
+def _sorted(gram: Floats, order: Array, unit: Floats) -> Singles:
+    """With the rows and columns of each group in an order and a unit of its own."""
+    result = np.empty(gram.shape, np.float32)
+    for found, each, places, one in zip(result, gram, order, unit, strict=True):
+        for start in range(0, len(places), BLOCK):
+            rows = places[start : start + BLOCK]
+            found[start : start + BLOCK] = each.take(rows, 0).take(places, 1) / one
+    return result
 
 
 BLOCK = 192
@@ -334,20 +343,25 @@ def _at(limits: Uniform | Limits, column: int) -> Uniform | Limits:
     return limits
 
 
-def _factor(gram: Floats, noise: Floats | float, damping: float) -> Singles:
-    """Rᵀ with a diagonal of ones and Rᵀ·D·R = `gram`, damped until that exists.
+def _factor(gram: Floats, order: Array, noise: Floats | float, damping: float) -> Singles:
+    """Rᵀ with a diagonal of ones and Rᵀ·D·R = `gram` in an order, damped until that exists.
 
     Rounding may leave `gram` with eigenvalues further below 0 than `noise` expects.
     """
-    power = np.maximum(np.einsum("gii->g", gram) / gram.shape[-1], 0)
+    diagonal = np.take_along_axis(np.einsum("gii->gi", gram), order, axis=1)
+    power = np.maximum(diagonal.mean(axis=1), 0)
     # In units of its own: float32 holds the squares of neither 1e20 nor 1e-30.
     unit = np.where(power > 0, power, 1.0)
-    gram, power, noise = gram / unit[:, None, None], power / unit, noise / unit
+    ordered, diagonal = _sorted(gram, order, unit), diagonal / unit[:, None]
+    power, noise = power / unit, noise / unit
     growth = 1.0
     while True:
+        damped = ordered.copy()
+        np.einsum("gii->gi", damped)[...] = diagonal + _added(growth * (damping * power + noise))
         try:
-            lower = cholesky(_damped(gram, growth * (damping * power + noise)).astype(np.float32))
+            lower = cholesky(damped)
         except np.linalg.LinAlgError:
             growth *= 10
             continue
-        return np.asarray(lower / np.einsum("gii->gi", lower)[:, None, :])
+        lower /= np.einsum("gii->gi", lower)[:, None, :].copy()
+        return lower
