@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import errno
 import json
 import math
 import os
 import secrets
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from onnxq.errors import OutputError, UsageError
+from onnxq.errors import OutputError, ResourceError, UsageError
 
 
 class Named:
@@ -118,6 +120,20 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def filling_temporary_folder() -> Iterator[None]:
+    """Write temporary files; raises `ResourceError` where their folder is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise ResourceError(
+            f"the folder for temporary files, {tempfile.gettempdir()}, is full",
+            hint="set TMPDIR to a larger one",
+        ) from None
 
 
 def _temporary_name(name: str, mark: str, suffix: str) -> str:

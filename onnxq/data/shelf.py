@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.errors import ResourceError
+from onnxq.records import filling_temporary_folder
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -183,20 +182,12 @@ class Values(Sequence[Array]):
 
     def _write(self, offset: int, array: Array) -> None:
         content = np.ascontiguousarray(array).reshape(-1).view(np.ubyte).data
-        try:
-            with self._lock:
-                if self._file is None:
-                    self._file = tempfile.TemporaryFile(prefix="onnxq.", buffering=0)  # noqa: SIM115
-                self._file.seek(offset)
-                while content:
-                    content = content[self._file.write(content) :]
-        except OSError as error:
-            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-                raise
-            raise ResourceError(
-                f"the folder for temporary files, {tempfile.gettempdir()}, is full",
-                hint="set TMPDIR to a larger one",
-            ) from None
+        with filling_temporary_folder(), self._lock:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="onnxq.", buffering=0)  # noqa: SIM115
+            self._file.seek(offset)
+            while content:
+                content = content[self._file.write(content) :]
 
     def _read(self, item: _Filed, first: int, stop: int) -> Array:
         array = np.empty((stop - first, *item.shape[1:]), item.dtype)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from onnxq.model import elements
+from onnxq.records import filling_temporary_folder
 
 INLINE_LIMIT = 1_900_000_000
 """Bytes of weights above which they go to a file beside the model that is written."""
@@ -182,9 +183,10 @@ def spooled(raw: NDArray[np.uint8]) -> Path:
     """The file of this process with these bytes, written where there is none yet."""
     path = Path(spool().name) / hashlib.sha256(raw.data).hexdigest()
     if not path.exists():
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
-            stream.write(raw.data)
-        Path(stream.name).replace(path)
+        with filling_temporary_folder():
+            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
+                stream.write(raw.data)
+            Path(stream.name).replace(path)
     return path
 
 

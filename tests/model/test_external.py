@@ -1,10 +1,13 @@
 """Weights in a file of their own: both files or none, the same model, no leftovers."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from onnxq import api
-from onnxq.errors import ModelError, OutputError
+from onnxq.errors import ModelError, OutputError, ResourceError
 from onnxq.model import external, files, split_files
 from onnxq.model.model import Model
 from onnxq.model.rewrite import edit
@@ -102,6 +105,14 @@ def test_others_get_the_whole_model(monkeypatch):
     assert external.has_parked(parked.message)
     assert parked.proto == plain.proto
     assert np.array_equal(outputs(parked.proto)[0], outputs(plain)[0])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+def test_a_full_folder_for_temporary_files_is_said(monkeypatch):
+    with Path("/dev/full").open("r+b", buffering=0) as full:
+        monkeypatch.setattr(tempfile, "NamedTemporaryFile", lambda **_: full)
+        with pytest.raises(ResourceError, match=r"temporary files, .*, is full \(set TMPDIR"):
+            model(seed=77)
 
 
 def test_an_edit_reads_what_is_parked():
