@@ -65,9 +65,14 @@ def _classes(so_far: Unknowns) -> ScaleClasses:
     """What was found, with ids reduced to roots."""
     roots, depths = so_far.sets.roots, _depths(so_far.graph)
 
-    def place(site: LinearSite | ConstantSite) -> tuple[int, str]:
-        """Position in an order that does not depend on how independent nodes are listed."""
-        return depths.get(site.node.output, 0), site.node.name
+    def place(site: LinearSite | ConstantSite) -> tuple[int, bool, str]:
+        """Position in an order that does not depend on how independent nodes are listed.
+
+        A constant comes behind the layers of its depth: a bias that is added to what one of them
+        makes is a small part of that.
+        """
+        constant = isinstance(site, ConstantSite)
+        return depths.get(site.node.output, 0), constant, site.node.name
 
     makers: list[LinearSite | ConstantSite] = [*so_far.linears, *so_far.constants]
     return ScaleClasses(

@@ -60,6 +60,19 @@ def test_canonical_form_forgets_the_scales(model, seed):
                     assert second[root_] == first[root] - exponents.get(root, 0)
 
 
+def test_a_bias_behind_its_layer_is_not_where_the_solver_starts():
+    """A key's bias is next to nothing: in units of it no error of the key would be small."""
+    b = Builder(2, batch=1, spread=0)
+    y = b.matmul(b.input(5, 8), 16, name="layer")
+    z = b.op("Add", y, b.const(np.full(16, 1e-6)), name="bias")
+    model = b.model(b.matmul(b.op("Relu", z), 4))
+    graph = Graph(model)
+    classes = find_classes(graph)
+    found = starting_exponents(graph, classes, None)
+    ids = next(site for site in classes.linears if site.node.name == "layer").output_ids
+    assert max(abs(found[root]) for root in ids.tolist()) <= 2
+
+
 @settings(max_examples=40)
 @given(random_models(), st.booleans())
 def test_never_worse_than_leaving_all_alone(model, per_channel):
