@@ -170,13 +170,21 @@ def take_raw(tensor: TensorProto) -> NDArray[np.uint8]:
 def raw_of(tensor: TensorProto) -> NDArray[np.uint8]:
     """The bytes of the values, as a file has them."""
     if is_parked(tensor):
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        return np.memmap(
-            entries["location"], np.uint8, "r", int(entries["offset"]), int(entries["length"])
-        )
+        return mapped(*place_of(tensor))
     if tensor.raw_data:
         return np.frombuffer(tensor.raw_data, np.uint8)
     return elements.raw(numpy_helper.to_array(tensor))
+
+
+def place_of(tensor: TensorProto) -> tuple[Path, int, int]:
+    """File, offset and length of parked values."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    return Path(entries["location"]), int(entries["offset"]), int(entries["length"])
+
+
+def mapped(path: Path, offset: int, length: int) -> NDArray[np.uint8]:
+    """Bytes of a file, which are read where one looks at them."""
+    return np.memmap(path, np.uint8, "r", offset, length)
 
 
 def spooled(raw: NDArray[np.uint8]) -> Path:

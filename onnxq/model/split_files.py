@@ -10,12 +10,20 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, TensorProto
 
 from onnxq.model import external
-from onnxq.model.external import byte_size, is_parked, place, raw_of, spool, spooled
+from onnxq.model.external import (
+    byte_size,
+    is_parked,
+    mapped,
+    place,
+    place_of,
+    raw_of,
+    spool,
+    spooled,
+)
 
 
 def without_weights(proto: ModelProto) -> ModelProto:
@@ -117,17 +125,14 @@ def _parked_at(tensor: TensorProto) -> Path:
     """The file of this process that holds the values and nothing else."""
     if not is_parked(tensor):
         return spooled(raw_of(tensor))
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    path = Path(entries["location"])
-    if path.parent == Path(spool().name):
-        return path
-    return _taken_over(path, int(entries["offset"]), int(entries["length"]))
+    path, offset, length = place_of(tensor)
+    return path if path.parent == Path(spool().name) else _taken_over(path, offset, length)
 
 
 @cache
 def _taken_over(path: Path, offset: int, length: int) -> Path:
     """The same of a part of a file that was there before."""
-    return spooled(np.memmap(path, np.uint8, "r", offset, length))
+    return spooled(mapped(path, offset, length))
 
 
 def data_name(path: Path, data: Path) -> str:
