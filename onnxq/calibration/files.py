@@ -19,6 +19,7 @@ from onnxq.calibration.costs import Costs
 from onnxq.calibration.statistics import Calibration, NotFinite, Provenance, TensorStatistics
 from onnxq.errors import DataError
 from onnxq.records import write_bytes
+from onnxq.refusal import Refusal
 
 FORMAT = "onnxq/calibration"
 VERSION = 2
@@ -173,7 +174,8 @@ def _read_costs(
             statistics = tensors[entry["name"]]
             found[entry["name"]] = stored_costs.read(statistics, entry["costs"], arrays)
     whole = header["costs"]
-    return Costs(int(whole["samples"]), found, stored_costs.refusals_of(whole["refused"]))
+    refused = {name: Refusal(reason) for name, reason in whole["refused"].items()}
+    return Costs(int(whole["samples"]), found, refused)
 
 
 def _check_header(header: Any, path: Path) -> None:

@@ -88,8 +88,3 @@ def read(statistics: TensorStatistics, header: Mapping[str, Any], arrays: Arrays
     return TensorCosts(
         int(header["samples"]), statistics.top, row * first, below, above, products * second
     )
-
-
-def refusals_of(refused: Mapping[str, str]) -> dict[str, Refusal]:
-    """Tensor → why its costs are not known, of what a file says."""
-    return {name: Refusal(reason) for name, reason in refused.items()}

@@ -227,16 +227,11 @@ def _elements_in_attributes(node: Node) -> int:
 
 def _tensors(model: Model, values: dict[str, Array]) -> dict[str, TensorProto]:
     """As initializers; those of a large model are parked before they are copied anywhere."""
-    found = {}
-    for name, value in values.items():
-        stored = np.ascontiguousarray(value)
-        if external.is_large(model.message) and stored.nbytes > external.SMALL:
-            kind = onnx.helper.np_dtype_to_tensor_dtype(stored.dtype)
-            found[name] = TensorProto(name=name, dims=stored.shape, data_type=kind)
-            external.park(found[name], stored.reshape(-1).view(np.uint8))
-        else:
-            found[name] = numpy_helper.from_array(stored, name)
-    return found
+    parked = external.is_large(model.message)
+    return {
+        name: external.tensor_of(name, np.ascontiguousarray(value), parked=parked)
+        for name, value in values.items()
+    }
 
 
 def _is_large(graph: Graph, node: Node) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,7 @@ def settled(proto: ModelProto) -> ModelProto:
         return inlined(proto)
     if not any(map(_is_to_park, proto.graph.initializer)):
         return proto
-    copy = ModelProto()
-    copy.CopyFrom(proto)
-    settle(copy)
-    return copy
+    return _changed(proto, settle)
 
 
 def _is_to_park(tensor: TensorProto) -> bool:
@@ -83,11 +80,13 @@ def settle(proto: ModelProto) -> None:
 
 def inlined(proto: ModelProto) -> ModelProto:
     """The message itself where no weights are parked, else a copy that holds them."""
-    if not has_parked(proto):
-        return proto
+    return _changed(proto, _bring_back) if has_parked(proto) else proto
+
+
+def _changed(proto: ModelProto, change: Callable[[ModelProto], None]) -> ModelProto:
     copy = ModelProto()
     copy.CopyFrom(proto)
-    _bring_back(copy)
+    change(copy)
     return copy
 
 
@@ -123,10 +122,12 @@ def park(tensor: TensorProto, raw: NDArray[np.uint8]) -> None:
     point_to(tensor, path, 0, raw.nbytes)
 
 
-def point_to(tensor: TensorProto, path: Path, offset: int, length: int) -> None:
-    """Say that the values are in `path`, an absolute one."""
+def point_to(tensor: TensorProto, location: Path | str, offset: int, length: int) -> None:
+    """Say that the values are in a file: an absolute path, or a name beside the model's file."""
     _clear_place(tensor)
-    place(tensor, {"location": path, "offset": offset, "length": length})
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": location, "offset": offset, "length": length}.items():
+        tensor.external_data.add(key=key, value=str(value))
 
 
 def tensor_of(name: str, values: NDArray[Any], *, parked: bool) -> TensorProto:
@@ -201,13 +202,6 @@ def spooled(raw: NDArray[np.uint8]) -> Path:
 def _clear_place(tensor: TensorProto) -> None:
     tensor.ClearField("external_data")
     tensor.ClearField("data_location")
-
-
-def place(tensor: TensorProto, entries: Mapping[str, Any]) -> None:
-    """Say where the values are: `location`, `offset` and `length`."""
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in entries.items():
-        tensor.external_data.add(key=key, value=str(value))
 
 
 @lru_cache(maxsize=1)

@@ -18,8 +18,8 @@ from onnxq.model.external import (
     byte_size,
     is_parked,
     mapped,
-    place,
     place_of,
+    point_to,
     raw_of,
     spool,
     spooled,
@@ -60,7 +60,7 @@ def write_split(proto: ModelProto, stream: IO[bytes], location: str) -> ModelPro
         raw = raw_of(source)
         # Aligned, so that readers can map the file.
         stream.write(b"\0" * (-stream.tell() % 4096))
-        place(tensor, {"location": location, "offset": stream.tell(), "length": raw.nbytes})
+        point_to(tensor, location, stream.tell(), raw.nbytes)
         stream.write(raw.data)
     return result
 
@@ -114,7 +114,7 @@ def as_file(proto: ModelProto) -> Iterator[Path]:
     result, large = _skeleton(proto)
     for source, tensor in large:
         path = _parked_at(source)
-        place(tensor, {"location": path.name, "offset": 0, "length": path.stat().st_size})
+        point_to(tensor, path.name, 0, path.stat().st_size)
     with tempfile.NamedTemporaryFile(dir=spool().name, suffix=".onnx") as stream:
         stream.write(result.SerializeToString(deterministic=True))
         stream.flush()
