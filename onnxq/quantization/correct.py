@@ -1,9 +1,9 @@
 """Bias correction: cancel the mean error that quantization leaves in each channel of a layer.
 
 δ = E[y_float − y_quantized] over samples and positions is added to the bias (Nagel et al., 2019,
-§4.2, with measured means). Where an activation that clips is fused to the layer, the mean over the
-positions that it does not clip is tried as well: elsewhere an error is cut off anyway. Each channel
-takes what lowers its error most, behind the activation, on samples that δ was not measured on.
+§4.2, with measured means). Where a function reads the layer, a ReLU or a SiLU, the mean weighed by
+its squared slope is tried as well: where it is flat an error changes nothing. Each channel takes
+what lowers its error most, behind the function, on samples that δ was not measured on.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 
 from onnxq.calibration.thinning import step_of
 from onnxq.data.shelf import Values
+from onnxq.model.functions import Function
+from onnxq.quantization.readers import Clipping, Reader, tabulated
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -42,7 +45,7 @@ def measure_shift(
     wanted: Sequence[Array],
     got: Sequence[Array],
     axis: int,
-    bounds: tuple[float, float],
+    reader: Function | Clipping | None,
     real: Sequence[Array | None] = (),
 ) -> tuple[Floats, BiasCorrection]:
     """What to add to the bias of each channel, 0 where nothing helps, and the record.
@@ -51,7 +54,7 @@ def measure_shift(
         wanted, got: outputs of the float and of the quantized layer, batch by batch. Every other
             sample measures, those between decide.
         axis: of the channels.
-        bounds: of the fused activation, ±∞ for none.
+        reader: what reads the outputs, value by value; None where they count as they are.
         real: of each batch which values are no padding, as an array that they broadcast with; None
             for all; () for all of all.
     """
@@ -61,15 +64,18 @@ def measure_shift(
     channels = shapes[0][axis]
     if sum(shape[0] for shape in shapes) < 2:
         return np.zeros(channels), BiasCorrection(node, False, math.nan, math.nan)
+
+    def half(first: int) -> Pairs:
+        return _every_other_sample(exact, other, axis, first, real)
+
     with np.errstate(over="ignore", invalid="ignore"):
-        measured, rest = (
-            _mean_errors(pairs, channels, axis, bounds)
-            for pairs in (_every_other_sample(exact, other, axis, half, real) for half in (0, 1))
+        behind: Reader | None = (
+            tabulated(reader, chain(half(0), half(1))) if isinstance(reader, Function) else reader
         )
-        # Where nothing clips, the third shift is the second one.
-        shifts = measured.shifts()[: 3 if _clips(bounds) else 2]
-        deciding = _every_other_sample(exact, other, axis, 1, real)
-        errors = _squared_errors(deciding, shifts, axis, bounds)
+        measured, rest = (_mean_errors(half(each), channels, axis, behind) for each in (0, 1))
+        # Where nothing is flat, the third shift is the second one.
+        shifts = measured.shifts()[: 2 if behind is None else 3]
+        errors = _squared_errors(half(1), shifts, axis, behind)
     # What float32 cannot square is not known to help.
     errors[~np.isfinite(errors)] = np.inf
     best = errors.argmin(axis=0)
@@ -88,24 +94,24 @@ def along(values: Array, rank: int, axis: int) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class _MeanErrors:
-    """Sums of the error over all positions, and over those not clipped; each (channels,)."""
+    """Sums of the error over all positions, plain and weighed by what each counts; (channels,)."""
 
     error: Floats
     count: Floats
-    error_inside: Floats
-    count_inside: Floats
+    weighed: Floats
+    weights: Floats
 
     def __add__(self, other: _MeanErrors) -> _MeanErrors:
         return _MeanErrors(
             self.error + other.error, self.count + other.count,
-            self.error_inside + other.error_inside, self.count_inside + other.count_inside,
+            self.weighed + other.weighed, self.weights + other.weights,
         )  # fmt: skip
 
     def shifts(self) -> tuple[Floats, Floats, Floats]:
         """No correction, the mean error, and the mean where it matters."""
         mean = self.error / np.maximum(self.count, 1)
-        inside = self.error_inside / np.maximum(self.count_inside, 1)
-        return np.zeros_like(mean), mean, inside
+        weighed = self.weighed / np.where(self.weights > 0, self.weights, 1)
+        return np.zeros_like(mean), mean, weighed
 
 
 def _every_other_sample(
@@ -144,37 +150,29 @@ def _unpadded(values: Array, axis: int, real: Array) -> Array:
     return np.asarray(found.reshape(len(found), *[1] * (axis - 1), found.shape[1]))
 
 
-def _mean_errors(
-    pairs: Pairs, channels: int, axis: int, bounds: tuple[float, float]
-) -> _MeanErrors:
+def _mean_errors(pairs: Pairs, channels: int, axis: int, reader: Reader | None) -> _MeanErrors:
     total = _MeanErrors(*(np.zeros(channels) for _ in range(4)))
-    low, high = bounds
     for exact, other in pairs:
         error = exact - other
         everywhere = _sum(error, axis), np.full_like(total.count, error.size / len(total.count))
-        unclipped = everywhere
-        if _clips(bounds):
-            inside = ((exact > low) & (exact < high)) | ((other > low) & (other < high))
-            unclipped = _sum(error * inside, axis), _sum(inside, axis)
-        total += _MeanErrors(*everywhere, *unclipped)
+        weighed = everywhere
+        if reader is not None:
+            weights = reader.weights(exact, other)
+            weighed = _sum(np.multiply(error, weights, out=error), axis), _sum(weights, axis)
+        total += _MeanErrors(*everywhere, *weighed)
     return total
 
 
-def _clips(bounds: tuple[float, float]) -> bool:
-    return bounds != (-math.inf, math.inf)
-
-
 def _squared_errors(
-    pairs: Pairs, shifts: Sequence[Floats], axis: int, bounds: tuple[float, float]
+    pairs: Pairs, shifts: Sequence[Floats], axis: int, reader: Reader | None
 ) -> Floats:
-    """Mean squared error of each channel behind the activation: (shifts, channels)."""
-    total, count, clips = np.zeros((len(shifts), len(shifts[0]))), 0, _clips(bounds)
+    """Mean squared error of each channel behind the reader: (shifts, channels)."""
+    total, count = np.zeros((len(shifts), len(shifts[0]))), 0
     for exact, other in pairs:
-        target = np.clip(exact, *bounds) if clips else exact
+        target = exact if reader is None else reader.result(exact)
         for number, shift in enumerate(shifts):
-            error = other + along(shift, other.ndim, axis)
-            if clips:
-                np.clip(error, *bounds, out=error)
+            moved = other + along(shift, other.ndim, axis)
+            error = moved if reader is None else reader.result(moved)
             error -= target
             total[number] += _sum(np.square(error, out=error), axis)
         count += exact.size // len(shifts[0])

@@ -7,6 +7,7 @@ So each layer makes up for what the layers before it could not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from onnxq.data.tokens import NO_TOKENS, Tokens
 from onnxq.formats.parameters import Integers, dequantize
 from onnxq.formats.table import Floating
 from onnxq.model.biases import BiasSite, bias_site
+from onnxq.model.functions import Function, function_of
 from onnxq.model.graph import Graph, Node, Place
 from onnxq.model.model import Model
 from onnxq.model.operators import fused_bounds, weight_layout
@@ -34,6 +36,7 @@ from onnxq.quantization.importance import NO_IMPORTANCE, Importance, fitting
 from onnxq.quantization.insert import insert
 from onnxq.quantization.moments import collect_moments
 from onnxq.quantization.plan import QuantizationPlan
+from onnxq.quantization.readers import Clipping
 from onnxq.quantization.rounding import Rounding, keep_nearest, round_weight
 from onnxq.quantization.segments import SegmentRunner
 from onnxq.refusal import Refusal, granted
@@ -194,13 +197,19 @@ class _Layers:
             wanted = self.target(node, site.output)
         got = self._rounded.compute(site.output)
         shift, record = measure_shift(
-            node.name, wanted, got, layout.output_axis,
-            fused_bounds(self._graph, self._graph.by_name[site.node]),
+            node.name, wanted, got, layout.output_axis, self._reader(site),
             self._real(site.output, wanted),
         )  # fmt: skip
         if record.accepted:
             self._rounded.add(site.output, along(shift, len(got.shapes[0]), layout.output_axis))
         return (site.value + shift).astype(np.float32), record
+
+    def _reader(self, site: BiasSite) -> Function | Clipping | None:
+        """What becomes of a layer's output, bias included."""
+        bounds = fused_bounds(self._graph, self._graph.by_name[site.node])
+        if bounds != (-math.inf, math.inf):
+            return Clipping(*bounds)
+        return function_of(self._graph, site.output)
 
     def _real(self, tensor: str, values: Values) -> list[Array | None]:
         """Of each group which values are no padding; None for all."""
