@@ -29,11 +29,18 @@ PERCENTILE = 99.999
 ENTROPY_BINS = 2048
 """Linear bins the entropy estimator compares distributions on."""
 
+FAR_MORE = 2.0
+"""Times: by how much one end of a range gains more than the other to be set first."""
+
 COARSE = 7
 """Candidates from one to the next in the first round of a fast search."""
 
 _CANDIDATES = np.linspace(0.3, 1.0, 141)
 """Shares of the largest magnitude that mse and entropy try."""
+
+_SMALLER = np.concatenate([np.geomspace(0.3 / 256, 0.3, 112, endpoint=False), _CANDIDATES])
+"""Those of a search for what an error costs: behind a SiLU negative values are worth nothing,
+however far they reach."""
 
 
 @dataclass(frozen=True)
@@ -145,23 +152,34 @@ def search(bounds: Range, loss: Callable[[Range], float]) -> Range:
     return min(((low * s, best[1]) for s in _CANDIDATES[::-1]), key=loss)
 
 
-def search_fast(bounds: Range, loss: Callable[[Range], float]) -> Range:
-    """The same where the loss has one valley, but for small ripples: each `COARSE`-th candidate
-    first, then those around the best of them.
-    """
-    low, high = bounds
+def search_fast(bounds: Range, loss: Callable[[Range], float], inner: Range = (0.0, 0.0)) -> Range:
+    """The interval of least loss, shrunken as far as it takes, where the loss has one valley, but
+    for small ripples: each `COARSE`-th candidate first, then those around the best of them.
 
-    def best(made: Callable[[float], Range]) -> float:
-        shares: list[float] = _CANDIDATES[::-1].tolist()
+    The upper end is set first, unless the lower one gains `FAR_MORE` by itself. Not again beside
+    the other: from turn to turn ranges become narrower, and what is clipped on other data costs
+    more than this gains.
+
+    Args:
+        inner: what it must hold.
+    """
+    shares: list[float] = _SMALLER[::-1].tolist()
+
+    def shrunken(below: float, above: float) -> Range:
+        return min(low * below, inner[0]), max(high * above, inner[1])
+
+    def best(made: Callable[[float], Range]) -> Range:
         first = min(range(0, len(shares), COARSE), key=lambda place: loss(made(shares[place])))
         near = range(max(0, first - COARSE + 1), min(len(shares), first + COARSE))
-        return shares[min(near, key=lambda place: loss(made(shares[place])))]
+        return made(shares[min(near, key=lambda place: loss(made(shares[place])))])
 
-    if -low == high:
-        share = best(lambda share: (-high * share, high * share))
-        return -high * share, high * share
-    upper = high * best(lambda share: (low, high * share))
-    return low * best(lambda share: (low * share, upper)), upper
+    low, high = bounds
+    if -low == high or not (low and high):
+        return best(lambda share: shrunken(share, share))
+    above, below = best(lambda share: shrunken(1, share)), best(lambda share: shrunken(share, 1))
+    if loss(below) > loss(above) / FAR_MORE:
+        return best(lambda share: (shrunken(share, 1)[0], above[1]))
+    return best(lambda share: (below[0], shrunken(1, share)[1]))
 
 
 def _mse(data: Distribution, bounds: Range, levels: int) -> Range:

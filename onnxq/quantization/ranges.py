@@ -39,6 +39,10 @@ PROBE = 2.0**-9
 """Change of a value within a function, as a share of the largest, by which its slope is found."""
 
 
+NEAR, BETWEEN = 1 / 16, 96
+"""Magnitude from which on values are looked at that do not occur, and how many of each sign."""
+
+
 @dataclass(frozen=True)
 class Ranges:
     """What is known of the values, and the ranges that follow.
@@ -89,10 +93,10 @@ class Ranges:
         levels, symmetric = self.spec.levels, self.spec.symmetric
         return estimate(self.pooled(names), self.method, levels=levels, symmetric=symmetric)
 
-    def least(self, names: Sequence[str], loss: Loss) -> Range:
-        """The range of these tensors that costs least."""
+    def least(self, names: Sequence[str], loss: Loss, inner: Range = (0.0, 0.0)) -> Range:
+        """The range of these tensors that costs least, of those that hold `inner`."""
         bounds = self.bounds(names)
-        return search_fast(bounds, loss) if any(bounds) else bounds
+        return search_fast(bounds, loss, inner) if any(bounds) else bounds
 
     def width(self, names: Sequence[str]) -> float:
         """From end to end; 0 where nothing is known, or all values are zero."""
@@ -152,13 +156,14 @@ class Ranges:
         if function is None:
             return None
         data = self.pooled([name])
+        values, counts = _without_gaps(data)
         # An error is up to half a step of the whole range to each side.
         half = max((data.high - data.low) / (self.spec.levels - 1) / 2, SMALLEST)
-        image = function.at(data.values)
-        ends = [function.at(data.values + sign * half) for sign in (-1, 1)]
+        image = function.at(values)
+        ends = [function.at(values + sign * half) for sign in (-1, 1)]
         if image is None or ends[0] is None or ends[1] is None:
             return None
-        return _checked(data.values, data.counts, (ends[1] - ends[0]) / (2 * half), image)
+        return _checked(values, counts, (ends[1] - ends[0]) / (2 * half), image)
 
     def _between(self, name: str) -> Part | None:
         """Where the tensor is a step within a function of another one, as the gate of a SiLU is."""
@@ -172,6 +177,22 @@ class Ranges:
         probe = max(PROBE * float(np.abs(values).max(initial=0.0)), SMALLEST)
         changed = function.behind(name, root.values, values + probe)
         return None if changed is None else _checked(values, root.counts, (changed - image) / probe)
+
+
+def _without_gaps(data: Distribution) -> tuple[Floats, Floats]:
+    """Values and counts, with values that do not occur between those that do: a range may end
+    there, and the function is not known by its neighbours.
+    """
+    largest = max(-data.low, data.high)
+    if not largest > NEAR:
+        return data.values, data.counts
+    side = np.geomspace(NEAR, largest, BETWEEN)
+    between = np.concatenate([-side, side])
+    between = between[(between > data.low) & (between < data.high)]
+    return (
+        np.concatenate([data.values, between]),
+        np.concatenate([data.counts, np.zeros(len(between))]),
+    )
 
 
 def _checked(

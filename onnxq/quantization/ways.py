@@ -28,7 +28,7 @@ from onnxq.quantization.planning import rounded_beside
 from onnxq.quantization.request import Request
 from onnxq.quantization.trials import HIDDEN, Variant, chosen
 
-TRIED_WORTH = 0.5
+TRIED_WORTH = 0.4
 """dB of SQNR on samples held out for which the kernels of channel factors are worth their time."""
 
 WORTH_OF_EACH = 0.1

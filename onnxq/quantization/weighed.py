@@ -6,10 +6,11 @@ of a stem are worth nothing. Gradients know (`gradients`), but a gradient is a t
 a Softmax or a normalization it proposes ruinous clips. So the two decide together:
 
 1. the range of least error behind the readers;
-2. that of the third power, which weighs clipping more, where the gradients say that it saves
-   `WORTH_WIDENING` of what all ranges cost;
-3. that of least cost by the gradients where that is narrower and saves `WORTH_NARROWING`; such a
-   one is tried on samples, by itself and with all the others.
+2. that of the third power, which weighs clipping more, or one that ends where least cost by the
+   gradients does, if that is further out, where the gradients say that it costs less, however
+   little: on other data more is clipped than on the samples;
+3. that of least cost by the gradients where it is narrower and saves `WORTH_NARROWING`; such a one
+   is tried on samples, by itself and with all the others.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ from onnxq.model.operators import QuantizedRule, operator_of
 from onnxq.quantization.plan import QuantizationPlan
 from onnxq.quantization.ranges import Ranges
 
-WORTH_WIDENING = 0.002
-"""What another range must save, as a share of what all cost in the best of their candidates."""
-
 WORTH_NARROWING = 0.01
-"""The same of one that clips more."""
+"""What a narrower range must save, as a share of what all cost in the best of their candidates."""
+
+NARROWEST = 0.3
+"""Share of the values' ends to which gradients may narrow a range, unless the least error behind
+the readers is nearer to zero: beyond that a tangent says nothing."""
 
 HEAVIER = 3
 """The power that weighs clipping more."""
@@ -44,6 +46,7 @@ class Estimate(enum.Enum):
 
     BEHIND = "least squared error behind its readers"
     HEAVIER = "the same in the third power, which clips less"
+    WIDER = "the outer ends of the first and the last one"
     GRADIENT = "least cost at the outputs by their gradients"
 
 
@@ -128,7 +131,7 @@ def weigh(plan: QuantizationPlan, ranges: Ranges, costs: Costs) -> tuple[Weighed
     total = sum(min(map(loss, found[name].values())) for name, loss in groups.items())
     if not total > 0:
         return ()
-    weighed = [_weighed(name, found[name], loss, total) for name, loss in groups.items()]
+    weighed = [choose_range(name, found[name], loss, total) for name, loss in groups.items()]
     return tuple(sorted(weighed, key=lambda each: -each.of(Estimate.BEHIND).share))
 
 
@@ -175,19 +178,27 @@ def _cost(tensor: TensorCosts, levels: int) -> Loss:
 
 
 def _candidates(ranges: Ranges, names: Sequence[str], cost: Loss) -> dict[Estimate, Range]:
+    behind, (low, high) = ranges.of(names), ranges.bounds(names)
+    inner = max(NARROWEST * low, behind[0]), min(NARROWEST * high, behind[1])
+    gradient = ranges.least(names, cost, inner)
     return {
-        Estimate.BEHIND: ranges.of(names),
+        Estimate.BEHIND: behind,
         Estimate.HEAVIER: ranges.least(names, ranges.loss(names, HEAVIER)),
-        Estimate.GRADIENT: ranges.least(names, cost),
+        Estimate.WIDER: (min(behind[0], gradient[0]), max(behind[1], gradient[1])),
+        Estimate.GRADIENT: gradient,
     }
 
 
-def _weighed(name: str, found: Mapping[Estimate, Range], cost: Loss, total: float) -> Weighed:
+def choose_range(name: str, found: Mapping[Estimate, Range], cost: Loss, total: float) -> Weighed:
+    """Choose among the candidates for one range.
+
+    Args:
+        cost: of a range, by the gradients.
+        total: what all ranges cost.
+    """
     share = {estimate: cost(each) / total for estimate, each in found.items()}
     candidates = tuple(Candidate(each, *found[each], share[each]) for each in Estimate)
-    chosen = Estimate.BEHIND
-    if share[chosen] - share[Estimate.HEAVIER] > WORTH_WIDENING:
-        chosen = Estimate.HEAVIER
+    chosen = min((Estimate.BEHIND, Estimate.HEAVIER, Estimate.WIDER), key=share.__getitem__)
     narrower = np.ptp(found[Estimate.GRADIENT]) < np.ptp(found[chosen])
     saves = share[chosen] - share[Estimate.GRADIENT] > WORTH_NARROWING
     return Weighed(name, candidates, chosen, on_trial=bool(narrower and saves))

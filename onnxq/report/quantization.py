@@ -139,10 +139,8 @@ def _settled(result: QuantizationResult) -> Iterator[str]:
 
 def ranges_text(ranges: Sequence[Weighed]) -> str:
     """How many ranges follow from what errors cost at the outputs."""
-    wider, narrower = (
-        sum(each.chosen is estimate for each in ranges)
-        for estimate in (Estimate.HEAVIER, Estimate.GRADIENT)
-    )
+    narrower = sum(each.chosen is Estimate.GRADIENT for each in ranges)
+    wider = sum(each.chosen is not Estimate.BEHIND for each in ranges) - narrower
     refused = sum(bool(each.why_not) for each in ranges)
     back = f", {count(refused, 'narrower one')} taken back" if refused else ""
     return (

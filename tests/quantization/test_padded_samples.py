@@ -41,7 +41,7 @@ def test_models_of_padded_samples_are_as_good(made, unpadded):
 def test_the_estimate_is_of_real_positions(made):
     """Not the same samples are held out, so it is about the same only."""
     (_, masked), (_, wanted) = made
-    assert masked.quantized_sqnr == pytest.approx(wanted.quantized_sqnr, abs=1)
+    assert masked.quantized_sqnr == pytest.approx(wanted.quantized_sqnr, abs=1.5)
     found = {each.name: each.left_out for each in masked.closeness}
     assert found["mean"] == 0
     assert 30 < found["y"] < 60

@@ -92,8 +92,9 @@ def test_without_functions_auto_is_mse(target):
     x = b.conv(b.input(3, 6, 6), 4)
     model = b.model(b.conv(x, 4), b.conv(x, 2))
     data = np.random.default_rng(5).standard_normal((64, 3, 6, 6)).astype(np.float32)
+    calibration = onnxq.calibrate(model, data)
     made = [
-        onnxq.quantize(model, data, target=target, ranges=ranges)[1].plan.static
+        onnxq.quantize(model, calibration=calibration, target=target, ranges=ranges)[1].plan.static
         for ranges in (AUTO, "mse")
     ]
     assert made[0].keys() == made[1].keys()

@@ -4,14 +4,24 @@ import numpy as np
 import onnxq
 import pytest
 from onnxq.calibration.costs import CostSums
-from onnxq.calibration.ranges import _CANDIDATES, search, search_fast
+from onnxq.calibration.ranges import _CANDIDATES, AUTO, search, search_fast
 from onnxq.gradients import find_leaves
 from onnxq.model.graph import Graph
+from onnxq.model.model import Model
 from onnxq.quantization.beside import CLIPPED, with_layers_beside
 from onnxq.quantization.narrower import gains_alone, leaf_outputs, lost_part
-from onnxq.quantization.weighed import Candidate, Estimate, Weighed, cost_of, fixed_by
+from onnxq.quantization.ranges import Ranges
+from onnxq.quantization.weighed import (
+    Candidate,
+    Estimate,
+    Weighed,
+    choose_range,
+    cost_of,
+    fixed_by,
+)
 from onnxq.report.explain import explain
 from onnxq.report.quantization import ranges_text
+from onnxq.targets.read import target_named
 
 from support.builder import Builder
 from support.histograms import statistics_of
@@ -54,6 +64,21 @@ def test_a_fast_search_finds_the_valley(bounds):
     assert len(_CANDIDATES) == 141
 
 
+@pytest.mark.parametrize("far", [-200.0, -2000.0])
+def test_what_a_function_leaves_flat_gets_no_steps(far):
+    """However far below zero values reach, a SiLU makes nothing of them."""
+    b = Builder()
+    y = b.op("Neg", b.input(8), name="y")
+    model = Model(b.proto(b.op("Mul", y, b.op("Sigmoid", y), name="out")))
+    values = np.random.default_rng(0).uniform(-4, 70, (64, 8))
+    values[:, 0] = far
+    found = statistics_of(values)
+    spec = target_named("cpu").scheme("w8a8").static
+    low, high = Ranges(Graph(model), {"y": found}, {}, {}, spec, AUTO).of(["y"])
+    assert -12 < low < -4
+    assert 65 < high < 71
+
+
 def weighed(chosen=Estimate.BEHIND, **kept):
     candidates = [Candidate(each, -1.0, 1.0 + place, 0.1) for place, each in enumerate(Estimate)]
     return Weighed("x", tuple(candidates), chosen, **kept)
@@ -63,11 +88,30 @@ def test_only_what_gradients_changed_is_fixed():
     assert fixed_by([weighed()]) == {}
     assert fixed_by([weighed(Estimate.HEAVIER)]) == {"x": (-1.0, 2.0)}
     tried = weighed(on_trial=True)
-    assert fixed_by([tried.with_narrower()]) == {"x": (-1.0, 3.0)}
+    assert fixed_by([tried.with_narrower()]) == {"x": (-1.0, 4.0)}
     assert not tried.without_narrower("no").is_usual
     assert ranges_text([weighed(), tried.without_narrower("no")]).endswith(
         "1 narrower one taken back"
     )
+
+
+@pytest.mark.parametrize(
+    ("ends", "costs", "chosen", "on_trial"),
+    [
+        ((1, 2, 3, 3), (1.0, 0.9, 0.8, 0.8), Estimate.WIDER, False),
+        ((1, 2, 3, 3), (1.0, 0.7, 0.8, 0.8), Estimate.HEAVIER, False),
+        ((1, 2, 3, 3), (0.7, 0.8, 0.9, 0.9), Estimate.BEHIND, False),
+        ((3, 4, 3, 2), (1.0, 1.1, 1.0, 0.5), Estimate.BEHIND, True),
+        ((3, 4, 3, 2), (1.0, 0.9, 1.0, 0.5), Estimate.HEAVIER, True),
+        ((3, 4, 3, 2), (1.0, 1.1, 1.0, 0.999), Estimate.BEHIND, False),
+    ],
+)
+def test_wider_ranges_are_taken_and_narrower_ones_tried(ends, costs, chosen, on_trial):
+    found = dict(zip(Estimate, ((-1.0, float(end)) for end in ends), strict=True))
+    cost = dict(zip(found.values(), costs, strict=True)).__getitem__
+    made = choose_range("x", found, cost, 2.0)
+    assert (made.chosen, made.on_trial) == (chosen, on_trial)
+    assert [each.share for each in made.candidates] == [each / 2 for each in costs]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +169,7 @@ def test_why_a_range_is_what_it_is_is_told(made):
     facts = explain(model, taken.tensor).quantization
     told = [fact.text for fact in facts if fact.label == f"candidate for {taken.tensor}"]
     assert len(told) == len(Estimate)
-    assert [text.endswith(", taken") for text in told] == [False, False, True]
+    assert [text.endswith(", taken") for text in told] == [False, False, False, True]
 
 
 def test_without_data_there_are_no_gradients():
