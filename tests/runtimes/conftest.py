@@ -68,7 +68,8 @@ def _make(name, target, scheme):
         )
     else:
         model = onnxq.load(TESTDATA / f"{name}.onnx")
-        calibration, test = images("calibration", 16), images("test", 40)
+        # On 50 images two ways to round a few values differ by 1 dB, on 200 by 0.4.
+        calibration, test = images("calibration", 16), images("test", 10)
     shape = "x".join(map(str, (1, *SHAPES[name])))
     quantized, _ = onnxq.quantize(
         model, calibration, target=target, scheme=scheme, input_shapes=[shape], rounding="nearest"
