@@ -155,7 +155,8 @@ def with_graph(
         path = Path(folder) / "optimized.onnx"
         session = open_at(optimized=path)
         try:
-            return session, onnx.load(path)
+            # What lies elsewhere are large weights, of which nobody asks.
+            return session, onnx.load(path, load_external_data=False)
         except Exception as error:  # noqa: BLE001 - none was written, or one protobuf refuses
             raise ModelError(f"the optimized graph was not saved: {error}") from None
 

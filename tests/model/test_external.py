@@ -107,6 +107,20 @@ def test_others_get_the_whole_model(monkeypatch):
     assert np.array_equal(outputs(parked.proto)[0], outputs(plain)[0])
 
 
+def test_kernels_of_a_model_with_parked_weights_are_counted(monkeypatch):
+    """A weight that no kernel packs stays where it is: ONNX Runtime's graph only points there."""
+    b = Builder(4)
+    table = b.const(b.random(200, 8), "table")
+    b.inputs.append(onnx.helper.make_tensor_value_info("i", onnx.TensorProto.INT64, ["N"]))
+    made = b.proto(b.gemm(b.op("Gather", table, "i", shape=(8,)), 3, name="layer"))
+    monkeypatch.setattr(external, "INLINE_LIMIT", 10**9)
+    monkeypatch.setattr(external, "PARK_LIMIT", 4000)
+    parked = Model(made)
+    assert external.has_parked(parked.message)
+    kernels = api.inspect(parked, kernels=True).kernels
+    assert [each.node for each in kernels if each.weighted] == ["layer"]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
 def test_a_full_folder_for_temporary_files_is_said(monkeypatch):
     with Path("/dev/full").open("r+b", buffering=0) as full:
