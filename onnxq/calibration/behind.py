@@ -26,9 +26,8 @@ from onnxq.calibration.ranges import Distribution, Range
 
 Floats = NDArray[np.float64]
 
-
 FLAT = 0.1
-"""Slope up to which a function is flat: that of a SiLU is nowhere below zero beyond it."""
+"""Slope up to which a function is flat, as a SiLU is from −0.9 down."""
 
 ALIKE = 64
 """What errors count that many positions have alike."""

@@ -38,7 +38,9 @@ COARSE = 7
 _CANDIDATES = np.linspace(0.3, 1.0, 141)
 """Shares of the largest magnitude that mse and entropy try."""
 
-_SMALLER = np.concatenate([np.geomspace(0.3 / 256, 0.3, 112, endpoint=False), _CANDIDATES])
+_SMALLER = np.concatenate(
+    [np.geomspace(_CANDIDATES[0] / 256, _CANDIDATES[0], 112, endpoint=False), _CANDIDATES]
+)
 """Those of a search for what an error costs: behind a SiLU negative values are worth nothing,
 however far they reach."""
 

@@ -155,7 +155,7 @@ def with_graph(
         path = Path(folder) / "optimized.onnx"
         session = open_at(optimized=path)
         try:
-            # What lies elsewhere are large weights, of which nobody asks.
+            # Weights in files of their own are not read: they do not lie beside this one.
             return session, onnx.load(path, load_external_data=False)
         except Exception as error:  # noqa: BLE001 - none was written, or one protobuf refuses
             raise ModelError(f"the optimized graph was not saved: {error}") from None

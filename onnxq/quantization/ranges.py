@@ -38,7 +38,6 @@ ROOM = 1 / 16
 PROBE = 2.0**-9
 """Change of a value within a function, as a share of the largest, by which its slope is found."""
 
-
 NEAR, BETWEEN = 1 / 16, 96
 """Magnitude from which on values are looked at that do not occur, and how many of each sign."""
 

@@ -6,6 +6,7 @@ import pytest
 from onnxq.calibration.ranges import AUTO
 from onnxq.model.graph import Graph
 from onnxq.quantization.ranges import Ranges
+from onnxq.quantization.weighed import Estimate
 from onnxq.targets.read import target_named
 
 from support.builder import Builder
@@ -100,3 +101,8 @@ def test_without_functions_auto_is_mse(target):
     assert made[0].keys() == made[1].keys()
     for name, entry in made[0].items():
         assert entry.parameters.scale == made[1][name].parameters.scale
+    # With data gradients may prefer another one, of which they must say that it costs less.
+    _, result = onnxq.quantize(model, data, target=target, equalize=False)
+    assert result.ranges
+    for each in result.ranges:
+        assert each.of(each.chosen).share <= each.of(Estimate.BEHIND).share
