@@ -103,19 +103,22 @@ def calibrate(
     data: Data,
     *,
     preprocess: Preprocess | None = None,
+    calibration: Calibration | PathLike | None = None,
     progress: Listener = None,
     **options: Unpack[CalibrateKeywords],
 ) -> Calibration:
     """Run the model over the data once and collect what every tensor's values look like.
 
-    With a `state` the caller removes that file once the result is safe.
+    With a `state` the caller removes that file once the result is safe. With a `calibration` there
+    is no such pass: `gradients` are added to it.
 
     Raises:
-        DataError: the data do not fit, or an activation is NaN or Inf.
+        DataError: the data do not fit, an activation is NaN or Inf, or the calibration is of a part
+            of the data or of another model.
         ModelError: the model does not run.
         UsageError: a wrong option, or the cluster does not answer.
     """
-    chosen = CalibrateOptions.of(options, data=data, preprocess=preprocess)
+    chosen = CalibrateOptions.of(options, data=data, preprocess=preprocess, calibration=calibration)
     listener = as_progress(progress)
     with custom_operators(chosen.libraries):
         return calibrating.calibrate(as_model(model), chosen, listener)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnxq.calibration import bins
 from onnxq.calibration.compiled import Loops
 from onnxq.calibration.count import BLOCK, add_counts
+from onnxq.calibration.halves import BOTH, FIRST, Halves
 from onnxq.calibration.statistics import NotFinite, TensorStatistics
 from onnxq.model.blocked import Observed
 
@@ -37,11 +38,20 @@ class Accumulator:
     Extremes are kept for each element of a sample and brought down to the channels at the end:
     comparing whole arrays is several times faster than reducing short rows. Compiled loops, where
     they are given, do the same without that detour.
+
+    Args:
+        axis: the channel axis, None where the whole tensor is one channel.
+        step: every so many-th position is counted.
+        loops: the compiled loops, where there are some.
+        apart: whether axis 0 tells the samples of a batch apart, of which there may be but one.
     """
 
-    def __init__(self, axis: int | None, step: int = 1, loops: Loops | None = None) -> None:
+    def __init__(
+        self, axis: int | None, step: int = 1, loops: Loops | None = None, *, apart: bool = True
+    ) -> None:
         self.axis = axis
         self.step = step
+        self.apart = apart
         self._loops = loops
         self._minimum: Floats | None = None
         self._maximum: Floats | None = None
@@ -60,10 +70,10 @@ class Accumulator:
     @classmethod
     def of(
         cls, axis: int | None, found: TensorStatistics | None, step: int = 1,
-        loops: Loops | None = None,
+        loops: Loops | None = None, *, apart: bool = True,
     ) -> Accumulator:  # fmt: skip
         """One that goes on where another, which found this, had stopped."""
-        self = cls(axis, step, loops)
+        self = cls(axis, step, loops, apart=apart)
         if found is not None:
             self._start(found.channels)
             self._minimum, self._maximum = found.minimum.copy(), found.maximum.copy()
@@ -76,12 +86,17 @@ class Accumulator:
         return self
 
     def add(
-        self, observed: Observed | NDArray[Any], *, half: int = 0, batches: int | None = None
+        self,
+        observed: Observed | NDArray[Any],
+        halves: Halves = FIRST,
+        *,
+        batches: int | None = None,
     ) -> bool:
         """Take one batch, of any shape; whether all its values are finite.
 
         Args:
-            half: 0 or 1, whichever half of the data the batch belongs to.
+            halves: that of each sample of the batch. Where nothing tells them apart the values
+                count for both.
             batches: how many such batches there are; None where unknown.
         """
         if not isinstance(observed, Observed):
@@ -104,8 +119,9 @@ class Accumulator:
             here = self._codes[:, self._filled : self._filled + positions]
             place = here.reshape(outer, len(thin), thin.shape[2], inner)
             bins.write_codes(thin, place.swapaxes(0, 1))
-        finite = self._take(view, self._halves[half]) or self._compare(
-            values.reshape(sides[0], -1), sides[1:], self._halves[half]
+        owners = self._owners(halves, sides[0])
+        finite = self._take(view, owners) or self._compare(
+            values.reshape(sides[0], -1), sides[1:], owners
         )
         self._filled += positions
         if not self._counted or self._codes.size > PASSING:
@@ -145,7 +161,13 @@ class Accumulator:
         """Keep the first of the places where a value is not finite."""
         self._first = min(filter(None, (self._first, found)))
 
-    def _take(self, view: Floats, half: Floats) -> bool:
+    def _owners(self, halves: Halves, repeats: int) -> Halves:
+        """The half that each of the repeats belongs to; BOTH where that is not known."""
+        if self.apart and repeats % len(halves) == 0:
+            return halves.repeat(repeats // len(halves))
+        return np.full(repeats, BOTH)
+
+    def _take(self, view: Floats, owners: Halves) -> bool:
         """Write codes and update the extremes by compiled loops; whether that was possible.
 
         It is not where there are none, nor, for the extremes, where a value is not finite.
@@ -153,37 +175,48 @@ class Accumulator:
         if self._loops is None or self._minimum is None or self._maximum is None:
             return False
         return self._loops.take(
-            view, self.step, self._codes, self._filled, self._minimum, self._maximum, half
-        )
+            view, self.step, self._codes, self._filled, self._minimum, self._maximum,
+            owners, self._halves,
+        )  # fmt: skip
 
-    def _compare(self, rows: Floats, sides: tuple[int, ...], half: Floats) -> bool:
-        """Update the extremes with samples (samples, elements); whether all are finite."""
+    def _compare(self, rows: Floats, sides: tuple[int, ...], owners: Halves) -> bool:
+        """Update the extremes with rows (repeats, elements); whether all are finite."""
         if self._sides != sides:
             self._settle()
             self._sides = sides
             self._low = np.full(rows.shape[1], np.inf, np.float32)
             self._high = np.full(rows.shape[1], -np.inf, np.float32)
         all_finite = True
+        mixed = bool((owners != owners[0]).any())
         step = max(1, BLOCK // len(rows))
         for first in range(0, rows.shape[1], step):
             here = slice(first, first + step)
-            block = rows[:, here]
-            low, high = np.minimum.reduce(block, axis=0), np.maximum.reduce(block, axis=0)
-            least, most = low.min(), high.max()
-            if not (math.isfinite(least) and math.isfinite(most)):
+            small = large = rows[:, here]
+            low, high = np.minimum.reduce(small, axis=0), np.maximum.reduce(large, axis=0)
+            if not (math.isfinite(low.min()) and math.isfinite(high.max())):
                 all_finite = False
-                good = np.isfinite(block)
-                self._not_finite += int(block.size - np.count_nonzero(good))
-                low = np.where(good, block, np.float32(np.inf)).min(axis=0)
-                high = np.where(good, block, np.float32(-np.inf)).max(axis=0)
-                least, most = low.min(), high.max()
+                good = np.isfinite(small)
+                self._not_finite += int(good.size - np.count_nonzero(good))
+                small = np.where(good, small, np.float32(np.inf))
+                large = np.where(good, large, np.float32(-np.inf))
+                low, high = small.min(axis=0), large.max(axis=0)
             np.minimum(self._low[here], low, out=self._low[here])
             np.maximum(self._high[here], high, out=self._high[here])
-            half[0], half[1] = min(half[0], least), max(half[1], most)
+            if mixed:
+                self._halve(owners, small.min(axis=1), large.max(axis=1))
+            else:
+                self._halve(owners[:1], low.min(keepdims=True), high.max(keepdims=True))
         if rows.shape[1] > PASSING:
             self._settle()
             self._sides, self._low, self._high = (), self._low[:0].copy(), self._high[:0].copy()
         return all_finite
+
+    def _halve(self, owners: Halves, least: Floats, most: Floats) -> None:
+        """Update the extremes of the halves with those of rows (rows,)."""
+        for number, half in enumerate(self._halves):
+            mine = (owners == number) | (owners == BOTH)
+            half[0] = min(half[0], least[mine].min(initial=np.inf))
+            half[1] = max(half[1], most[mine].max(initial=-np.inf))
 
     def _settle(self) -> None:
         """Bring the extremes of the elements down to the channels."""

@@ -18,6 +18,7 @@ from onnxq.calibration import bins
 Array = NDArray[Any]
 Codes = NDArray[np.uint16]
 Floats = NDArray[np.float32]
+Halves = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,13 @@ class Loops:
         weigh_codes: see `kernels.weigh`.
     """
 
-    take_values: Callable[[Array, int, int, Codes, int, Array, Array, Array], bool]
+    take_values: Callable[[Array, int, int, Codes, int, Array, Array, Halves, Array], bool]
     count_codes: Callable[[Codes, int, NDArray[np.uint16], Array], None]
     weigh_codes: Callable[[Array, Floats, Array], None]
 
     def take(
         self, values: Floats, step: int, codes: Codes, filled: int, minimum: Floats,
-        maximum: Floats, half: Floats,
+        maximum: Floats, owners: Halves, halves: Floats,
     ) -> bool:  # fmt: skip
         """Update extremes, in place, and write the codes of some values; whether all are finite.
 
@@ -47,12 +48,13 @@ class Loops:
             step: every so many-th position is coded.
             codes: room for them (outer, positions, inner), of which the first `filled` are taken.
             minimum, maximum: of each channel (channels,).
-            half: smallest and largest of all.
+            owners: the half of the data that each repeat belongs to (repeats,); 2 for both.
+            halves: smallest and largest value of each half (2, 2).
         """
         repeats, outer, _, inner = values.shape
         words = values.reshape(repeats, outer, -1).view(np.int32)
         return self.take_values(
-            words, step, inner, codes.reshape(outer, -1), filled, minimum, maximum, half
+            words, step, inner, codes.reshape(outer, -1), filled, minimum, maximum, owners, halves
         )
 
     def count(self, codes: Codes, filled: int, counts: Array, top: int) -> None:
@@ -94,8 +96,9 @@ def _try(loops: Loops) -> None:
     codes = np.zeros((1, 1, 1), np.uint16)
     channel = np.zeros(1, np.float32)
     loops.take(
-        np.zeros((1, 1, 1, 1), np.float32), 1, codes, 0, channel, channel, np.zeros(2, np.float32)
-    )
+        np.zeros((1, 1, 1, 1), np.float32), 1, codes, 0, channel, channel,
+        np.zeros(1, np.intp), np.zeros((2, 2), np.float32),
+    )  # fmt: skip
     loops.weigh(channel, channel, np.zeros((2, bins.CODES)))
     for width in (np.uint16, np.uint32):
         loops.count(codes, 1, np.zeros((1, 2 + 2 * bins.magnitude_bins(1)), width), 1)

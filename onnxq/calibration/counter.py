@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
 
 import numpy as np
 
 from onnxq.calibration.accumulate import Accumulator
+from onnxq.calibration.halves import Halves
 from onnxq.calibration.not_finite import INF, NAN
 from onnxq.calibration.statistics import NotFinite, TensorStatistics
 from onnxq.data.ahead import map_ahead
@@ -57,26 +58,25 @@ class Counter:
         self._harm = harm
         self._threads = threads
 
-    def add(self, values: Values, start: int, samples: int, half: int) -> None:
+    def add(self, values: Values, samples: Sequence[int], halves: Halves) -> None:
         """Count a batch. Another thread may count another one at the same time.
 
         Args:
             values: tensor name → values.
-            start: index of the batch's first sample.
-            samples: how many it holds.
-            half: 0 or 1, whichever half of the data the batch belongs to.
+            samples: index of each sample in the data.
+            halves: whichever half of the data each of its samples belongs to.
 
         Raises:
             DataError: NaN or Inf in the batch where they do harm.
         """
         count = self._source.count
-        batches = None if count is None else -(-count // samples)
+        batches = None if count is None else -(-count // len(samples))
         if self._threads > 1:
-            bad = self._count_together(values, half, batches)
+            bad = self._count_together(values, halves, batches)
         else:
-            bad = self._count(values, half, batches)
+            bad = self._count(values, halves, batches)
         for name in filter(bad.__contains__, values):
-            found = self._locate(values[name], start, samples, self._accumulators[name].axis)
+            found = self._locate(values[name], samples, self._accumulators[name].axis)
             harm = self._harm(name, found.kind)
             if harm is not None:
                 raise DataError(
@@ -88,7 +88,7 @@ class Counter:
             with self._locks[name]:
                 self._accumulators[name].note(found)
 
-    def _count(self, values: Values, half: int, batches: int | None) -> set[str]:
+    def _count(self, values: Values, halves: Halves, batches: int | None) -> set[str]:
         """Count all tensors; the names of those with values that are not finite."""
         bad: set[str] = set()
         # The last computed first: they are still in the cache.
@@ -101,32 +101,32 @@ class Counter:
                     busy.append(name)
                     continue
                 try:
-                    if not self._accumulators[name].add(values[name], half=half, batches=batches):
+                    if not self._accumulators[name].add(values[name], halves, batches=batches):
                         bad.add(name)
                 finally:
                     self._locks[name].release()
             left = busy
         return bad
 
-    def _count_together(self, values: Values, half: int, batches: int | None) -> set[str]:
+    def _count_together(self, values: Values, halves: Halves, batches: int | None) -> set[str]:
         """The same in threads."""
 
         def count(name: str) -> bool:
             with self._locks[name]:
-                return self._accumulators[name].add(values[name], half=half, batches=batches)
+                return self._accumulators[name].add(values[name], halves, batches=batches)
 
         names = list(reversed(list(values)))
         finite = map_ahead(count, names, workers=self._threads, threads="count")
         return {name for name, all_are in zip(names, finite, strict=True) if not all_are}
 
-    def _locate(self, observed: Observed, start: int, samples: int, axis: int | None) -> NotFinite:
+    def _locate(self, observed: Observed, samples: Sequence[int], axis: int | None) -> NotFinite:
         """The first NaN, or if there is none the first infinity. Axis 0 counts samples, if any."""
         values = observed.plain
         nans = np.argwhere(np.isnan(values))
         kind = NAN if len(nans) else INF
         place = nans[0] if len(nans) else np.argwhere(~np.isfinite(values))[0]
-        counts = values.ndim > 0 and len(values) == samples
-        sample = start + (int(place[0]) if counts else 0)
+        counts = values.ndim > 0 and len(values) == len(samples)
+        sample = samples[int(place[0]) if counts else 0]
         channel = 0 if axis is None else int(place[axis])
         return NotFinite(sample, self._source.sample_name(sample), channel, kind)
 

@@ -49,13 +49,14 @@ def find_oddities(calibration: Calibration) -> tuple[Finding, ...]:
 def too_few_samples(calibration: Calibration) -> str:
     """Why the ranges are not to be trusted yet; "" where they are, or where a shard is looked at.
 
-    The ranges of the batches of even number are compared with those of odd number.
+    The ranges of one half of the samples are compared with those of the other.
     """
-    halves = {n: t.halves for n, t in calibration.tensors.items() if t.halves is not None}
-    if not halves or calibration.shards != ((1, 1),):
+    known = {n: t.halves for n, t in calibration.tensors.items() if t.halves is not None}
+    if not known or calibration.shards != ((1, 1),):
         return ""
-    if any(not np.isfinite(each).all() for each in halves.values()):
-        return "one batch is too few to tell whether the ranges are stable: take more samples"
+    halves = {name: each for name, each in known.items() if np.isfinite(each).all()}
+    if not halves:
+        return "too few samples to tell whether the ranges are stable: take more"
     changes = {name: _difference(each) for name, each in halves.items()}
     unstable = [name for name, change in changes.items() if change > DIFFERENCE]
     if len(unstable) <= SHARE * len(halves):

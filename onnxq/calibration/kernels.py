@@ -145,7 +145,7 @@ def _join(lanes: Array, inner: int, better: Callable[[Array, Array], Array]) -> 
 
 def take(
     words: Array, step: int, inner: int, codes: Codes, filled: int, minimum: Floats,
-    maximum: Floats, half: Floats,
+    maximum: Floats, owners: NDArray[np.intp], halves: Floats,
 ) -> bool:  # fmt: skip
     """`Loops.take` of the words of float32 numbers, as int32 (repeats, outer, positions·inner).
 
@@ -155,7 +155,8 @@ def take(
     repeats, outer, size = words.shape
     in_vectors = LANES % inner == 0
     lanes = LANES if in_vectors else min(size, inner * max(1, ROW // inner))
-    low, high = np.empty((outer, lanes), np.int32), np.empty((outer, lanes), np.int32)
+    # Of the repeats of either half, and of those of both.
+    low, high = np.empty((3 * outer, lanes), np.int32), np.empty((3 * outer, lanes), np.int32)
     low[:], high[:] = LARGEST, SMALLEST
     coded = (size // inner - step // 2 + step - 1) // step * inner
     # Words of a plane that are compared in vectors, and codes that are written so.
@@ -168,10 +169,11 @@ def take(
     for repeat in range(repeats):
         for block in range(outer):
             start = (repeat * outer + block) * size
+            row = owners[repeat] * outer + block
             if in_vectors:
-                _compare(words, start, compared // LANES, low, high, block * LANES)
+                _compare(words, start, compared // LANES, low, high, row * LANES)
             if compared < size:
-                _compare_rest(words[repeat, block, compared:], low[block], high[block])
+                _compare_rest(words[repeat, block, compared:], low[row], high[row])
             # They are still in the cache.
             begin = filled * inner + repeat * coded
             at = block * codes.shape[1] + begin
@@ -184,12 +186,24 @@ def take(
         return False
     least ^= (least >> np.int32(31)) & LARGEST
     most ^= (most >> np.int32(31)) & LARGEST
-    smallest, largest = least.view(np.float32), most.view(np.float32)
-    # + 0: of −0 and +0 either may be the smaller one.
-    minimum[:] = np.minimum(minimum, smallest) + np.float32(0)
-    maximum[:] = np.maximum(maximum, largest) + np.float32(0)
-    half[0], half[1] = min(half[0], smallest.min()), max(half[1], largest.max())
+    channels = minimum.size
+    for owner in range(3):
+        if (owners == owner).any():
+            here = slice(owner * channels, owner * channels + channels)
+            smallest, largest = least[here].view(np.float32), most[here].view(np.float32)
+            # + 0: of −0 and +0 either may be the smaller one.
+            minimum[:] = np.minimum(minimum, smallest) + np.float32(0)
+            maximum[:] = np.maximum(maximum, largest) + np.float32(0)
+            first, last = (0, 1) if owner == 2 else (owner, owner)
+            _widen(halves[first : last + 1], smallest.min(), largest.max())
     return True
+
+
+@register_jitable  # type: ignore[untyped-decorator]
+def _widen(halves: Floats, smallest: np.float32, largest: np.float32) -> None:
+    """Make room in each of them for two values."""
+    for half in halves:
+        half[0], half[1] = min(half[0], smallest), max(half[1], largest)
 
 
 def count(codes: Codes, filled: int, columns: NDArray[np.uint16], counts: Array) -> None:

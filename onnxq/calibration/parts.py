@@ -21,7 +21,6 @@ class Part:
         feeds: let go of once they were counted.
         held_out: whether they are left out.
         start: index of the first one.
-        half: 0 or 1, whichever half of the data they belong to.
         is_first: whether they begin a batch.
         is_last: whether they end a span.
     """
@@ -29,7 +28,6 @@ class Part:
     samples: int
     feeds: Mapping[str, Array]
     start: int
-    half: int
     held_out: bool
     is_first: bool
     is_last: bool
@@ -48,7 +46,7 @@ def parts_of(spans: Iterable[Sequence[Batch]], hold_out: int, batching: Batching
             parts = [batch.feeds] if held_out else batching.parts(batch.feeds)
             for index, feeds in enumerate(parts):
                 yield Part(
-                    samples_in(feeds), feeds, start, number % 2, held_out, index == 0,
+                    samples_in(feeds), feeds, start, held_out, index == 0,
                     ends and index == len(parts) - 1,
                 )  # fmt: skip
                 start += samples_in(feeds)

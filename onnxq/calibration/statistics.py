@@ -44,8 +44,8 @@ class TensorStatistics:
         top: exponent above every finite magnitude.
         not_finite: number of NaN and infinite values.
         first_not_finite: the first of them, None where there is none.
-        halves: float32 (2, 2), smallest and largest finite value in the batches of even and of
-            odd number; None for statistics that were derived, not observed.
+        halves: float32 (2, 2), smallest and largest finite value in either half of the samples,
+            see `onnxq.calibration.halves`; None for statistics that were derived, not observed.
         step: every so many-th position was counted; extremes, NaN and Inf are those of all.
     """
 

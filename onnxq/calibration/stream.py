@@ -14,18 +14,19 @@ from onnxq.calibration import compiled
 from onnxq.calibration.accumulate import Accumulator
 from onnxq.calibration.checkpoint import Checkpoint, Cursor
 from onnxq.calibration.counter import Counter
+from onnxq.calibration.halves import halves_of, without_padding
 from onnxq.calibration.not_finite import harm
 from onnxq.calibration.parts import Part, parts_of, spans_of
 from onnxq.calibration.passes import groups_within, with_group
 from onnxq.calibration.statistics import Calibration, Provenance, TensorStatistics, join_notes
 from onnxq.calibration.thinning import step_of
 from onnxq.data.ahead import MOST, map_ahead
-from onnxq.data.batching import Array, Feeds, as_feeds, samples_in
+from onnxq.data.batching import Array, Feeds, as_feeds
 from onnxq.data.budget import GROUP, USUAL, Batching, Limits, OneSample, plan_batching
 from onnxq.data.fitted import REFUSES_BATCHES
 from onnxq.data.gather import run_batch
 from onnxq.data.largest import largest_sample
-from onnxq.data.masks import Real, real_positions
+from onnxq.data.masks import real_positions
 from onnxq.data.source import Batch, DataSource
 from onnxq.data.tokens import Tokens
 from onnxq.errors import DataError
@@ -135,11 +136,13 @@ def calibrate(
     graph = Graph(model)
     number_of_parts = _number_of_parts(source, request, batching)
     workers = batching.workers(number_of_parts)
+    axes = {**batching.axes, **source.axes.inputs}
     # Where padding is left out, no pattern of positions is the same in all batches.
     thin = partial(step_of, samples=None if source.axes.mask else source.count)
     counter = Counter(
         {name: Accumulator.of(axis, calibration.tensors.get(name),
-                              thin(graph.shape(name), axis), compiled.loops())
+                              thin(graph.shape(name), axis), compiled.loops(),
+                              apart=source.axes.fixed == 1 or axes.get(name, 0) == 0)
          for name, axis in request.tensors.items()}, source,
         _no_harm if request.allow_nonfinite else partial(harm, graph),
         max(1, request.runtime.cores // workers),
@@ -224,26 +227,20 @@ def _count(
                 notes.add(SINGLY)
             seen = {name: Observed(feeds[name]) for name in group if name in feeds}
             seen |= {n: v for n, v in values.items() if part.is_first or n not in once}
-            held, real = samples_in(feeds), real_positions(feeds)
-            if real is not None:
+            halves, real = halves_of(feeds), real_positions(feeds)
+            places = range(start, start + len(halves))
+            if real is None:
+                counter.add(seen, places, halves)
+            else:
                 notes.add(MASKED.format(as_feeds(feeds).axes.mask))
-                seen = _without_padding(seen, real, sample.tokens)
-            counter.add(seen, start, held, part.half)
-            start += held
+                axes = {**batching.axes, **as_feeds(feeds).axes.inputs}
+                apart = without_padding(seen, halves, axes, real, sample.tokens)
+                for rows, kept in apart:
+                    counter.add(kept, [places[row] for row in rows], halves[rows])
+            start += len(halves)
         return replace(part, feeds={}), notes
 
     return count
-
-
-def _without_padding(
-    seen: Mapping[str, Observed], real: Real, tokens: Tokens
-) -> dict[str, Observed]:
-    """The tensors with their real positions only; those without an axis of tokens as they are."""
-    kept = {name: tokens.kept(name, each.plain, real) for name, each in seen.items()}
-    return {
-        name: each if (values := kept[name]) is None else Observed(values)
-        for name, each in seen.items()
-    }
 
 
 def _require_real(

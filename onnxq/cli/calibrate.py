@@ -59,7 +59,7 @@ def calibrate(
 
     terminal = terminal.with_json(asked=table_format == "json")
     chosen = options.provided(chosen, terminal)
-    options.check_output(output, model, chosen.data)
+    options.check_output(output, model, chosen.data, chosen.calibration)
     if chosen.resume and output is None:
         raise click.UsageError("--resume needs -o: the state of a run lies beside its output")
     state = state_path(output) if output is not None and not chosen.dask else None

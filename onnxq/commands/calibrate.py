@@ -10,16 +10,16 @@ from onnxq.calibration.cluster import calibrate_on_cluster
 from onnxq.calibration.statistics import Calibration
 from onnxq.calibration.stored_costs import rounded
 from onnxq.commands.budget import one_sample
-from onnxq.commands.inputs import source_of
+from onnxq.commands.inputs import as_calibration, require_same_preprocessing, source_of
 from onnxq.commands.normalized import normalized_on
 from onnxq.commands.provider import runtime_of
 from onnxq.data.budget import Limits, plan_batching
-from onnxq.data.gather import gather
+from onnxq.data.gather import gather_any
 from onnxq.data.masks import has_padding
 from onnxq.data.source import DataSource
 from onnxq.data.tokens import NO_TOKENS
 from onnxq.equalization.observed import tensors_to_observe
-from onnxq.errors import UsageError
+from onnxq.errors import DataError, UsageError
 from onnxq.gradients import measure_costs
 from onnxq.model.already import require_float
 from onnxq.model.graph import Graph
@@ -47,14 +47,27 @@ def calibrate(model: Model, options: CalibrateOptions, progress: Progress) -> Ca
         allow_nonfinite=options.allow_nonfinite,
         runtime=runtime,
     )
-    checkpoint = Checkpoint(options.state, options.resume) if options.state is not None else None
-    if options.dask is not None:
+    if options.calibration is not None:
+        found = _whole(as_calibration(options.calibration, model), source)
+    elif options.dask is not None:
         found = calibrate_on_cluster(model, source, request, options.dask, progress=progress)
     else:
+        state = options.state
+        checkpoint = Checkpoint(state, options.resume) if state is not None else None
         found = stream.calibrate(
             normalized, source, request, checkpoint=checkpoint, progress=progress
         )
     return _with_costs(normalized, source, request, found, progress) if options.gradients else found
+
+
+def _whole(calibration: Calibration, source: DataSource) -> Calibration:
+    """A calibration that gradients can be added to, or `DataError`."""
+    require_same_preprocessing(calibration.provenance.preprocessing, source, "the calibration")
+    if calibration.shards != ((1, 1),):
+        raise DataError(
+            "the calibration is of a part of the data", hint="onnxq merge all shards of it first"
+        )
+    return calibration
 
 
 def _with_costs(
@@ -64,13 +77,13 @@ def _with_costs(
     calibration: Calibration,
     progress: Progress,
 ) -> Calibration:
-    """With what errors of each tensor cost at the outputs, on samples spread over the data.
+    """With what errors of each tensor cost at the outputs, on samples of any place in the data.
 
     Args:
         model: the normalized one, which was calibrated.
     """
     effort = EFFORTS[DEFAULT_EFFORT]
-    feeds = gather(source, effort.gradients, size=1)
+    feeds = gather_any(source, effort.gradients)
     sample = one_sample(model, source, runtime=request.runtime)
     costs = measure_costs(
         model,

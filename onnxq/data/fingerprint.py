@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
+    from onnxq.data.batching import Array
     from onnxq.data.preprocess import Preprocessing
     from onnxq.data.source import Batch
 
@@ -27,17 +28,19 @@ def combine(digests: Iterable[bytes], preprocessing: Preprocessing | None = None
 
 
 def sample_digests(batches: Iterable[Batch]) -> Iterable[bytes]:
-    """The SHA-256 of each sample: names, element types, shapes and bytes of what is fed."""
+    """The `sample_digest` of each sample."""
     for batch in batches:
-        for row in range(len(batch)):
-            digest = hashlib.sha256()
-            for name, values in sorted(batch.feeds.sample(row).items()):
-                # The width of text arrays is that of the longest text in the file.
-                is_text = values.dtype.kind == "U"
-                kind = "str" if is_text else values.dtype.name
-                digest.update(f"{name}\0{kind}\0{values.shape}\0".encode())
-                content = np.ascontiguousarray(values)
-                digest.update(
-                    json.dumps(values.tolist()).encode() if is_text else content.tobytes()
-                )
-            yield digest.digest()
+        yield from (sample_digest(batch.feeds.sample(row)) for row in range(len(batch)))
+
+
+def sample_digest(sample: Mapping[str, Array]) -> bytes:
+    """SHA-256 of what is fed: names, element types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, values in sorted(sample.items()):
+        # The width of text arrays is that of the longest text in the file.
+        is_text = values.dtype.kind == "U"
+        kind = "str" if is_text else values.dtype.name
+        digest.update(f"{name}\0{kind}\0{values.shape}\0".encode())
+        content = np.ascontiguousarray(values)
+        digest.update(json.dumps(values.tolist()).encode() if is_text else content.tobytes())
+    return digest.digest()

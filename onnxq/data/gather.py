@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
-from onnxq.data.batching import Array, Feeds, as_feeds, regroup
+from onnxq.data.batching import Array, Feeds, as_feeds, one_by_one, regroup
 from onnxq.data.budget import GROUP, WHOLE, Batching
+from onnxq.data.fingerprint import sample_digest
 from onnxq.data.source import Batch, DataSource, span_of
 from onnxq.errors import ModelError
 from onnxq.model.graph import Graph
@@ -60,6 +62,21 @@ def gather_both(
         baskets[is_held_out(span_of(batch, BATCH_SIZE), hold_out)].offer(batch)
     spread, first = (regroup(basket.batches, fixed or size) for basket in baskets.values())
     return spread, first
+
+
+def gather_any(source: DataSource, count: int) -> list[Mapping[str, Array]]:
+    """Up to `count` samples, one in a batch, chosen by what they hold: by the SHA-256 of it.
+
+    They are the same ones, in the same order, whatever the order of the source. Where the model
+    fixes its batch size whole batches are taken.
+    """
+    chosen: list[tuple[int, int, Feeds]] = []
+    places = itertools.count()
+    for batch in source.batches(BATCH_SIZE):
+        for feeds in one_by_one([batch.feeds]):
+            item = -int.from_bytes(sample_digest(feeds), "big"), next(places), as_feeds(feeds)
+            (heapq.heappush if len(chosen) < count else heapq.heappushpop)(chosen, item)
+    return [feeds for _, _, feeds in sorted(chosen)]
 
 
 def _held_out(total: int, size: int, hold_out: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from onnxq.errors import UsageError
 from onnxq.options import shared
@@ -38,6 +38,10 @@ class CalibrateOptions(ReadingOptions):
         "Measure what errors of each tensor cost at the outputs too: quantize chooses ranges by it "
         "where it has no data."
     )
+    calibration: Any = shared.calibration(
+        "Measure nothing but --gradients, and add them to this calibration, such as one that "
+        "onnxq merge wrote."
+    )
     memory: int = shared.memory()
     state: Path | None = option(File(), "File for the state of the run.", flag=None)
     resume: bool = flag("Go on where a killed run with the same output stopped.")
@@ -49,13 +53,26 @@ class CalibrateOptions(ReadingOptions):
         if self.gradients and self.shard != (1, 1):
             raise UsageError(
                 "--gradients does not go with --shard",
-                hint="outputs are compared with how they vary over all of the data: run over all "
-                "of them, or give quantize the data",
+                hint="outputs are compared with how they vary over all of the data: merge the "
+                "shards, then onnxq calibrate --gradients --calibration ALL.calib",
             )
+        if self.calibration is not None:
+            self._check_added()
         if self.dask is not None and (self.resume or self.state is not None):
             raise UsageError(
                 "--dask does not go with --resume",
                 hint="a Dask cluster takes the place of a state to resume from",
+            )
+
+    def _check_added(self) -> None:
+        if not self.gradients:
+            raise UsageError(
+                "--calibration has nothing to add to it", hint="give --gradients, or leave it out"
+            )
+        if self.dask is not None or self.resume:
+            other = "--resume" if self.resume else "--dask"
+            raise UsageError(
+                f"--calibration does not go with {other}", hint="no pass over the data is made"
             )
 
 

@@ -168,10 +168,10 @@ def memory() -> Any:
     )
 
 
-def calibration() -> Any:
+def calibration(help_text: str = "A file that onnxq calibrate wrote for this model.") -> Any:
     return option(
         TextOr("a calibration or the path of its file", lambda value: hasattr(value, "tensors")),
-        "A file that onnxq calibrate wrote for this model.",
+        help_text,
         metavar="FILE.calib",
         recorded=False,
     )

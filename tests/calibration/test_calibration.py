@@ -78,6 +78,12 @@ def test_shards_merge_to_the_bits_of_one_pass(calibration, count, tmp_path):
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_of_the_samples_does_not_matter(calibration, seed):
+    other = calibrate(model(), np.random.default_rng(seed).permutation(data()))
+    assert files.to_bytes(other) == files.to_bytes(calibration)
+
+
 def test_merging_in_steps(calibration):
     parts = [calibrate(model(), data(), shard=(i, 4)) for i in range(1, 5)]
     assert_same(merge([merge(parts[2:]), merge(parts[:2])]), calibration)
@@ -211,9 +217,9 @@ def test_large_maps_leave_nothing_as_large_behind(loops):
         for seed in (0, 1)
     ]
     found = Accumulator(1, loops=loops)
-    found.add(maps[0], half=0)
+    found.add(maps[0], np.zeros(2, np.intp))
     tracemalloc.start()
-    found.add(maps[1], half=1)
+    found.add(maps[1], np.ones(2, np.intp))
     left, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert left < maps[0].nbytes / 50

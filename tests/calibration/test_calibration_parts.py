@@ -29,7 +29,6 @@ def test_every_sample_runs_once_and_with_its_own_values(size):
     assert max(map(len, found)) == size
     for part in found:
         assert part.feeds["x"][:, 0].tolist() == [2 * i for i in samples([part])]
-        assert part.half == part.start // GROUP % 2
         assert part.is_first == (part.start % GROUP == 0)
         assert part.is_last == (part.start + len(part) in {*range(GROUP, COUNT, GROUP), COUNT})
 

@@ -14,6 +14,7 @@ from onnxq import api
 from onnxq.calibration import bins, compiled, costs, files
 from onnxq.calibration.accumulate import Accumulator
 from onnxq.calibration.count import add_one_by_one, add_runs
+from onnxq.model.blocked import Observed
 
 from calibration.test_layouts import data, in_blocks, model
 
@@ -27,8 +28,14 @@ values = hnp.arrays(
 
 def statistics(batches, axis, step, loops):
     accumulator = Accumulator(axis, step, loops)
-    finite = [accumulator.add(batch, half=number % 2) for number, batch in enumerate(batches)]
+    rng = np.random.default_rng(samples_of(batches[0]))
+    finite = [accumulator.add(batch, rng.integers(0, 2, samples_of(batch))) for batch in batches]
     return finite, accumulator.finish()
+
+
+def samples_of(batch):
+    shape = batch.values.shape if isinstance(batch, Observed) else batch.shape
+    return max(1, shape[0])
 
 
 def same(batches, axis, step):

@@ -10,6 +10,7 @@ from onnxq.calibration import files
 from onnxq.calibration.merge import merge
 from onnxq.calibration.stored_costs import SCALED, of_same
 from onnxq.errors import DataError, UsageError
+from onnxq.gradients.measure import MOST
 from onnxq.quantization.finish import NO_SAMPLES
 from onnxq.quantization.weighed import Estimate
 
@@ -52,9 +53,15 @@ def test_the_file_holds_what_was_measured(calibration, tmp_path):
     assert files.to_bytes(loaded) == (tmp_path / "m.calib").read_bytes()
 
 
-def test_the_order_of_few_samples_does_not_matter(calibration):
-    other = calibrate(model(), data()[::-1].copy(), gradients=True)
-    assert files.to_bytes(other) == files.to_bytes(calibration)
+@pytest.mark.parametrize("count", [24, 3 * MOST])
+def test_the_order_of_the_samples_does_not_matter(count):
+    one, other = (calibrate(model(), each, gradients=True) for each in (data(count), turned(count)))
+    assert one.costs.samples == min(count, MOST)
+    assert files.to_bytes(one) == files.to_bytes(other)
+
+
+def turned(count):
+    return data(count)[::-1].copy()
 
 
 def test_without_gradients_the_file_is_as_it_was(calibration):
@@ -89,8 +96,26 @@ def test_what_equalization_scales_has_none(calibration):
 def test_shards_have_none(calibration):
     with pytest.raises(UsageError, match="--gradients does not go with --shard"):
         calibrate(model(), data(), gradients=True, shard=(1, 2))
-    parts = [calibrate(model(), data(), shard=(part, 2)) for part in (1, 2)]
-    assert merge(parts).costs is None
+    assert merge(shards()).costs is None
+
+
+def shards():
+    return [calibrate(model(), data(), shard=(part, 2)) for part in (1, 2)]
+
+
+def test_they_are_added_to_merged_shards(calibration):
+    found = calibrate(model(), data(), gradients=True, calibration=merge(shards()))
+    assert files.to_bytes(found) == files.to_bytes(calibration)
+
+
+def test_they_are_not_added_to_what_does_not_fit(calibration):
+    with pytest.raises(DataError, match="of a part of the data"):
+        calibrate(model(), data(), gradients=True, calibration=shards()[0])
+    with pytest.raises(UsageError, match="has nothing to add"):
+        calibrate(model(), data(), calibration=calibration)
+    for other in ({"dask": "tcp://host:1"}, {"resume": True}):
+        with pytest.raises(UsageError, match=f"does not go with --{next(iter(other))}"):
+            calibrate(model(), data(), gradients=True, calibration=calibration, **other)
 
 
 def test_costs_that_do_not_fit_are_refused(calibration, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from onnxq.api import as_source
-from onnxq.data.gather import gather, gather_both, is_held_out
+from onnxq.data.gather import gather, gather_any, gather_both, is_held_out
 
 from support.builder import Builder
 
@@ -54,3 +54,32 @@ def test_as_many_as_are_wanted_are_taken_where_there_are_so_many(wanted):
     taken = np.sort(np.concatenate([each["x"].ravel() for each in others]))
     assert len(taken) == min(wanted, 64)
     assert taken[-1] >= 86
+
+
+def taken_of(values, batch, count):
+    b = Builder(batch=batch)
+    model = b.model(b.op("Relu", b.input(1)))
+    return [
+        each["x"].ravel().tolist() for each in gather_any(as_source({"x": values}, model), count)
+    ]
+
+
+@pytest.mark.parametrize("batch", ["N", 1])
+@pytest.mark.parametrize("count", [10, 200])
+def test_what_samples_hold_chooses_them(batch, count):
+    values = np.arange(96, dtype=np.float32)[:, None]
+    found = taken_of(values, batch, count)
+    assert found == taken_of(np.random.default_rng(0).permutation(values), batch, count)
+    assert len({each for (each,) in found}) == min(count, 96)
+
+
+def test_batches_that_the_model_fixes_stay_whole():
+    values = np.arange(96, dtype=np.float32)[:, None]
+    found = taken_of(values, 4, 10)
+    assert len(found) == 10
+    assert all(each == list(range(int(each[0]), int(each[0]) + 4)) for each in found)
+    assert found == taken_of(values.reshape(24, 4, 1)[::-1].reshape(96, 1), 4, 10)
+
+
+def test_a_sample_that_occurs_twice_is_two_samples():
+    assert taken_of(np.zeros((3, 1), np.float32), "N", 2) == [[0.0], [0.0]]
