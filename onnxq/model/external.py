@@ -130,6 +130,18 @@ def point_to(tensor: TensorProto, location: Path | str, offset: int, length: int
         tensor.external_data.add(key=key, value=str(value))
 
 
+def point_to_spool(proto: ModelProto) -> None:
+    """Make whole, in place, the names that ONNX Runtime gives of this process's parked weights.
+
+    In a graph that it writes it leaves the folder out. Other weights stay where they are.
+    """
+    folder = Path(spool().name)
+    for tensor in filter(is_parked, proto.graph.initializer):
+        path, offset, length = place_of(tensor)
+        if not path.is_absolute() and (folder / path).exists():
+            point_to(tensor, folder / path, offset, length)
+
+
 def tensor_of(name: str, values: NDArray[Any], *, parked: bool) -> TensorProto:
     """A tensor of these values, as ONNX stores them; with `parked`, many of them in a file.
 

@@ -156,9 +156,11 @@ def with_graph(
         session = open_at(optimized=path)
         try:
             # Weights in files of their own are not read: they do not lie beside this one.
-            return session, onnx.load(path, load_external_data=False)
+            proto = onnx.load(path, load_external_data=False)
         except Exception as error:  # noqa: BLE001 - none was written, or one protobuf refuses
             raise ModelError(f"the optimized graph was not saved: {error}") from None
+    external.point_to_spool(proto)
+    return session, proto
 
 
 _libraries: ContextVar[tuple[Path, ...]] = ContextVar("libraries", default=())

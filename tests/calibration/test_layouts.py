@@ -9,6 +9,7 @@ from onnxq.calibration import accumulate, bins, files
 from onnxq.calibration.accumulate import Accumulator
 from onnxq.calibration.merge import merge
 from onnxq.calibration.thinning import PRIMES, step_of
+from onnxq.model import external
 from onnxq.model.blocked import Observed, block_size, open_observer
 from onnxq.model.graph import Graph
 from onnxq.model.normalize import normalize
@@ -39,10 +40,15 @@ def in_blocks(values, block):
     return Observed(np.ascontiguousarray(memory).reshape(full.shape), block, channels)
 
 
-def test_what_is_handed_out_in_blocks_has_the_bits_of_the_usual_outputs():
+@pytest.mark.parametrize("limit", [external.PARK_LIMIT, 1000])
+def test_what_is_handed_out_in_blocks_has_the_bits_of_the_usual_outputs(monkeypatch, limit):
+    """Also where the weights lie in files."""
+    monkeypatch.setattr(external, "PARK_LIMIT", limit)
+    monkeypatch.setattr(external, "SMALL", 16)
     normalized, _ = normalize(model())
     names = [n for n in api.tensors_to_observe(Graph(normalized)) if n != "x"]
     proto = with_outputs(normalized, names)
+    assert external.has_parked(external.settled(proto)) == (limit == 1000)
     usual = run(open_session(proto), names, {"x": data()})
     observer = open_observer(proto, names, Runtime())
     if not block_size():
