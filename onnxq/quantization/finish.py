@@ -182,8 +182,9 @@ def _narrowed(
     lost = lost_part(wider, narrower)
     if not lost:
         return tried
+    reason = f"{lost} with all of them"
     return tuple(
-        before.without_narrower(lost) if after.chosen is Estimate.GRADIENT else after
+        before.without_narrower(reason) if after.chosen is Estimate.GRADIENT else after
         for before, after in zip(weighed, tried, strict=True)
     )
 

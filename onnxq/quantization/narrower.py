@@ -40,8 +40,15 @@ PART_LOSS = 0.5
 """dB that a part of the outputs may lose where all of them together gain: measured on samples, it
 is no more certain than that."""
 
+PART_LOSS_ALONE = 3.0
+"""The same where that tensor alone is quantized: the errors of others will hide more of it."""
+
 MATTERS = 0.1
 """Share of the error of the worst part from which on that of another one counts."""
+
+COUNTS = 1e-3
+"""Error, in units of a part's variance, that counts in any case: the worst part may be hopeless, as
+scores that hardly vary are, and that is no reason to spoil the boxes beside them."""
 
 
 @dataclass(frozen=True)
@@ -117,29 +124,30 @@ def tried_alone(
     exact: LeafOutputs,
 ) -> tuple[Weighed, ...]:
     """The ranges, those on trial in the narrower or in the wider one."""
-    return tuple(
-        each
-        if not each.on_trial
-        else each.with_narrower()
-        if gains_alone(model, plan, each, spec, exact)
-        else each.without_narrower("its own error would not fall by a tenth on samples")
-        for each in weighed
-    )
+
+    def tried(each: Weighed) -> Weighed:
+        lost = lost_alone(model, plan, each, spec, exact)
+        return each.without_narrower(lost) if lost else each.with_narrower()
+
+    return tuple(tried(each) if each.on_trial else each for each in weighed)
 
 
-def gains_alone(
+def lost_alone(
     model: Model, plan: QuantizationPlan, weighed: Weighed, spec: Spec, exact: LeafOutputs
-) -> bool:
-    """Whether the narrower range of a tensor has less error at the outputs where it alone, and
-    what shares its scale, is quantized.
+) -> str:
+    """What the narrower range of a tensor loses at the outputs where it alone, and what shares its
+    scale, is quantized; "" where they gain.
     """
-    errors = []
+    errors: list[Errors] = []
     for candidate in (weighed.of(weighed.chosen), weighed.of(Estimate.GRADIENT)):
         parameters = fit_range(candidate.low, candidate.high, spec, plan.options.scales)
         only = _alone(Graph(model), plan, weighed.tensor, parameters)
-        errors.append(sum(exact.errors(insert(model, only)).values()))
+        errors.append(exact.errors(insert(model, only)))
     wider, narrower = errors
-    return narrower < FALLS * wider
+    if sum(narrower.values()) >= FALLS * sum(wider.values()):
+        return "its own error would not fall by a tenth on samples"
+    lost = lost_part(wider, narrower, PART_LOSS_ALONE)
+    return lost and f"{lost} with it alone"
 
 
 def _alone(
@@ -166,16 +174,20 @@ def activations_of(plan: QuantizationPlan) -> QuantizationPlan:
 # --- all together ----------------------------------------------------------------------------
 
 
-def lost_part(wider: Errors, narrower: Errors) -> str:
-    """What the narrower ranges lose at the outputs, all of them together; "" for nothing."""
+def lost_part(wider: Errors, narrower: Errors, allowed: float = PART_LOSS) -> str:
+    """What narrower ranges lose at the outputs; "" for nothing.
+
+    Args:
+        allowed: what a part of the outputs may lose, in dB.
+    """
     both = [name for name in wider if name in narrower and wider[name] > 0]
     if not both:
-        return "the outputs cannot be compared"
-    least = MATTERS * max(narrower[name] for name in both)
+        return "the outputs could not be compared"
+    least = min(MATTERS * max(narrower[name] for name in both), COUNTS)
     losses = {name: 10 * math.log10(max(narrower[name], least) / max(wider[name], least))
               for name in both}  # fmt: skip
     worst = max(both, key=losses.__getitem__)
-    if losses[worst] > PART_LOSS:
-        return f"{worst!r} would lose {losses[worst]:.1f} dB with all of them"
+    if losses[worst] > allowed:
+        return f"{worst!r} would lose {losses[worst]:.1f} dB"
     before, after = (sum(each[name] for name in both) for each in (wider, narrower))
-    return "" if after < before else "the outputs are no better with all of them"
+    return "" if after < before else "the outputs would be no better"
