@@ -1,8 +1,9 @@
 """NaN and infinity: where they do no harm, and where a model or its data are at fault.
 
 A mask of −inf that is added to attention scores is gone behind the Softmax; operators without a row
-in the operator table (Where, IsNaN, …) may take what they like. A layer with weights that reads
-such a value or computes it, or an output that is NaN, is a fault.
+in the operator table (IsNaN, …) may take what they like, and what a condition chooses from need not
+pass: whether it does shows in the result, which is looked at as well. A layer with weights that
+reads such a value or computes it, or an output that is NaN, is a fault.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 
 from onnxq.calibration.statistics import TensorStatistics
 from onnxq.model.graph import Graph
-from onnxq.model.operators import QuantizedRule, ScaleRule, is_quantize, operator_of
+from onnxq.model.operators import Operator, QuantizedRule, ScaleRule, is_quantize, operator_of
 from onnxq.refusal import Refusal
 
 NAN, INF = "NaN", "Inf"
@@ -42,10 +43,15 @@ def harm(graph: Graph, tensor: str, kind: str) -> Refusal | None:
                 continue
             if row.quantized is QuantizedRule.WEIGHTED:
                 return Refusal(f"the layer {use.node.name!r} reads it")
-            bounded = row.bounds is not None or row.scale is ScaleRule.CLIP
-            if kind == NAN or not bounded:
+            if _lets_pass(row, kind):
                 pending += use.node.outputs
     return None
+
+
+def _lets_pass(row: Operator, kind: str) -> bool:
+    """Whether a value that is not finite reaches the output for certain."""
+    bounded = row.bounds is not None or row.scale is ScaleRule.CLIP
+    return not row.chooses and (kind == NAN or not bounded)
 
 
 def _computed_by(graph: Graph, tensor: str) -> str:

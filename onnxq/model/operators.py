@@ -152,6 +152,7 @@ class Operator:
         takes_part: each output is a part of its data input, with a range that may be smaller.
         rearranges: see `Rearrangement`.
         copies: the output is its data input.
+        chooses: a condition says which values pass: not all need to.
         power: see `degree`.
         by_value: see `elementwise`; for operators that no integer machine computes.
         surrounded: a function that runtimes know by the constants around it and replace, with
@@ -197,6 +198,7 @@ class Operator:
     takes_part: bool = False
     rearranges: Rearrangement = Rearrangement.NONE
     copies: bool = False
+    chooses: bool = False
     surrounded: bool = False
     power: PowerOf | None = None
     by_value: bool = False
@@ -457,7 +459,7 @@ _ROWS = (
              data_inputs=None, limits=1, offset=_O.LIMITS),
     Operator("Min", _S.TIE, _I.FLOAT, form=_F.VALUE,
              data_inputs=None, limits=-1, offset=_O.LIMITS),
-    Operator("Where", _S.TIE, _I.FLOAT, form=_F.VALUE, data_inputs=(1, 2)),
+    Operator("Where", _S.TIE, _I.FLOAT, form=_F.VALUE, data_inputs=(1, 2), chooses=True),
     Operator("Mul", _S.PRODUCT, _I.OWN, form=_F.PRODUCT, data_inputs=None,
              power=_product_with_itself),
     Operator("Div", _S.PRODUCT, _I.FLOAT, form=_F.VALUE, data_inputs=None, divides=True),

@@ -19,8 +19,12 @@ LENGTH, WIDTH = 6, 8
 CAUSAL = np.triu(np.full((LENGTH, LENGTH), -np.inf, np.float32), 1)
 
 
-def attention(*, as_input=False):
-    """Self-attention whose mask is a constant, or an input of the model."""
+def attention(*, as_input=False, safe=""):
+    """Self-attention whose mask is a constant, or an input of the model.
+
+    Args:
+        safe: the test by which PyTorch puts 0 for rows without any score.
+    """
     rng = np.random.default_rng(0)
     weights = {
         name: rng.standard_normal((WIDTH, WIDTH)).astype(np.float32) / 3 for name in ("wq", "wk", "wv")
@@ -33,8 +37,12 @@ def attention(*, as_input=False):
         node("MatMul", ["q", "kt"], ["scores"], name="scores"),
         node("Add", ["scores", "mask"], ["masked"], name="add_mask"),
         node("Softmax", ["masked"], ["p"], name="softmax", axis=-1),
-        node("MatMul", ["p", "v"], ["y"], name="mix"),
+        node("MatMul", ["safe" if safe else "p", "v"], ["y"], name="mix"),
     ]
+    if safe:
+        weights["zero"] = np.zeros((), np.float32)
+        guard = [node(safe, ["p"], ["bad"]), node("Where", ["bad", "zero", "p"], ["safe"])]
+        nodes[-1:-1] = guard
     info = helper.make_tensor_value_info
     inputs = [info("x", TensorProto.FLOAT, ["N", LENGTH, WIDTH])]
     if as_input:
@@ -124,3 +132,26 @@ def test_what_a_layer_reads_is_refused_with_tensor_and_sample():
     samples = {"x": x[:8], "mask": mask}
     quantized, _ = api.quantize(attention(as_input=True), samples, allow_nonfinite=True)
     assert isinstance(quantized, onnxq.Model)
+
+
+def without_a_score(count):
+    """Samples, and a mask that leaves one position nothing to look at: 0 / 0."""
+    mask = CAUSAL.copy()
+    mask[3, :] = -np.inf
+    return {"x": data(with_mask=False)["x"][:count], "mask": mask}
+
+
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_a_nan_that_a_condition_leaves_out_is_no_error(target):
+    model, samples = attention(as_input=True, safe="IsNaN"), without_a_score(16)
+    api.equalize(model, data=samples)
+    quantized, result = api.quantize(model, samples, target=target)
+    assert {"q_proj", "k_proj", "v_proj"} <= set(result.plan.weighted)
+    assert "p" not in result.plan.activations
+    assert api.validate(model, quantized, samples).rows[1].values["sqnr"] > 25
+
+
+def test_a_nan_that_a_condition_lets_pass_is_one():
+    model = attention(as_input=True, safe="IsInf")
+    with pytest.raises(DataError, match=r"NaN in activation 'safe' .*the layer 'mix' reads it"):
+        api.quantize(model, without_a_score(16))
