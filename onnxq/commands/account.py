@@ -90,7 +90,7 @@ def _elsewhere(runtime: str, speed: Speed | None) -> str:
         )
     if speed is not None and speed.ratio > 1:
         return (
-            "smaller, but slower than the float model on this machine's CPU: onnxq bench "
-            "--profile shows where the time goes"
+            "slower than the float model on this machine's CPU: onnxq bench --profile shows where "
+            "the time goes"
         )
     return ""

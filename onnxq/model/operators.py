@@ -274,7 +274,8 @@ def _matmul(graph: Graph, node: Node) -> WeightLayout | Refusal:
     """A constant on the right; on the left it multiplies rows, which no target quantizes."""
     shape = _weight_shape(graph, node, 1)
     if isinstance(shape, Refusal):
-        return shape
+        constant = graph.constant(node.input(0))
+        return shape if constant is None else Refusal("its constant is the left operand")
     if len(shape) < 2:
         return Refusal("its weight is a vector")
     return WeightLayout(

@@ -95,7 +95,7 @@ def open_session(
         _register(options, library)
     try:
         with _source(model) as source:
-            return _opened(source, options, provider, optimized)
+            return _opened_somehow(source, options, provider, optimized)
     except OnnxqError:
         raise
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class of their own
@@ -125,6 +125,24 @@ def _write_beside(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
+
+
+MISTYPED = "does not match y_zero_point type"
+"""What ONNX Runtime (1.32) says of itself where it moved a signed Q in front of a Reshape, from
+opset 21 on, and then makes activations unsigned: it forgets the Q's attribute."""
+
+
+def _opened_somehow(
+    source: bytes | str, options: ort.SessionOptions, provider: str, optimized: Path | None
+) -> ort.InferenceSession:
+    """Open it; with signed activations as they are where ONNX Runtime trips over its own change."""
+    try:
+        return _opened(source, options, provider, optimized)
+    except Exception as error:
+        if MISTYPED not in str(error):
+            raise
+        options.add_session_config_entry("session.qdqisint8allowed", "1")
+        return _opened(source, options, provider, optimized)
 
 
 def _opened(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from onnxq.formats.table import FORMATS
 from onnxq.model.graph import Graph
 from onnxq.report.reasons import by_reason, why_float
-from onnxq.report.table import Table, count, number
+from onnxq.report.table import Table, count, in_decibels, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,7 +43,7 @@ def line(result: QuantizationResult, account: Account, seconds: float) -> str:
         f"{sizes} ({account.ratio:.3g} ×)",
         layers_text(account, result.plan.scheme),
         share_text(account),
-        "" if math.isnan(result.quantized_sqnr) else f"{result.quantized_sqnr:.1f} dB",
+        "" if math.isnan(result.quantized_sqnr) else in_decibels(result.quantized_sqnr),
         "" if math.isnan(seconds) else f"{seconds:.0f} s",
     ]
     return ", ".join(filter(None, parts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from onnxq.report.table import Table, count, decibels, table
+from onnxq.report.table import Table, count, decibels, in_decibels, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,9 +22,9 @@ def summary(path: Path, report: LayerReport) -> Iterator[str]:
         yield f"{path}: no quantized layer could be measured by itself"
         return
     yield (
-        f"{path}: {decibels(report.together)} dB SQNR on {count(report.probes, 'sample')}; "
+        f"{path}: {in_decibels(report.together)} SQNR on {count(report.probes, 'sample')}; "
         f"the errors of {count(len(report.layers), 'layer')} add up to "
-        f"{decibels(report.sum_of_parts)} dB"
+        f"{in_decibels(report.sum_of_parts)}"
     )
     if any(layer.estimated for layer in report.layers):
         yield (

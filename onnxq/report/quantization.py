@@ -18,7 +18,7 @@ from onnxq.report import normalization as normalization_report
 from onnxq.report.nodes import describe, wider_scheme
 from onnxq.report.outputs import output_document
 from onnxq.report.raised import mixed_text, search_text
-from onnxq.report.table import count, decibels_within
+from onnxq.report.table import count, in_decibels
 from onnxq.targets import Shapes
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def verdict(result: QuantizationResult) -> Iterator[str]:
     several = part is not None and sum(len(each.parts) for each in result.closeness) > 1
     where = f" in {part.label}" if part is not None and several else ""
     error = result.quantized_sqnr_error
-    sqnr = f"{decibels_within(result.quantized_sqnr, error)} dB SQNR"
+    sqnr = f"{in_decibels(result.quantized_sqnr, error)} SQNR"
     yield f"quantized against float: {sqnr} on {_samples(result)}{where}{_doubt(result)}"
     if result.quantized_sqnr < LOW_SQNR:
         yield low_text(result)

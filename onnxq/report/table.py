@@ -54,6 +54,12 @@ def decibels(value: float) -> str:
     return "identical" if value == math.inf else f"{value:.1f}"
 
 
+def in_decibels(value: float, error: float = math.nan) -> str:
+    """The same with its unit: "41.0 dB", "41.0 ± 0.3 dB" or "identical"."""
+    text = decibels_within(value, error)
+    return text if value == math.inf else f"{text} dB"
+
+
 def decibels_within(value: float, error: float) -> str:
     """The same with its standard error, as "41.0 ± 0.3", where that is known."""
     known = math.isfinite(value) and not math.isnan(error)

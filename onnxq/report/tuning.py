@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from onnxq.commands.candidates import Candidate
 from onnxq.commands.choice import SAME_TIME, time_of
 from onnxq.formats.scheme import DEFAULT
-from onnxq.report.table import Table, count, decibels, number, table
+from onnxq.report.table import Table, count, decibels, in_decibels, number, table
 from onnxq.report.validation import shown
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def line(row: Row, before: int) -> str:
     name, first = next(iter(outcome.metrics.items()))
     parts = [
         "" if name == "sqnr" else f"{name} {_metric(first)}",
-        f"worst output {_db(outcome.sqnr)}",
+        f"worst output {in_decibels(outcome.sqnr)}",
         f"{number(outcome.size / 1e6, 3)} MB",
         "" if outcome.speed is None else f"{outcome.speed.ratio:.2f} × the float model's time",
         "within the gate" if row.holds else "",
@@ -198,11 +198,6 @@ def duration(seconds: float) -> str:
 
 def _order(drop: float) -> float:
     return math.inf if math.isnan(drop) else drop
-
-
-def _db(value: float) -> str:
-    text = decibels(value)
-    return text if text == "identical" else f"{text} dB"
 
 
 def _metric(metric: Metric) -> str:

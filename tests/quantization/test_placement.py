@@ -196,3 +196,13 @@ def test_keys_that_only_attention_reads_stay_float_behind_their_layer():
     calibration = calibrate(model, random_feeds(model, batch=4))
     plan = plan_quantization(Graph(model), calibration, target_named("cpu"), QuantizationOptions())
     assert set(plan.activations) == {"x"}
+
+
+def test_a_constant_on_the_left_is_said_to_be_one():
+    b = Builder()
+    x = b.input(4, 4)
+    product = b.op("MatMul", b.const(b.random(4, 4)), x, name="left")
+    model = b.model(b.op("MatMul", product, b.const(b.random(4, 4)), name="right"))
+    calibration = calibrate(model, random_feeds(model))
+    plan = plan_quantization(Graph(model), calibration, target_named("cpu"), QuantizationOptions())
+    assert plan.nodes["left"].reason == "its constant is the left operand"

@@ -15,7 +15,7 @@ from onnxq.report import validation as validation_report
 from onnxq.report.html.collect import Report
 from onnxq.report.html.document import as_json
 from onnxq.report.html.libraries import SCRIPTS, STYLES, contents
-from onnxq.report.table import decibels, number
+from onnxq.report.table import in_decibels, number
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -77,9 +77,7 @@ def _metrics(
         unit, before = units[name], exact[name]
         if name == "cosine":
             continue
-        text = f"{decibels(value)} dB" if unit == "dB" else f"{number(value, 4)} {unit}".strip()
-        if text == "identical dB":
-            text = "identical"
+        text = in_decibels(value) if unit == "dB" else f"{number(value, 4)} {unit}".strip()
         beside = "against the float outputs"
         if not math.isnan(before):
             beside = f"float {number(before, 4)} {unit}".strip() + f", {value - before:+.2f}"
