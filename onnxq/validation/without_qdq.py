@@ -35,16 +35,22 @@ def without_qdq(model: Model) -> Model:
 
     Args:
         model: normalized, so that constants are initializers and nodes have names.
+
+    Returns:
+        Readers of an output read it still, and not what is quantized to it: cut at that tensor,
+        this model takes the same inputs as the quantized one.
     """
     graph = Graph(model)
     constant = _constant_nodes(graph)
     values = _evaluate(model, constant)
     stands_for: dict[str, str] = {}
+    shown: dict[str, str] = {}
     for node in graph.nodes:
         pair = _pair(graph, node)
         if pair is not None and node.index not in constant:
             source = pair.input(0)
-            stands_for[node.output] = stands_for.get(source, source)
+            found = shown if graph.is_exposed(node.output) else stands_for
+            found[node.output] = stands_for.get(source, source)
     proto = ModelProto()
     proto.CopyFrom(model.message)
     del proto.graph.node[:]
@@ -52,12 +58,10 @@ def without_qdq(model: Model) -> Model:
         if node.index in constant:
             continue
         if node.output in stands_for:
-            if graph.is_exposed(node.output):
-                proto.graph.node.append(
-                    onnx.helper.make_node(
-                        "Identity", [stands_for[node.output]], [node.output], node.name
-                    )
-                )
+            continue
+        if node.output in shown:
+            same = onnx.helper.make_node("Identity", [shown[node.output]], [node.output], node.name)
+            proto.graph.node.append(same)
             continue
         copy = proto.graph.node.add()
         copy.CopyFrom(original)
