@@ -132,6 +132,10 @@ def _always(_node: Node) -> bool:
     return True
 
 
+def _never(_graph: Graph, _node: Node) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Operator:
     """One row.
@@ -176,6 +180,8 @@ class Operator:
             in float; they may be stored as numbers with a scale for each row.
         by_run: ONNX Runtime's operator that computes the same with such numbers, transposed, and
             with activations that it quantizes as it runs; see `FACTORS_BY_RUN`.
+        channels_first: whether ONNX Runtime's CPU kernel refuses a node whose channels lie along
+            the last axis.
         batch_dependent: ONNX Runtime's CPU kernels may round a sample otherwise in a batch of
             another size: the order of a sum follows the alignment of the data or the threads.
     """
@@ -212,6 +218,7 @@ class Operator:
     form: IntegerForm = IntegerForm.NONE
     stores: tuple[tuple[str, int], ...] = ()
     by_run: str = ""
+    channels_first: Callable[[Graph, Node], bool] = _never
     batch_dependent: bool = False
 
     @property
@@ -362,6 +369,32 @@ def _copies_samples(node: Node) -> bool:
     return bool(node.attributes.get("mode", b"nearest") == b"nearest")
 
 
+def _resizes_channels_first(graph: Graph, node: Node) -> bool:
+    """Cubic shrinking has no other kernel, unless against aliasing; and whoever reorders the axes
+    takes scales and sizes to be there for all of them (1.32).
+    """
+    if "axes" in node.attributes:
+        return True
+    cubic = node.attributes.get("mode") == b"cubic" and not node.attributes.get("antialias", 0)
+    return cubic and not _enlarges(graph, node)
+
+
+def _enlarges(graph: Graph, node: Node) -> bool:
+    """Whether no axis becomes smaller, as far as is known before the run."""
+    scales = graph.constant(node.input(2))
+    if scales is not None and scales.size:
+        return bool(scales.min() >= 1)
+    before, after = graph.shape(node.input(0)), graph.shape(node.output)
+    if before is None or after is None:
+        return False
+    for old, new in zip(before, after, strict=True):
+        known = isinstance(old, int) and isinstance(new, int) and old <= new
+        # A dynamic batch keeps its name.
+        if not known and (old is None or old != new):
+            return False
+    return True
+
+
 def _lp_pooled_axes(graph: Graph, node: Node, rank: int) -> tuple[int, ...] | Refusal:
     if node.attributes.get("p", 2) not in {1, 2}:
         return Refusal("its root is not exact")
@@ -489,7 +522,7 @@ _ROWS = (
     # padding and resizing
     Operator("Pad", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_padded_axes, averages=True),
     Operator("Resize", _S.HOMOGENEOUS, _I.SHARED, mixed_axes=_resized_axes,
-             keeps_rule=_copies_samples),
+             keeps_rule=_copies_samples, channels_first=_resizes_channels_first),
     # data movement
     Operator("Identity", _S.HOMOGENEOUS, _I.SHARED, averages=True, offset=_O.KEEPS, copies=True),
     Operator("Dropout", _S.HOMOGENEOUS, _I.SHARED,
@@ -580,6 +613,12 @@ def weighted_inside(node: Node) -> int:
     inner = [each for body in bodies for each in nodes_in(body.node) if not each.domain]
     rows = [OPERATORS.get(each.op_type) for each in inner]
     return sum(row is not None and row.quantized is QuantizedRule.WEIGHTED for row in rows)
+
+
+def needs_channels_first(graph: Graph, node: Node) -> bool:
+    """Whether ONNX Runtime's CPU provider runs it only where channels lie along axis 1."""
+    row = operator_of(node)
+    return row is not None and row.channels_first(graph, node)
 
 
 def is_trailing_norm(node: Node) -> bool:

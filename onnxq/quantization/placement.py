@@ -20,6 +20,7 @@ from onnxq.model.operators import (
     weight_layout,
 )
 from onnxq.model.status import Float, Quantized
+from onnxq.quantization.channels_last import beside_channels_first
 from onnxq.refusal import Refusal, granted
 from onnxq.targets import Placement, Target
 
@@ -54,7 +55,8 @@ def place(
     """
     if target.placement is Placement.INPUTS:
         return _place_inputs(graph, target, dict(nodes))
-    return _place_all(graph, target, dict(nodes), calibrated)
+    turned = beside_channels_first(graph, target, nodes)
+    return _place_all(graph, target, {**nodes, **turned}, calibrated)
 
 
 def beside(graph: Graph, placed: Placed) -> frozenset[str]:
@@ -133,8 +135,7 @@ def _place_inputs(graph: Graph, target: Target, nodes: _Nodes) -> Placed:
         elif row.fuses and (host := _weighted_host(graph, node, nodes)) is not None:
             nodes[node.name] = _into(status, host)
         else:
-            reason = f"target {target.name} runs {node.op_type} in float"
-            nodes[node.name] = Float(Refusal(reason))
+            nodes[node.name] = Float(Refusal(f"target {target.name} runs {node.op_type} in float"))
         wanted |= {_tensor(graph, reader) for reader in readers if reader.node == node.name}
     _unchain(graph, target, nodes, readers)
     tensors = frozenset(_tensor(graph, reader) for reader in readers)
@@ -237,8 +238,7 @@ def _decide_all(graph: Graph, target: Target, nodes: _Nodes, calibrated: set[str
             constants = [n for n in row.data_of(node) if graph.constant(n) is not None]
             result = kernel_output(graph, node)
             if constants and not weighted:
-                reason = f"its operand {constants[0]!r} is a constant"
-                nodes[node.name] = Float(Refusal(reason))
+                nodes[node.name] = Float(Refusal(f"its operand {constants[0]!r} is a constant"))
             elif any(isinstance(nodes[n.name], Float) for n in before_join(graph, node)):
                 reason = f"a function, value by value, that target {target.name} runs in float"
                 nodes[node.name] = Float(Refusal(reason))

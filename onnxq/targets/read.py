@@ -155,6 +155,7 @@ _OPERATORS_OF: Mapping[str, Callable[[Operator], bool]] = MappingProxyType(
         "weighted": _is_weighted,
         "float_output": _is_weighted,
         "one_weight_scale": _is_weighted,
+        "channels_last": _is_weighted,
         "own": _is_own,
         "products": _contracts,
         "residual": _is_own,

@@ -77,6 +77,8 @@ class Target:
             rows that are taken are multiplied by in float.
         sums_apart: whether an Add in front of a LayerNormalization is written as a Sum, which the
             runtime does not fuse with it; see `onnxq.quantization.residuals`.
+        channels_last: weighted operators whose kernels write channels along the last axis; the
+            runtime runs what follows so, too, see `onnxq.quantization.channels_last`.
         lint: ids of the rules that a model must keep here; see `onnxq.validation.lint`.
         runtime: the execution of `onnxq validate` that runs a model as this machine does; "" where
             there is none.
@@ -103,6 +105,7 @@ class Target:
     row_tables: bool
     lint: tuple[str, ...]
     sums_apart: bool = False
+    channels_last: frozenset[str] = frozenset()
     runtime: str = ""
     shapes: Shapes = Shapes.ANY
     sizes: Sizes = field(default_factory=Sizes)
