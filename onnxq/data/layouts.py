@@ -119,7 +119,7 @@ def arrange(
             _refuse(shapes[spec.name], spec, axes, where, holds)
     count = _agreed(options, labels)
     if count is None and holds is not Holds.ROWS:
-        single = {name: _as_one(name, each, axes) for name, each in options.items()}
+        single = {name: _as_one(each, axes) for name, each in options.items()}
         if all(single.values()):
             options, count = single, 1
     if count is None:
@@ -251,10 +251,12 @@ def _agreed(options: Mapping[str, Sequence[Option]], labels: int | None) -> int 
     return None
 
 
-def _as_one(name: str, options: Sequence[Option], axes: BatchAxes) -> list[Option]:
-    """The options by which the arrays are one sample: an axis that was only likely counts none."""
+def _as_one(options: Sequence[Option], axes: BatchAxes) -> list[Option]:
+    """The options by which the arrays are one sample, where an axis was only likely to count some:
+    then it counts something else, as that of another input may, such as nodes beside edges.
+    """
     single = [(count, layout) for count, layout in options if count in {1, None}]
-    return single or ([(None, Layout(None))] if name in axes.open else [])
+    return single or ([(None, Layout(None))] if axes.open else [])
 
 
 def _shared(options: Sequence[Option]) -> list[Layout]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from onnxq.data.axes import find_axes
 from onnxq.data.batching import BatchAxes
 from onnxq.data.layouts import Holds, Layout, SampleColumn, arrange, sample_of
 from onnxq.data.storage import MemoryColumn
@@ -103,6 +104,20 @@ def test_arrays_that_disagree_are_counted():
     axes = BatchAxes({"x": 0, "y": 0})
     with pytest.raises(DataError, match="number of samples: 'x' has 3, 'y' has 4, 'labels' has 5"):
         arrange({"x": (3, 2), "y": (4, 2)}, inputs, axes, "d", holds=ROWS, labels=5)
+
+
+@pytest.mark.parametrize("holds", [FEED, ITEM])
+def test_a_feed_whose_first_axes_differ_is_one_sample_where_their_names_do(holds):
+    """Such as the nodes and the edges of a graph, or queries and documents."""
+    inputs = [spec("V", 16, name="nodes"), spec(2, "E", name="edges"), spec("E", 8, name="weights")]
+    axes = find_axes(inputs, [spec("V", 4, name="y")])
+    shapes = {"nodes": (5, 16), "edges": (2, 9), "weights": (9, 8)}
+    found = arrange(shapes, inputs, axes, "d", holds=holds)
+    assert found.count == 1
+    assert set(found.axes.inputs.values()) == {None}
+    assert {layout.axis for layout in found.layouts.values()} == {None}
+    with pytest.raises(DataError, match="disagree"):
+        arrange(shapes, inputs, axes, "d", holds=ROWS)
 
 
 def test_no_samples_are_refused():
