@@ -29,6 +29,9 @@ PENDING = 1 << 23
 FEW = 2
 """Positions are few where there are at least so many times as many columns."""
 
+ROWS = 512
+"""Rows of a matrix of products that are changed at a time."""
+
 ROUNDING = 2.0**-20
 """Relative error of a float32 sum of many products."""
 
@@ -72,14 +75,25 @@ class Moments:
     def is_finite(self) -> bool:
         return all(bool(np.isfinite(v).all()) for v in (self.gram, self.cross, self.squares))
 
-    @cached_property
+    @property
     def inputs(self) -> Floats:
-        """H = E[x·xᵀ], or the covariance: (groups, columns, columns)."""
+        """H = E[x·xᵀ], or the covariance: (groups, columns, columns).
+
+        Made anew each time, for the caller to change: of thousands of columns it takes hundreds of
+        megabytes, and what it is multiplied by takes longer.
+        """
         raw: Floats = self.gram[:, :-1, :-1] / self.count
         if self.centered:
-            mean = self.gram[:, :-1, -1] / self.count
-            raw -= mean[:, :, None] * mean[:, None, :]
+            mean = self._mean
+            for start in range(0, raw.shape[1], ROWS):
+                rows = slice(start, start + ROWS)
+                raw[:, rows] -= mean[:, rows, None] * mean[:, None, :]
         return raw
+
+    @property
+    def _mean(self) -> Floats:
+        """E[x]: (groups, columns)."""
+        return np.asarray(self.gram[:, :-1, -1] / self.count)
 
     @property
     def columns(self) -> int:
@@ -97,7 +111,10 @@ class Moments:
     @property
     def power_of_input(self) -> Floats:
         """Mean of H's diagonal: (groups,)."""
-        return np.asarray(np.maximum(np.einsum("gii->g", self.inputs) / self.columns, 0))
+        diagonal = np.einsum("gii->gi", self.gram)[:, :-1] / self.count
+        if self.centered:
+            diagonal = diagonal - np.square(self._mean)
+        return np.asarray(np.maximum(diagonal.sum(axis=1) / self.columns, 0))
 
     @property
     def noise(self) -> Floats:

@@ -224,19 +224,18 @@ def refit(
         return weight
     missing = moments.missing(weight) if missing is None else missing
     # Both sides are symmetric, so the solution is taken from the left.
-    damped = _damped(moments.inputs, strength * moments.power_of_input + moments.noise)
+    damped = moments.inputs
+    _damp(damped, strength * moments.power_of_input + moments.noise)
     change = np.linalg.solve(damped, missing.swapaxes(1, 2))
     if moments.basis is not None:
         change = moments.basis @ change
     return np.asarray(weight + change.swapaxes(1, 2))
 
 
-def _damped(matrix: Floats, added: Floats) -> Floats:
-    """With something added to the diagonal of each group."""
-    result = matrix.copy()
-    diagonal = np.einsum("gii->gi", result)
+def _damp(matrix: Floats, added: Floats) -> None:
+    """Add something to the diagonal of each group, in place."""
+    diagonal = np.einsum("gii->gi", matrix)
     diagonal += _added(added)
-    return result
 
 
 def _added(damping: Floats) -> Floats:
@@ -352,11 +351,10 @@ def _factor(gram: Floats, order: Array, noise: Floats | float, damping: float) -
     power = np.maximum(diagonal.mean(axis=1), 0)
     # In units of its own: float32 holds the squares of neither 1e20 nor 1e-30.
     unit = np.where(power > 0, power, 1.0)
-    ordered, diagonal = _sorted(gram, order, unit), diagonal / unit[:, None]
-    power, noise = power / unit, noise / unit
+    diagonal, power, noise = diagonal / unit[:, None], power / unit, noise / unit
     growth = 1.0
     while True:
-        damped = ordered.copy()
+        damped = _sorted(gram, order, unit)
         np.einsum("gii->gi", damped)[...] = diagonal + _added(growth * (damping * power + noise))
         try:
             lower = cholesky(damped)

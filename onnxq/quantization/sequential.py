@@ -43,6 +43,12 @@ from onnxq.refusal import Refusal, granted
 
 Array = NDArray[Any]
 
+MATRICES = 5
+"""Matrices of products of a layer's inputs that exist at a time while it is rounded, about."""
+
+LEAST_ROOM = 8
+"""Share of the room for tensors that wait, one of so many, which they have in any case."""
+
 ONE_SAMPLE = Refusal("one sample cannot decide")
 NOT_FINITE = Refusal("its values are not finite")
 FLOATING = Refusal("its numbers are floating-point ones")
@@ -133,10 +139,20 @@ class _Layers:
         self._importance = importance
         quantized = insert(model, plan, float_biases=True)
         self._quantized = Graph(quantized)
-        shelf = Shelf(batching.room, copies=batching.large)
+        self.nodes = [(self._graph.by_name[place.node], place) for place in plan.weights]
+        shelf = Shelf(self._room(batching.room), copies=batching.large)
         self.exact = SegmentRunner(with_layers_beside(model, clipped), batches, batching, shelf)
         self._rounded = SegmentRunner(quantized, batches, batching, shelf)
-        self.nodes = [(self._graph.by_name[place.node], place) for place in plan.weights]
+
+    def _room(self, room: int) -> int:
+        """Bytes that tensors may take while they wait, beside what rounding the largest layer does.
+
+        A ResNet-50 has layers of 4,608 inputs: a matrix of their products is 170 MB.
+        """
+        layouts = (weight_layout(self._graph, node) for node, _ in self.nodes)
+        sizes = [each.groups * each.columns**2 for each in layouts if not isinstance(each, Refusal)]
+        matrices = MATRICES * np.dtype(np.float64).itemsize * max(sizes, default=0)
+        return max(room - matrices, room // LEAST_ROOM)
 
     def target(self, node: Node, tensor: str) -> Values:
         """What the node's weight and bias are settled for: what it gives, or would behind a clip.
