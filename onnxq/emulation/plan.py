@@ -85,7 +85,7 @@ def _status(graph: QdqGraph, node: Node, *, saturate: bool) -> Status | Refusal:
         )
     if row is None:
         return Refusal(f"{node.op_type} has no row in the operator table")
-    if not any(graph.elem_type(name) in _REAL for name in node.outputs if name):
+    if not any(graph.elem_type(name) in _REAL for name in node.results):
         return Refusal("its result is not a float tensor")
     if row.integer_form is IntegerForm.NONE:
         return Refusal(f"{node.op_type} has no integer form")
@@ -112,7 +112,7 @@ def _plan_as_written(graph: QdqGraph, node: Node, row: Operator) -> AsWritten | 
         found = operand(graph, name) if graph.constant(name) is None else None
         if isinstance(found, Refusal):
             return found
-    outputs = [name for name in node.outputs if name and graph.elem_type(name) in _REAL]
+    outputs = [name for name in node.results if graph.elem_type(name) in _REAL]
     if len(outputs) > 1:
         refusals = [each for n in outputs if isinstance(each := result(graph, n), Refusal)]
         return refusals[0] if refusals else AsWritten(row.integer_form)

@@ -98,5 +98,5 @@ def _depths(graph: Graph) -> Mapping[str, int]:
         row = operator_of(node)
         deeper = row is not None and row.scale in _MAKERS
         before = max((depths.get(name, 0) for name in node.inputs), default=0)
-        depths.update((name, before + deeper) for name in node.outputs)
+        depths.update((name, before + deeper) for name in node.results)
     return depths

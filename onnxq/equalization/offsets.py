@@ -100,7 +100,7 @@ def _reach(
         if offset_rule(node) is OffsetRule.ABSORBS:
             reads.append((node, node.inputs[0]))
         else:
-            times.update(dict.fromkeys(node.outputs, sum(received)))
+            times.update(dict.fromkeys(node.results, sum(received)))
     exposed = [tensor for tensor in times if graph.is_exposed(tensor)]
     if exposed:
         return Refusal(f"{exposed[0]!r} is read by a caller or a subgraph")
@@ -126,6 +126,6 @@ def _obstacle(
         return Refusal("pads its input with zeros")
     if rule is not OffsetRule.ADDS and (rule is not OffsetRule.KEEPS or any(received[1:])):
         return Refusal("does not carry an offset")
-    ranks = {graph.rank(tensor) for tensor in (*node.inputs[:1], *node.outputs)}
-    moves = len(ranks) > 1 or len(node.outputs) > 1
+    ranks = {graph.rank(tensor) for tensor in (*node.inputs[:1], *node.results)}
+    moves = len(ranks) > 1 or len(node.results) > 1
     return Refusal("moves the channels") if moves and not uniform else None

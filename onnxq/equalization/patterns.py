@@ -61,7 +61,7 @@ def follow_move(
         return second
     if not all(map(np.array_equal, first, second)):
         return Refusal("it mixes channels into an axis whose size is known at run time only")
-    ranks = [graph.rank(name) for name in node.outputs if name]
+    ranks = [graph.rank(name) for name in node.results]
     if ranks != [pattern.ndim for pattern in first]:
         return Refusal("its output has an unknown rank")
     return first
@@ -91,7 +91,7 @@ def _follow_at(
         if math.prod(sizes) > MOVE_LIMIT:
             return Refusal("its tensor is too large to follow")
         feeds[name] = np.ascontiguousarray(np.broadcast_to(pattern, sizes))
-    results = run_nodes(graph, [node], feeds, [name for name in node.outputs if name])
+    results = run_nodes(graph, [node], feeds, node.results)
     if results is None or any(result.size == 0 for result in results):
         return Refusal("its effect depends on sizes known at run time only")
     return [compress(result) for result in results]

@@ -22,7 +22,7 @@ from onnxq.refusal import Refusal
 
 def apply_rule(so_far: Unknowns, row: Operator, node: Node) -> Refusal | None:
     """Let the scales pass a node as its row says; why they do not, where they do not."""
-    if any(not so_far.graph.is_float(name) for name in node.outputs if name):
+    if any(not so_far.graph.is_float(name) for name in node.results):
         if row.scale is ScaleRule.INVARIANT:
             return _invariant(so_far, row, node)
         return None if row.scale is ScaleRule.OBSERVE else _non_float(so_far, row, node)
@@ -32,7 +32,7 @@ def apply_rule(so_far: Unknowns, row: Operator, node: Node) -> Refusal | None:
 
 def _non_float(so_far: Unknowns, row: Operator, node: Node) -> Refusal | None:
     floats = [name for name in row.data_of(node) if so_far.is_activation(name)]
-    wrong = [name for name in node.outputs if name and not so_far.graph.is_float(name)]
+    wrong = [name for name in node.results if not so_far.graph.is_float(name)]
     return Refusal(so_far.graph.why_not_float(wrong[0])) if floats and wrong else None
 
 
@@ -266,7 +266,7 @@ def _move(so_far: Unknowns, row: Operator, node: Node) -> Refusal | None:
     result = follow_move(so_far.graph, node, inputs)
     if isinstance(result, Refusal):
         return result
-    so_far.patterns.update(zip((n for n in node.outputs if n), result, strict=False))
+    so_far.patterns.update(zip(node.results, result, strict=False))
     return None
 
 

@@ -87,14 +87,14 @@ class _Pass:
         found = set(wanted)
         for node in self.graph.nodes:
             if not found.isdisjoint(self._read[node.index]):
-                found.update(node.outputs)
+                found.update(node.results)
         return found
 
     def _before(self, leaves: Collection[str]) -> set[str]:
         """The leaves, and what they are computed from."""
         found = set(leaves)
         for node in reversed(self.graph.nodes):
-            if not found.isdisjoint(node.outputs):
+            if not found.isdisjoint(node.results):
                 found.update(self._read[node.index])
         return found
 

@@ -201,5 +201,5 @@ def sized_by_values(graph: Graph) -> frozenset[str]:
     found: set[str] = set()
     for node in graph.nodes:
         if is_sized_by_values(node) or not found.isdisjoint(node.inputs):
-            found.update(node.outputs)
+            found.update(node.results)
     return frozenset(found)

@@ -25,7 +25,7 @@ from onnx import ModelProto, NodeProto
 
 from onnxq.errors import ModelError
 from onnxq.model import external
-from onnxq.model.graph import names_in_subgraphs
+from onnxq.model.graph import names_read_by
 from onnxq.model.session import Runtime, run, with_graph
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _needed(nodes: Sequence[NodeProto], names: Iterable[str]) -> list[NodeProto]
     needed, found = set(names), []
     for node in reversed(nodes):
         if needed.intersection(node.output):
-            needed |= {*node.input, *names_in_subgraphs(node)}
+            needed |= names_read_by(node)
             found.append(node)
     return found[::-1]
 

@@ -65,7 +65,7 @@ def _fold_small(model: Model) -> tuple[Model, int]:
             known.add(node.output)
             foldable.append(node)
         elif _is_foldable(graph, node, known) and not _is_large(graph, node):
-            known.update(node.outputs)
+            known.update(node.results)
             foldable.append(node)
     if not foldable:
         return model, 0
@@ -110,9 +110,9 @@ def _is_foldable(graph: Graph, node: Node, known: set[str]) -> bool:
         return False
     if any(isinstance(value, onnx.GraphProto) for value in node.attributes.values()):
         return False
-    if not all(graph.is_tensor(name) for name in node.outputs):
+    if not all(graph.is_tensor(name) for name in node.results):
         return False
-    if not all(graph.elem_type(name) in _COMPUTED for name in node.outputs if name):
+    if not all(graph.elem_type(name) in _COMPUTED for name in node.results):
         return False
     return all(not name or name in known or graph.is_constant(name) for name in node.inputs)
 
@@ -212,9 +212,9 @@ def _large(graph: Graph) -> Iterator[tuple[Node, dict[str, Array]]]:
             continue
         made_of = {name: graph.value(name) for name in node.inputs if name}
         there = sum(value.size for value in made_of.values()) + _elements_in_attributes(node)
-        if sum(_elements(graph, name) for name in node.outputs if name) > there:
+        if sum(_elements(graph, name) for name in node.results) > there:
             continue
-        names = [name for name in node.outputs if name]
+        names = node.results
         results = run_nodes(graph, [node], made_of, names)
         if results is not None and sum(result.size for result in results) <= there:
             yield node, dict(zip(names, results, strict=True))
@@ -235,4 +235,4 @@ def _tensors(model: Model, values: dict[str, Array]) -> dict[str, TensorProto]:
 
 
 def _is_large(graph: Graph, node: Node) -> bool:
-    return any(_elements(graph, name) > FOLD_LIMIT for name in node.outputs)
+    return any(_elements(graph, name) > FOLD_LIMIT for name in node.results)

@@ -49,7 +49,7 @@ def known_footprint(graph: Graph) -> Footprint | None:
 
     Integers, which shape computations are made of, take next to nothing and are left out.
     """
-    if any(not graph.elem_type(name) for node in graph.nodes for name in node.outputs if name):
+    if any(not graph.elem_type(name) for node in graph.nodes for name in node.results):
         return None
     sizes: dict[str, int] = {}
     samples = {spec.shape[0] for spec in graph.model.inputs if spec.shape}
@@ -96,7 +96,7 @@ def measure_axes(
 
 def tensors_in(graph: Graph) -> list[str]:
     """What nodes compute and is known to be tensors."""
-    made = [name for node in graph.nodes for name in node.outputs if name]
+    made = [name for node in graph.nodes for name in node.results]
     return [name for name in made if graph.is_tensor(name) and graph.elem_type(name)]
 
 

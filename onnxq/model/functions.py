@@ -136,7 +136,7 @@ def _variables(graph: Graph, node: Node) -> set[str] | None:
     A constant for each channel makes another function of each.
     """
     row = operator_of(node)
-    if row is None or not row.elementwise or len(node.outputs) != 1:
+    if row is None or not row.elementwise or len(node.results) != 1:
         return None
     constants = {name: graph.constant(name) for name in node.inputs if name}
     if any(value is not None and value.size != 1 for value in constants.values()):

@@ -21,7 +21,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Node:
-    """One operation. `inputs` keeps "" for an absent optional input."""
+    """One operation. `inputs` and `outputs` keep "" for what is optional and absent."""
 
     index: int
     name: str
@@ -39,6 +39,11 @@ class Node:
     def output(self) -> str:
         """The first output."""
         return self.outputs[0]
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """The outputs that are there: "" is no tensor, and would tie all that lack one."""
+        return tuple(name for name in self.outputs if name)
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class Graph:
         self._initializers = {tensor.name: tensor for tensor in proto.initializer}
         self._values: dict[str, Array] = {}
         self.producers: Mapping[str, Node] = MappingProxyType(
-            {name: node for node in self.nodes for name in node.outputs if name}
+            {name: node for node in self.nodes for name in node.results}
         )
         self._captured = frozenset(name for node in proto.node for name in names_in_subgraphs(node))
 
@@ -174,7 +179,7 @@ class Graph:
     @cached_property
     def activations(self) -> tuple[str, ...]:
         """Float tensors computed from the inputs, in the order they appear."""
-        names = [*self.inputs, *(name for node in self.nodes for name in node.outputs if name)]
+        names = [*self.inputs, *(name for node in self.nodes for name in node.results)]
         return tuple(name for name in names if self.is_float(name))
 
     @cached_property
@@ -217,7 +222,7 @@ def names_in_subgraphs(node: NodeProto) -> set[str]:
     for attribute in node.attribute:
         for body in (attribute.g, *attribute.graphs):
             for inner in body.node:
-                names.update(inner.input)
+                names.update(name for name in inner.input if name)
                 names |= names_in_subgraphs(inner)
             names.update(output.name for output in body.output)
     return names

@@ -60,8 +60,8 @@ def _unknown(graph: Graph) -> list[str]:
     return [
         name
         for node in graph.nodes
-        for name in node.outputs
-        if name and graph.is_tensor(name)
+        for name in node.results
+        if graph.is_tensor(name)
         and (not graph.elem_type(name) or graph.rank(name) is None)
     ]  # fmt: skip
 

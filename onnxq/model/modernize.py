@@ -7,11 +7,11 @@ import enum
 import numpy as np
 import onnx
 import onnx.inliner
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto
 
 from onnxq.errors import ModelError
 from onnxq.model.files import infer_shapes
-from onnxq.model.graph import Graph
+from onnxq.model.graph import Graph, nodes_in
 from onnxq.model.model import Model, TensorSpec
 from onnxq.model.rewrite import lowest_ir_version
 from onnxq.model.trials import difference, run_trials
@@ -49,6 +49,25 @@ def free_weights(model: Model) -> tuple[Model, int]:
     proto.graph.input.extend(kept)
     proto.ir_version = max(proto.ir_version, FREE_WEIGHTS)
     return Model.adopt(proto, model.source), count
+
+
+def trim_outputs(model: Model) -> Model:
+    """The model without the optional outputs, at the end of a node's, that are listed as absent.
+
+    ONNX Runtime takes that of a MaxPool for a tensor where the layout changes (1.32).
+    """
+
+    def ends_absent(node: NodeProto) -> bool:
+        return len(node.output) > 1 and not node.output[-1]
+
+    if not any(map(ends_absent, nodes_in(model.message.graph.node))):
+        return model
+    proto = ModelProto()
+    proto.CopyFrom(model.message)
+    for node in filter(ends_absent, nodes_in(proto.graph.node)):
+        while ends_absent(node):
+            node.output.pop()
+    return Model.adopt(proto, model.source)
 
 
 def lower_ir_version(model: Model) -> Model:

@@ -156,7 +156,7 @@ def _choose(graph: Graph, able: set[str]) -> frozenset[str]:
     """Nodes to compute in float16: what only converts follows its neighbors."""
     chosen = set(able)
     for node in graph.nodes:
-        computed = [name for name in node.outputs if name and graph.is_float(name)]
+        computed = [name for name in node.results if graph.is_float(name)]
         read = [
             name for name in node.inputs
             if name and graph.is_float(name) and graph.constant(name) is None

@@ -28,6 +28,7 @@ from onnxq.model.modernize import (
     inline_functions,
     lower_ir_version,
     raise_opset,
+    trim_outputs,
 )
 from onnxq.model.operators import is_of_quantized_models, operator_of
 from onnxq.model.plugins import names_of_plugins
@@ -112,7 +113,7 @@ def normalize(model: Model, *, opset: int = 0) -> tuple[Model, Normalization]:
     model, freed = free_weights(model)
     model, inlined = inline_functions(model)
     model, raised_from = raise_opset(correct_outputs(model), max(opset, LOWEST_OPSET))
-    model, widened = widen(model)
+    model, widened = widen(trim_outputs(model))
     model, renamed = name_nodes(model)
     model, unused = _drop_unused(model)
     model, constants = fold_constants(model)

@@ -54,7 +54,7 @@ def _beside(model: Model, node: Node, name: str) -> NodeProto:
     copy.CopyFrom(model.message.graph.node[node.index])
     copy.name = node.name + CLIPPED
     copy.input[:] = [each + CLIPPED if each == name else each for each in node.inputs]
-    copy.output[:] = [each + CLIPPED for each in node.outputs]
+    copy.output[:] = [each and each + CLIPPED for each in node.outputs]
     return copy
 
 

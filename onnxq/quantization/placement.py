@@ -78,7 +78,7 @@ def _layer_or_move(graph: Graph, placed: Placed, node: Node) -> bool:
     row = operator_of(node)
     if row is None or not isinstance(placed.nodes[node.name], Quantized):
         return False
-    moves = row.quantized is QuantizedRule.SHARED and not placed.tensors.isdisjoint(node.outputs)
+    moves = row.quantized is QuantizedRule.SHARED and not placed.tensors.isdisjoint(node.results)
     return moves or has_weight(graph, node)
 
 
@@ -127,7 +127,7 @@ def _place_inputs(graph: Graph, target: Target, nodes: _Nodes) -> Placed:
             readers |= _data_places(graph, node)
         elif row.quantized is QuantizedRule.WEIGHTED:
             readers.add(Place(node.name, granted(weight_layout(graph, node)).data))
-        elif row.quantized is QuantizedRule.SHARED and set(node.outputs) & wanted:
+        elif row.quantized is QuantizedRule.SHARED and wanted.intersection(node.results):
             readers |= _data_places(graph, node)
         elif (branch := _residual(graph, node, target, nodes)) is not None:
             readers.add(Place(node.name, branch))
@@ -245,13 +245,13 @@ def _decide_all(graph: Graph, target: Target, nodes: _Nodes, calibrated: set[str
             elif result not in calibrated and not _may_stay_float(graph, result, target, nodes):
                 nodes[node.name] = Float(Refusal(f"its output {result!r} was not calibrated"))
             else:
-                written.update(node.outputs)
+                written.update(node.results)
         elif row.quantized is QuantizedRule.SHARED and data and written.issuperset(data):
-            written.update(node.outputs)
+            written.update(node.results)
         elif row.fuses and (host := _fusing_host(graph, node, nodes)) is not None:
             nodes[node.name] = _into(status, host)
             written.discard(node.input(0))
-            written.update(node.outputs)
+            written.update(node.results)
         else:
             reason = f"target {target.name} runs {node.op_type} in float here"
             nodes[node.name] = Float(Refusal(reason))
@@ -278,7 +278,7 @@ def _leave_ends(graph: Graph, nodes: _Nodes) -> set[str]:
         if all(isinstance(nodes[use.node.name], Float) for use in uses):
             for each in group:
                 nodes[each.name] = Float(Refusal("only the caller or float operators read it"))
-                left.update(each.outputs)
+                left.update(each.results)
     return left
 
 

@@ -284,10 +284,10 @@ def _refusal(
         stored = refusal_to_store(graph, node, row, scheme)
         return stored or target.refusal(scheme.name, node.op_type)
     data = [name for name in data_of(graph, node) if graph.constant(name) is None]
-    missing = [name for name in (*data, *node.outputs[:1]) if not graph.is_float(name)]
+    missing = [name for name in (*data, *node.results[:1]) if not graph.is_float(name)]
     if missing:
         return Refusal(graph.why_not_float(missing[0]))
-    spoiled = (non_finite(tensors, name) for name in (*data, *node.outputs[:1]))
+    spoiled = (non_finite(tensors, name) for name in (*data, *node.results[:1]))
     refusal = next(filter(None, spoiled), None) or target.refusal(scheme.name, node.op_type)
     if refusal is not None or row.quantized is not QuantizedRule.WEIGHTED:
         return refusal

@@ -95,7 +95,7 @@ class SegmentRunner:
 
     def _run(self, nodes: list[Node], tensor: str) -> None:
         inside = {node.index for node in nodes}
-        produced = [name for node in nodes for name in node.outputs if name]
+        produced = [name for node in nodes for name in node.results]
         # Outputs that nodes outside the piece will read stay alive.
         wanted = [
             name

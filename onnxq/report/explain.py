@@ -176,7 +176,7 @@ def _neighbors(subject: Subject, node: Node) -> Iterator[Fact]:
         source = subject.graph.producers.get(name)
         text = "an input of the model" if source is None else _named(subject, source)
         yield Fact(f"reads {name}", text)
-    for name in node.outputs:
+    for name in node.results:
         readers = [_named(subject, use.node) for use in subject.graph.consumers(name)]
         if name in subject.graph.outputs:
             readers.append("the caller: it is an output of the model")

@@ -47,7 +47,7 @@ def scale_facts(subject: Subject, node: Node) -> Iterator[Fact]:
     else:
         yield Fact("rule", f"{row.scale.value}: {SCALE_WORDS[row.scale]}")
     names = [("input", name) for name in subject.data_of(node)]
-    names += [("output", name) for name in node.outputs if name]
+    names += [("output", name) for name in node.results]
     for place, name in names:
         yield Fact(f"{place} {name}", _scales(subject, name))
     yield from _class_facts(subject, node)

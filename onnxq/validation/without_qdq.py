@@ -90,7 +90,7 @@ def _constant_nodes(graph: Graph) -> set[int]:
         if is_qdq(node) and all(
             not name or name in known or graph.is_constant(name) for name in node.inputs
         ):
-            known.update(node.outputs)
+            known.update(node.results)
             found.add(node.index)
     return found
 

@@ -42,7 +42,7 @@ class Picture:
 def picture_of(graph: Graph) -> Picture:
     """What is computed from the model's inputs; constants are left out."""
     nodes = [(node.name, node.op_type) for node in graph.nodes]
-    makers = {name: node.index for node in graph.nodes for name in node.outputs if name}
+    makers = {name: node.index for node in graph.nodes for name in node.results}
     for name in graph.inputs:
         makers[name] = len(nodes)
         nodes.append((name, INPUT))
