@@ -162,6 +162,7 @@ def _layer(graph: Graph, quantizer: Node) -> _Layer:
     """What computes a quantized tensor from other ones.
 
     A float tensor that several nodes read is an input as well, so that no layer holds another.
+    A sequence, which cannot be, is computed in each.
     """
     found: dict[int, Node] = {quantizer.index: quantizer}
     inputs: set[str] = set()
@@ -172,6 +173,7 @@ def _layer(graph: Graph, quantizer: Node) -> _Layer:
         if name not in graph.producers and name not in graph.inputs:
             continue  # a constant, or a tensor inside the body of an If or Loop
         shared = len(graph.consumers(name)) > 1 or graph.is_exposed(name)
+        shared = shared and graph.is_tensor(name)
         quantized = producer is not None and is_dequantize(producer)
         if producer is None or _quantizes(producer) or (shared and not first and not quantized):
             inputs.add(name)
@@ -179,6 +181,8 @@ def _layer(graph: Graph, quantizer: Node) -> _Layer:
             found[producer.index] = producer
             pending += [(read, False) for read in names_read(graph, producer)]
     nodes = tuple(found[index] for index in sorted(found))
+    # The other output of a node that gives a sequence too, for example.
+    inputs -= {name for node in nodes for name in node.results}
     return _Layer(quantizer.output, nodes, tuple(sorted(inputs)))
 
 

@@ -156,7 +156,7 @@ class Graph:
     def is_tensor(self, name: str) -> bool:
         """False for what is known to be a sequence, a map or an optional value."""
         info = self._infos.get(name)
-        return info is None or info.type.WhichOneof("value") in {None, "tensor_type"}
+        return info is None or _may_be_tensor(info)
 
     def elem_type(self, name: str) -> int:
         """The ONNX element type number; 0 where unknown."""
@@ -189,6 +189,17 @@ class Graph:
 
     def node_named(self, name: str) -> Node | None:
         return self.by_name.get(name)
+
+
+def known_as_other(model: Model) -> frozenset[str]:
+    """What is no tensor, but a sequence, a map or an optional value, as far as that is known."""
+    proto = model.message.graph
+    infos = (*proto.value_info, *proto.input, *proto.output)
+    return frozenset(info.name for info in infos if not _may_be_tensor(info))
+
+
+def _may_be_tensor(info: onnx.ValueInfoProto) -> bool:
+    return info.type.WhichOneof("value") in {None, "tensor_type"}
 
 
 def _node(index: int, proto: NodeProto) -> Node:

@@ -29,6 +29,8 @@ Array = NDArray[Any]
 class SegmentRunner:
     """Holds the live tensors of one model over some groups of samples.
 
+    What is no tensor, such as a sequence, is not held: its node runs again with those that read it.
+
     Args:
         model: the model; its main graph is in topological order.
         batches: values of its inputs, group by group.
@@ -95,16 +97,18 @@ class SegmentRunner:
 
     def _run(self, nodes: list[Node], tensor: str) -> None:
         inside = {node.index for node in nodes}
+        later = self._pending.keys() - (inside - self._again(nodes))
         produced = [name for node in nodes for name in node.results]
-        # Outputs that nodes outside the piece will read stay alive.
+        # Tensors that will be read later stay alive.
         wanted = [
             name
             for name in produced
-            if name == tensor
-            or any(i not in inside and i in self._pending for i in self._readers.get(name, ()))
+            if (name == tensor or not later.isdisjoint(self._readers.get(name, ())))
+            and self._graph.is_tensor(name)
+            and name not in self._live
         ]
         read = set().union(*(self._reads[index] for index in inside))
-        fed = [name for name in sorted(read) if name in self._live]
+        fed = sorted(read.intersection(self._live).difference(produced))
         split = self._batching.splits and self._is_separable(nodes, [*fed, *wanted])
         inputs = {
             name: _described(self._live[name], self._axes.get(name, 0) if split else None)
@@ -112,8 +116,17 @@ class SegmentRunner:
         }
         part = subgraph_model(self._graph, nodes, inputs, wanted)
         self._live |= self._results(part, fed, wanted, split=split)
-        for index in inside:
-            self._pending.pop(index, None)
+        self._pending = {index: self._pending[index] for index in sorted(later)}
+
+    def _again(self, nodes: Sequence[Node]) -> set[int]:
+        """Those of the nodes of a piece that give what is no tensor to nodes that run later."""
+        later = self._pending.keys() - {node.index for node in nodes}
+        found: set[int] = set()
+        for node in reversed(nodes):
+            others = (name for name in node.results if not self._graph.is_tensor(name))
+            if any(not (later | found).isdisjoint(self._readers.get(n, ())) for n in others):
+                found.add(node.index)
+        return found
 
     def _is_separable(self, nodes: Sequence[Node], names: Sequence[str]) -> bool:
         """Whether samples give the same bits by themselves, and can be told apart."""

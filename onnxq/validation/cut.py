@@ -55,6 +55,7 @@ def skeleton(model: Model) -> Model:
     proto.graph.node.extend(whole.graph.node)
     proto.graph.input.extend(whole.graph.input)
     proto.graph.output.extend(whole.graph.output)
+    proto.graph.value_info.extend(whole.graph.value_info)
     for tensor in whole.graph.initializer:
         proto.graph.initializer.add(name=tensor.name, data_type=tensor.data_type)
     for sparse in whole.graph.sparse_initializer:

@@ -7,7 +7,7 @@ with them, takes an error for each of them, and reads everything else as values 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from onnxq.model.graph import names_read_by
+from onnxq.model.graph import known_as_other, names_read_by
 from onnxq.model.model import Model
 from onnxq.model.session import open_session, run
 from onnxq.validation.cut import DELTA, RAW, needed_for, with_deltas
@@ -137,6 +137,7 @@ def suffix_of(model: Model, tensors: Sequence[str], outputs: Sequence[str]) -> S
     constants = {tensor.name for tensor in proto.graph.initializer}
     constants |= {tensor.values.name for tensor in proto.graph.sparse_initializer}
     nodes = _between(proto.graph.node, {name + DELTA for name in tensors}, set(outputs))
+    nodes = _with_makers(proto.graph.node, nodes, known_as_other(model))
     computed = {name for node in nodes for name in node.output}
     read = {name for node in nodes for name in names_read_by(node)}
     # The bodies of If and Loop read tensors of their own, too.
@@ -168,3 +169,16 @@ def _between(nodes: Sequence[NodeProto], sources: set[str], targets: set[str]) -
             behind.append(node)
             reached.update(node.output)
     return needed_for(behind, targets)
+
+
+def _with_makers(
+    every: Sequence[NodeProto], nodes: Sequence[NodeProto], others: Collection[str]
+) -> list[NodeProto]:
+    """The nodes, and those that compute the `others` which they read: only tensors are fed."""
+    wanted = {name for node in nodes for name in node.output if name}
+    found = []
+    for node in reversed(every):
+        if not wanted.isdisjoint(node.output):
+            found.append(node)
+            wanted |= names_read_by(node).intersection(others)
+    return found[::-1]

@@ -13,6 +13,7 @@ from onnxq.model.session import open_session, run, with_outputs
 from onnxq.quantization.segments import SegmentRunner
 
 from support.builder import Builder
+from support.sequences import of_sequences
 
 RNG = np.random.default_rng(0)
 
@@ -143,3 +144,14 @@ def test_what_a_body_reads_is_kept_for_it():
     runner = SegmentRunner(model, [{"x": np.float32([[1, 2]])}], WHOLE, Shelf(1 << 30))
     assert runner.compute("other")[0].tolist() == [[1, 2]]
     assert runner.compute("y")[0].tolist() == [[-2, -4]]
+
+
+@pytest.mark.parametrize("batching", [WHOLE, Batching(size=3)])
+def test_what_is_no_tensor_is_computed_with_each_that_reads_it(batching):
+    model = of_sequences()
+    names = ["half0", "half1", "sum0", "sum1", "sum2", "y"]
+    wanted = whole(model, names)
+    runner = SegmentRunner(model, BATCHES, batching, Shelf(0))
+    for name in names:
+        for got, each in zip(runner.compute(name), wanted, strict=True):
+            np.testing.assert_allclose(got, each[name], rtol=1e-5, atol=1e-5)
