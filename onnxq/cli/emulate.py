@@ -43,6 +43,7 @@ def emulate(
     """
     from onnxq.commands.emulate import compare_layers
     from onnxq.commands.emulate import emulate as run
+    from onnxq.emulation.emulate import require_tensor_output
     from onnxq.model.files import load
     from onnxq.records import write_arrays
     from onnxq.report import emulation as report
@@ -51,6 +52,8 @@ def emulate(
     options.check_output(output, model, chosen.data)
     with terminal.progress.track("read the model", None):
         loaded = load(model)
+    if output is not None:
+        require_tensor_output(loaded)
     record = run(loaded, chosen, terminal.progress)
     layers = None
     if compare is not None:
@@ -74,6 +77,8 @@ def emulate(
     terminal.note(count(record.samples, "sample") + (f", {record.note}" if record.note else ""))
     if record.sizes:
         terminal.note(report.filled_text(record))
+    if record.left_out:
+        terminal.note(report.left_out_text(record))
     if output is not None:
         terminal.note(f"wrote {output}")
     terminal.document("emulate", {**report.document(loaded, record, output), "agreement": layers})

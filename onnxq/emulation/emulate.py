@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,8 @@ from onnxq.data.source import DataSource
 from onnxq.emulation.layers import Status
 from onnxq.emulation.plan import plan_emulation
 from onnxq.emulation.write import write_machine
-from onnxq.errors import DataError
+from onnxq.errors import DataError, ModelError
+from onnxq.model.containers import container
 from onnxq.model.files import infer_shapes
 from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
@@ -165,6 +166,7 @@ class Emulation(Mapping[str, Array]):
         saturations: node → its sums of pairs, on a machine where these may saturate.
         sizes: output → (samples, axes), the shape of each sample's, where they differ: then the
             smaller ones are filled up with zeros behind their values.
+        left_out: output that is no tensor → what it is, such as "a sequence of maps".
     """
 
     outputs: Mapping[str, Array]
@@ -175,6 +177,7 @@ class Emulation(Mapping[str, Array]):
     note: str
     saturations: Mapping[str, Saturation] = field(default_factory=dict)
     sizes: Mapping[str, Array] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Array:
         return self.outputs[name]
@@ -226,20 +229,43 @@ def emulate(
             advance(held)
     if not samples:
         raise DataError(f"{source.spec}: no samples")
-    joined: dict[str, Array] = {}
-    sizes: dict[str, Array] = {}
-    for index, spec in enumerate(model.outputs):
-        axis, each = source.axes.output(spec.name), [part[index] for part in parts]
-        joined[spec.name] = _join(spec.name, each, axis)
-        if (several := _sizes(each, axis)) is not None:
-            sizes[spec.name] = several
+    joined, sizes, left_out = _joined(model, source, parts)
     operators = {node.name: node.op_type for node in machine.source.message.graph.node}
     known = {name: operators[name] for name in machine.plan}
     return Emulation(
         joined, known, machine.plan, {name: n for name, n in counts.overflows.items() if n},
         samples, source.note,
         {name: Saturation(n, counts.saturated[name]) for name, n in counts.pairs.items()}, sizes,
+        left_out,
     )  # fmt: skip
+
+
+def require_tensor_output(model: Model) -> None:
+    """Raise `ModelError` where the model says that none of its outputs is a tensor."""
+    found = {info.name: container(info.type) for info in model.message.graph.output}
+    if all(found.values()):
+        gives = ", ".join(f"{name!r} is {what}" for name, what in found.items())
+        raise ModelError(
+            f"{model.name} gives no arrays to write: {gives}", hint="leave out --output"
+        )
+
+
+def _joined(
+    model: Model, source: DataSource, parts: Sequence[Sequence[Array]]
+) -> tuple[dict[str, Array], dict[str, Array], dict[str, str]]:
+    """Outputs, sizes and what is left out, as `Emulation` has them."""
+    joined: dict[str, Array] = {}
+    sizes: dict[str, Array] = {}
+    left_out: dict[str, str] = {}
+    for index, info in enumerate(model.message.graph.output):
+        axis, each = source.axes.output(info.name), [part[index] for part in parts]
+        if not all(isinstance(part, np.ndarray) for part in each):
+            left_out[info.name] = container(info.type) or "no tensor"
+            continue
+        joined[info.name] = _join(info.name, each, axis)
+        if (several := _sizes(each, axis)) is not None:
+            sizes[info.name] = several
+    return joined, sizes, left_out
 
 
 def _join(name: str, parts: list[Array], axis: int | None) -> Array:

@@ -49,6 +49,12 @@ def filled_text(record: Emulation) -> str:
     )
 
 
+def left_out_text(record: Emulation) -> str:
+    """Which outputs are not there, and why."""
+    found = ", ".join(f"{name} is {what}" for name, what in record.left_out.items())
+    return f"outputs left out, as no array holds them: {found}"
+
+
 def saturation_text(found: Mapping[str, Saturation]) -> str:
     """How many sums of pairs saturated, and where most."""
     pairs = sum(each.pairs for each in found.values())
@@ -172,6 +178,7 @@ def document(model: Model, record: Emulation, output: Path | None) -> dict[str, 
             {"name": name, "dtype": str(array.dtype), "shape": list(array.shape)}
             for name, array in record.outputs.items()
         ],
+        "left_out": [{"name": name, "is": what} for name, what in record.left_out.items()],
         "layers": [
             {
                 "node": node, "op_type": record.operators[node], "computes": status.form,

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import onnx
+from onnx import TensorProto
+
 from onnxq.closeness import is_float_type
 from onnxq.data.checks import sizes
 from onnxq.errors import ModelError, UsageError
+from onnxq.model.containers import element_type
 from onnxq.model.files import infer_shapes
 from onnxq.model.model import Model, TensorSpec
 from onnxq.suggest import suggest
@@ -28,14 +32,21 @@ def require_float_output(model: Model, names: Sequence[str], metric: str) -> Non
     """Refuse to decide by closeness where only integers would be compared.
 
     Raises:
-        UsageError: none of the outputs named, or of all, is float.
+        UsageError: none of the outputs named, or of all, is or holds floats.
     """
     chosen = choose_outputs(model, names)
-    if not any(is_float_type(spec.dtype) for spec in model.outputs if spec.name in chosen):
+    outputs = [info for info in model.message.graph.output if info.name in chosen]
+    if not any(_may_hold_floats(element_type(info.type)) for info in outputs):
         raise UsageError(
             f"{metric} has nothing to look at: no float output among {', '.join(chosen)}",
             hint="put another metric first: --metric top1 or FILE.py:name",
         )
+
+
+def _may_hold_floats(kind: int) -> bool:
+    if kind == TensorProto.UNDEFINED:
+        return True
+    return is_float_type(onnx.helper.tensor_dtype_to_np_dtype(kind))
 
 
 def check_interface(float_model: Model, quantized: Model) -> None:
