@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs  # noqa: TID251
-from onnx import AttributeProto, GraphProto, ModelProto
+from onnx import AttributeProto, GraphProto, ModelProto, TypeProto
 from onnx_graphsurgeon.ir.tensor import LazyValues  # noqa: TID251
 from onnx_graphsurgeon.logger import G_LOGGER  # noqa: TID251
 
 from onnxq.errors import ModelError
 from onnxq.model import external
+from onnxq.model.containers import container
 from onnxq.model.graph import names_in_subgraphs
 from onnxq.model.model import Model
 from onnxq.model.structure import check_validity
@@ -91,6 +92,7 @@ def _import(model: Model) -> gs.Graph:
     """The graph in graphsurgeon's form; raises `ModelError` for what that form cannot hold."""
     source = ModelProto()
     source.CopyFrom(model.message)
+    _hide_types(source.graph)
     try:
         graph = gs.import_onnx(source)
     except Exception as error:  # it fails with whatever its own code raises
@@ -110,14 +112,38 @@ class _Parked(LazyValues):  # type: ignore[misc]
         return np.array(external.values_of(self.tensor))
 
 
+def _hide_types(graph: GraphProto) -> None:
+    """Take away the types that graphsurgeon reads and cannot write: `edit` has them of its source,
+    but for those of bodies.
+    """
+    for info in (*graph.value_info, *graph.input, *graph.output):
+        if not _is_written(info.type):
+            info.ClearField("type")
+    for owner, attribute in ((node, each) for node in graph.node for each in node.attribute):
+        if attribute.type != AttributeProto.GRAPH:
+            continue
+        for info in (*attribute.g.input, *attribute.g.output):
+            if not _is_written(info.type):
+                raise ModelError(
+                    f"{info.name!r} in the body of {owner.name!r} ({owner.op_type}) is "
+                    f"{container(info.type)}, which onnxq cannot rewrite there"
+                )
+        _hide_types(attribute.g)
+
+
+def _is_written(kind: TypeProto) -> bool:
+    inner = kind.sequence_type.elem_type if kind.HasField("sequence_type") else kind
+    return inner.WhichOneof("value") in {None, "tensor_type", "sparse_tensor_type"}
+
+
 def _complete(graph: gs.Graph, source: GraphProto) -> None:
     """Give the nodes what graphsurgeon skips when it imports, here and in bodies of If and Loop."""
     for node, proto in zip(graph.nodes, source.node, strict=True):
         for attribute in proto.attribute:
             if attribute.type in _REFUSED:
                 raise ModelError(
-                    f"node {proto.name!r} has {_REFUSED[attribute.type]} as attribute "
-                    f"{attribute.name!r}"
+                    f"node {proto.name!r} ({proto.op_type}) has {_REFUSED[attribute.type]} as "
+                    f"attribute {attribute.name!r}, which onnxq cannot rewrite"
                 )
             if attribute.type in _SKIPPED:
                 node.attrs[attribute.name] = onnx.helper.get_attribute_value(attribute)

@@ -29,8 +29,8 @@ def weight(name, *shape):
     return numpy_helper.from_array(RNG.standard_normal(shape).astype(np.float32), name)
 
 
-def built(nodes, inputs, outputs, weights, domains=()):
-    opsets = [helper.make_opsetid("", 17), *(helper.make_opsetid(d, 1) for d in domains)]
+def built(nodes, inputs, outputs, weights, domains=(), opset=17):
+    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
     for number, node in enumerate(nodes):
         node.name = node.name or f"{node.op_type}{number}"
     graph = helper.make_graph(nodes, "g", inputs, outputs, weights)
@@ -230,3 +230,21 @@ def test_a_custom_operator_is_quantized_and_validated_with_its_library(tmp_path)
         assert not command[-1].exists()
         assert onnxq(*command, *library).exit_code == 0
         assert command[-1].exists()
+
+
+def test_optional_values_between_layers():
+    model = built(
+        [node("Gemm", ["x", "w1"], ["h"]), node("Optional", ["h"], ["some"]),
+         node("OptionalHasElement", ["some"], ["there"]),
+         node("OptionalGetElement", ["some"], ["got"]), node("Gemm", ["got", "w2"], ["z"]),
+         node("Where", ["there", "z", "zero"], ["y"])],
+        [info("x", "N", 48)], [info("y", "N", 48)],
+        [weight("w1", 48, 48), weight("w2", 48, 48),
+         numpy_helper.from_array(np.float32(0), "zero")], opset=18,
+    )  # fmt: skip
+    x = RNG.standard_normal((48, 48)).astype(np.float32)
+    for target in ("cpu", "gpu"):
+        quantized, result = api.quantize(model, x, target=target)
+        assert all(not isinstance(result.plan.nodes[n], Float) for n in ("Gemm0", "Gemm4"))
+        (y,), (expected,) = (run(open_session(m), None, {"x": x}) for m in (quantized, model))
+        assert np.abs(y - expected).max() < 0.1 * np.abs(expected).max()

@@ -197,8 +197,41 @@ def test_lists_of_tensors_and_sparse_ones_stay(inside):
 def test_what_cannot_be_read_is_refused(inside):
     body = helper.make_graph([], "body", [], [])
     proto = custom_node(bodies=[body])
-    with pytest.raises(ModelError, match="'custom' has a list of graphs as attribute 'bodies'"):
+    with pytest.raises(
+        ModelError,
+        match=r"'custom' \(Foo\) has a list of graphs as attribute 'bodies', which onnxq cannot rewrite",
+    ):
         edit(custom_model(proto, inside=inside), lambda _graph: None)
+
+
+def optional_model(*, inside):
+    """An optional value between two nodes, or one that an If gives."""
+    kind = helper.make_optional_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, [2]))
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in ("x", "y"))
+    wrap = helper.make_node("Optional", ["x"], ["some"], "wrap")
+    nodes, inputs = [wrap], [x]
+    if inside:
+        body = helper.make_graph([wrap], "body", [], [helper.make_value_info("some", kind)])
+        nodes = [helper.make_node("If", ["c"], ["got"], "if", then_branch=body, else_branch=body)]
+        inputs.append(helper.make_tensor_value_info("c", TensorProto.BOOL, []))
+    name = nodes[0].output[0]
+    nodes.append(helper.make_node("OptionalGetElement", [name], ["y"], "unwrap"))
+    infos = [helper.make_value_info(name, kind)]
+    graph = helper.make_graph(nodes, "g", inputs, [y], value_info=infos)
+    opsets = [helper.make_opsetid("", 18)]
+    return Model(helper.make_model(graph, opset_imports=opsets, ir_version=8))
+
+
+def test_optional_values_keep_their_types():
+    model = optional_model(inside=False)
+    after = edit(model, lambda _graph: None).proto
+    assert_nothing_lost(model.proto, after)
+    assert after.graph.value_info == model.proto.graph.value_info
+
+
+def test_a_body_that_gives_an_optional_value_is_refused():
+    with pytest.raises(ModelError, match=r"'some' in the body of 'if' \(If\) is an optional value"):
+        edit(optional_model(inside=True), lambda _graph: None)
 
 
 def test_the_source_stays_as_it_is():
