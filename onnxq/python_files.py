@@ -10,6 +10,14 @@ from typing import Any
 
 from onnxq.refusal import Refusal
 
+RAISED = (Exception, SystemExit)
+"""What code of the user's may raise: an `exit` in it ends that code, not onnxq."""
+
+
+def brief(error: BaseException) -> str:
+    """What the user's code raised, in a line."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
 
 def load_callable(path: Path, name: str) -> Callable[..., Any] | Refusal:
     """What a Python file calls `name`; or why it cannot be had.
@@ -28,8 +36,8 @@ def load_callable(path: Path, name: str) -> Callable[..., Any] | Refusal:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 - whatever the user's file raises
+    except RAISED as error:
         sys.modules.pop(spec.name, None)
-        return Refusal(f"{path} failed: {type(error).__name__}: {error}")
+        return Refusal(f"{path} failed: {brief(error)}")
     found = getattr(module, name, None)
     return found if callable(found) else Refusal(f"{path} has no function {name!r}")

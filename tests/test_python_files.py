@@ -44,6 +44,7 @@ def test_a_dataclass_may_name_its_types_as_text(tmp_path):
     [
         ("1 / 0", "f", "failed: ZeroDivisionError: division by zero"),
         ("def f(:", "f", "failed: SyntaxError"),
+        ("import sys; sys.exit(3)", "f", "failed: SystemExit: 3"),
         ("f = 3", "f", "has no function 'f'"),
         ("def g(): pass", "f", "has no function 'f'"),
     ],

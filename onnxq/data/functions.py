@@ -24,7 +24,7 @@ from onnxq.data.records import as_labels
 from onnxq.data.source import Batch, Labels, chosen, collect, spans
 from onnxq.data.storage import MemoryColumn
 from onnxq.errors import DataError, OnnxqError
-from onnxq.python_files import load_callable
+from onnxq.python_files import RAISED, brief, load_callable
 from onnxq.refusal import Refusal
 from onnxq.suggest import suggest
 
@@ -169,10 +169,8 @@ class FunctionSource:
                 return
             except OnnxqError:
                 raise
-            except Exception as error:  # what a user's code raises
-                raise DataError(
-                    f"{self.spec} failed at sample {number}: {type(error).__name__}: {error}"
-                ) from error
+            except RAISED as error:
+                raise DataError(f"{self.spec} failed at sample {number}: {brief(error)}") from error
             yield (item, True) if isinstance(item, (list, tuple)) else ([item], False)
             number += 1
 
@@ -182,8 +180,8 @@ class FunctionSource:
             iter(found)
         except OnnxqError:
             raise
-        except Exception as error:
-            raise DataError(f"{self.spec} failed: {type(error).__name__}: {error}") from error
+        except RAISED as error:
+            raise DataError(f"{self.spec} failed: {brief(error)}") from error
         return found
 
     def _checked(self, item: Any, name: str) -> Iterator[tuple[Sample, int | None]]:

@@ -53,6 +53,20 @@ def returns():
 def mixed():
     yield {"x": ONE}
     yield {"x": np.ones((2, 2)), "label": 1}
+
+def other():
+    yield {"z": ONE, "label": 1}
+
+def ends():
+    yield {"x": ONE}
+    raise SystemExit(3)
+
+def ends_at_once():
+    raise SystemExit
+
+def lacks():
+    yield {"x": ONE}
+    raise ValueError
 """
 
 
@@ -129,6 +143,9 @@ def test_a_function_that_yields_less_the_second_time_is_refused(opened):
         ("plain", r"\[0\] is a ndarray, a dict expected"),
         ("returns", "mine.py:returns failed: TypeError: 'int' object is not iterable"),
         ("mixed", r"mixed\[1\] holds 2 samples and 1 labels"),
+        ("ends", "mine.py:ends failed at sample 1: SystemExit: 3"),
+        ("ends_at_once", "mine.py:ends_at_once failed: SystemExit$"),
+        ("lacks", "mine.py:lacks failed at sample 1: ValueError$"),
     ],
 )
 def test_what_a_function_must_not_yield(opened, name, message):

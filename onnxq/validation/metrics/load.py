@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from onnxq.errors import OnnxqError, UsageError
-from onnxq.python_files import load_callable
+from onnxq.python_files import RAISED, brief, load_callable
 from onnxq.refusal import Refusal
 from onnxq.suggest import suggest
 from onnxq.validation.metrics.builtin import CLOSENESS, METRICS, SampleMean
@@ -94,7 +94,7 @@ def _task(name: str, given: str, create: Callable[[], Metric]) -> Task:
         instance = create()
     except OnnxqError:
         raise
-    except Exception as error:  # whatever the user's class raises
+    except RAISED as error:
         raise UsageError(f"metric {given!r} failed: {brief(error)}") from error
     missing = [each for each in ("update", "compute") if not callable(getattr(instance, each, 0))]
     if missing:
@@ -107,11 +107,6 @@ def _task(name: str, given: str, create: Callable[[], Metric]) -> Task:
         bool(getattr(instance, "higher_is_better", True)),
         bool(getattr(instance, "needs_labels", False)),
     )  # fmt: skip
-
-
-def brief(error: Exception) -> str:
-    """An exception of the user's code in a line."""
-    return f"{type(error).__name__}: {error}"
 
 
 # --- options ---------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from onnxq.errors import OnnxqError, UsageError
-from onnxq.validation.metrics.load import brief
+from onnxq.python_files import RAISED, brief
 from onnxq.validation.metrics.protocol import Array, Metric, Task
 
 
@@ -23,7 +23,7 @@ def update(
         metric.update(inputs, outputs, labels, reference)
     except OnnxqError:
         raise
-    except Exception as error:  # whatever the user's code raises
+    except RAISED as error:
         raise UsageError(f"metric {task.given!r} failed: {brief(error)}") from error
 
 
@@ -39,7 +39,7 @@ def compute(task: Task, metric: Metric) -> dict[str, float]:
         values = {str(key): float(value) for key, value in values.items()}
     except OnnxqError:
         raise
-    except Exception as error:  # whatever the user's code raises
+    except RAISED as error:
         raise UsageError(f"metric {task.given!r} failed: {brief(error)}") from error
     if not values:
         raise UsageError(f"metric {task.given!r} gave no number")

@@ -125,11 +125,15 @@ class Gives:
         return self.value
 
 
-def test_what_the_users_code_raises_is_told_with_its_name():
-    metric = Fails(KeyError("logits"))
-    with pytest.raises(UsageError, match=r"metric 'mine.py:f' failed: KeyError: 'logits'"):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(KeyError("logits"), "KeyError: 'logits'"), (SystemExit(3), "SystemExit: 3")],
+)
+def test_what_the_users_code_raises_is_told_with_its_name(error, said):
+    metric = Fails(error)
+    with pytest.raises(UsageError, match=f"metric 'mine.py:f' failed: {said}"):
         update(TASK, metric, {}, {}, None, {})
-    with pytest.raises(UsageError, match=r"metric 'mine.py:f' failed: KeyError: 'logits'"):
+    with pytest.raises(UsageError, match=f"metric 'mine.py:f' failed: {said}"):
         compute(TASK, metric)
 
 
