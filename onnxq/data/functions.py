@@ -217,7 +217,7 @@ class FunctionSource:
             if spec.name not in item and spec.name not in self.optional:
                 raise DataError(
                     f"{name} has no array for input {spec.name!r}",
-                    hint=suggest(spec.name, map(str, item), of="it has"),
+                    hint=suggest(spec.name, map(str, item), of="its keys"),
                 )
         arrays = {s.name: _array(item[s.name], s, name) for s in self.inputs if s.name in item}
         shapes = {key: values.shape for key, values in arrays.items()}

@@ -143,6 +143,7 @@ def test_a_function_that_yields_less_the_second_time_is_refused(opened):
         ("plain", r"\[0\] is a ndarray, a dict expected"),
         ("returns", "mine.py:returns failed: TypeError: 'int' object is not iterable"),
         ("mixed", r"mixed\[1\] holds 2 samples and 1 labels"),
+        ("other", r"other\[0\] has no array for input 'x' \(its keys are: z, label\)"),
         ("ends", "mine.py:ends failed at sample 1: SystemExit: 3"),
         ("ends_at_once", "mine.py:ends_at_once failed: SystemExit$"),
         ("lacks", "mine.py:lacks failed at sample 1: ValueError$"),
