@@ -526,7 +526,7 @@ KEYS = {
     "float_sqnr_db quantized_sqnr_db quantized_sqnr_error_db measured_on costliest outputs ranges uneven_scales harmful_clips roundings bias_corrections mixed search float16 account interface nodes",
     "tune": "model output target execution samples metric max_drop drop_unit passed chosen reason recipe float rows "
     "untimed not_tried budget_seconds seconds state",
-    "emulate": "model output samples note outputs layers on_quantized_values float_nodes agreement",
+    "emulate": "model output samples note outputs left_out layers on_quantized_values float_nodes agreement",
     "validate": "passed samples note rows gates kernels layers latency",
     "bench": "note rows",
     "inspect": "model opset size_bytes inputs outputs is_quantized target quantized_layers "
