@@ -76,6 +76,8 @@ def validate(
         terminal.note(f"wrote {junit}")
     summarize(result, paths)
     terminal.document("validate", report.document(result, paths, quantized))
+    for text in report.unseen_by_gates(result, paths):
+        terminal.note(text)
     for gate in result.gates:
         if not gate.passed:
             terminal.note(report.verdict(gate))

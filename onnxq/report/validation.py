@@ -10,12 +10,15 @@ from onnxq.report.outputs import output_document, output_rows
 from onnxq.report.table import Table, count, decibels, decibels_within, number, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from onnxq.commands.validate import Validation
     from onnxq.validation.compare import Row
     from onnxq.validation.gates import Gate
+
+FEW_EQUAL = 50
+"""% of the values of an output of integers below which it is another one."""
 
 
 def metric_table(result: Validation, paths: Sequence[Path]) -> Table:
@@ -115,6 +118,22 @@ def gate_table(result: Validation) -> Table:
         ],
         title="Gates",
     )  # fmt: skip
+
+
+def unseen_by_gates(result: Validation, paths: Sequence[Path]) -> Iterator[str]:
+    """Outputs that gates pass over although little of them is as it was: integers and booleans.
+
+    Args:
+        result: the validation.
+        paths: the model file of each row.
+    """
+    for row, path in zip(result.rows, paths, strict=True) if result.gates else ():
+        for output in row.outputs:
+            if not output.is_float and output.equal < FEW_EQUAL:
+                yield (
+                    f"note: {path} ({row.execution}): {output.name!r} holds no floats, so no gate "
+                    f"looks at it: {output.equal:.3g} % of its values are as in float"
+                )
 
 
 def verdict(gate: Gate) -> str:

@@ -98,3 +98,17 @@ def test_a_gate_looks_at_the_floats_that_are_measured(tmp_path: Path, name: str)
     done = run(*arguments, "--max-drop", "5", "--output-name", "label")
     assert done.code == 2
     assert "sqnr has nothing to look at: no float output among label" in done.err
+
+
+def test_integers_that_gates_pass_over_are_named_where_few_are_as_they_were(tmp_path: Path):
+    path, out, data = made(tmp_path, classifier("label", "halves"))
+    arguments = ("--data", data, "--max-drop", "90")
+    assert "no gate looks" not in run("validate", path, out, *arguments).err
+    broken = onnx.load(out)
+    (best,) = (node for node in broken.graph.node if node.op_type == "ArgMax")
+    best.op_type = "ArgMin"
+    onnx.save(broken, out)
+    done = run("validate", path, out, *arguments)
+    assert done.code == 0
+    assert "'label' holds no floats, so no gate looks at it: 0 % of its values are as" in done.err
+    assert "no gate looks" not in run("validate", path, out, "--data", data).err
