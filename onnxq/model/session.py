@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,13 +16,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxq.errors import ModelError, OnnxqError, ResourceError
+from onnxq.errors import ModelError, OnnxqError
 from onnxq.formats.table import Floating, format_of
 from onnxq.model import external, split_files
 from onnxq.model.cuda import open_on_cuda, require_cuda
 from onnxq.model.model import Model
 from onnxq.model.onnx_runtime import onnx_runtime
 from onnxq.model.qnn import open_on_qnn
+from onnxq.model.runtime_errors import failed, reason_of, refused
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -99,7 +99,7 @@ def open_session(
     except OnnxqError:
         raise
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class of their own
-        raise _refusal(error) from None
+        raise refused(error) from None
 
 
 def has_floating_numbers(model: Model | ModelProto | Path) -> bool:
@@ -255,28 +255,9 @@ def _register(options: ort.SessionOptions, library: Path) -> None:
         options.register_custom_ops_library(str(library.resolve()))
     except Exception as error:  # noqa: BLE001
         raise ModelError(
-            f"{library} is no library of custom operators: {_reason(error)}",
+            f"{library} is no library of custom operators: {reason_of(error)}",
             hint="it must export RegisterCustomOps and be built for this ONNX Runtime",
         ) from None
-
-
-EXHAUSTED = ("Failed to allocate memory", "bad_alloc", "bad allocation", "smaller than requested")
-"""What ONNX Runtime says of memory that it did not get, as part of messages about other things."""
-
-NO_MEMORY = "there is not enough memory to run the model"
-
-
-def _refusal(error: Exception) -> OnnxqError:
-    reason = _reason(error)
-    if _is_exhausted(error):
-        return ResourceError(NO_MEMORY)
-    foreign = re.search(r"(\S+?)(?:\(-?\d+\))? is not a registered function/op", reason)
-    if foreign:
-        return ModelError(
-            f"ONNX Runtime refuses the model: it does not know the operator {foreign[1]}",
-            hint="give the library that holds it with --custom-op-library",
-        )
-    return ModelError(f"ONNX Runtime refuses the model: {reason}")
 
 
 @contextmanager
@@ -292,16 +273,6 @@ def _source(model: Model | ModelProto | Path) -> Iterator[bytes | str]:
         yield proto.SerializeToString()
 
 
-def _is_exhausted(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or any(text in str(error) for text in EXHAUSTED)
-
-
-def _reason(error: Exception) -> str:
-    # Where in its sources it was says nothing to a user, and takes the room of what was wrong.
-    text = re.sub(r"/onnxruntime_src/\S+ ", "", " ".join(str(error).split()))
-    return text.removeprefix("[ONNXRuntimeError] : ")[:300]
-
-
 def run(
     session: ort.InferenceSession, names: Sequence[str] | None, feeds: Mapping[str, Array]
 ) -> list[Array]:
@@ -313,14 +284,8 @@ def run(
             return _run_as_ort_values(session, names, arrays)
         result: list[Array] = session.run(names, arrays)
     except Exception as error:  # noqa: BLE001
-        raise _failure(error) from None
+        raise failed(error) from None
     return result
-
-
-def _failure(error: Exception) -> OnnxqError:
-    if _is_exhausted(error):
-        return ResourceError(NO_MEMORY)
-    return ModelError(f"the model failed to run: {_reason(error)}")
 
 
 def _run_as_ort_values(
