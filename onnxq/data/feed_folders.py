@@ -127,13 +127,17 @@ def open_feeds(
 ) -> FeedFolder:
     """The `.npz` files or test data sets in `folder`, or `folder` itself where it is a set.
 
-    The first one tells which axes count samples, as far as the model leaves that open.
+    They tell which axes count samples, as far as the model leaves that open: the first one does,
+    or one whose sizes show that none do.
 
     Raises `DataError` where a file is missing, unreadable or does not fit the model.
     """
     sets = _sets(folder)
     paths, read = (sets, _read_set) if sets else (npz_files(folder), _read_npz)
     counts = []
+    if axes.open:
+        each = (_open(path, read, inputs, axes, optional).axes for path in paths)
+        axes = next((told for told in each if set(told.inputs.values()) == {None}), axes)
     for path in paths:
         opened = _open(path, read, inputs, axes, optional)
         counts.append(opened.count)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from onnx import TensorProto, numpy_helper
+from onnxq.data.axes import find_axes
 from onnxq.data.batching import BatchAxes
 from onnxq.data.feed_folders import is_model_zoo, npz_files, open_feeds
 from onnxq.errors import DataError
@@ -98,3 +99,15 @@ def test_a_file_that_does_not_fit_is_named(tmp_path):
     np.savez(tmp_path / "1.npz", x=np.zeros((2, 3), np.float32))
     with pytest.raises(DataError, match=r"1.npz: input 'x' has shape 2×3, the model expects N×2"):
         opened(tmp_path)
+
+
+def test_one_file_may_show_that_no_axis_counts_samples(tmp_path):
+    """Of the first, whose sizes happen to agree, each row might be a sample."""
+    inputs = [TensorSpec(name, X.dtype, (size, 2)) for name, size in (("q", "Q"), ("d", "D"))]
+    for index, (queries, documents) in enumerate([(3, 3), (2, 5), (4, 4)]):
+        arrays = {"q": np.ones((queries, 2)), "d": np.ones((documents, 2))}
+        np.savez(tmp_path / f"{index}.npz", **{k: v.astype(np.float32) for k, v in arrays.items()})
+    source = open_feeds(tmp_path, str(tmp_path), inputs, find_axes(inputs))
+    assert (source.count, source.axes.fixed) == (3, 1)
+    shapes = [(b.feeds["q"].shape[0], b.feeds["d"].shape[0]) for b in source.batches(4)]
+    assert shapes == [(3, 3), (2, 5), (4, 4)]
