@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.calibration import bins
+from onnxq.calibration.halves import FIRST, Halves
 
 Array = NDArray[Any]
 Codes = NDArray[np.uint16]
 Floats = NDArray[np.float32]
-Halves = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _try(loops: Loops) -> None:
     channel = np.zeros(1, np.float32)
     loops.take(
         np.zeros((1, 1, 1, 1), np.float32), 1, codes, 0, channel, channel,
-        np.zeros(1, np.intp), np.zeros((2, 2), np.float32),
+        FIRST, np.zeros((2, 2), np.float32),
     )  # fmt: skip
     loops.weigh(channel, channel, np.zeros((2, bins.CODES)))
     for width in (np.uint16, np.uint32):

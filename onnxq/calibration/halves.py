@@ -70,7 +70,7 @@ def without_padding(
 
 def _splits(observed: Observed, axis: int | None, halves: Halves) -> bool:
     """Whether an axis of the values tells the samples apart."""
-    shape = observed.plain.shape
+    shape = observed.values.shape  # in blocks only its channels are others
     return axis is not None and len(shape) > axis and shape[axis] % len(halves) == 0
 
 

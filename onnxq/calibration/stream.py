@@ -130,19 +130,19 @@ def calibrate(
     calibration = _empty(source, request)
     sample = sample or request.sample(model, source)
     batching, groups = _plan(sample, request)
+    batching = replace(batching, axes={**batching.axes, **source.axes.inputs})
     key = _key(calibration, request, groups, source.axes.mask)
     cursor, before = checkpoint.load(key) if checkpoint else (Cursor(), None)
     calibration = calibration if before is None else before
     graph = Graph(model)
     number_of_parts = _number_of_parts(source, request, batching)
     workers = batching.workers(number_of_parts)
-    axes = {**batching.axes, **source.axes.inputs}
     # Where padding is left out, no pattern of positions is the same in all batches.
     thin = partial(step_of, samples=None if source.axes.mask else source.count)
     counter = Counter(
         {name: Accumulator.of(axis, calibration.tensors.get(name),
                               thin(graph.shape(name), axis), compiled.loops(),
-                              apart=source.axes.fixed == 1 or axes.get(name, 0) == 0)
+                              apart=source.axes.fixed == 1 or batching.axes.get(name, 0) == 0)
          for name, axis in request.tensors.items()}, source,
         _no_harm if request.allow_nonfinite else partial(harm, graph),
         max(1, request.runtime.cores // workers),
@@ -233,8 +233,7 @@ def _count(
                 counter.add(seen, places, halves)
             else:
                 notes.add(MASKED.format(as_feeds(feeds).axes.mask))
-                axes = {**batching.axes, **as_feeds(feeds).axes.inputs}
-                apart = without_padding(seen, halves, axes, real, sample.tokens)
+                apart = without_padding(seen, halves, batching.axes, real, sample.tokens)
                 for rows, kept in apart:
                     counter.add(kept, [places[row] for row in rows], halves[rows])
             start += len(halves)

@@ -36,6 +36,8 @@ def calibrate(model: Model, options: CalibrateOptions, progress: Progress) -> Ca
     runtime = runtime_of(options)
     require_float(model)
     source = source_of(options, model)
+    given = options.calibration
+    whole = None if given is None else _whole(as_calibration(given, model), source)
     limits = Limits(options.batch_size, options.memory)
     with progress.track("prepare the model", None):
         normalized, _ = normalized_on(model, source, {}, limits, runtime=runtime)
@@ -47,8 +49,8 @@ def calibrate(model: Model, options: CalibrateOptions, progress: Progress) -> Ca
         allow_nonfinite=options.allow_nonfinite,
         runtime=runtime,
     )
-    if options.calibration is not None:
-        found = _whole(as_calibration(options.calibration, model), source)
+    if whole is not None:
+        found = whole
     elif options.dask is not None:
         found = calibrate_on_cluster(model, source, request, options.dask, progress=progress)
     else:

@@ -134,17 +134,20 @@ def open_feeds(
     """
     sets = _sets(folder)
     paths, read = (sets, _read_set) if sets else (npz_files(folder), _read_npz)
-    counts = []
-    if axes.open:
-        each = (_open(path, read, inputs, axes, optional).axes for path in paths)
-        axes = next((told for told in each if set(told.inputs.values()) == {None}), axes)
-    for path in paths:
+
+    def told(path: Path, axes: BatchAxes) -> tuple[BatchAxes, int]:
         opened = _open(path, read, inputs, axes, optional)
-        counts.append(opened.count)
-        axes = opened.axes
+        return opened.axes, opened.count
+
+    each = [told(path, axes) for path in paths]
+    settled = next((its for its, _ in each if set(its.inputs.values()) == {None}), each[0][0])
+    counts = [
+        count if its == settled else told(path, settled)[1]
+        for path, (its, count) in zip(paths, each, strict=True)
+    ]
     ends = tuple(accumulate(counts))
     count = ends[-1] if samples is None else min(samples, ends[-1])
-    return FeedFolder(spec, count, tuple(inputs), axes, paths, ends, read, optional)
+    return FeedFolder(spec, count, tuple(inputs), settled, paths, ends, read, optional)
 
 
 def _open(

@@ -266,7 +266,7 @@ def _convolution(graph: Graph, node: Node, *, transposed: bool) -> WeightLayout 
 
 
 def _gemm(graph: Graph, node: Node) -> WeightLayout | Refusal:
-    shape = _weight_shape(graph, node, 1)
+    shape = _right_shape(graph, node)
     if isinstance(shape, Refusal):
         return shape
     output_last = not node.attributes.get("transB", 0)
@@ -278,17 +278,22 @@ def _gemm(graph: Graph, node: Node) -> WeightLayout | Refusal:
 
 
 def _matmul(graph: Graph, node: Node) -> WeightLayout | Refusal:
-    """A constant on the right; on the left it multiplies rows, which no target quantizes."""
-    shape = _weight_shape(graph, node, 1)
+    shape = _right_shape(graph, node)
     if isinstance(shape, Refusal):
-        constant = graph.constant(node.input(0))
-        return shape if constant is None else Refusal("its constant is the left operand")
+        return shape
     if len(shape) < 2:
         return Refusal("its weight is a vector")
     return WeightLayout(
         node.input(1), "", 0, 1, shape, 1, input_axis=-1, output_axis=-1,
         channel_axis=len(shape) - 1, output_last=True, takes_bias=False,
     )  # fmt: skip
+
+
+def _right_shape(graph: Graph, node: Node) -> tuple[int, ...] | Refusal:
+    """Of a constant on the right; on the left it multiplies rows, which no target quantizes."""
+    shape = _weight_shape(graph, node, 1)
+    left = isinstance(shape, Refusal) and graph.constant(node.input(0)) is not None
+    return Refusal("its constant is the left operand") if left else shape
 
 
 def _weight_shape(graph: Graph, node: Node, position: int) -> tuple[int, ...] | Refusal:

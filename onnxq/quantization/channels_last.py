@@ -76,7 +76,7 @@ def _producers(graph: Graph, node: Node) -> Iterable[Node]:
 
 
 def _readers(graph: Graph, node: Node) -> Iterable[Node]:
-    for name in filter(None, node.outputs):
+    for name in node.results:
         if _may_be_image(graph, name):
             yield from (use.node for use in graph.consumers(name))
 

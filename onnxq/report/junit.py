@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from onnxq.report.table import decibels, number
+from onnxq.report.table import in_decibels, number
 from onnxq.report.validation import gate_with_unit, verdict
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def junit(result: Validation, paths: Sequence[Path]) -> str:
     for path, row in zip(paths, result.rows, strict=True):
         for name, value in row.values.items():
             unit = row.units[name]
-            text = decibels(value) if unit == "dB" else number(value, 6)
-            _property(properties, f"{path} ({row.execution}) {name}", f"{text} {unit}".rstrip())
+            text = in_decibels(value) if unit == "dB" else f"{number(value, 6)} {unit}".rstrip()
+            _property(properties, f"{path} ({row.execution}) {name}", text)
     for gate in result.gates:
         name = f"--{gate.name} {gate_with_unit(gate.limit, gate)}"
         case = ET.SubElement(

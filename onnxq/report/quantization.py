@@ -165,7 +165,7 @@ def trials_text(trials: Sequence[Trial]) -> str:
 
     def told(trial: Trial) -> str:
         taken = "" if math.isnan(trial.final) else " (taken)"
-        return f"{trial.name} {trial.sqnr:.1f} dB{taken}"
+        return f"{trial.name} {in_decibels(trial.sqnr)}{taken}"
 
     return f"tried, with weights rounded to nearest: {'; '.join(map(told, trials))}"
 

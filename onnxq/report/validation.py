@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from onnxq.report import latency, layers
 from onnxq.report.outputs import output_document, output_rows
 from onnxq.report.table import Table, count, decibels, decibels_within, number, table
+from onnxq.validation.metrics import CLOSENESS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -121,13 +122,17 @@ def gate_table(result: Validation) -> Table:
 
 
 def unseen_by_gates(result: Validation, paths: Sequence[Path]) -> Iterator[str]:
-    """Outputs that gates pass over although little of them is as it was: integers and booleans.
+    """Outputs that gates pass over although little of them is as it was: integers and booleans,
+    where the first metric, which gates look at, is one of closeness.
 
     Args:
         result: the validation.
         paths: the model file of each row.
     """
-    for row, path in zip(result.rows, paths, strict=True) if result.gates else ():
+    by_closeness = next(iter(result.rows[0].units)) in CLOSENESS
+    if not (result.gates and by_closeness):
+        return
+    for row, path in zip(result.rows, paths, strict=True):
         for output in row.outputs:
             if not output.is_float and output.equal < FEW_EQUAL:
                 yield (

@@ -112,3 +112,7 @@ def test_integers_that_gates_pass_over_are_named_where_few_are_as_they_were(tmp_
     assert done.code == 0
     assert "'label' holds no floats, so no gate looks at it: 0 % of its values are as" in done.err
     assert "no gate looks" not in run("validate", path, out, "--data", data).err
+    # A metric of the user's may look at anything, so nobody knows what it passes over.
+    (tmp_path / "own.py").write_text("def same(outputs, labels):\n    return 1.0\n")
+    own = run("validate", path, out, *arguments, "--metric", f"{tmp_path / 'own.py'}:same")
+    assert (own.code, "no gate looks" in own.err) == (0, False)

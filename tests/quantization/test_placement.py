@@ -198,10 +198,10 @@ def test_keys_that_only_attention_reads_stay_float_behind_their_layer():
     assert set(plan.activations) == {"x"}
 
 
-def test_a_constant_on_the_left_is_said_to_be_one():
-    b = Builder()
-    x = b.input(4, 4)
-    product = b.op("MatMul", b.const(b.random(4, 4)), x, name="left")
+@pytest.mark.parametrize("operator", ["MatMul", "Gemm"])
+def test_a_constant_on_the_left_is_said_to_be_one(operator):
+    b = Builder(batch=4)
+    product = b.op(operator, b.const(b.random(4, 4)), b.input(4), name="left")
     model = b.model(b.op("MatMul", product, b.const(b.random(4, 4)), name="right"))
     calibration = calibrate(model, random_feeds(model))
     plan = plan_quantization(Graph(model), calibration, target_named("cpu"), QuantizationOptions())

@@ -8,7 +8,7 @@ from onnxq.model.model import Model
 from onnxq.model.recipes import recorded_recipe
 from onnxq.quantization.details import MEASURED_ON, SQNR
 from onnxq.report.subject import Subject
-from onnxq.report.table import count
+from onnxq.report.table import count, in_decibels
 
 
 def remade(reference: Model | None, model: Model) -> tuple[str, str]:
@@ -42,7 +42,7 @@ def settings_of(subject: Subject) -> list[tuple[str, str]]:
     if SQNR in record and record[SQNR] != "nan":
         seen = (record.get(MEASURED_ON) or {}).get("held_out") is False
         where = " on samples it was made with" if seen else ""
-        found.append(("SQNR when it was made", f"{float(record[SQNR]):.1f} dB{where}"))
+        found.append(("SQNR when it was made", f"{in_decibels(float(record[SQNR]))}{where}"))
     if record.get("centered_activations"):
         found.append(("activations centered", f"{record['centered_activations']:,}"))
     seen = record.get("calibration", {})
