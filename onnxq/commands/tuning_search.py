@@ -100,15 +100,18 @@ class Search:
         best, why = choose(self.rows, self._float_size)
         if best is None or self.rows[best].outcome.speed is None:
             return best, why
-        near = self._wanted()
-        at_hand = {best: self.model_of(self.rows[best].candidate)}
-        for number in near:
-            model = self._known(self.rows[number].candidate)
-            if model is not None:
-                at_hand[number] = model
-        if len(at_hand) > 1:
-            self._time_together(at_hand)
+        near = [best, *(each for each in self._wanted() if each != best and self._at_hand(each))]
+        if len(near) > 1:
+            self._time_together({each: self.model_of(self.rows[each].candidate) for each in near})
         return choose(self.rows, self._float_size, near)
+
+    def _at_hand(self, number: int) -> bool:
+        """Whether the row's model is kept, or the budget has room to make it again: which rows are
+        among the best changes with those that come later.
+        """
+        candidate = self.rows[number].candidate
+        room = self._end - time.monotonic()
+        return self._known(candidate) is not None or self._expected(candidate) <= room
 
     def model_of(self, candidate: Candidate) -> Model:
         """The candidate's model: kept, or made again."""
