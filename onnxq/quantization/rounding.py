@@ -27,6 +27,7 @@ from onnxq.formats.granularity import Blocks
 from onnxq.formats.parameters import Integers, Parameters, quantize
 from onnxq.formats.table import Floating, Uniform
 from onnxq.model.weights import WeightLayout
+from onnxq.quantization.factor import damping_of, factor_in_order, solve
 from onnxq.quantization.moments import Moments
 from onnxq.refusal import Refusal
 
@@ -224,24 +225,24 @@ def refit(
         return weight
     missing = moments.missing(weight) if missing is None else missing
     # Both sides are symmetric, so the solution is taken from the left.
-    damped = moments.inputs
-    _damp(damped, strength * moments.power_of_input + moments.noise)
-    change = np.linalg.solve(damped, missing.swapaxes(1, 2))
+    change = _damped_solution(moments, strength, missing.swapaxes(1, 2))
     if moments.basis is not None:
         change = moments.basis @ change
     return np.asarray(weight + change.swapaxes(1, 2))
 
 
-def _damp(matrix: Floats, added: Floats) -> None:
-    """Add something to the diagonal of each group, in place."""
-    diagonal = np.einsum("gii->gi", matrix)
-    diagonal += _added(added)
-
-
-def _added(damping: Floats) -> Floats:
-    """What is added to the diagonals: (groups, 1)."""
-    # A group whose inputs are all 0 has no say: any weight will do.
-    return np.where(damping > 0, damping, 1.0)[:, None]
+def _damped_solution(moments: Moments, strength: float, right: Floats) -> Floats:
+    """X with (H + λI)·X = `right`; what float32 sums leave of H below 0 is damped away."""
+    growth = 1.0
+    while True:
+        damped = moments.inputs
+        np.einsum("gii->gi", damped)[...] += damping_of(
+            growth * (strength * moments.power_of_input + moments.noise)
+        )
+        try:
+            return solve(damped, right)
+        except np.linalg.LinAlgError:
+            growth *= 10
 
 
 def round_in_order(
@@ -268,7 +269,7 @@ def round_in_order(
     columns = values.shape[2]
     order = np.argsort(np.einsum("gii->gi", gram), axis=1, kind="stable")
     each = np.arange(len(order))[:, None]
-    factor = _factor(gram, order, noise, damping)
+    factor = factor_in_order(gram, order, noise, damping)
 
     # One column after the other, so that each lies in one piece.
     def in_order(array: Array | float) -> Singles:
@@ -299,67 +300,8 @@ def round_in_order(
     return result[each, np.argsort(order, axis=1)].swapaxes(1, 2).astype(np.float64)
 
 
-def _sorted(gram: Floats, order: Array, unit: Floats) -> Singles:
-    """With the rows and columns of each group in an order and a unit of its own."""
-    result = np.empty(gram.shape, np.float32)
-    for found, each, places, one in zip(result, gram, order, unit, strict=True):
-        for start in range(0, len(places), BLOCK):
-            rows = places[start : start + BLOCK]
-            found[start : start + BLOCK] = each.take(rows, 0).take(places, 1) / one
-    return result
-
-
-BLOCK = 192
-"""Rows of a matrix that LAPACK factors: what is left of a larger one is products of matrices."""
-
-
-def cholesky(matrix: Singles) -> Singles:
-    """L with zeros above its diagonal and L·Lᵀ = the matrix (groups, size, size), which it changes.
-
-    Raises:
-        numpy.linalg.LinAlgError: there is none.
-    """
-    size = matrix.shape[-1]
-    if size <= BLOCK:
-        return np.linalg.cholesky(matrix)
-    result = np.zeros_like(matrix)
-    for start in range(0, size, BLOCK):
-        stop = min(start + BLOCK, size)
-        corner = np.linalg.cholesky(matrix[:, start:stop, start:stop])
-        result[:, start:stop, start:stop] = corner
-        if stop < size:
-            below = matrix[:, stop:, start:stop] @ np.linalg.inv(corner).swapaxes(1, 2)
-            result[:, stop:, start:stop] = below
-            # A matrix by its own transpose: half of the product is computed.
-            matrix[:, stop:, stop:] -= below @ below.swapaxes(1, 2)
-    return result
-
-
 def _at(limits: Uniform | Limits, column: int) -> Uniform | Limits:
     """The limits of one column, of those that lie column by column."""
     if isinstance(limits, Limits):
         return Limits(limits.lowest[:, column], limits.highest[:, column])
     return limits
-
-
-def _factor(gram: Floats, order: Array, noise: Floats | float, damping: float) -> Singles:
-    """Rᵀ with a diagonal of ones and Rᵀ·D·R = `gram` in an order, damped until that exists.
-
-    Rounding may leave `gram` with eigenvalues further below 0 than `noise` expects.
-    """
-    diagonal = np.take_along_axis(np.einsum("gii->gi", gram), order, axis=1)
-    power = np.maximum(diagonal.mean(axis=1), 0)
-    # In units of its own: float32 holds the squares of neither 1e20 nor 1e-30.
-    unit = np.where(power > 0, power, 1.0)
-    diagonal, power, noise = diagonal / unit[:, None], power / unit, noise / unit
-    growth = 1.0
-    while True:
-        damped = _sorted(gram, order, unit)
-        np.einsum("gii->gi", damped)[...] = diagonal + _added(growth * (damping * power + noise))
-        try:
-            lower = cholesky(damped)
-        except np.linalg.LinAlgError:
-            growth *= 10
-            continue
-        lower /= np.einsum("gii->gi", lower)[:, None, :].copy()
-        return lower

@@ -30,11 +30,11 @@ from onnxq.model.weights import WeightLayout
 from onnxq.progress import SILENT, Progress
 from onnxq.quantization.beside import CLIPPED, with_layers_beside
 from onnxq.quantization.blas import blas_threads_for
+from onnxq.quantization.collect import collect_moments
 from onnxq.quantization.columns import Columns, refusal_of
 from onnxq.quantization.correct import BiasCorrection, along, measure_shift
 from onnxq.quantization.importance import NO_IMPORTANCE, Importance, fitting
 from onnxq.quantization.insert import insert
-from onnxq.quantization.moments import collect_moments
 from onnxq.quantization.plan import QuantizationPlan
 from onnxq.quantization.readers import Clipping
 from onnxq.quantization.rounding import Rounding, keep_nearest, round_weight

@@ -13,9 +13,10 @@ from onnxq.model.model import Model
 from onnxq.model.normalize import normalize
 from onnxq.model.operators import weight_layout
 from onnxq.quantization import rounding
+from onnxq.quantization.collect import collect_moments
 from onnxq.quantization.columns import Columns, refusal_of
 from onnxq.quantization.insert import insert
-from onnxq.quantization.moments import Moments, collect_moments
+from onnxq.quantization.moments import Moments
 from onnxq.quantization.plan import QuantizationOptions
 from onnxq.quantization.planning import plan_quantization
 from onnxq.quantization.sequential import settle_layers
@@ -144,7 +145,7 @@ def exact_moments(x, t, *, centered=False):
 @pytest.mark.parametrize("centered", [True, False])
 @pytest.mark.parametrize("kind", ["conv grouped", "gemm 1", "matmul"])
 def test_the_error_by_moments_is_the_measured_one(kind, centered, pending, monkeypatch):
-    monkeypatch.setattr("onnxq.quantization.moments.PENDING", pending)
+    monkeypatch.setattr("onnxq.quantization.collect.PENDING", pending)
     model = node_model(kind)
     graph = Graph(model)
     node = graph.by_name["node"]
@@ -241,7 +242,7 @@ def test_few_positions_of_many_columns_lose_nothing(groups, centered, monkeypatc
     noisy = x + np.float32(0.1) * rng.standard_normal(x.shape).astype(np.float32)
 
     few = collect_moments(layout, columns, [noisy], [t], centered=centered)
-    monkeypatch.setattr("onnxq.quantization.moments.FEW", 1000)
+    monkeypatch.setattr("onnxq.quantization.collect.FEW", 1000)
     many = collect_moments(layout, columns, [noisy], [t], centered=centered)
     assert few[0].basis.shape == (groups, 40 // groups, 9)
     assert many[0].basis is None
@@ -254,6 +255,33 @@ def test_few_positions_of_many_columns_lose_nothing(groups, centered, monkeypatc
         found, wanted = (rounding.refit(weights, m, 0.01) for m in (a, c))
         assert np.allclose(found, wanted, atol=1e-4)
         assert not np.allclose(found, weights, atol=1e-3)
+
+
+@pytest.mark.parametrize("large", [1.0, 1e15], ids=["ordinary", "squares beyond float32"])
+def test_sums_of_very_many_columns_take_half_the_memory(large, monkeypatch):
+    rng = np.random.default_rng(0)
+    b = Builder(1, spread=1)
+    y = b.op("MatMul", b.input(6), b.const(b.random(6, 4)), name="node", shape=(4,))
+    graph = Graph(b.model(y))
+    layout = weight_layout(graph, graph.by_name["node"])
+    columns = Columns(graph, graph.by_name["node"], layout)
+    x = rng.standard_normal((90, 6)).astype(np.float32) * np.float32(large)
+    t = rng.standard_normal((90, 4)).astype(np.float32)
+    monkeypatch.setattr("onnxq.quantization.collect.PENDING", 100)
+
+    def sums():
+        first, second = collect_moments(layout, columns, [x], [t], centered=True)
+        return first + second
+
+    usual = sums()
+    monkeypatch.setattr("onnxq.quantization.collect.WIDE", 6)
+    wide = sums()
+    assert usual.gram.dtype == np.float64
+    assert wide.gram.dtype == (np.float32 if large == 1 else np.float64)
+    assert wide.inputs.dtype == np.float64
+    assert np.allclose(wide.inputs, usual.inputs, rtol=1e-5, atol=1e-6 * large**2)
+    assert np.allclose(wide.targets, usual.targets, rtol=1e-5, atol=1e-6 * large)
+    assert np.allclose(wide.noise, usual.noise, rtol=1e-6)
 
 
 # --- the closed form -----------------------------------------------------------------------------
