@@ -247,18 +247,23 @@ def tiny_model() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where examples run: model.onnx, images/ of four classes, data.npz with labels."""
+def furnish(folder: Path) -> None:
+    """model.onnx, images/ of four classes, data.npz with labels."""
     generator = np.random.default_rng(0)
-    onnx.save(tiny_model(), tmp_path / "model.onnx")
+    onnx.save(tiny_model(), folder / "model.onnx")
     for number in range(24):
-        target = tmp_path / "images" / f"{number % 4}_class"
+        target = folder / "images" / f"{number % 4}_class"
         target.mkdir(parents=True, exist_ok=True)
         pixels = generator.integers(0, 256, (8, 8, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(target / f"{number}.png")
     x = generator.standard_normal((72, 3, 8, 8)).astype(np.float32)
-    np.savez(tmp_path / "data.npz", x=x, labels=np.arange(72) % 4)
+    np.savez(folder / "data.npz", x=x, labels=np.arange(72) % 4)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where examples run."""
+    furnish(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -303,21 +308,33 @@ def shell_blocks(page: Path) -> list[str]:
     ]
 
 
-@pytest.fixture
-def workplace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder with what examples take for granted: other images, calibrations, int8 models."""
-    monkeypatch.setenv("SHELL", "/bin/bash")  # none is set where CI runs
-    monkeypatch.setenv("HOME", str(folder / "home"))  # where completion is installed
-    shutil.copytree("images", "test")
-    data = ("model.onnx", "--data", "images/", *STAND_INS["--preprocess imagenet"].split())
-    for number in (1, 2, 3):
-        invoke("calibrate", *data, "--shard", f"{number}/3", "-o", f"part-{number}.calib")
-    invoke("calibrate", *data, "-o", "model.calib")
-    for target, name in (("gpu", "model.int8.onnx"), ("cpu", "model.cpu.onnx")):
-        invoke("quantize", *data, "--target", target, "-o", name)
-    Path("int8.toml").write_text('[quantize]\ndata = "images/"\ntarget = "cpu"\n'
-                                 'preprocess = "resize=8x8,mean=0.5,std=0.5"\n')  # fmt: skip
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What examples take for granted, made once: other images, calibrations, int8 models."""
+    folder = tmp_path_factory.mktemp("furnished")
+    furnish(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        shutil.copytree("images", "test")
+        data = ("model.onnx", "--data", "images/", *STAND_INS["--preprocess imagenet"].split())
+        for number in (1, 2, 3):
+            invoke("calibrate", *data, "--shard", f"{number}/3", "-o", f"part-{number}.calib")
+        invoke("calibrate", *data, "-o", "model.calib")
+        for target, name in (("gpu", "model.int8.onnx"), ("cpu", "model.cpu.onnx")):
+            invoke("quantize", *data, "--target", target, "-o", name)
+        Path("int8.toml").write_text('[quantize]\ndata = "images/"\ntarget = "cpu"\n'
+                                     'preprocess = "resize=8x8,mean=0.5,std=0.5"\n')  # fmt: skip
     return folder
+
+
+@pytest.fixture
+def workplace(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the furnished folder, for one page."""
+    monkeypatch.setenv("SHELL", "/bin/bash")  # none is set where CI runs
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where completion is installed
+    shutil.copytree(furnished, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def invoke(*words: str) -> tuple[int, str]:
