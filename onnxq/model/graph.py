@@ -94,7 +94,11 @@ class Graph:
 
     def is_exposed(self, name: str) -> bool:
         """Whether a caller or a subgraph reads the tensor, besides the main graph's nodes."""
-        return name in self.outputs or name in self._captured
+        return name in self.outputs or self.is_captured(name)
+
+    def is_captured(self, name: str) -> bool:
+        """Whether a subgraph reads the tensor: the body of an If, Loop or Scan."""
+        return name in self._captured
 
     def is_read(self, name: str) -> bool:
         """Whether anything at all reads the tensor."""

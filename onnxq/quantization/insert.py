@@ -111,7 +111,6 @@ class _Writer:
 
     def _write_activations(self, gs_graph: Any, nodes: Mapping[str, Any]) -> None:
         tensors = gs_graph.tensors()
-        outputs = {tensor.name for tensor in gs_graph.outputs}
         everything = self._plan.target.placement is Placement.ALL
         for name, entry in self._plan.activations.items():
             source = tensors[name]
@@ -122,9 +121,9 @@ class _Writer:
             ]
             # No kernel writes integers whose scale is found in each run.
             by_run = isinstance(entry, Dynamic)
-            exposed = everything and not by_run and name in outputs and bool(source.inputs)
-            if exposed:
-                # The output keeps its name, so what the kernel writes takes another.
+            shown = self._graph.is_exposed(name) and name in self._graph.producers
+            if everything and not by_run and shown:
+                # What the caller or a body reads keeps its name: the kernel writes another.
                 producer = source.inputs[0]
                 raw = variable(f"{name}_raw", source.dtype, source.shape)
                 producer.outputs = [raw if t is source else t for t in producer.outputs]

@@ -172,6 +172,12 @@ def _weighted_host(graph: Graph, node: Node, nodes: _Nodes) -> str | None:
     return host.name if host is not None and is_weighted(host) else None
 
 
+def _moves(node: Node) -> bool:
+    """Whether it moves values on, in the scale that they have."""
+    row = operator_of(node)
+    return row is not None and row.quantized is QuantizedRule.SHARED
+
+
 def _host(graph: Graph, node: Node, nodes: _Nodes) -> Node | None:
     """The quantized node whose result this activation alone reads; None for none."""
     name = node.input(0)
@@ -218,10 +224,29 @@ def _place_all(graph: Graph, target: Target, nodes: _Nodes, calibrated: set[str]
     }
     # Every reader of what a kernel writes reads its dequantized value, else it keeps two outputs.
     # What comes in float is there for those that read it in float.
+    into_bodies = _float_moves_into_bodies(graph, nodes)
     for name in tensors & written if target.float_ends else tensors:
-        readers |= {Place(use.node.name, use.position) for use in graph.consumers(name)}
+        uses = (use for use in graph.consumers(name) if use.node.name not in into_bodies)
+        readers |= {Place(use.node.name, use.position) for use in uses}
     unified = frozenset(node.name for node in graph.nodes if node.op_type in target.unified)
     return Placed(nodes, frozenset(readers), frozenset(tensors), unified)
+
+
+def _float_moves_into_bodies(graph: Graph, nodes: _Nodes) -> set[str]:
+    """What moves values in float to the body of an If, Loop or Scan.
+
+    Behind a DequantizeLinear it ends the process: ONNX Runtime (1.32) moves that behind each such
+    operator, and takes the If for one whose inputs it can count.
+    """
+    found: set[str] = set()
+    for node in reversed(graph.nodes):
+        if not _moves(node) or isinstance(nodes[node.name], Quantized):
+            continue
+        uses = [use for name in node.results for use in graph.consumers(name)]
+        captured = any(map(graph.is_captured, node.results))
+        if captured or any(use.node.name in found for use in uses):
+            found.add(node.name)
+    return found
 
 
 def _decide_all(graph: Graph, target: Target, nodes: _Nodes, calibrated: set[str]) -> set[str]:
@@ -275,6 +300,8 @@ def _leave_ends(graph: Graph, nodes: _Nodes) -> set[str]:
             if isinstance(inside, Quantized) and inside.fused_into is not None:
                 group.append(fused)
         uses = (use for name in group[-1].outputs for use in graph.consumers(name))
+        if _moves(node) and any(map(graph.is_captured, node.results)):
+            continue
         if all(isinstance(nodes[use.node.name], Float) for use in uses):
             for each in group:
                 nodes[each.name] = Float(Refusal("only the caller or float operators read it"))
