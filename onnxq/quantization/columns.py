@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +19,7 @@ from onnxq.model.weights import WeightLayout
 from onnxq.refusal import Refusal
 
 Array = NDArray[Any]
+Shape = tuple[int, ...]
 
 DIGIT = 1 << 12
 """Positions are numbered with two digits of this base."""
@@ -55,6 +57,22 @@ class Columns:
             else b""
         )
 
+    def fit(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> bool:
+        """Whether the node gives outputs of these shapes for inputs of those, group by group.
+
+        Where values decide on sizes, a model with other values may have other ones.
+        """
+        pairs = zip(inputs, outputs, strict=True)
+        return all(
+            self._places(shape) == _places(wanted, self._layout.outputs) for shape, wanted in pairs
+        )
+
+    def _places(self, shape: Shape) -> tuple[int, int]:
+        """Samples and output positions of each, for an input of this shape."""
+        if self._locating and 0 not in shape:
+            return shape[0], _read_by_taps(self._locating, shape[2:]).shape[1]
+        return _places(shape, self._layout.inputs)
+
     def of(self, inputs: Array, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """The columns at some output positions of each sample.
 
@@ -71,6 +89,12 @@ class Columns:
             return pick(rows, positions[:, None], layout.groups)
         sources = _read_by_taps(self._locating, inputs.shape[2:])
         return pick(inputs, sources[:, positions].swapaxes(0, 1), layout.groups)
+
+
+def _places(shape: Shape, channels: int) -> tuple[int, int]:
+    """Samples and positions of each, of an array with so many channels; a vector is one sample."""
+    samples = shape[0] if len(shape) > 1 else 1
+    return samples, math.prod(shape) // max(samples * channels, 1)
 
 
 @lru_cache(maxsize=8)

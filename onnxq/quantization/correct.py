@@ -62,7 +62,9 @@ def measure_shift(
     shapes = exact.shapes
     axis %= len(shapes[0])
     channels = shapes[0][axis]
-    if sum(shape[0] for shape in shapes) < 2:
+    # Where values decide on sizes, the two may have different ones: nothing tells which belong
+    # together.
+    if other.shapes != shapes or sum(shape[0] for shape in shapes) < 2:
         return np.zeros(channels), BiasCorrection(node, False, math.nan, math.nan)
 
     def half(first: int) -> Pairs:

@@ -85,6 +85,10 @@ class LeafOutputs:
         for feeds, exact, found in zip(self.feeds, self.values, runs, strict=True):
             wanted = dict(zip(names, exact, strict=True))
             for name, values in zip(there, found, strict=True):
+                if np.shape(values) != np.shape(wanted[name]):
+                    sums.pop(name, None)
+                if name not in sums:
+                    continue
                 square = np.square(np.subtract(values, wanted[name], dtype=np.float64))
                 real = self.tokens.real(name, square.shape, feeds)
                 kept = np.ones(()) if real is None else np.asarray(real, np.float64)

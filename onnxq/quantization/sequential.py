@@ -51,6 +51,7 @@ LEAST_ROOM = 8
 
 ONE_SAMPLE = Refusal("one sample cannot decide")
 NOT_FINITE = Refusal("its values are not finite")
+OTHER_SIZES = Refusal("values decide on its sizes: it has others in the quantized model")
 FLOATING = Refusal("its numbers are floating-point ones")
 
 
@@ -185,6 +186,8 @@ class _Layers:
         inputs = self._rounded.compute(quantized.inputs[layout.data])
         centered = corrected and isinstance(bias_site(self._graph, node, layout), BiasSite)
         columns = Columns(self._graph, node, layout)
+        if not columns.fit(inputs.shapes, wanted.shapes):
+            return keep_nearest(node.name, weight, parameters, OTHER_SIZES)
         with blas_threads_for(layout.columns):
             moments = collect_moments(
                 layout, columns, inputs, wanted, centered=centered,
