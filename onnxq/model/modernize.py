@@ -11,6 +11,7 @@ from onnx import ModelProto, NodeProto
 
 from onnxq.errors import ModelError
 from onnxq.model.files import infer_shapes
+from onnxq.model.function_defaults import with_defaults_given
 from onnxq.model.graph import Graph, nodes_in
 from onnxq.model.model import Model, TensorSpec
 from onnxq.model.rewrite import lowest_ir_version
@@ -93,7 +94,8 @@ def inline_functions(model: Model) -> tuple[Model, int]:
     if not count:
         return model, 0
     try:
-        proto = onnx.inliner.inline_local_functions(model.message, convert_version=True)
+        whole = with_defaults_given(model.message)
+        proto = onnx.inliner.inline_local_functions(whole, convert_version=True)
     except Exception as error:  # noqa: BLE001 - the inliner raises its own C++ exceptions
         raise ModelError(
             f"{model.name}: its functions cannot be inlined: {_short(error)}",
