@@ -35,6 +35,7 @@ from onnxq.model.plugins import names_of_plugins
 from onnxq.model.rewrite import edit
 from onnxq.model.shapes import fix_reshapes
 from onnxq.model.simplify import fold_usual, simplify
+from onnxq.model.sparse import write_out_sparse
 from onnxq.model.take_apart import TakenApart, take_apart
 from onnxq.model.widen import widen
 from onnxq.refusal import Refusal
@@ -57,7 +58,7 @@ class Normalization:
         taken_apart: fused operator of ONNX Runtime → how far its parts differ from it, rms over
             rms.
         left_fused: fused operator → why it was not taken apart.
-        folded_constants: nodes replaced by their value.
+        folded_constants: nodes replaced by their value, and sparse weights written out.
         raised_from: the file's operator set, where it was raised; else 0.
         renamed: number of nodes that had no name or shared one.
         widened: number of tensors that were float16 or bfloat16 and are float32 now.
@@ -112,6 +113,7 @@ def normalize(model: Model, *, opset: int = 0) -> tuple[Model, Normalization]:
     """
     model, freed = free_weights(model)
     model, inlined = inline_functions(model)
+    model, dense = write_out_sparse(model)
     model, raised_from = raise_opset(correct_outputs(model), max(opset, LOWEST_OPSET))
     model, widened = widen(trim_outputs(model))
     model, renamed = name_nodes(model)
@@ -127,10 +129,10 @@ def normalize(model: Model, *, opset: int = 0) -> tuple[Model, Normalization]:
     model, simpler = fold_usual(model) if quantized else simplify(model)
     model, pads = _fold_pads(model)
     return lower_ir_version(infer_shapes(model)), Normalization(
-        simpler.folded.batch_norms, pads, simpler.folded.biases, constants + more, raised_from,
-        renamed, widened, freed, inlined, unused, simpler.folded.factors, simpler.merged,
-        simpler.moved, apart.differences, apart.kept, simpler.copies, simpler.clips, learned,
-        tuple(names_of_plugins(model.message)), narrowed,
+        simpler.folded.batch_norms, pads, simpler.folded.biases, dense + constants + more,
+        raised_from, renamed, widened, freed, inlined, unused, simpler.folded.factors,
+        simpler.merged, simpler.moved, apart.differences, apart.kept, simpler.copies,
+        simpler.clips, learned, tuple(names_of_plugins(model.message)), narrowed,
     )  # fmt: skip
 
 
