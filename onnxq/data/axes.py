@@ -42,7 +42,21 @@ def find_axes(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec] = ()) 
         return BatchAxes(axes, {spec.name: None for spec in outputs}, 1)
     known = {size for spec in inputs for size in spec.shape or () if isinstance(size, str)}
     ends = {spec.name: _output_axis(spec, name, fixed, known) for spec in outputs}
-    return BatchAxes(axes, ends, fixed, undecided)
+    own = frozenset[str]()
+    if name is not None and not _says_batch(name):
+        own = frozenset(s.name for s in inputs if axes[s.name] is None and _has_own(s, inputs))
+    return BatchAxes(axes, ends, fixed, undecided, own)
+
+
+def _says_batch(name: str) -> bool:
+    return "batch" in name.lower()
+
+
+def _has_own(spec: TensorSpec, inputs: Sequence[TensorSpec]) -> bool:
+    """Whether an input of several axes has an open one that no other input has."""
+    others = {size for each in inputs if each is not spec for size in each.shape or ()}
+    names = {size for size in spec.shape or () if isinstance(size, str)}
+    return len(spec.shape or ()) > 1 and not names <= others
 
 
 def _is_named(spec: TensorSpec, name: str | None) -> bool:
@@ -68,7 +82,7 @@ def _shared_name(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) ->
         once = sum(shape.count(name) == 1 for shape in shapes if len(shape) > 1)
         first_out = sum(shape[0] == name for shape in ends)
         first_in = sum(shape[0] == name for shape in shapes)
-        return "batch" in name.lower(), once, first_out, first_in
+        return _says_batch(name), once, first_out, first_in
 
     names = [size for shape in shapes for size in shape if isinstance(size, str)]
     alone = {name for name in names if any(shape.count(name) == 1 for shape in shapes)}

@@ -35,6 +35,8 @@ class BatchAxes:
             that counts them; None where it takes any.
         open: input whose shape does not tell for certain → the axes that may count its samples;
             the data tell which one does, if any.
+        beside: inputs with an open axis that counts something else than samples, and no other input
+            has: perhaps the edges of a graph, whose nodes the first axis of another counts.
         mask: the input that says which positions of a sample count, see `onnxq.data.masks`; "" for
             none.
     """
@@ -43,13 +45,14 @@ class BatchAxes:
     outputs: Axes = field(default_factory=dict)
     fixed: int | None = None
     open: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    beside: frozenset[str] = frozenset()
     mask: str = ""
 
     def settled(self, axes: Axes) -> BatchAxes:
         """With the axes that the data told; without any, a sample is one whole feed."""
         inputs = {**self.inputs, **axes}
         if any(axis is not None for axis in inputs.values()):
-            return replace(self, inputs=inputs, open={})
+            return replace(self, inputs=inputs, open={}, beside=frozenset())
         return BatchAxes(inputs, dict.fromkeys(self.outputs), 1)
 
     def output(self, name: str) -> int | None:

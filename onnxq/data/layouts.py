@@ -118,7 +118,11 @@ def arrange(
         if spec.name in options and not options[spec.name]:
             _refuse(shapes[spec.name], spec, axes, where, holds)
     count = _agreed(options, labels)
-    if count is None and holds is not Holds.ROWS:
+    whole = all(len(shapes[s.name]) == len(s.shape or ()) for s in inputs if s.name in shapes)
+    if holds is not Holds.ROWS and whole and not axes.beside.isdisjoint(options):
+        # What its first axis counts are no samples, for the array beside it cannot be cut.
+        options, count = {name: [(None, Layout(None))] for name in options}, 1
+    elif count is None and holds is not Holds.ROWS:
         single = {name: _as_one(each, axes) for name, each in options.items()}
         if all(single.values()):
             options, count = single, 1

@@ -120,6 +120,37 @@ def test_a_feed_whose_first_axes_differ_is_one_sample_where_their_names_do(holds
         arrange(shapes, inputs, axes, "d", holds=ROWS)
 
 
+@pytest.mark.parametrize("holds", [FEED, ITEM])
+@pytest.mark.parametrize("count", [1, 5, 9])
+def test_a_feed_beside_whose_nodes_are_edges_is_one_sample(holds, count):
+    """PyTorch Geometric's inputs: the edges' only open axis is not their first one."""
+    inputs = [spec("V", 16, name="nodes"), spec(2, "E", name="edges")]
+    axes = find_axes(inputs, [spec("V", 4, name="y")])
+    found = arrange({"nodes": (count, 16), "edges": (2, 9)}, inputs, axes, "d", holds=holds)
+    assert found.count == 1
+    assert dict(found.axes.inputs) == {"nodes": None, "edges": None}
+    assert {layout.axis for layout in found.layouts.values()} == {None}
+
+
+def test_items_without_their_axis_of_samples_get_it_beside_a_shared_input():
+    inputs = [spec("N", 16, name="x"), spec(2, "P", name="cache")]
+    axes = find_axes(inputs, [spec("N", 4, name="y")])
+    found = arrange({"x": (16,), "cache": (2, 9)}, inputs, axes, "d", holds=ITEM)
+    assert dict(found.axes.inputs) == {"x": 0, "cache": None}
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        [spec("batch", 16, name="x"), spec(2, "P", name="cache")],
+        [spec("N", "L", name="x"), spec(1, "L", name="places")],
+        [spec("N", 16, name="x"), spec("P", name="cache")],
+    ],
+)
+def test_other_inputs_without_samples_are_shared_by_them(inputs):
+    assert not find_axes(inputs).beside
+
+
 def test_no_samples_are_refused():
     with pytest.raises(DataError, match="d holds no samples"):
         arrange({"x": (0, 2)}, [spec("N", 2)], BatchAxes({"x": 0}), "d", holds=ROWS)
