@@ -72,24 +72,27 @@ def _shared_name(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) ->
     """The name of the dimension that counts samples: it comes once in most inputs.
 
     It comes first in an input or an output, or its name says so, which counts most. Those of equal
-    number are told apart by how many outputs, and then inputs, they come first in. A vector has
-    but one dimension, so it says little.
+    number are told apart by whether an input has them among its first two axes, unlike the width
+    of images whose columns become the steps of an output; then by how many outputs, and then
+    inputs, they come first in. A vector has but one dimension, so it says little.
     """
     shapes = [spec.shape for spec in inputs if spec.shape]
     ends = [spec.shape for spec in outputs if spec.shape]
 
-    def rank(name: str) -> tuple[bool, int, int, int]:
+    def rank(name: str) -> tuple[bool, int, bool, int, int]:
         once = sum(shape.count(name) == 1 for shape in shapes if len(shape) > 1)
         first_out = sum(shape[0] == name for shape in ends)
         first_in = sum(shape[0] == name for shape in shapes)
-        return _says_batch(name), once, first_out, first_in
+        # Samples lie along the first axis, or behind steps or layers; not behind channels.
+        front = any(shape.count(name) == 1 and shape.index(name) < 2 for shape in shapes)
+        return _says_batch(name), once, front, first_out, first_in
 
     names = [size for shape in shapes for size in shape if isinstance(size, str)]
     alone = {name for name in names if any(shape.count(name) == 1 for shape in shapes)}
     likely = [
         name
         for name in dict.fromkeys(names)
-        if name in alone and (rank(name)[0] or any(rank(name)[2:]))
+        if name in alone and (rank(name)[0] or any(rank(name)[3:]))
     ]
     return max(likely, key=rank, default=None)
 

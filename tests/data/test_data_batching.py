@@ -28,6 +28,10 @@ IMAGE = spec("image", 3, "height", "width")
         # Of one input, the name that an output begins with.
         ([spec("x", "T", "N", 64)], [spec("y", "N", 10)], {"x": 1}, None),
         ([spec("x", "N", 3, "H", "W")], [spec("y", "M", 1, "H", "W")], {"x": 0}, None),
+        # Not the width of images, whose columns are steps of the output.
+        ([spec("x", "N", 1, 32, "W")], [spec("y", "W", "N", 96)], {"x": 0}, None),
+        ([spec("x", "N", 64, "T")], [spec("y", "T", "N", 96)], {"x": 0}, None),
+        ([spec("x", "T", "N", 64)], [spec("y", "N", "T", 96)], {"x": 1}, None),
         # Without names: a first axis of 2 does not count samples while another input's is free.
         ([spec("x", None, None), spec("h", 2, None, 128), RATE], [],
          {"x": 0, "h": 1, "rate": None}, None),
