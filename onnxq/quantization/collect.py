@@ -63,6 +63,9 @@ def collect_moments(
     sizes = [shape[0] if len(shape) > 1 else 1 for shape in outputs.shapes]
 
     def look(group: int) -> list[_Block]:
+        # No row of any sample may have come here, as to an expert that a router leaves out.
+        if 0 in outputs.shapes[group]:
+            return []
         first = sum(sizes[:group])
         kept = by_position(real[group], outputs.shapes[group], layout) if real else None
         blocks = []

@@ -50,6 +50,7 @@ LEAST_ROOM = 8
 """Share of the room for tensors that wait, one of so many, which they have in any case."""
 
 ONE_SAMPLE = Refusal("one sample cannot decide")
+UNREACHED = Refusal("no sample gives it a value")
 NOT_FINITE = Refusal("its values are not finite")
 OTHER_SIZES = Refusal("values decide on its sizes: it has others in the quantized model")
 FLOATING = Refusal("its numbers are floating-point ones")
@@ -195,7 +196,9 @@ class _Layers:
                 weights=fitting(self._importance.get(node.output), wanted.shapes, layout.outputs),
             )  # fmt: skip
             if moments is None:
-                return keep_nearest(node.name, weight, parameters, ONE_SAMPLE)
+                reached = any(0 not in shape for shape in wanted.shapes)
+                few = ONE_SAMPLE if reached else UNREACHED
+                return keep_nearest(node.name, weight, parameters, few)
             if not all(half.is_finite for half in moments):
                 return keep_nearest(node.name, weight, parameters, NOT_FINITE)
             integers, record = round_weight(node.name, layout, weight, parameters, *moments)

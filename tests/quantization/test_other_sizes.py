@@ -9,7 +9,7 @@ from onnxq.model.operators import weight_layout
 from onnxq.quantization.columns import Columns
 from onnxq.quantization.correct import measure_shift
 from onnxq.quantization.plan import Quantized
-from onnxq.quantization.sequential import OTHER_SIZES
+from onnxq.quantization.sequential import OTHER_SIZES, UNREACHED
 
 from support.builder import Builder
 
@@ -85,6 +85,30 @@ def test_they_are_quantized_and_rounded_to_nearest(case, layer, target):
     assert not any(each.accepted for each in result.corrections if each.node == layer)
     found = onnxq.validate(model, int8, data, layers=True, executions=["emulate"])
     assert found.rows[1].outputs[0].whole.sqnr > 20
+
+
+@pytest.mark.parametrize("scheme", ["w8", "dynamic", "w8a8"])
+@pytest.mark.parametrize("threshold", [0.6, 1e6])
+def test_rows_that_come_in_few_samples_or_in_none(scheme, threshold):
+    """The scores are exact: what decides on the rows is the input, which is not quantized."""
+    nodes = [
+        ("ReduceMax x -> scores", {"axes": [0, 2], "keepdims": 0}),
+        ("Greater scores threshold -> chosen", {}), ("Reshape x rows -> all", {}),
+        ("Compress all chosen -> some", {"axis": 0}), ("MatMul some w0 -> b", {}),
+        ("Relu b -> f", {}), ("MatMul f w1 -> g", {}), ("MatMul all w1 -> h", {}),
+        ("ReduceSum g axis -> i", {}), ("Add h i -> y", {}),
+    ]  # fmt: skip
+    weights = {
+        "w0": normal(8, 8, fan=8), "w1": normal(8, 8, fan=8), "threshold": np.float32(threshold),
+        "rows": np.array([-1, 8]), "axis": np.array([0]),
+    }  # fmt: skip
+    data = np.where(np.arange(64)[:, None, None] < 8, ROWS, 0.1 * ROWS).astype(np.float32)
+    model = built(nodes, [1, 20, 8], [20, 8], weights)
+    int8, result = onnxq.quantize(model, data, target="cpu", scheme=scheme)
+    found = onnxq.validate(model, int8, data, layers=True, executions=["emulate"])
+    assert found.rows[1].outputs[0].whole.sqnr > 25
+    if scheme == "w8" and threshold > 1:
+        assert {each.node: each.reason for each in result.roundings}["b"] == UNREACHED.reason
 
 
 def test_outputs_of_other_sizes_have_no_mean_error():
