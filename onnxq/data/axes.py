@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from onnxq.model.model import Dimension, TensorSpec
 
 
+_USUAL = frozenset({"N", "B"})
+"""Letters that people give to the number of samples."""
+
+
 def find_axes(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec] = ()) -> BatchAxes:
     """The axes that declared shapes tell.
 
@@ -73,26 +77,32 @@ def _shared_name(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) ->
 
     It comes first in an input or an output, or its name says so, which counts most. Those of equal
     number are told apart by whether an input has them among its first two axes, unlike the width
-    of images whose columns become the steps of an output; then by how many outputs, and then
-    inputs, they come first in. A vector has but one dimension, so it says little.
+    of images whose columns become the steps of an output; then by a usual letter, as in steps
+    T×N×64; then by how many outputs, and then inputs, they come first in. A vector has but one
+    dimension, so it says little.
     """
     shapes = [spec.shape for spec in inputs if spec.shape]
     ends = [spec.shape for spec in outputs if spec.shape]
 
-    def rank(name: str) -> tuple[bool, int, bool, int, int]:
+    def rank(name: str) -> tuple[bool, int, bool, bool, int, int]:
         once = sum(shape.count(name) == 1 for shape in shapes if len(shape) > 1)
         first_out = sum(shape[0] == name for shape in ends)
         first_in = sum(shape[0] == name for shape in shapes)
         # Samples lie along the first axis, or behind steps or layers; not behind channels.
         front = any(shape.count(name) == 1 and shape.index(name) < 2 for shape in shapes)
-        return _says_batch(name), once, front, first_out, first_in
+        return _says_batch(name), once, front, name in _USUAL, first_out, first_in
+
+    def follows(name: str) -> bool:
+        """Whether it has a usual letter and comes behind steps."""
+        behind = (shape[:2] for shape in shapes if isinstance(shape[0], str))
+        return name in _USUAL and any(name in shape for shape in behind)
 
     names = [size for shape in shapes for size in shape if isinstance(size, str)]
     alone = {name for name in names if any(shape.count(name) == 1 for shape in shapes)}
     likely = [
         name
         for name in dict.fromkeys(names)
-        if name in alone and (rank(name)[0] or any(rank(name)[3:]))
+        if name in alone and (rank(name)[0] or any(rank(name)[4:]) or follows(name))
     ]
     return max(likely, key=rank, default=None)
 

@@ -32,6 +32,12 @@ IMAGE = spec("image", 3, "height", "width")
         ([spec("x", "N", 1, 32, "W")], [spec("y", "W", "N", 96)], {"x": 0}, None),
         ([spec("x", "N", 64, "T")], [spec("y", "T", "N", 96)], {"x": 0}, None),
         ([spec("x", "T", "N", 64)], [spec("y", "N", "T", 96)], {"x": 1}, None),
+        # Of two that are alike otherwise, the one with a usual letter.
+        ([spec("x", "T", "N", 64)], [spec("y", "T", "N", 96)], {"x": 1}, None),
+        ([spec("x", "steps", "B", 64)], [spec("y", "steps", "B", 96)], {"x": 1}, None),
+        ([spec("x", "N", "L")], [spec("y", "L", 96)], {"x": 0}, None),
+        ([spec("x", 1, "N", 3)], [spec("y", 1, "N", 8)], {"x": 0}, 1),
+        ([spec("x", "batch", "N", 64)], [spec("y", "N", "batch", 96)], {"x": 0}, None),
         # Without names: a first axis of 2 does not count samples while another input's is free.
         ([spec("x", None, None), spec("h", 2, None, 128), RATE], [],
          {"x": 0, "h": 1, "rate": None}, None),
