@@ -33,7 +33,14 @@ from onnxq.validation.gates import Gate, check_gates
 from onnxq.validation.interface import require_float_output
 from onnxq.validation.kernels import RuntimeKernels, kernels_of
 from onnxq.validation.layers import LayerReport, measure_layers
-from onnxq.validation.metrics import Task, metric_named, takes_classes, takes_numbers
+from onnxq.validation.metrics import (
+    MetricLike,
+    Task,
+    metrics_named,
+    once,
+    takes_classes,
+    takes_numbers,
+)
 from onnxq.validation.terms import Comparison
 
 UNLABELLED = ("sqnr", "cosine")
@@ -89,8 +96,8 @@ def validate(
     classes = _names(options, characters=reads_texts)
     for model in models:
         require_same_preprocessing(recorded_preprocessing(model), source, model.name)
-    names = options.metrics or (LABELLED if source.has_labels else UNLABELLED)
-    first, *_ = (metric_named(name, classes) for name in names)
+    names = once(options.metrics or metrics_by_default(options.labels, source))
+    first = metrics_named(names, classes)[0]
     gated = options.max_drop is not None or options.min_accuracy is not None
     relative = options.max_drop is not None or not isinstance(first, Task)
     if gated and relative and not models:
@@ -107,7 +114,7 @@ def validate(
         plan_batching(sample, limits),
         libraries_in_use(),
         options.outputs,
-        _truth(options, source, classes),
+        _truth(options, source, classes, names),
         classes,
         sample.tokens,
     )
@@ -136,6 +143,11 @@ def opened(options: ValidateOptions, model: Model) -> DataSource:
     """The data of the options."""
     reads_texts = any(map(takes_classes, options.metrics or ()))
     return source_of(options, model, classes=None if reads_texts else options.classes)
+
+
+def metrics_by_default(labels: Path | None, source: DataSource) -> tuple[str, ...]:
+    """The metrics where none is named: labels, with the data or beside them, are there for use."""
+    return LABELLED if source.has_labels or labels is not None else UNLABELLED
 
 
 def _timed(options: ValidateOptions, source: DataSource) -> BenchOptions:
@@ -198,17 +210,29 @@ def _names(options: ValidateOptions, *, characters: bool) -> tuple[str, ...]:
 
 
 def _truth(
-    options: ValidateOptions, source: DataSource, classes: tuple[str, ...]
+    options: ValidateOptions,
+    source: DataSource,
+    classes: tuple[str, ...],
+    metrics: Sequence[MetricLike],
 ) -> SampleLabels | None:
-    """The labels in a file of their own, each where its sample is; None without one."""
+    """The labels in a file of their own, each where its sample is; None without one.
+
+    Raises:
+        UsageError: a metric compares with numbers, and they are none.
+    """
     if options.labels is None:
         return None
     if source.count is None:
         raise UsageError("--labels needs data whose samples are counted", hint="give --samples")
     names = [source.sample_name(index) for index in range(source.count)]
-    metrics = options.metrics or ()
     # Digits in a text file are scores to one metric, and what is written in a picture to another.
     numbers = any(map(takes_numbers, metrics)) and not any(map(takes_classes, metrics))
     known = () if options.classes is None else classes
     found = open_labels(options.labels, known, numbers=numbers)
+    if numbers and found.holds != "numbers":
+        wanting = next(str(each) for each in metrics if takes_numbers(each))
+        raise UsageError(
+            f"{options.labels} holds {found.holds}, {wanting} compares with numbers",
+            hint="name the metric that reads them, such as --metric map, miou or cer",
+        )
     return found.match(names, getattr(source, "geometry", None))

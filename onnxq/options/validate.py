@@ -70,7 +70,7 @@ def metrics() -> Any:
         Several(TextOr("the name of a metric, FILE.py:name or a metric", callable)),
         "top1, top5, sqnr, cosine, map, miou, cer, wer, spearman or FILE.py:name; repeatable; "
         "gates look at the first.  "
-        "[default: top1 if the data have labels, sqnr, cosine]",
+        "[default: top1 if there are labels, sqnr, cosine]",
         flag="--metric",
         metavar="METRIC",
     )

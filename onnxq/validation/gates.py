@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,7 +53,7 @@ def check_gates(
                 Gate("max-drop", row.model, row.execution, max_drop, drop, metric.drop_unit,
                      drop <= max_drop, where)
             )  # fmt: skip
-        if min_accuracy is not None and not (math.isnan(value) and row is reference):
+        if min_accuracy is not None and not (isinstance(metric, Closeness) and row is reference):
             gates.append(
                 Gate("min-accuracy", row.model, row.execution, min_accuracy, value, metric.unit,
                      metric.reaches(value, min_accuracy), decisive)

@@ -28,7 +28,7 @@ from onnxq.model.session import custom_operators
 from onnxq.progress import Advance
 from onnxq.validation.execute import Runner, runner
 from onnxq.validation.interface import check_shape, choose_outputs
-from onnxq.validation.metrics import METRICS, AnyMetric, Metric, MetricLike, Task, metric_named
+from onnxq.validation.metrics import METRICS, AnyMetric, Metric, MetricLike, Task, metrics_named
 from onnxq.validation.metrics.protocol import Mergeable
 from onnxq.validation.metrics.update import update
 
@@ -44,7 +44,7 @@ class Comparison:
 
     Attributes:
         models: the models for the workers, the float one first; empty where there is no cluster.
-        metrics: see `metric_named`.
+        metrics: see `metrics_named`; each once.
         batching: how samples run.
         outputs: names of those that are compared, () for all.
         labels: the truth from a file of its own; else the data's.
@@ -67,7 +67,7 @@ class Comparison:
     @property
     def chosen(self) -> list[AnyMetric]:
         """The metrics as values."""
-        return [metric_named(each, self.classes) for each in self.metrics]
+        return list(metrics_named(self.metrics, self.classes))
 
     def for_workers(self) -> Comparison:
         """The same with nothing in it that only this process may know, such as the user's code."""

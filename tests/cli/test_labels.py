@@ -50,3 +50,32 @@ def test_class_indices_may_stand_in_a_text_file(case):
     assert "the label 4 is none of the model's 4 classes, 0 to 3" in beyond.err
     labels.write_text("\n".join(["0.5"] * 24))
     assert "compare with class indices, a label is 0.5" in run(*told, "--labels", labels).err
+
+
+def test_labels_of_their_own_are_used_where_no_metric_is_named(case):
+    with np.load(case.data) as data:
+        x, labels = data["x"], data["labels"]
+    np.save(case.folder / "x.npy", x)
+    file = case.folder / "labels.txt"
+    file.write_text("\n".join(map(str, labels)))
+    beside = run(
+        "validate", case.model, "--data", case.folder / "x.npy", "--labels", file, "--json"
+    )
+    within = run("validate", case.model, "--data", case.data, "--json")
+    replaced = run("validate", case.model, "--data", case.data, "--labels", file, "--json")
+    assert value(beside, "top1") == value(within, "top1") == value(replaced, "top1")
+    boxes = case.folder / "boxes.json"
+    boxes.write_text('{"images": [], "annotations": [], "categories": []}')
+    unread = run("validate", case.model, "--data", case.data, "--labels", boxes)
+    assert unread.code in (2, 4)
+
+
+def test_a_pair_has_one_score(case):
+    file = case.folder / "scores.txt"
+    told = ("validate", case.model, "--data", case.data, "--metric", "spearman", "--labels", file)
+    file.write_text("\n".join(map(str, [*range(12), *range(12)])))
+    assert run(*told).code == 0
+    file.write_text("\n".join(map(str, range(24))))
+    wrong = run(*told)
+    assert wrong.code == 2
+    assert "one score a pair: half as many as samples" in wrong.err

@@ -11,7 +11,7 @@ from onnxq.calibration.statistics import Calibration
 from onnxq.commands.bench import Timing, bench
 from onnxq.commands.calibrate import calibrate
 from onnxq.commands.inputs import as_calibration, source_of
-from onnxq.commands.validate import LABELLED, UNLABELLED, Validation, validate
+from onnxq.commands.validate import Validation, metrics_by_default, validate
 from onnxq.data.classes import as_class_names
 from onnxq.data.source import DataSource
 from onnxq.model.model import Model
@@ -28,7 +28,7 @@ from onnxq.report.html.samples import Sample, class_names, worst_samples
 from onnxq.report.html.sizes import Sizes, sizes_of
 from onnxq.report.subject import look_at
 from onnxq.validation.by_sample import BySample, Recorder
-from onnxq.validation.metrics import Task, metric_named, takes_classes
+from onnxq.validation.metrics import Task, metrics_named, once, takes_classes
 
 FLOAT = "float"
 """What the float model is called beside those made from it."""
@@ -151,7 +151,7 @@ def _class_names(options: ReportOptions, source: DataSource | None) -> Mapping[i
 
 
 def _lower_is_better(options: ReportOptions) -> frozenset[str]:
-    chosen = map(metric_named, options.metrics or ())
+    chosen = metrics_named(once(options.metrics or ()))
     return frozenset(
         each.name for each in chosen if isinstance(each, Task) and not each.higher_is_better
     )
@@ -166,7 +166,7 @@ def _measured(
 ) -> tuple[Validation, tuple[BySample, ...]]:
     """The validation, and what it showed of each sample: each model by its first execution."""
     recorder = Recorder()
-    named = options.metrics or (LABELLED if source.has_labels else UNLABELLED)
+    named = options.metrics or metrics_by_default(options.labels, source)
     gates = ValidateOptions(
         data=source,
         batch_size=options.batch_size,

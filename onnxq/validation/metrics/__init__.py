@@ -1,7 +1,14 @@
 """Metrics: of the task, with labels or without, and closeness to the float model's outputs."""
 
 from onnxq.validation.metrics.builtin import CLOSENESS, METRICS
-from onnxq.validation.metrics.load import MetricLike, metric_named, takes_classes, takes_numbers
+from onnxq.validation.metrics.load import (
+    MetricLike,
+    metric_named,
+    metrics_named,
+    once,
+    takes_classes,
+    takes_numbers,
+)
 from onnxq.validation.metrics.protocol import AnyMetric, Closeness, Metric, Task
 
 __all__ = [
@@ -13,6 +20,8 @@ __all__ = [
     "MetricLike",
     "Task",
     "metric_named",
+    "metrics_named",
+    "once",
     "takes_classes",
     "takes_numbers",
 ]

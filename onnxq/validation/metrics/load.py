@@ -6,10 +6,11 @@ import dataclasses
 import enum
 import functools
 import inspect
+import itertools
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -44,14 +45,14 @@ def metric_named(metric: MetricLike, classes: tuple[str, ...] = ()) -> AnyMetric
     """
     if not isinstance(metric, str):
         name = getattr(metric, "__name__", type(metric).__name__)
-        return _task(name, name, _factory(metric))
+        return _task(name, name, _factory(metric), of_user=True)
     found = _IN_A_FILE.fullmatch(metric)
     if found is not None:
         loaded = load_callable(Path(found["path"]), found["name"])
         if isinstance(loaded, Refusal):
             raise UsageError(f"metric {metric!r}: {loaded}")
         create = _with_options(metric, _factory(loaded), found["options"] or "")
-        return _task(found["name"], metric, create)
+        return _task(found["name"], metric, create, of_user=True)
     name, _, options = metric.partition(":")
     if name in CLOSENESS and not options:
         return CLOSENESS[name]
@@ -65,6 +66,42 @@ def metric_named(metric: MetricLike, classes: tuple[str, ...] = ()) -> AnyMetric
     if classes and CLASSES in option_types(create):
         create = functools.partial(create, **{CLASSES: classes})
     return _task(metric, metric, _with_options(metric, create, options))
+
+
+def metrics_named(
+    metrics: Sequence[MetricLike], classes: tuple[str, ...] = ()
+) -> tuple[AnyMetric, ...]:
+    """`metric_named` of each, with names that tell them apart: gates and tables go by these.
+
+    Where two would have one name, those of the user's are called as they were given, and counted.
+    """
+    found = [metric_named(each, classes) for each in metrics]
+    names = [each.name for each in found]
+    taken = {each.name for each in found if not _of_user(each)}
+    result: list[AnyMetric] = []
+    for metric in found:
+        if isinstance(metric, Task) and metric.of_user:
+            name = _free(metric.given if names.count(metric.name) > 1 else metric.name, taken)
+            taken.add(name)
+            result.append(dataclasses.replace(metric, name=name))
+        else:
+            result.append(metric)
+    return tuple(result)
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """The name, with a number where it is taken."""
+    numbered = (f"{name} {number}" for number in itertools.count(2))
+    return next(each for each in itertools.chain([name], numbered) if each not in taken)
+
+
+def once(metrics: Sequence[MetricLike]) -> tuple[MetricLike, ...]:
+    """The metrics without those that were named before."""
+    return tuple(each for at, each in enumerate(metrics) if each not in metrics[:at])
+
+
+def _of_user(metric: AnyMetric) -> bool:
+    return isinstance(metric, Task) and metric.of_user
 
 
 def takes_classes(metric: MetricLike) -> bool:
@@ -89,7 +126,9 @@ def _factory(found: Callable[..., Any]) -> Callable[..., Metric]:
     return found
 
 
-def _task(name: str, given: str, create: Callable[[], Metric]) -> Task:
+def _task(
+    name: str, given: str, create: Callable[[], Metric], *, of_user: bool = False
+) -> Task:  # fmt: skip
     try:
         instance = create()
     except OnnxqError:
@@ -105,7 +144,7 @@ def _task(name: str, given: str, create: Callable[[], Metric]) -> Task:
     return Task(
         name, given, create, str(getattr(instance, "unit", "")),
         bool(getattr(instance, "higher_is_better", True)),
-        bool(getattr(instance, "needs_labels", False)),
+        bool(getattr(instance, "needs_labels", False)), of_user,
     )  # fmt: skip
 
 

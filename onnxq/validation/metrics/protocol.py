@@ -64,6 +64,7 @@ class Task:
         name: what its column is called.
         given: how the user named it.
         create: makes a fresh instance.
+        of_user: whether it is the user's, not one of those built in.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Task:
     unit: str = ""
     higher_is_better: bool = True
     needs_labels: bool = False
+    of_user: bool = False
 
     @property
     def drop_unit(self) -> str:

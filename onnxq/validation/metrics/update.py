@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,13 +19,23 @@ def update(
     labels: Any | None,
     reference: Mapping[str, Array],
 ) -> None:
-    """`metric.update`; raises `UsageError` where it fails."""
+    """`metric.update`; raises `UsageError` where it fails.
+
+    A metric of the user's gets copies: what it changes in place is nobody else's.
+    """
+    seen = (inputs, outputs, labels, reference)
+    if task.of_user:
+        seen = (_copied(inputs), _copied(outputs), copy.copy(labels), _copied(reference))
     try:
-        metric.update(inputs, outputs, labels, reference)
+        metric.update(*seen)
     except OnnxqError:
         raise
     except RAISED as error:
         raise UsageError(f"metric {task.given!r} failed: {brief(error)}") from error
+
+
+def _copied(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: array.copy() for name, array in arrays.items()}
 
 
 def compute(task: Task, metric: Metric) -> dict[str, float]:

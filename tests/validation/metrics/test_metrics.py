@@ -1,7 +1,9 @@
 """Metrics: built in, from files and from Python, with options, over all outputs."""
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 
 import numpy as np
 import onnx
@@ -144,3 +146,43 @@ def test_lower_may_be_better():
     assert metric.drop(1.0, 3.0) == 2.0
     assert metric.reaches(1.0, 2.0)
     assert not metric.reaches(3.0, 2.0)
+
+
+class Fixed:
+    def __init__(self, value=1.0):
+        self.value = value
+
+    def update(self, *seen):
+        pass
+
+    def compute(self):
+        return self.value
+
+
+def test_metrics_of_one_name_keep_their_own_values(tmp_path):
+    text = "class M:\n    def update(*seen): pass\n    def compute(self): return {}\n"
+    for number, name in enumerate(("one.py", "two.py")):
+        (tmp_path / name).write_text(text.format(number))
+    given = [f"{tmp_path}/{name}:M" for name in ("one.py", "two.py")]
+    found = onnxq.validate(two_outputs(), [], X, metrics=[*given, given[0]])
+    assert found.rows[0].values == {given[0]: 0.0, given[1]: 1.0}
+
+    one, other = (partial(Fixed, value) for value in (1.0, 2.0))
+    both = [lambda y, _: y[:, 0] * 0 + 3, lambda y, _: y[:, 0] * 0 + 4]
+    found = onnxq.validate(two_outputs(), [], X, metrics=[one, other, *both])
+    assert list(found.rows[0].values.values()) == [1, 2, 3, 4]
+
+
+def test_a_metric_of_the_users_does_not_take_the_name_of_one_built_in():
+    mine = type("sqnr", (Fixed,), {})
+    model = two_outputs()
+    found = onnxq.validate(model, model, X, metrics=[mine, "sqnr"], min_accuracy=1.5)
+    assert list(found.rows[1].values.values()) == [1.0, math.inf]
+    assert not found.passed
+
+
+def test_a_float_model_whose_metric_is_no_number_holds_no_gate():
+    found = onnxq.validate(
+        two_outputs(), [], X, metrics=[lambda y, _: y[:, 0] * math.nan], min_accuracy=0
+    )
+    assert [gate.passed for gate in found.gates] == [False]
