@@ -20,7 +20,8 @@ from onnxq.validation.tasks import TASK_METRICS
 class TopK:
     """Samples whose label is among the `k` classes with the highest scores, %.
 
-    The scores are the first float output, or the first output where none is float.
+    The scores are the first float output, or the first output where none is float. Those that
+    hold NaN have no highest one.
     """
 
     k: int = 1
@@ -48,7 +49,8 @@ class TopK:
         else:
             best = np.argsort(-scores, axis=1, kind="stable")[:, : self.k]
             hits = (best == wanted[:, None]).any(axis=1)
-        self.hits += int(hits.sum())
+        numbers = (scores == scores).all(axis=1)  # noqa: PLR0124 - NaN differs from itself
+        self.hits += int((hits & numbers).sum())
         self.samples += len(wanted)
 
     def compute(self) -> float:

@@ -142,10 +142,17 @@ class PairSpearman(_OfEmbeddings):
         """The correlation; 0 where all the similarities are the same, for a constant ranks nothing.
 
         Raises:
-            UsageError: the number of samples is odd or below four, or the truth is constant.
+            UsageError: the number of samples is odd or below four, the truth is constant, or the
+                samples of a pair have two scores.
         """
         found = _pair_similarities(self._found)
-        scores = [score for score in self._scores[: len(found)] if score is not None]
+        firsts, seconds = self._scores[: len(found)], self._scores[len(found) :]
+        if any(b not in (None, a) for a, b in zip(firsts, seconds, strict=False)):
+            raise UsageError(
+                "spearman: the two samples of a pair, rows i and i + N/2, have different scores",
+                hint="give one score a pair: half as many as samples",
+            )
+        scores = [score for score in firsts if score is not None]
         truth = np.array(scores, np.float64) if scores else _pair_similarities(self._exact)
         if len(truth) != len(found):
             raise UsageError(f"spearman: there are {len(truth)} scores for {len(found)} pairs")

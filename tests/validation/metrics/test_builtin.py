@@ -33,6 +33,12 @@ def test_topk_is_the_share_among_the_k_highest_the_first_of_equals(k):
     assert topk(k, labels) == 100 * np.mean([place < k for place in places])
 
 
+@pytest.mark.parametrize("k", [1, 5])
+def test_scores_that_are_no_numbers_hit_nothing(k):
+    broken = np.float32([[np.nan] * 3, [np.nan, 1, 0], [0, 1, np.nan], [-np.inf, 0, np.inf]])
+    assert topk(k, [0, 0, 2, 2], broken) == 25
+
+
 def test_no_sample_has_no_hit():
     assert TopK().compute() == 0
 
@@ -167,3 +173,26 @@ def test_one_number_has_the_metrics_name(value, wanted):
 def test_what_is_no_number_is_refused(value, message):
     with pytest.raises(UsageError, match=message):
         compute(TASK, Gives(value))
+
+
+class Wipes:
+    """Changes in place all that it is shown."""
+
+    def update(self, *seen):
+        for each in seen:
+            each.clear() if isinstance(each, dict) else each.sort()
+
+
+def test_what_a_metric_of_the_users_changes_in_place_is_its_own():
+    arrays, labels = {"y": np.float32([[2, 1]])}, [3, 1]
+    mine = Task("mine", "mine", Wipes, of_user=True)
+    update(mine, Wipes(), arrays, arrays, labels, arrays)
+    assert labels == [3, 1]
+    assert arrays["y"].tolist() == [[2, 1]]
+
+    def halve(outputs, labels):
+        outputs /= 2
+        return outputs[:, 0]
+
+    update(mine, SampleMean(halve), {}, arrays, labels, arrays)
+    assert arrays["y"].tolist() == [[2, 1]]
