@@ -91,12 +91,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     the folder is missing or read-only, or the disk is full.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise OutputError(
-            f"cannot write {path}: the folder {path.parent} does not exist", hint="create it first"
-        )
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder", hint="name a file")
+    require_place(path)
     try:
         with temporary_beside(path) as temporary:
             yield temporary
@@ -105,6 +100,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def require_place(path: Path) -> None:
+    """Raise `OutputError` where no file can be at this place, or what is there is none."""
+    try:
+        if not path.parent.is_dir():
+            raise OutputError(
+                f"cannot write {path}: the folder {path.parent} does not exist",
+                hint="create it first",
+            )
+        if path.is_dir():
+            raise OutputError(f"cannot write {path}: it is a folder", hint="name a file")
+        # A device or a pipe would be lost: results are renamed into their place.
+        if path.exists() and not path.is_file():
+            raise OutputError(f"cannot write {path}: it is no regular file", hint="name a file")
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror}", hint="choose a folder you can write to"
+        ) from None
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import click
 
 from onnxq.cli import options
 from onnxq.cli.help import command
+from onnxq.cli.inputs import check_output
 from onnxq.options.calibrate import CalibrateOptions
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def calibrate(
 
     terminal = terminal.with_json(asked=table_format == "json")
     chosen = options.provided(chosen, terminal)
-    options.check_output(output, model, chosen.data, chosen.calibration)
+    check_output(output)
     if chosen.resume and output is None:
         raise click.UsageError("--resume needs -o: the state of a run lies beside its output")
     state = state_path(output) if output is not None and not chosen.dask else None

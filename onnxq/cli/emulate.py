@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.cli import options
 from onnxq.cli.help import command
+from onnxq.cli.inputs import check_output
 from onnxq.options.emulate import CompareLayersOptions, Device, EmulateOptions
 from onnxq.options.fields import Option
 from onnxq.options.kinds import Choice
@@ -49,7 +50,7 @@ def emulate(
     from onnxq.report import emulation as report
     from onnxq.report.table import count
 
-    options.check_output(output, model, chosen.data)
+    check_output(output)
     with terminal.progress.track("read the model", None):
         loaded = load(model)
     if output is not None:

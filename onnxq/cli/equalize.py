@@ -8,6 +8,7 @@ import click
 
 from onnxq.cli import options
 from onnxq.cli.help import command
+from onnxq.cli.inputs import check_output
 from onnxq.options.equalize import EqualizeOptions
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def equalize(
     if chosen.calibration is not None and chosen.data is not None:
         raise click.UsageError("--calibration and --data exclude each other")
     chosen = options.provided(chosen, terminal)
-    options.check_output(output, model, chosen.data, chosen.calibration)
+    check_output(output)
     with terminal.progress.track("read the model", None):
         loaded = load(model)
     with terminal.progress.track("equalize", None):

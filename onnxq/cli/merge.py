@@ -8,6 +8,7 @@ import click
 
 from onnxq.cli import options
 from onnxq.cli.help import command
+from onnxq.cli.inputs import check_output
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +30,7 @@ def merge(*, parts: tuple[Path, ...], output: Path, terminal: Terminal) -> None:
     from onnxq.report.calibration import summary
     from onnxq.report.table import count
 
-    options.check_output(output, *parts)
+    check_output(output)
     with terminal.progress.track("merge", None):
         whole = run(parts)
         files.save(whole, output)

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from onnxq.cli.inputs import RECIPE
 from onnxq.cli.terminal import Terminal
 from onnxq.errors import OnnxqError, ResourceError
 from onnxq.options.fields import REQUIRED, Option, Options, options_of
@@ -189,6 +190,7 @@ def recipe_option(options: type[Options]) -> Decorator:
         if path is not None:
             from onnxq.options import recipe
 
+            ctx.meta[RECIPE] = path
             # Made the defaults, so that the command line wins.
             ctx.default_map = {**(ctx.default_map or {}), **recipe.read(path, options)}
 
@@ -215,16 +217,3 @@ def provided(chosen: Chosen, terminal: Terminal) -> Chosen:
     if said:
         terminal.note(f"note: {said}")
     return settled
-
-
-# --- outputs ---------------------------------------------------------------------------------
-
-
-def check_output(output: Path | None, *inputs: Path | str | None) -> None:
-    """Fail before the long work where its result has no place, or would destroy an input."""
-    if output is None:
-        return
-    from onnxq.model.files import require_distinct, require_writable
-
-    require_writable(output)
-    require_distinct(output, *(Path(source) for source in inputs if source is not None))

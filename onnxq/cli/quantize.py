@@ -10,6 +10,7 @@ import click
 
 from onnxq.cli import options
 from onnxq.cli.help import command
+from onnxq.cli.inputs import check_output
 from onnxq.cli.run import GATE_FAILED
 from onnxq.options.quantize import QuantizeOptions
 
@@ -58,7 +59,7 @@ def quantize(
     chosen, chose = with_target(chosen)
     if output is None and not dry_run:
         output = beside(model, chosen.scheme.value)
-    options.check_output(output, model, chosen.data, chosen.calibration, chosen.validate_data)
+    check_output(output)
     if dry_run:
         chosen = replace(chosen, allow_none=True)
     with terminal.progress.track("read the model", None):

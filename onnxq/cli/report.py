@@ -8,6 +8,7 @@ import click
 
 from onnxq.cli import options
 from onnxq.cli.help import command
+from onnxq.cli.inputs import check_output
 from onnxq.cli.run import GATE_FAILED
 from onnxq.options.report import ReportOptions
 
@@ -43,7 +44,7 @@ def report(
     from onnxq.report.validation import verdict
 
     chosen = options.provided(chosen, terminal)
-    options.check_output(output, model, chosen.data, chosen.calibration, *quantized)
+    check_output(output)
     with terminal.progress.track("report", None):
         found = collect(load(model), as_models(quantized), chosen, terminal.progress)
         page = render(found).encode()

@@ -29,6 +29,12 @@ USAGE = 2
 BUG = 5
 BROKEN_PIPE = 141
 
+OF_THE_FILE = {
+    errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EROFS,
+    errno.EIO, errno.ESTALE,
+}  # fmt: skip
+"""What is wrong with a file that cannot even be looked for, such as in a folder of others'."""
+
 
 @dataclass
 class State:
@@ -102,6 +108,8 @@ def _problem(error: Exception, state: State) -> Problem:
         _drop_stdout()
         where = f"for {error.filename}" if error.filename else "for the output"
         return Problem("output", f"no space left {where}", "the disk is full: make room", USAGE)
+    if isinstance(error, OSError) and error.errno in OF_THE_FILE and error.filename:
+        return Problem("usage", f"cannot use {error.filename}: {error.strerror}", "", USAGE)
     if isinstance(error, MemoryError):
         return Problem("resource", "there is not enough memory", "", ResourceError.exit_code)
     if state.verbose:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.cli import options
 from onnxq.cli.help import command
+from onnxq.cli.inputs import check_output
 from onnxq.cli.run import GATE_FAILED
 from onnxq.options.tune import TuneOptions
 
@@ -37,7 +38,7 @@ def tune(*, model: Path, output: Path, chosen: TuneOptions, terminal: Terminal) 
     from onnxq.report import tuning as report
 
     chosen = options.provided(chosen, terminal)
-    options.check_output(output, model, chosen.data, chosen.validate_data, chosen.labels)
+    check_output(output)
     require_own(output)
     state = state_path(output)
     with terminal.progress.track("read the model", None):

@@ -9,6 +9,7 @@ import click
 
 from onnxq.cli import options
 from onnxq.cli.help import command
+from onnxq.cli.inputs import check_output
 from onnxq.cli.run import GATE_FAILED
 from onnxq.options.validate import ValidateOptions
 
@@ -50,7 +51,7 @@ def validate(
     from onnxq.report.junit import junit as to_junit
 
     chosen = options.provided(chosen, terminal)
-    options.check_output(junit, float_model, chosen.data, *quantized)
+    check_output(junit)
     with terminal.progress.track("read the models", None):
         exact, others = load(float_model), as_models(quantized)
     result = run(exact, others, chosen, terminal.progress)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
 
 from onnxq.errors import ModelError
@@ -30,6 +31,18 @@ def read_data(proto: ModelProto, path: Path) -> None:
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
         _read_external(tensor, entries, folders, path, parks=id(tensor) in parks)
+
+
+def data_files(path: Path) -> set[Path]:
+    """The files that hold weights of the model in this one; none where it holds no model."""
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except (OSError, DecodeError, ValueError):
+        return set()
+    tensors = onnx.external_data_helper._get_all_tensors(proto)  # noqa: SLF001
+    entries = (entry for tensor in tensors for entry in tensor.external_data)
+    found = (_find(_folders(path), each.value) for each in entries if each.key == "location")
+    return {each for each in found if isinstance(each, Path)}
 
 
 def _folders(path: Path) -> list[Path]:

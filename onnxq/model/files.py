@@ -17,7 +17,7 @@ from onnxq.model.model import Model
 from onnxq.model.plugins import cut_off, cut_plugins, put_back
 from onnxq.model.session import has_floating_numbers, open_session
 from onnxq.model.structure import NO_TEXT, check_structure, check_validity
-from onnxq.records import atomic_path, temporary_beside
+from onnxq.records import atomic_path, require_place, temporary_beside
 from onnxq.suggest import suggest
 
 NEWEST_OPSET = 26
@@ -264,12 +264,7 @@ def _remove(names: set[str], path: Path) -> None:
 
 def require_writable(path: Path) -> None:
     """Fail before long work if `path` cannot be written at its end."""
-    if not path.parent.is_dir():
-        raise OutputError(
-            f"cannot write {path}: the folder {path.parent} does not exist", hint="create it first"
-        )
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder", hint="name a file")
+    require_place(path)
     if path.exists() and not os.access(path, os.W_OK):
         raise OutputError(f"cannot write {path}: it is read-only", hint="name another file")
     # Only trying tells for root, and on read-only or virtual file systems.
