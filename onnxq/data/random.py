@@ -104,7 +104,7 @@ def open_random(
         DataError: an input is of a type that cannot be drawn, or the model runs with no sizes.
     """
     number = spec.removeprefix(PREFIX)
-    if not (number.isascii() and number.isdigit() and int(number)):
+    if not (number.isascii() and number.isdigit() and len(number) < 19 and int(number)):
         raise UsageError(
             f"{spec!r}: {number!r} is no number of samples", hint="write for example random:16"
         )

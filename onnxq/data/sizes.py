@@ -48,7 +48,7 @@ def parse_shapes(texts: Sequence[str], inputs: Sequence[TensorSpec]) -> dict[str
     for text in texts:
         # Names hold colons, as those of TensorFlow do.
         name, colon, sides = text.rpartition(":")
-        if not re.fullmatch(r"\d+(?:[x×]\d+)*", sides):
+        if not re.fullmatch(r"\d{1,18}(?:[x×]\d{1,18})*", sides, re.ASCII):
             raise UsageError(f"{text!r} is no shape", hint="write for example images:1x3x320x320")
         if not colon and len(inputs) > 1:
             raise UsageError(

@@ -41,7 +41,7 @@ class BenchOptions(Options):
     batch_size: int = option(
         Whole(), "Samples of a run; a size the model fixes wins.", 1, metavar="B"
     )
-    threads: int = option(Whole(), "Threads that a run may use.", 1, metavar="N")
+    threads: int = option(Whole(most=1024), "Threads that a run may use.", 1, metavar="N")
     providers: tuple[Place, ...] = option(
         Several(Choice(Place)),
         "Execution provider of ONNX Runtime; repeatable.",

@@ -70,26 +70,43 @@ class _Integers:
         return value
 
 
-def _whole(value: object) -> int | None:
-    """The value as a whole number; None where it is none."""
+MOST = 2**63 - 1
+"""The largest whole number: no array counts further."""
+
+
+def whole(value: object) -> int | None:
+    """The value, Python's or NumPy's, as a whole number; None where it is none."""
     fits = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     return int(value) if fits else None  # type: ignore[call-overload]
 
 
+def real(value: object) -> float | None:
+    """The same as a number; NaN is none."""
+    fits = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    try:
+        number = float(value) if fits else math.nan  # type: ignore[arg-type]
+    except OverflowError:
+        return None
+    return None if math.isnan(number) else number
+
+
 @dataclass(frozen=True)
 class Whole(_Integers):
-    """Whole numbers from `least` on."""
+    """Whole numbers from `least` to `most`."""
 
     least: int = 1
+    most: int = MOST
 
     @property
     def wanted(self) -> str:
         return f"a whole number of at least {self.least}"
 
     def accept(self, value: object, name: str) -> int:
-        number = _whole(value)
+        number = whole(value)
         if number is None or number < self.least:
             raise refusal(name, self.wanted, value)
+        if number > self.most:
+            raise refusal(name, f"a whole number of at most {self.most:,}", value)
         return number
 
 
@@ -104,7 +121,7 @@ class OneOf(_Integers):
         return listed(map(str, self.of))
 
     def accept(self, value: object, name: str) -> int:
-        number = _whole(value)
+        number = whole(value)
         if number is None or number not in self.of:
             raise refusal(name, self.wanted, value)
         return number
@@ -121,9 +138,8 @@ class Number:
         return "a number" if self.least is None else f"a number of at least {self.least:g}"
 
     def accept(self, value: object, name: str) -> float:
-        fits = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        number = float(value) if fits else math.nan  # type: ignore[arg-type]
-        if math.isnan(number) or (self.least is not None and number < self.least):
+        number = real(value)
+        if number is None or (self.least is not None and number < self.least):
             raise refusal(name, self.wanted, value)
         return number
 
@@ -137,6 +153,12 @@ class Number:
         return value
 
 
+def _is_bool_of_numpy(value: object) -> bool:
+    """Told by its looks: options are read without NumPy."""
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    return kind == "b" and getattr(value, "shape", None) == ()
+
+
 @dataclass(frozen=True)
 class Flag:
     """True or false; `negatable` gives the flag a `--no-` form too."""
@@ -145,9 +167,9 @@ class Flag:
     wanted: str = "true or false"
 
     def accept(self, value: object, name: str) -> bool:
-        if not isinstance(value, bool):
+        if not isinstance(value, bool) and not _is_bool_of_numpy(value):
             raise refusal(name, self.wanted, value)
-        return value
+        return bool(value)
 
     def read(self, text: str) -> object:
         return {"true": True, "false": False}.get(text, text)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxq.errors import UsageError
-from onnxq.options.kinds import Plain, listed, refusal
+from onnxq.options.kinds import MOST, Plain, listed, real, refusal, whole
 from onnxq.suggest import suggest
 
 
@@ -107,15 +107,16 @@ class Part:
 
     def accept(self, value: object, name: str) -> tuple[int, int]:
         found = self.read(value) if isinstance(value, str) else value
-        if not isinstance(found, (list, tuple)) or [type(each) for each in found] != [int, int]:
+        parts = [whole(each) for each in found] if isinstance(found, (list, tuple)) else []
+        if len(parts) != 2 or any(each is None or each > MOST for each in parts):
             raise refusal(name, self.wanted, value)
-        index, count = found
+        index, count = (each or 0 for each in parts)
         if not 1 <= index <= count:
             raise UsageError(f"{name}: there is no part {index} of {count}")
         return index, count
 
     def read(self, text: str) -> object:
-        found = re.fullmatch(r"(\d+)/(\d+)", text, re.ASCII)
+        found = re.fullmatch(r"(\d{1,19})/(\d{1,19})", text, re.ASCII)
         return (int(found[1]), int(found[2])) if found else text
 
     def write(self, value: tuple[int, int]) -> Plain:
@@ -130,10 +131,10 @@ class Share:
 
     def accept(self, value: object, name: str) -> float:
         found = self.read(value) if isinstance(value, str) else value
-        fits = isinstance(found, (int, float)) and not isinstance(found, bool)
-        if not fits or not 0 <= found <= 1:  # type: ignore[operator]
+        share = real(found)
+        if share is None or not 0 <= share <= 1:
             raise refusal(name, self.wanted, value)
-        return float(found)  # type: ignore[arg-type]
+        return share
 
     def read(self, text: str) -> object:
         found = re.fullmatch(r"(\d+(?:\.\d+)?)(\s*%)?", text.strip(), re.ASCII)
@@ -156,15 +157,17 @@ class Size:
 
     def accept(self, value: object, name: str) -> int:
         found = self.read(value) if isinstance(value, str) else value
-        if not isinstance(found, int) or isinstance(found, bool) or found < 0:
+        size = whole(found)
+        if size is None or size < 0:
             raise refusal(name, self.wanted, value)
-        return found
+        return size
 
     def read(self, text: str) -> object:
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
-        if found is None or found[2] not in UNITS or float(found[1]) <= 0:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower(), re.ASCII)
+        if found is None or found[2] not in UNITS:
             return text
-        return int(float(found[1]) * UNITS[found[2]])
+        size = float(found[1]) * UNITS[found[2]]
+        return int(size) if 1 <= size < math.inf else text
 
     def write(self, value: int) -> Plain:
         return value
@@ -181,10 +184,10 @@ class Duration:
 
     def accept(self, value: object, name: str) -> float:
         found = self.read(value) if isinstance(value, str) else value
-        fits = isinstance(found, (int, float)) and not isinstance(found, bool)
-        if not fits or not 0 < found < math.inf:  # type: ignore[operator]
+        seconds = real(found)
+        if seconds is None or not 0 < seconds < math.inf:
             raise refusal(name, self.wanted, value)
-        return float(found)  # type: ignore[arg-type]
+        return seconds
 
     def read(self, text: str) -> object:
         parts = re.findall(r"(\d+(?:\.\d+)?)\s*([hms])\s*", text.lower(), re.ASCII)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import numpy as np
 import onnxq
 import onnxq.api
 import pytest
@@ -67,7 +68,7 @@ POSITIONAL = {
 """What a command needs beside options; else it is a model."""
 
 WRONG: dict[type, list[object]] = {
-    kinds.Whole: ["8", 0, 2.5, True, [1]],
+    kinds.Whole: ["8", 0, 2.5, True, [1], 10**20],
     kinds.OneOf: ["x", 33, 32.0, True, [32]],
     kinds.Number: ["x", math.nan, True, [1]],
     kinds.Flag: ["yes", 1, []],
@@ -79,12 +80,24 @@ WRONG: dict[type, list[object]] = {
     values.File: [3, ["x"]],
     values.TextOr: [3, True],
     values.Pairs: [3, True],
-    values.Part: [(3, 2), (0, 2), "5/4", "one", 7, (1.0, 2.0), (1, 2, 3)],
+    values.Part: [(3, 2), (0, 2), "5/4", "one", 7, (1.0, 2.0), (1, 2, 3), "1/" + "9" * 5000],
     values.Share: ["x", "101%", 1.1, -0.1, True, [0.1]],
     values.Duration: ["soon", "10", "1m1h", "5m5m", "0s", -1, 0, math.inf, True],
-    values.Size: ["big", "0 GB", -1, 2.5, True],
+    values.Size: ["big", "0 GB", "0.1", "9" * 400 + "GB", -1, 2.5, True],
 }
 """Kind → values that are none of it; a kind that is new needs some."""
+
+OF_NUMPY = {
+    kinds.Whole: np.int32(8),
+    kinds.OneOf: np.uint8(32),
+    kinds.Number: np.float32(0.5),
+    kinds.Flag: np.True_,
+    values.Part: (np.int64(1), np.int64(2)),
+    values.Share: np.float32(0.5),
+    values.Duration: np.int64(90),
+    values.Size: np.int64(10**9),
+}
+"""Kind → a value of its own as NumPy has it."""
 
 ANY_TEXT = {kinds.Text, values.File, values.TextOr, values.Pairs}
 """Kinds of which every text is one."""
@@ -152,6 +165,18 @@ def test_a_wrong_value_from_python(options, name, option):
         assert error.value.message.startswith(name), (value, error.value.message)
         if isinstance(option.kind, kinds.Choice):
             assert all(each in error.value.message for each in option.kind.values)
+
+
+@pytest.mark.parametrize("kind", OF_NUMPY, ids=lambda kind: kind.__name__)
+def test_numbers_of_numpy_are_numbers(kind):
+    value = OF_NUMPY[kind]
+    made = kind((8, 32)) if kind is kinds.OneOf else kind()
+    plain = tuple(each.item() for each in value) if isinstance(value, tuple) else value.item()
+    found = made.accept(value, "it")
+    assert (found, type(found)) == (made.accept(plain, "it"), type(made.accept(plain, "it")))
+    if kind is not values.Part:
+        with pytest.raises(UsageError, match="it must be"):
+            made.accept(np.array([value, value]), "it")
 
 
 @pytest.mark.parametrize(("options", "name", "option"), every_option())
