@@ -65,6 +65,7 @@ from onnxq.options.quantize import QuantizeKeywords, QuantizeOptions
 from onnxq.options.signature import takes
 from onnxq.options.tune import TuneKeywords, TuneOptions
 from onnxq.options.validate import ValidateKeywords, ValidateOptions
+from onnxq.options.values import path_of
 from onnxq.progress import Listener, as_progress
 from onnxq.quantization.request import QuantizationResult
 from onnxq.report import explain as explaining
@@ -92,9 +93,9 @@ def load(path: ModelLike) -> Model:
     return as_model(path)
 
 
-def save(model: Model, path: PathLike) -> None:
+def save(model: ModelLike, path: PathLike) -> None:
     """Save a model file, whole or not at all; see `onnxq.model.files.save`."""
-    files.save(model, path)
+    files.save(as_model(model), path_of(path, "path"))
 
 
 @takes(CalibrateOptions, CalibrateKeywords)

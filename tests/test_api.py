@@ -182,3 +182,32 @@ def test_models_in_memory_are_checked_as_files_are():
     split.graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
     with pytest.raises(ModelError, match="its weights lie in other files"):
         onnxq.load(split)
+
+
+def test_save_takes_a_model_in_every_form(tmp_path, int8):
+    for number, form in enumerate((int8, int8.message, int8.message.SerializeToString())):
+        api.save(form, tmp_path / f"{number}.onnx")
+    assert len({onnxq.load(path).fingerprint for path in tmp_path.iterdir()}) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda int8: api.save((int8, None), "x.onnx"),
+        lambda int8: api.save(int8, None),
+        lambda int8: api.save(int8, b"x.onnx"),
+        lambda int8: api.save(int8, "a\0b"),
+        lambda _: api.load("a\0b"),
+        lambda _: api.calibrate(MODEL, "a\0b"),
+        lambda _: api.validate(MODEL, [], DATA, labels="a\0b"),
+        lambda _: api.merge([3]),
+        lambda _: api.merge(3),
+        lambda _: api.merge(iter([])),
+        lambda int8: api.explain(int8, None),
+    ],
+)
+def test_what_is_no_argument_is_a_usage_error(tmp_path, monkeypatch, int8, wrong):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError):
+        wrong(int8)
+    assert not list(tmp_path.iterdir())

@@ -25,6 +25,7 @@ from onnxq.model.graph import Graph
 from onnxq.model.model import Model
 from onnxq.model.trials import run_trials
 from onnxq.options.fields import Options, options_of
+from onnxq.options.values import path_of
 from onnxq.quantization.details import recorded_preprocessing
 
 Array = NDArray[Any]
@@ -50,7 +51,7 @@ def as_model(model: ModelLike) -> Model:
     if isinstance(model, Model):
         return model
     if isinstance(model, (str, os.PathLike)):
-        return model_files.load(model)
+        return model_files.load(path_of(model, "model"))
     if isinstance(model, (bytes, ModelProto)):
         return model_files.read(model)
     raise UsageError(

@@ -41,6 +41,18 @@ class NameOrFile:
         return value
 
 
+def path_of(value: object, name: str, wanted: str = "a path") -> Path:
+    """The value as a path.
+
+    Raises:
+        UsageError: it is of another type, or no file can have the name.
+    """
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(text, str) or "\0" in text:
+        raise refusal(name, wanted, value)
+    return Path(text)
+
+
 @dataclass(frozen=True)
 class File:
     """Paths."""
@@ -48,9 +60,7 @@ class File:
     wanted: str = "a path"
 
     def accept(self, value: object, name: str) -> Path:
-        if not isinstance(value, (str, os.PathLike)):
-            raise refusal(name, self.wanted, value)
-        return Path(value)
+        return path_of(value, name, self.wanted)
 
     def read(self, text: str) -> object:
         return text
@@ -68,8 +78,8 @@ class TextOr:
 
     def accept(self, value: object, name: str) -> Any:
         if isinstance(value, os.PathLike):
-            return os.fspath(value)
-        if not isinstance(value, str) and not self.fits(value):
+            return str(path_of(value, name, self.wanted))
+        if "\0" in value if isinstance(value, str) else not self.fits(value):
             raise refusal(name, self.wanted, value)
         return value
 

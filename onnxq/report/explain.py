@@ -13,6 +13,7 @@ import numpy as np
 from onnxq.calibration.statistics import Calibration
 from onnxq.commands.inputs import as_model
 from onnxq.commands.plan import NOTE, plan_of
+from onnxq.errors import UsageError
 from onnxq.formats.parameters import Parameters
 from onnxq.model.graph import Node
 from onnxq.model.model import Model
@@ -78,6 +79,8 @@ def explain(
         ModelError, DataError: the model or the calibration is refused.
     """
     model = as_model(model)
+    if not isinstance(node, str):
+        raise UsageError(f"node must be the name of a node or a tensor, not {node!r:.40}")
     looked_at, note = look_at(model), ""
     found = looked_at.find(node)
     if looked_at.quantized is None:
