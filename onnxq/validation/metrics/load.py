@@ -145,6 +145,7 @@ def _task(
         name, given, create, str(getattr(instance, "unit", "")),
         bool(getattr(instance, "higher_is_better", True)),
         bool(getattr(instance, "needs_labels", False)), of_user,
+        not of_user and bool(getattr(instance, "drop_in_percent", False)),
     )  # fmt: skip
 
 

@@ -65,6 +65,7 @@ class Task:
         given: how the user named it.
         create: makes a fresh instance.
         of_user: whether it is the user's, not one of those built in.
+        drop_in_percent: whether a drop is told in % of 1, as that of `Closeness` is.
     """
 
     name: str
@@ -74,15 +75,17 @@ class Task:
     higher_is_better: bool = True
     needs_labels: bool = False
     of_user: bool = False
+    drop_in_percent: bool = False
 
     @property
     def drop_unit(self) -> str:
         """The unit of `drop`."""
-        return self.unit
+        return "%" if self.drop_in_percent else self.unit
 
     def drop(self, float_value: float, value: float) -> float:
         """How far a quantized model fell below the float one."""
-        return float_value - value if self.higher_is_better else value - float_value
+        drop = float_value - value if self.higher_is_better else value - float_value
+        return 100 * drop if self.drop_in_percent else drop
 
     def reaches(self, value: float, limit: float) -> bool:
         """Whether the value is as good as the limit."""

@@ -169,6 +169,7 @@ class EmbeddingCosine(_OfEmbeddings):
     """
 
     metric: ClassVar[str] = "cosine"
+    drop_in_percent: ClassVar[bool] = True
 
     _cosines: list[float] = field(default_factory=list, init=False, repr=False)
 

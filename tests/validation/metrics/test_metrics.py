@@ -186,3 +186,13 @@ def test_a_float_model_whose_metric_is_no_number_holds_no_gate():
         two_outputs(), [], X, metrics=[lambda y, _: y[:, 0] * math.nan], min_accuracy=0
     )
     assert [gate.passed for gate in found.gates] == [False]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "cosine:output=logits"])
+def test_a_cosine_drops_in_percent_with_options_and_without(metric):
+    model, broken = two_outputs(), onnx.ModelProto()
+    broken.CopyFrom(model.message)
+    broken.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full((4, 3), np.nan, "f"), "w"))
+    found = onnxq.validate(model, broken, X, metrics=[metric], max_drop=1)
+    (gate,) = found.gates
+    assert (gate.value, gate.unit, gate.passed) == (100, "%", False)
