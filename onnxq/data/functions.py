@@ -201,7 +201,8 @@ class FunctionSource:
         for row, label in enumerate(labels):
             yield (
                 {
-                    spec.name: convert(next(column.rows([(row, row + 1)]))[0], spec, name)
+                    # Its own: what yields it may fill the same array again for the next one.
+                    spec.name: convert(next(column.rows([(row, row + 1)]))[0], spec, name).copy()
                     for spec, column in columns.items()
                 },
                 label,

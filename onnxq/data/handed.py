@@ -62,7 +62,7 @@ def items_of(value: Any, samples: int | None) -> Items:
             hint="make it with shuffle=False",
         )
     if isinstance(value, Iterator):
-        kept = list(islice(value, samples))
+        kept = _kept(value, samples)
         return lambda: kept
     if _iterable(value):
         return lambda: value
@@ -73,13 +73,28 @@ def items_of(value: Any, samples: int | None) -> Items:
     raise UsageError(f"data are a {type(value).__name__}", hint=f"give {DATA}")
 
 
+def _kept(items: Iterator[Any], samples: int | None) -> list[Any]:
+    """What can be read once only; copies, as an array may be filled again for the next item."""
+    return [_copied(each) for each in islice(items, samples)]
+
+
+def _copied(item: Any) -> Any:
+    if type(item) in {list, tuple}:
+        return type(item)(map(_copied, item))
+    if type(item) is dict:
+        return {key: _copied(value) for key, value in item.items()}
+    if hasattr(item, "detach") and hasattr(item, "clone"):  # a tensor of PyTorch's
+        return item.detach().clone()
+    return item.copy() if isinstance(item, np.ndarray) else item
+
+
 def _of_reader(reader: Any, samples: int | None) -> Items:
     def read() -> Iterator[Any]:
         while (feed := reader.get_next()) is not None:
             yield feed
 
     if not callable(getattr(reader, "rewind", None)):
-        kept = list(islice(read(), samples))
+        kept = _kept(read(), samples)
         return lambda: kept
 
     def again() -> Iterator[Any]:

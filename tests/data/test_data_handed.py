@@ -158,6 +158,42 @@ def test_a_function_makes_feeds_of_what_is_yielded():
     assert labels is None
 
 
+BUFFER = np.zeros((1, 2), np.float32)
+
+
+def filled(row):
+    BUFFER[:] = row
+    return BUFFER
+
+
+class Refilling(Reader):
+    def get_next(self):
+        row = next(self.rest, None)
+        return None if row is None else {"x": filled(row)}
+
+
+class RefilledRows(Rows):
+    def __getitem__(self, index):
+        return filled(VALUES[index])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda: ({"x": filled(row)} for row in VALUES),
+        ({"x": filled(row)} for row in VALUES),
+        (filled(row) for row in VALUES),
+        ((filled(row), 1) for row in VALUES),
+        Refilling(),
+        RefilledRows(),
+    ],
+    ids=["function", "feeds", "arrays", "tuples", "reader", "dataset"],
+)
+def test_an_array_that_is_filled_again_for_each_sample_is_read_each_time(data):
+    values, _ = read(open_data(data, [X]))
+    assert np.array_equal(values, VALUES)
+
+
 def test_no_more_is_taken_of_an_iterator_than_samples():
     endless = ({"x": VALUES[0]} for _ in iter(int, 1))
     assert open_data(endless, [X], samples=3).count == 3
