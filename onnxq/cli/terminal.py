@@ -7,10 +7,10 @@ everything for people goes to stderr.
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from onnxq.cli.pulse import Pulse
 from onnxq.cli.text import printable
@@ -31,12 +31,14 @@ class Terminal:
         verbose: notes with more detail.
         quiet: no notes and no progress.
         pulse: tells of progress where there is no terminal.
+        results: where results go; what code of the user's prints does not, see `alive`.
     """
 
     json: bool = False
     verbose: bool = False
     quiet: bool = False
     pulse: Pulse = field(default_factory=Pulse, compare=False)
+    results: TextIO = field(default_factory=lambda: sys.stdout, compare=False, repr=False)
 
     def with_json(self, *, asked: bool) -> Terminal:
         """The same, with a document if another option than `--json` asks for one too."""
@@ -55,35 +57,45 @@ class Terminal:
 
     @contextmanager
     def alive(self, command: str) -> Iterator[None]:
-        """Tell from time to time that the command goes on, where no bar shows it."""
-        with nullcontext() if self.quiet or sys.stderr.isatty() else self.pulse.beating(command):
+        """Tell from time to time that the command goes on, where no bar shows it.
+
+        What functions of data and metrics print goes to stderr: stdout is for results alone.
+        """
+        silent = self.quiet or sys.stderr.isatty()
+        beating = nullcontext() if silent else self.pulse.beating(command)
+        with beating, redirect_stdout(sys.stderr):
             yield
+
+    @property
+    def _shown(self) -> TextIO:
+        """Where results for people go."""
+        return sys.stderr if self.json else self.results
 
     def note(self, text: str) -> None:
         """Say something beside the result, on stderr."""
         if not self.quiet:
-            _print(text, error=True)
+            _print(text, sys.stderr)
 
     def detail(self, text: str) -> None:
         """Say something that only `--verbose` asks for."""
         if self.verbose:
-            _print(text, error=True)
+            _print(text, sys.stderr)
 
     def line(self, text: str) -> None:
         """Print a line of the result."""
         if not (self.json and self.quiet):
-            _print(text, error=self.json)
+            _print(text, self._shown)
 
     def table(self, content: Table) -> None:
         """Print a table of the result; one without rows is left out."""
         if content.rows and not (self.json and self.quiet):
             from onnxq.cli.console import draw
 
-            draw(content, sys.stderr if self.json else sys.stdout)
+            draw(content, self._shown)
 
     def raw(self, text: str) -> None:
         """Write text to stdout as it is."""
-        sys.stdout.write(text)
+        self.results.write(text)
 
     def document(self, command: str, content: Mapping[str, Any]) -> None:
         """Write the JSON document of `--json`."""
@@ -93,7 +105,6 @@ class Terminal:
             self.raw(to_json(command, content) + "\n")
 
 
-def _print(text: str, *, error: bool) -> None:
-    stream = sys.stderr if error else sys.stdout
+def _print(text: str, stream: TextIO) -> None:
     stream.write(printable(text) + "\n")
     stream.flush()
