@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,8 @@ def check_gates(
     """Check one metric of every row.
 
     A metric of closeness has no value for the float model itself; its drop is how far the worst
-    output is off, in %. So is the share of samples in which an output has another shape.
+    output is off, in %. So is the share of samples in which an output has another shape, also for
+    the worst value that a model may have.
 
     Args:
         rows: the float model's first.
@@ -45,8 +47,6 @@ def check_gates(
     gates = []
     reference = rows[0]
     for row in rows:
-        value = row.values[metric.name]
-        decisive = row.decisive.get(metric.name, "")
         if max_drop is not None and row is not reference:
             drop, where = _drop(reference, row, metric)
             gates.append(
@@ -54,9 +54,10 @@ def check_gates(
                      drop <= max_drop, where)
             )  # fmt: skip
         if min_accuracy is not None and not (isinstance(metric, Closeness) and row is reference):
+            value, where = _accuracy(row, metric)
             gates.append(
                 Gate("min-accuracy", row.model, row.execution, min_accuracy, value, metric.unit,
-                     metric.reaches(value, min_accuracy), decisive)
+                     metric.reaches(value, min_accuracy), where)
             )  # fmt: skip
     return tuple(gates)
 
@@ -64,12 +65,29 @@ def check_gates(
 def _drop(reference: Row, row: Row, metric: AnyMetric) -> tuple[float, str]:
     """How far a row fell, and where."""
     drop = metric.drop(reference.values[metric.name], row.values[metric.name])
-    where = row.decisive.get(metric.name, "")
-    if isinstance(metric, Closeness):
-        floats = [each for each in row.outputs if each.is_float]
-        mismatched = max(floats, key=lambda each: each.other_shape, default=None)
-        if mismatched is not None and mismatched.other_shape > 0 and not (
-            drop > mismatched.other_shape
-        ):  # fmt: skip
-            return mismatched.other_shape, f"{mismatched.name}, samples of another shape"
-    return drop, where
+    share, where = _of_another_shape(row, metric)
+    if share > 0 and not drop > share:
+        return share, where
+    return drop, row.decisive.get(metric.name, "")
+
+
+def _accuracy(row: Row, metric: AnyMetric) -> tuple[float, str]:
+    """The value of a row, and where that is; samples of another shape are off altogether."""
+    value = row.values[metric.name]
+    share, where = _of_another_shape(row, metric)
+    if isinstance(metric, Closeness) and share > 0 and not value < metric.of_loss(share):
+        return metric.of_loss(share), where
+    return value, row.decisive.get(metric.name, "")
+
+
+def _of_another_shape(row: Row, metric: AnyMetric) -> tuple[float, str]:
+    """The share of the samples, %, that could not be compared in the output where most are.
+
+    Infinite where none could be: whatever is allowed, nothing was compared.
+    """
+    floats = [each for each in row.outputs if each.is_float and isinstance(metric, Closeness)]
+    worst = max(floats, key=lambda each: each.other_shape, default=None)
+    if worst is None or worst.other_shape == 0:
+        return 0.0, ""
+    share = worst.other_shape if worst.other_shape < 100 else math.inf
+    return share, f"{worst.name}, samples of another shape"

@@ -99,5 +99,25 @@ def test_outputs_of_another_shape_are_a_drop_too():
     assert (gate.value, gate.passed) == (20, False)
 
 
+@pytest.mark.parametrize(("metric", "value"), [(SQNR, 20), (COSINE, 0.9)])
+def test_outputs_of_another_shape_lower_the_value_too(metric, value):
+    outputs = (output("a"), output("b", other_shape=10))
+    for limit, passed in ((value * 0.99, True), (value * 1.01, False)):
+        (gate,) = gates(metric, math.nan, value * 1.1, min_accuracy=limit, outputs=outputs)
+        assert gate.value == pytest.approx(value)
+        assert (gate.decisive, gate.passed) == ("b, samples of another shape", passed)
+    (gate,) = gates(metric, math.nan, value / 2, min_accuracy=0, outputs=outputs, decisive="a")
+    assert (gate.value, gate.decisive) == (value / 2, "a")
+
+
+@pytest.mark.parametrize("metric", [SQNR, COSINE])
+def test_where_nothing_was_compared_no_gate_holds(metric):
+    outputs = (output("a", other_shape=100),)
+    for bounds in ({"max_drop": 100}, {"max_drop": 1e9}, {"min_accuracy": -1e9}):
+        for value in (math.nan, 1):
+            (gate,) = gates(metric, math.nan, value, outputs=outputs, **bounds)
+            assert not gate.passed, bounds
+
+
 def test_without_bounds_there_are_no_gates():
     assert gates(TOP1, 90, 10) == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -121,6 +122,10 @@ def _relative_error(decibels: float) -> float:
     return float(100 * 10 ** (-decibels / 20))
 
 
+def _of_relative_error(percent: float) -> float:
+    return -20 * math.log10(percent / 100)
+
+
 METRICS: Mapping[str, Callable[..., Metric]] = MappingProxyType(
     {
         "top1": functools.partial(TopK, k=1),
@@ -136,10 +141,16 @@ CLOSENESS: Mapping[str, Closeness] = MappingProxyType(
             "sqnr",
             lambda part: part.sqnr,
             _relative_error,
+            _of_relative_error,
             unit="dB",
             error_of=lambda part: part.sqnr_error,
         ),
-        "cosine": Closeness("cosine", lambda part: part.cosine, lambda cosine: 100 * (1 - cosine)),
+        "cosine": Closeness(
+            "cosine",
+            lambda part: part.cosine,
+            lambda cosine: 100 * (1 - cosine),
+            lambda missing: 1 - missing / 100,
+        ),
     }
 )
 """Name → what it reads off the comparison of outputs, which is made anyway."""

@@ -99,6 +99,7 @@ class Closeness:
     Attributes:
         of: a part of the outputs → the metric.
         loss: the metric → how far the outputs are off; what counts as a drop.
+        of_loss: the other way round.
         drop_unit: its unit.
         error_of: a part of the outputs → standard error of the metric; None where it has none.
     """
@@ -106,6 +107,7 @@ class Closeness:
     name: str
     of: Callable[[Part], float]
     loss: Callable[[float], float]
+    of_loss: Callable[[float], float]
     unit: str = ""
     drop_unit: str = "%"
     needs_labels: bool = False
