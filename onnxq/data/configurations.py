@@ -44,7 +44,7 @@ def read_configuration(path: Path, given: Collection[str] = ()) -> dict[str, str
         UsageError: it cannot be read, is none of the two kinds, or says what onnxq cannot do.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"cannot read the preprocessing {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
