@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,7 +35,8 @@ def check_gates(
 
     A metric of closeness has no value for the float model itself; its drop is how far the worst
     output is off, in %. So is the share of samples in which an output has another shape, also for
-    the worst value that a model may have.
+    the worst value that a model may have; where it is all samples, nothing was compared: no gate
+    holds, whatever it allows.
 
     Args:
         rows: the float model's first.
@@ -47,17 +47,18 @@ def check_gates(
     gates = []
     reference = rows[0]
     for row in rows:
+        compared = _of_another_shape(row, metric)[0] < 100
         if max_drop is not None and row is not reference:
             drop, where = _drop(reference, row, metric)
             gates.append(
                 Gate("max-drop", row.model, row.execution, max_drop, drop, metric.drop_unit,
-                     drop <= max_drop, where)
+                     compared and drop <= max_drop, where)
             )  # fmt: skip
         if min_accuracy is not None and not (isinstance(metric, Closeness) and row is reference):
             value, where = _accuracy(row, metric)
             gates.append(
                 Gate("min-accuracy", row.model, row.execution, min_accuracy, value, metric.unit,
-                     metric.reaches(value, min_accuracy), where)
+                     compared and metric.reaches(value, min_accuracy), where)
             )  # fmt: skip
     return tuple(gates)
 
@@ -81,13 +82,9 @@ def _accuracy(row: Row, metric: AnyMetric) -> tuple[float, str]:
 
 
 def _of_another_shape(row: Row, metric: AnyMetric) -> tuple[float, str]:
-    """The share of the samples, %, that could not be compared in the output where most are.
-
-    Infinite where none could be: whatever is allowed, nothing was compared.
-    """
+    """The share of the samples, %, that could not be compared in the output where most are."""
     floats = [each for each in row.outputs if each.is_float and isinstance(metric, Closeness)]
     worst = max(floats, key=lambda each: each.other_shape, default=None)
     if worst is None or worst.other_shape == 0:
         return 0.0, ""
-    share = worst.other_shape if worst.other_shape < 100 else math.inf
-    return share, f"{worst.name}, samples of another shape"
+    return worst.other_shape, f"{worst.name}, samples of another shape"
