@@ -1,5 +1,6 @@
 """The main job on the shipped networks and images, end to end, as `make demo` runs it."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ def top1(network: str, int8: onnxq.Model, execution: str) -> tuple[float, float,
     return exact.values["top1"], quantized.values["top1"], quantized.values["sqnr"]
 
 
+@cache
 def quantize(network: str, **options):
     return onnxq.quantize(
         TESTDATA / f"{network}.onnx", IMAGES / "calibration", preprocess=GRAY, **options
@@ -55,7 +57,7 @@ def test_per_tensor_int8_collapses_and_equalization_gives_it_back():
 def test_int8_does_not_depend_on_the_threads_that_multiply_matrices():
     found = [quantize("mobilenetv2", weights="per-tensor")]
     with threadpool_limits(limits=1, user_api="blas"):
-        found.append(quantize("mobilenetv2", weights="per-tensor"))
+        found.append(quantize.__wrapped__("mobilenetv2", weights="per-tensor"))
     assert found[0].proto.SerializeToString() == found[1].proto.SerializeToString()
 
 

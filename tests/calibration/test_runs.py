@@ -79,7 +79,7 @@ def resumed(state, *, memory=0):
     return stream.calibrate(normalized, source, request, checkpoint=Checkpoint(state, True, 0))
 
 
-@pytest.mark.parametrize(("memory", "batches"), [(0, 3), (4_000, 20)])
+@pytest.mark.parametrize(("memory", "batches"), [(0, 3), (4_000, 60)])
 def test_killed_again_and_again_a_run_ends_with_the_same_bytes(tmp_path, expected, memory, batches):
     script, state = tmp_path / "run.py", tmp_path / "state"
     script.write_text(KILLED.format(tests=str(TESTS)))

@@ -47,16 +47,17 @@ def photographs(path, count, side):
 
 
 @pytest.mark.slow
-def test_a_denoiser_of_large_images_within_three_gigabytes(tmp_path):
-    """Eight images at once, as --memory 20GB has them, do not fit with what ONNX Runtime takes."""
+def test_a_denoiser_of_large_images_within_two_gigabytes(tmp_path):
+    """Of eight images each of its thirteen activations takes 50 MB; half of it is Python's and
+    ONNX Runtime's own."""
     model, data, out = (tmp_path / name for name in ("m.onnx", "data.npz", "int8.onnx"))
     denoiser(model, layers=6, channels=24)
-    photographs(data, 8, 384)
-    found = limited(3, "quantize", model, "--data", data, "-o", out)
+    photographs(data, 8, 256)
+    found = limited(2, "quantize", model, "--data", data, "-o", out)
     assert found.returncode == 0, found.stderr
-    verdict = limited(2, "validate", model, out, "--data", data, "--layers")
+    verdict = limited(1.6, "validate", model, out, "--data", data, "--layers")
     assert verdict.returncode == 0, verdict.stderr
-    emulated = limited(2, "emulate", out, "--data", data, "-o", tmp_path / "y.npz")
+    emulated = limited(1.4, "emulate", out, "--data", data, "-o", tmp_path / "y.npz")
     assert emulated.returncode == 0, emulated.stderr
 
 

@@ -187,7 +187,7 @@ def test_shipped_networks_run_in_float16_on_the_cpu_provider(name):
         onnxq.quantize(path, data, rounding="nearest", rest=rest)[0] for rest in ("fp16", "fp32")
     )
     open_session(int8)  # loads with all optimizations
-    rows = onnxq.validate(path, [int8, wide], images("test", 64, labelled=True),
+    rows = onnxq.validate(path, [int8, wide], images("test", 16, labelled=True),
                           executions=["emulate", "cpu"]).rows  # fmt: skip
     sqnr = [row.values["sqnr"] for row in rows[1:]]
     assert min(sqnr) > 25

@@ -78,7 +78,8 @@ def quantized(model, target, **options):
 @cache
 def on_qnn(name="plain", scheme="w8a8"):
     model = attention() if name == "plain" else TRANSFORMERS[name]()
-    return model, *quantized(model, "qnn", scheme=scheme)
+    effort = "default" if name == "plain" else "fast"
+    return model, *quantized(model, "qnn", scheme=scheme, effort=effort)
 
 
 def products(model):
@@ -159,7 +160,7 @@ def test_a_target_of_ones_own_quantizes_both_operands_for_tensorrt(gpu_with_prod
 def test_nothing_hides_the_range_of_an_operand(gpu_with_products):
     """Values of the heads would take scales along two axes, and were counted along one."""
     model = TRANSFORMERS["vision transformer"]()
-    _, result = quantized(model, gpu_with_products)
+    _, result = quantized(model, gpu_with_products, effort="fast")
     assert all(isinstance(result.plan.nodes[node.name], Quantized) for node in products(model))
     assert result.equalization.classes
 

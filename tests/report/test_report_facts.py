@@ -185,7 +185,7 @@ def test_a_mobilenet_is_below_one_megabyte():
     int8, _ = onnxq.quantize(
         path, data, bias_correction=False, rounding="nearest", ranges="minmax", target="cpu"
     )
-    page, _ = onnxq.report(path, int8, data=images("test", 200))
+    page, _ = onnxq.report(path, int8, data=images("test", 40))
     assert 200_000 < len(page.encode()) < 1_000_000
 
 

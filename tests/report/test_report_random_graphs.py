@@ -13,7 +13,7 @@ from support.running import runnable
 
 
 @pytest.mark.slow
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(random_models())
 def test_every_node_of_a_random_graph_is_explained(model):
     assume(runnable(model))

@@ -45,11 +45,11 @@ def test_damaged_files(tmp_path):
 
 @pytest.mark.slow
 def test_faults_of_the_commands(tmp_path):
-    found = outcomes(tmp_path, "faults.py", "--kills", 2, "--interrupts", 3, "--races", 1)
+    found = outcomes(tmp_path, "faults.py", "--kills", 1, "--interrupts", 3, "--races", 1)
     tools = {outcome["tool"] for outcome in found}
     assert {"onnxq quantize", "onnxq calibrate --resume", "onnxq report"} <= tools
     names = [outcome["case"].split()[0] for outcome in found]
-    assert [names.count(each) for each in ("SIGKILL", "SIGINT", "SIGTERM")] == [2 * 7, 2 * 7, 7]
+    assert [names.count(each) for each in ("SIGKILL", "SIGINT", "SIGTERM")] == [7, 2 * 7, 7]
 
 
 @pytest.mark.slow
