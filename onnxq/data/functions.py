@@ -18,7 +18,7 @@ import numpy as np
 
 from onnxq.data.batching import Array, BatchAxes, Sample, stack
 from onnxq.data.checks import convert
-from onnxq.data.fingerprint import combine, sample_digests
+from onnxq.data.fingerprint import combine, sample_digest, sample_digests
 from onnxq.data.layouts import Arrangement, Holds, SampleColumn, arrange
 from onnxq.data.records import as_labels
 from onnxq.data.source import Batch, Labels, chosen, collect, spans
@@ -124,8 +124,9 @@ class FunctionSource:
                     starts.append(index)
                 yield Batch(index, stack([sample], self.axes))
 
-        fingerprint = combine(sample_digests(batches()))
-        return _Scan(len(labels), as_labels(labels, self.spec), fingerprint, tuple(starts))
+        digests = list(sample_digests(batches()))
+        found = as_labels(labels, self.spec)
+        return _Scan(len(labels), found, combine(digests), tuple(starts), tuple(digests))
 
     def sample_name(self, index: int) -> str:
         return f"{self.spec}[{index}]"
@@ -144,7 +145,17 @@ class FunctionSource:
 
     def _chosen(self, ranges: Sequence[tuple[int, int]]) -> Iterator[Sample]:
         missing = f"{self.spec} yields fewer samples than when it was first called"
-        return (sample for sample, *_ in chosen(self._samples(), ranges, missing))
+        wanted = (index for begin, end in ranges for index in range(begin, end))
+        for index, (sample, *_) in zip(
+            wanted, chosen(self._samples(), ranges, missing), strict=False
+        ):
+            if sample_digest(sample) != self._scan.digests[index]:
+                raise DataError(
+                    f"{self.sample_name(index)} is another sample than when it was first read",
+                    hint="yield the same samples in the same order each time, without random "
+                    "changes or with a fixed seed",
+                )
+            yield sample
 
     def _samples(self) -> Iterator[tuple[Sample, int | None, bool]]:
         """Each sample, its label, and whether a sequence begins with it."""
@@ -259,9 +270,14 @@ def as_array(value: Any) -> Array:
 
 @dataclass(frozen=True)
 class _Scan:
-    """What a pass over all samples told."""
+    """What a pass over all samples told.
+
+    Attributes:
+        digests: of each sample, to know it again.
+    """
 
     count: int
     labels: Labels | None
     fingerprint: str
     starts: tuple[int, ...]
+    digests: tuple[bytes, ...]

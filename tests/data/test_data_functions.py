@@ -126,9 +126,21 @@ def test_labels_that_some_samples_lack_are_none(opened):
 def test_a_function_that_yields_less_the_second_time_is_refused(opened):
     source = opened("sequences")
     assert source.count == 3
-    source.source.items.path.write_text("def sequences(): yield {'x': [1.0, 2.0]}")
+    source.source.items.path.write_text("def sequences(): yield {'x': [0.0, 0.0]}")
     with pytest.raises(DataError, match="yields fewer samples than when it was first called"):
         list(source.batches(2))
+
+
+def test_a_function_that_yields_others_the_second_time_is_refused(opened):
+    """Their fingerprint would be that of data which nothing was computed from."""
+    source = opened("sequences")
+    assert source.count == 3
+    source.source.items.path.write_text(
+        "def sequences():\n    for at in (0.0, 1.0, 3.0): yield {'x': [at, at]}"
+    )
+    with pytest.raises(DataError, match=r"sequences\[2\] is another sample than when it was"):
+        list(source.batches(1))
+    assert len(list(source.batches(1, stop=2))) == 2
 
 
 @pytest.mark.parametrize(
