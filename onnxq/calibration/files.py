@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import onnxq
-from onnxq.calibration import bins, stored_costs
+from onnxq.calibration import bins, stored_costs, stored_header
 from onnxq.calibration.costs import Costs
 from onnxq.calibration.statistics import Calibration, NotFinite, Provenance, TensorStatistics
 from onnxq.errors import DataError
@@ -146,6 +146,8 @@ def from_bytes(content: bytes, path: Path) -> Calibration:
 
 
 def _read(archive: zipfile.ZipFile, header: Any) -> Calibration:
+    stored_header.check(header)
+    _check_names(archive, header)
     tensors = {
         entry["name"]: _read_tensor(archive, number, entry)
         for number, entry in enumerate(header["tensors"])
@@ -189,6 +191,17 @@ def _check_header(header: Any, path: Path) -> None:
         )
 
 
+def _check_names(archive: zipfile.ZipFile, header: Any) -> None:
+    """An entry of another name is one that the file lacks: names have no checksum."""
+    names = archive.namelist()
+    arrays = (*_ARRAYS, _HALVES, *stored_costs.ARRAYS)
+    known = {f"{number}/{name}.npy" for number in range(len(header["tensors"])) for name in arrays}
+    # What a damaged length takes for a comment or an extra field is the next entry.
+    odd = any(each.comment or each.extra for each in archive.infolist())
+    if odd or len(names) > len(set(names)) or not {*known, "header.json"}.issuperset(names):
+        raise ValueError("entries that the header does not tell of")
+
+
 def _read_tensor(archive: zipfile.ZipFile, number: int, entry: dict[str, Any]) -> TensorStatistics:
     channels, top = int(entry["channels"]), int(entry["top"])
     minimum, maximum, positions, counts = (
@@ -202,6 +215,10 @@ def _read_tensor(archive: zipfile.ZipFile, number: int, entry: dict[str, Any]) -
         raise ValueError("window out of range")
     if not minimum.shape == maximum.shape == (channels,) or positions.shape != counts.shape:
         raise ValueError("arrays of other sizes than the header says")
+    if [minimum.dtype.kind, maximum.dtype.kind] != ["f"] * 2 or {"u"} != {
+        positions.dtype.kind, counts.dtype.kind,
+    }:  # fmt: skip
+        raise ValueError("arrays of other types")
     if halves is not None and halves.shape != (2, 2):
         raise ValueError("halves of another shape")
     shape = channels, 1 + 2 * bins.magnitude_bins(top)

@@ -1,6 +1,7 @@
 """The pass over the data, its file, and merging shards."""
 
 import dataclasses
+import io
 import json
 import tracemalloc
 import zipfile
@@ -192,17 +193,66 @@ def test_damage_is_found_wherever_it_is(calibration, tmp_path):
         assert_same(loaded, calibration)
 
 
-@pytest.mark.parametrize(("field", "value"), [("version", 99), ("bins", "others")])
-def test_another_version_is_refused(calibration, tmp_path, field, value):
-    path = saved(calibration, tmp_path)
+def entries_of(path):
     with zipfile.ZipFile(path) as archive:
-        entries = {name: archive.read(name) for name in archive.namelist()}
-    header = json.loads(entries["header.json"])
-    header[field] = value
-    entries["header.json"] = json.dumps(header).encode()
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def write_entries(path, entries):
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in entries.items():
             archive.writestr(name, content)
+
+
+def test_damage_to_the_directory_loses_no_entry_without_a_word(calibration, tmp_path):
+    """Names and lengths there have no checksum: halves may be missing then, which files may lack."""
+    content = saved(calibration, tmp_path).read_bytes()
+    path = tmp_path / "damaged"
+    begin = content.index(b"PK\x01\x02")
+    end = content.index(b"PK\x01\x02", begin + (len(content) - begin) // 2)
+    for position in range(content.rindex(b"PK\x01\x02", begin, end), len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        try:
+            loaded = files.load(path)
+        except DataError:
+            continue
+        assert_same(loaded, calibration)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("samples", "x"), ("samples", -1), ("batch_size", True), ("batch_size", 0), ("data", None),
+     ("model", 3), ("preprocessing", []), ("note", {}), ("shards", []), ("shards", [[2, 1]]),
+     ("tensors", []), ("tensors", {})],
+)  # fmt: skip
+def test_a_field_of_another_type_is_refused(calibration, tmp_path, field, value):
+    path = saved(calibration, tmp_path)
+    entries = entries_of(path)
+    header = json.loads(entries["header.json"]) | {field: value}
+    write_entries(path, entries | {"header.json": json.dumps(header).encode()})
+    with pytest.raises(DataError, match="not a calibration file, or a damaged one"):
+        files.load(path)
+
+
+def test_numbers_of_another_type_are_refused(calibration, tmp_path):
+    path = saved(calibration, tmp_path)
+    entries = entries_of(path)
+    counts = np.load(io.BytesIO(entries["0/counts.npy"]))
+    stream = io.BytesIO()
+    np.save(stream, np.full(counts.shape, np.nan))
+    write_entries(path, entries | {"0/counts.npy": stream.getvalue()})
+    with pytest.raises(DataError, match="not a calibration file, or a damaged one"):
+        files.load(path)
+
+
+@pytest.mark.parametrize(("field", "value"), [("version", 99), ("bins", "others")])
+def test_another_version_is_refused(calibration, tmp_path, field, value):
+    path = saved(calibration, tmp_path)
+    entries = entries_of(path)
+    header = json.loads(entries["header.json"]) | {field: value}
+    write_entries(path, entries | {"header.json": json.dumps(header).encode()})
     with pytest.raises(DataError, match="written by another onnxq"):
         files.load(path)
 
