@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from onnxq.cli import options
 from onnxq.cli.help import command
 from onnxq.cli.inputs import check_output
+from onnxq.errors import UsageError
 from onnxq.options.emulate import CompareLayersOptions, Device, EmulateOptions
 from onnxq.options.fields import Option
 from onnxq.options.kinds import Choice
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from onnxq.cli.terminal import Terminal
+
+ARRAYS = ".npz"
 
 
 @command("emulate")
@@ -50,7 +53,7 @@ def emulate(
     from onnxq.report import emulation as report
     from onnxq.report.table import count
 
-    check_output(output)
+    _check_output(output)
     with terminal.progress.track("read the model", None):
         loaded = load(model)
     if output is not None:
@@ -83,3 +86,12 @@ def emulate(
     if output is not None:
         terminal.note(f"wrote {output}")
     terminal.document("emulate", {**report.document(loaded, record, output), "agreement": layers})
+
+
+def _check_output(output: Path | None) -> None:
+    if output is not None and output.suffix.lower() != ARRAYS:
+        raise UsageError(
+            f"outputs are written as {ARRAYS}, not as {output.name}",
+            hint=f"name it {output.stem}{ARRAYS}",
+        )
+    check_output(output)

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnxq.commands.inputs import source_of
-from onnxq.data.batching import Feeds
+from onnxq.data.batching import Feeds, samples_in
+from onnxq.data.budget import GROUP
 from onnxq.data.source import DataSource
-from onnxq.errors import DataError, UsageError
+from onnxq.errors import DataError, ResourceError, UsageError
+from onnxq.model.memory import free_memory
 from onnxq.model.model import Model
 from onnxq.options.bench import BenchOptions
 from onnxq.progress import Progress
@@ -83,12 +85,28 @@ def _source(model: Model, options: BenchOptions) -> DataSource:
 
 def _feeds(source: DataSource, options: BenchOptions) -> list[Feeds]:
     """The first batches that are full; a shorter one where there are no others."""
+    _require_room(source, options.batch_size)
     batches = itertools.islice(source.batches(options.batch_size), BATCHES)
     found = [batch.feeds for batch in batches]
     if not found:
         raise DataError(f"{source.spec}: no samples")
     full = max(each.samples for each in found)
     return [each for each in found if each.samples == full]
+
+
+def _require_room(source: DataSource, batch_size: int) -> None:
+    """Raise `ResourceError` where a batch is more than there is memory: random ones have no end."""
+    free = free_memory()
+    if batch_size <= GROUP or free is None or source.count is None:
+        return
+    count = min(batch_size, source.count)
+    first = next(iter(source.batches(1, stop=source.axes.fixed or 1))).feeds
+    size = count * sum(each.nbytes for each in first.values()) // samples_in(first)
+    if size > free:
+        raise ResourceError(
+            f"a batch of {count:,} samples takes {size / 1e9:,.1f} GB, "
+            f"and {free / 1e9:,.1f} GB are free"
+        )
 
 
 def _takes(model: Model) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from PIL import Image
 from onnxq.data.batching import Array
 from onnxq.data.checks import check_shape, convert
 from onnxq.data.image_input import batched, sample_shape, size_hint
+from onnxq.data.resample import PixelError
 from onnxq.errors import DataError
 
 if TYPE_CHECKING:
@@ -106,6 +107,11 @@ def _unfit(name: str) -> Iterator[None]:
     """Turn what `Preprocessing` raises for an image into a `DataError` that names it."""
     try:
         yield
+    except PixelError as error:
+        raise DataError(
+            f"cannot preprocess {name}: {error}",
+            hint="save it with 8 or 16 bits, or give arrays, such as an .npz file",
+        ) from error
     except ValueError as error:
         raise DataError(
             f"cannot preprocess {name}: {error}",

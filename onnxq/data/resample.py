@@ -26,14 +26,18 @@ _PILLOWS: Mapping[Interpolation, Image.Resampling] = MappingProxyType(
 )
 
 
+class PixelError(ValueError):
+    """Pixels of a kind that no option helps with."""
+
+
 def to_8_bits(image: Image.Image, *, gray: bool) -> Image.Image:
-    """The image in mode L or RGB. Raises `ValueError` for pixels that are not 8 or 16 bits."""
+    """The image in mode L or RGB. Raises `PixelError` for pixels that are not 8 or 16 bits."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"}):
         # Pillow's own conversion saturates at 255 instead of scaling.
         values = np.asarray(image).astype(np.uint32) >> 8
         image = Image.fromarray(values.astype(np.uint8))
     elif image.mode in {"I", "F"}:
-        raise ValueError(f"its pixels are 32-bit numbers (mode {image.mode}), not 8-bit")
+        raise PixelError(f"its pixels are 32-bit numbers (mode {image.mode}), not 8-bit")
     elif image.mode in {"P", "PA"} and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("L" if gray else "RGB")

@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnxq.errors import ProviderError
 from onnxq.model.cuda import require_cuda
+from PIL import Image
 
 from support.cli_case import Case, Run, network, run
 
@@ -200,6 +201,15 @@ def test_image_that_is_none(case: Case):
     refused(result, DATA, "9.png")
 
 
+def test_no_size_helps_an_image_of_32_bits(case: Case):
+    folder = case.folder / "wide"
+    folder.mkdir()
+    Image.fromarray(np.ones((8, 8), np.int32)).save(folder / "a.tif")
+    result = quantize(case, "--preprocess", "resize=8x8", data=folder)
+    refused(result, DATA, "32-bit numbers (mode I)", "save it with 8 or 16 bits")
+    assert "sizes" not in result.err
+
+
 def test_images_without_preprocessing(case: Case):
     refused(quantize(case, data=case.images), DATA, "images", "--preprocess")
 
@@ -302,7 +312,19 @@ def test_output_is_an_input(case: Case):
     assert case.model.read_bytes() == content
 
 
+def test_outputs_are_no_npy_file(case: Case):
+    """It would be an archive under that name, which nothing reads back."""
+    path = case.folder / "e.npy"
+    refused(run("emulate", case.model, "--data", case.data, "-o", path), USAGE, ".npz", "e.npz")
+    assert not path.exists()
+
+
 # --- options ---------------------------------------------------------------------------------
+
+
+def test_a_batch_larger_than_memory_is_not_drawn(case: Case):
+    result = run("bench", case.model, "--batch-size", 99_999_999_999)
+    refused(result, USAGE, "a batch of 99,999,999,999 samples", "lower --batch-size")
 
 
 @pytest.mark.parametrize(
