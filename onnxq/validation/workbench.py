@@ -25,17 +25,17 @@ from onnxq.data.budget import SMALL, TENSORS, USUAL, Limits, OneSample
 from onnxq.data.masks import real_positions
 from onnxq.data.tokens import Tokens
 from onnxq.errors import ModelError
-from onnxq.model.footprint import measure_footprint, measure_shapes
+from onnxq.model.footprint import measure_footprint
 from onnxq.model.graph import Graph
 from onnxq.model.memory import hand_back
 from onnxq.model.model import Model
 from onnxq.model.session import Runtime, open_session, run, with_outputs
-from onnxq.refusal import Refusal
 from onnxq.validation.cut import OWN, cut
 from onnxq.validation.interface import choose_outputs
 from onnxq.validation.output_parts import Parts, parts_of
 from onnxq.validation.pairing import Pairing, pair
 from onnxq.validation.powers import difference
+from onnxq.validation.same_shapes import of_same_shapes
 from onnxq.validation.suffix import RunSuffix, stages_of, suffix_of
 from onnxq.validation.windows import (
     Need,
@@ -252,10 +252,10 @@ def open_bench(
     limits: Limits = USUAL,
     largest: Feeds | None = None,
 ) -> Bench:
-    """Pair the models and plan how they run; tensors of different shapes are not paired.
+    """Pair the models and plan how they run; tensors are not paired whose shapes differ.
 
     Args:
-        batches: some samples, to see the outputs' parts on.
+        batches: some samples, to see shapes and the outputs' parts on.
         outputs: names of outputs to measure at, () for all.
         largest: the largest sample; by default the first of the batches.
 
@@ -267,7 +267,9 @@ def open_bench(
     fixed = sample.axes.fixed
     sample = sample if fixed else sample.take([0])
     pairing = pair(float_model, quantized)
-    pairing = _of_same_shapes(pairing, float_model, quantized, sample)
+    given = [sample, *map(as_feeds, batches)]
+    given = given if fixed else [each.take([0]) for each in given]
+    pairing = of_same_shapes(pairing, float_model, quantized, given)
     sizes = measure_footprint(pairing.exact, sample, Runtime()).sizes
     footprint = sum(sizes.values())
     each = bytes_of(pairing.tensors, sizes)
@@ -285,28 +287,6 @@ def open_bench(
     return Bench(pairing, chosen, parts, pace, windows, sample, footprint)
 
 
-def _of_same_shapes(
-    pairing: Pairing, float_model: Model, quantized: Model, sample: Feeds
-) -> Pairing:
-    """The pairing without tensors whose shapes differ."""
-    (wanted,), (found,) = (
-        measure_shapes(model, pairing.tensors, [sample], Runtime())
-        for model in (pairing.exact, pairing.quantized)
-    )
-    damaged = pairing.contradiction({name: wanted[name] for name in pairing.tensors})
-    if damaged:
-        raise ModelError(f"{quantized.name} records a scale that does not fit {damaged!r}")
-    refused = {
-        name: Refusal(
-            f"{name!r} is {_times(wanted[name])} in the float model and "
-            f"{_times(found[name])} in the quantized one"
-        )
-        for name in pairing.tensors
-        if wanted[name] != found[name]
-    }
-    return pair(float_model, quantized, refused=refused) if refused else pairing
-
-
 def _started(
     exact: Model, pace: Pace, outputs: Sequence[str], batches: Sequence[Feeds], tokens: Tokens
 ) -> tuple[Pace, Parts]:
@@ -319,7 +299,3 @@ def _started(
             raise
         single = replace(pace, size=1)
         return single, parts_of(session, outputs, single.batches(batches), tokens)
-
-
-def _times(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape)) or "a scalar"
