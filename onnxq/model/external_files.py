@@ -26,11 +26,15 @@ def read_data(proto: ModelProto, path: Path) -> None:
     folders = _folders(path)
     weights = list(proto.graph.initializer) if external.is_large(proto) else []
     parks = set(map(id, weights))
-    for tensor in onnx.external_data_helper._get_all_tensors(proto):  # noqa: SLF001
-        if tensor.data_location != TensorProto.EXTERNAL:
-            continue
+    for tensor in in_files(proto):
         entries = {entry.key: entry.value for entry in tensor.external_data}
         _read_external(tensor, entries, folders, path, parks=id(tensor) in parks)
+
+
+def in_files(proto: ModelProto) -> list[TensorProto]:
+    """The tensors that are stored in other files: weights, constants, those of bodies."""
+    tensors = onnx.external_data_helper._get_all_tensors(proto)  # noqa: SLF001
+    return [each for each in tensors if each.data_location == TensorProto.EXTERNAL]
 
 
 def data_files(path: Path) -> set[Path]:
@@ -39,8 +43,7 @@ def data_files(path: Path) -> set[Path]:
         proto = onnx.load(path, load_external_data=False)
     except (OSError, DecodeError, ValueError):
         return set()
-    tensors = onnx.external_data_helper._get_all_tensors(proto)  # noqa: SLF001
-    entries = (entry for tensor in tensors for entry in tensor.external_data)
+    entries = (entry for tensor in in_files(proto) for entry in tensor.external_data)
     found = (_find(_folders(path), each.value) for each in entries if each.key == "location")
     return {each for each in found if isinstance(each, Path)}
 

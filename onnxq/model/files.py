@@ -8,11 +8,11 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
 from onnxq.errors import ModelError, OutputError
 from onnxq.model import external, split_files
-from onnxq.model.external_files import read_data
+from onnxq.model.external_files import in_files, read_data
 from onnxq.model.model import Model
 from onnxq.model.plugins import cut_off, cut_plugins, put_back
 from onnxq.model.session import has_floating_numbers, open_session
@@ -43,8 +43,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     path = Path(path)
     proto = _parse(_content(path), path)
     _check_versions(proto, path)
-    split = any(t.data_location == t.EXTERNAL for t in proto.graph.initializer)
-    stored = None if split else proto.ByteSize()
+    stored = None if in_files(proto) else proto.ByteSize()
     read_data(proto, path)
     return _checked(proto, path, path, stored)
 
@@ -65,7 +64,7 @@ def read(model: bytes | ModelProto) -> Model:
     else:
         proto = _parse(model, IN_MEMORY)
     _check_versions(proto, IN_MEMORY)
-    if any(t.data_location == TensorProto.EXTERNAL for t in proto.graph.initializer):
+    if in_files(proto):
         raise ModelError(
             f"{IN_MEMORY}: its weights lie in other files", hint="give the path of its file"
         )

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnxq.errors import ModelError, OutputError
-from onnxq.model.files import NEWEST_OPSET, load, require_distinct, require_writable, save
+from onnxq.model.files import NEWEST_OPSET, load, read, require_distinct, require_writable, save
 from onnxq.model.model import Model
 from onnxq.model.portable import PortableModel
 
@@ -134,6 +134,32 @@ def test_external_data_are_read(path, entries):
     model = load(external(path, **entries))
     assert same_weight(model)
     assert model.proto.graph.initializer[0].data_location == TensorProto.DEFAULT
+
+
+def constant_in_a_file(path):
+    """The model with its first weight as a Constant, whose value is in another file."""
+    external(path)
+    proto = onnx.load(path, load_external_data=False)
+    weight = proto.graph.initializer.pop(0)
+    constant = helper.make_node("Constant", [], [weight.name], name="c", value=weight)
+    proto.graph.node.insert(0, constant)
+    return write(path, proto)
+
+
+def test_what_lies_in_files_counts_as_part_of_the_model(path):
+    """Of a Constant too."""
+    model = load(constant_in_a_file(path))
+    assert model.size == model.message.ByteSize()
+    assert model.size > path.stat().st_size
+
+
+def test_a_constant_in_a_file_needs_the_path_of_the_model(path, monkeypatch):
+    """What lies in the current folder has nothing to do with a model in memory."""
+    proto = onnx.load(constant_in_a_file(path), load_external_data=False)
+    monkeypatch.chdir(path.parent)
+    for model in (proto, proto.SerializeToString()):
+        with pytest.raises(ModelError, match="its weights lie in other files"):
+            read(model)
 
 
 def test_external_data_in_a_folder_below(path):
