@@ -158,17 +158,52 @@ def _agree(before: Model, after: Model) -> bool:
     )
 
 
+_ASIDE = "onnxq.aside"
+"""The domain of operators that the converter must not see."""
+
+
 def _converted(model: Model, opset: int) -> Model:
     try:
-        proto = onnx.version_converter.convert_version(model.message, opset)
+        proto = onnx.version_converter.convert_version(_set_aside(model.message), opset)
     except Exception as error:  # noqa: BLE001 - the converter raises RuntimeError and its own C++ exceptions
         raise ModelError(
             f"{model.name}: opset {model.opset} cannot be raised to {opset}: {_short(error)}",
             hint=f"export the model with opset {opset} or newer",
         ) from None
+    _put_back(proto)
     if model.opset < _RESIZE_WITH_MODES:
         _keep_old_resize(proto)
     return infer_shapes(Model.adopt(proto, model.source))
+
+
+def _set_aside(proto: ModelProto) -> ModelProto:
+    """The model with what ONNX Runtime alone puts into ONNX's domain in another one.
+
+    The converter refuses a model with an operator that ONNX does not know there.
+    """
+    if all(map(_is_known, nodes_in(proto.graph.node))):
+        return proto
+    result = ModelProto()
+    result.CopyFrom(proto)
+    for node in nodes_in(result.graph.node):
+        if not _is_known(node):
+            node.domain = _ASIDE
+    result.opset_import.add(domain=_ASIDE, version=1)
+    return result
+
+
+def _put_back(proto: ModelProto) -> None:
+    for node in nodes_in(proto.graph.node):
+        if node.domain == _ASIDE:
+            node.domain = ""
+    kept = [each for each in proto.opset_import if each.domain != _ASIDE]
+    if len(kept) < len(proto.opset_import):
+        del proto.opset_import[:]
+        proto.opset_import.extend(kept)
+
+
+def _is_known(node: NodeProto) -> bool:
+    return node.domain not in {"", "ai.onnx"} or onnx.defs.has(node.op_type)
 
 
 _RESIZE_WITH_MODES = 11

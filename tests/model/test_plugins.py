@@ -102,8 +102,12 @@ def test_a_plugin_behind_which_nothing_is_left_is_refused(path):
         load(path)
 
 
-def test_operators_of_onnx_runtime_in_the_default_domain_stay(path):
-    """Its optimizer writes SimplifiedLayerNormalization there, which ONNX does not have."""
+@pytest.mark.parametrize("opset", [11, 17])
+def test_operators_of_onnx_runtime_in_the_default_domain_stay(path, opset):
+    """Its optimizer writes SimplifiedLayerNormalization there, which ONNX does not have.
+
+    Opset 11 is raised to 13 first.
+    """
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["a"], name="layer"),
         helper.make_node("SimplifiedLayerNormalization", ["a", "g"], ["y"], name="norm", axis=-1),
@@ -112,11 +116,14 @@ def test_operators_of_onnx_runtime_in_the_default_domain_stay(path):
     infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 8]) for n in "xz"]
     weights = [numpy_helper.from_array(random(8, 8), "w"), numpy_helper.from_array(random(8), "g")]
     graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], weights)
-    opsets = [helper.make_opsetid("", 17)]
+    opsets = [helper.make_opsetid("", opset)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
     quantized, result = api.quantize(path, {"x": random(64, 8)})
     save(quantized, path.with_name("q.onnx"))
     types = [n.op_type for n in quantized.proto.graph.node]
     assert types.count("QuantizeLinear") == 2
+    assert {(each.domain, each.version) for each in quantized.proto.opset_import} == {
+        ("", max(opset, 13))
+    }
     assert "SimplifiedLayerNormalization" in types
     assert result.quantized_sqnr > 20
