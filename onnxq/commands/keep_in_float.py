@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from onnxq.commands.costliest import RANKING_SAMPLES, Made, candidates, ranked_layers
-from onnxq.commands.validate import Validation, validate
+from onnxq.commands.inputs import as_source
+from onnxq.commands.validate import UNLABELLED, Validation, validate
 from onnxq.data.budget import Limits
 from onnxq.data.source import DataSource
 from onnxq.model.model import Model
+from onnxq.options.quantize import QuantizeOptions
 from onnxq.options.shared import Provider
 from onnxq.options.validate import ValidateOptions
 from onnxq.quantization import quantize as stage
@@ -23,6 +25,7 @@ from onnxq.quantization.search import (
     Trial,
     search,
 )
+from onnxq.validation.interface import require_float_output
 
 
 def keep_in_float(
@@ -74,6 +77,25 @@ def keep_in_float(
         bounds,
     )
     return best, replace(record, search=found, mixed=made[1].mixed)
+
+
+def source_of_gate(model: Model, options: QuantizeOptions) -> DataSource:
+    """The samples that `max_drop` is held on.
+
+    Raises:
+        UsageError: nothing of what the model gives can decide there.
+    """
+    found = as_source(
+        options.validate_data, model, preprocess=options.preprocess,
+        allow_nonfinite=options.allow_nonfinite, states=options.states, mask=options.mask,
+        tokenizer=options.tokenizer,
+    )  # fmt: skip
+    if not found.has_labels:
+        require_float_output(
+            model, options.outputs, UNLABELLED[0],
+            "give --validate-data with labels, or let onnxq tune decide by another --metric",
+        )  # fmt: skip
+    return found
 
 
 def _steps(request: Request, made: Made, source: DataSource, limits: Limits) -> list[Candidate]:

@@ -13,11 +13,10 @@ from onnxq.commands.budget import one_sample
 from onnxq.commands.costliest import RANKING_SAMPLES, costliest, ranked_layers
 from onnxq.commands.inputs import (
     as_calibration,
-    as_source,
     require_same_preprocessing,
     source_of,
 )
-from onnxq.commands.keep_in_float import keep_in_float
+from onnxq.commands.keep_in_float import keep_in_float, source_of_gate
 from onnxq.commands.kept import NOTHING, Kept
 from onnxq.commands.machine_target import with_target
 from onnxq.commands.mixed import spare_costliest
@@ -149,6 +148,7 @@ def quantize(
     options, target, chosen, scheme = ground.options, ground.target, ground.chosen, ground.scheme
     model, source, limits, sample = ground.model, ground.source, ground.limits, ground.sample
     effort = EFFORTS[options.effort.value]
+    checked = None if options.max_drop is None else source_of_gate(model, options)
     calibration = calibration_of(ground, progress, kept)
     samples = None
     if source is not None and calibration is not None:
@@ -194,16 +194,7 @@ def quantize(
     limits = limits.singly() if scheme.is_dynamic else limits
     if not options.allow_none:
         _require_quantized(model, made[1])
-    if options.max_drop is not None:
-        checked = as_source(
-            options.validate_data,
-            model,
-            preprocess=options.preprocess,
-            allow_nonfinite=options.allow_nonfinite,
-            states=options.states,
-            mask=options.mask,
-            tokenizer=options.tokenizer,
-        )
+    if options.max_drop is not None and checked is not None:
         preprocessing = "" if calibration is None else calibration.provenance.preprocessing
         require_same_preprocessing(preprocessing, checked, "the calibration")
         bounds = Bounds(options.max_trials, options.max_minutes)

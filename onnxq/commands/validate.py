@@ -91,19 +91,18 @@ def validate(
     _require_order(float_model, models)
     models = list(map(with_float_interface, models))
     float_model = _of_their_shapes(float_model, models)
-    reads_texts = any(map(takes_classes, options.metrics or ()))
     source = opened(options, float_model)
-    classes = _names(options, characters=reads_texts)
+    classes = _names(options)
     for model in models:
         require_same_preprocessing(recorded_preprocessing(model), source, model.name)
-    names = once(options.metrics or metrics_by_default(options.labels, source))
+    names = _metrics(options, source)
     first = metrics_named(names, classes)[0]
     gated = options.max_drop is not None or options.min_accuracy is not None
     relative = options.max_drop is not None or not isinstance(first, Task)
     if gated and relative and not models:
         raise UsageError("the gates have nothing to check", hint="name a quantized model")
-    if gated and not isinstance(first, Task):
-        require_float_output(float_model, options.outputs, first.name)
+    if gated:
+        require_deciding(float_model, options, source)
     every = (float_model, *models)
     sample = one_sample(infer_shapes(float_model), source, runtime=runtime)
     limits = limits_for(every, options.batch_size, options.memory)
@@ -148,6 +147,17 @@ def opened(options: ValidateOptions, model: Model) -> DataSource:
 def metrics_by_default(labels: Path | None, source: DataSource) -> tuple[str, ...]:
     """The metrics where none is named: labels, with the data or beside them, are there for use."""
     return LABELLED if source.has_labels or labels is not None else UNLABELLED
+
+
+def require_deciding(float_model: Model, options: ValidateOptions, source: DataSource) -> None:
+    """Raise `UsageError` where the first metric has nothing to look at in the model's outputs."""
+    first = metrics_named(_metrics(options, source), _names(options))[0]
+    if not isinstance(first, Task):
+        require_float_output(float_model, options.outputs, first.name)
+
+
+def _metrics(options: ValidateOptions, source: DataSource) -> tuple[MetricLike, ...]:
+    return once(options.metrics or metrics_by_default(options.labels, source))
 
 
 def _timed(options: ValidateOptions, source: DataSource) -> BenchOptions:
@@ -199,12 +209,12 @@ def _require_order(float_model: Model, models: Sequence[Model]) -> None:
     raise ModelError(f"{says}, as all others are", hint="name the float model first")
 
 
-def _names(options: ValidateOptions, *, characters: bool) -> tuple[str, ...]:
+def _names(options: ValidateOptions) -> tuple[str, ...]:
     """What `--classes` says: names of classes, or the characters of a model that writes texts."""
     given = options.classes
     if given is None:
         return ()
-    if characters:
+    if any(map(takes_classes, options.metrics or ())):
         return tuple(given) if isinstance(given, (list, tuple)) else read_characters(Path(given))
     return as_class_names(given).names
 

@@ -28,8 +28,16 @@ def choose_outputs(model: Model, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names)) or tuple(known)
 
 
-def require_float_output(model: Model, names: Sequence[str], metric: str) -> None:
+def require_float_output(
+    model: Model,
+    names: Sequence[str],
+    metric: str,
+    hint: str = "put another metric first: --metric top1 or FILE.py:name",
+) -> None:
     """Refuse to decide by closeness where only integers would be compared.
+
+    Args:
+        hint: what may decide instead, for the command that asks.
 
     Raises:
         UsageError: none of the outputs named, or of all, is or holds floats.
@@ -39,7 +47,7 @@ def require_float_output(model: Model, names: Sequence[str], metric: str) -> Non
     if not any(_may_hold_floats(element_type(info.type)) for info in outputs):
         raise UsageError(
             f"{metric} has nothing to look at: no float output among {', '.join(chosen)}",
-            hint="put another metric first: --metric top1 or FILE.py:name",
+            hint=hint,
         )
 
 
