@@ -18,7 +18,7 @@ from onnxq.commands.machine_target import with_target
 from onnxq.commands.provider import with_provider
 from onnxq.commands.tuning_search import Run, Search, Tell
 from onnxq.commands.tuning_state import State, key_of
-from onnxq.commands.validate import opened, require_deciding, validate
+from onnxq.commands.validate import first_metric, opened, require_deciding, validate
 from onnxq.data.python_values import require_shareable
 from onnxq.data.sizes import parse_shapes
 from onnxq.errors import ModelError
@@ -140,7 +140,7 @@ def _begin(model: Model, options: TuneOptions, progress: Progress) -> tuple[Run,
     fixed = with_shapes(model, parse_shapes(options.input_shapes, model.inputs))
     source = source_of(base, fixed, input_shapes=())
     checked = opened(judging, fixed)
-    require_deciding(model, judging, checked)
+    require_deciding(model, judging, first_metric(judging, checked))
     given = {
         "data": (options.data, source), "validate_data": (options.validate_data, checked),
     }  # fmt: skip

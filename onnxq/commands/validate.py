@@ -34,6 +34,7 @@ from onnxq.validation.interface import require_float_output
 from onnxq.validation.kernels import RuntimeKernels, kernels_of
 from onnxq.validation.layers import LayerReport, measure_layers
 from onnxq.validation.metrics import (
+    AnyMetric,
     MetricLike,
     Task,
     metrics_named,
@@ -102,7 +103,7 @@ def validate(
     if gated and relative and not models:
         raise UsageError("the gates have nothing to check", hint="name a quantized model")
     if gated:
-        require_deciding(float_model, options, source)
+        require_deciding(float_model, options, first)
     every = (float_model, *models)
     sample = one_sample(infer_shapes(float_model), source, runtime=runtime)
     limits = limits_for(every, options.batch_size, options.memory)
@@ -149,9 +150,13 @@ def metrics_by_default(labels: Path | None, source: DataSource) -> tuple[str, ..
     return LABELLED if source.has_labels or labels is not None else UNLABELLED
 
 
-def require_deciding(float_model: Model, options: ValidateOptions, source: DataSource) -> None:
+def first_metric(options: ValidateOptions, source: DataSource) -> AnyMetric:
+    """What gates look at."""
+    return metrics_named(_metrics(options, source), _names(options))[0]
+
+
+def require_deciding(float_model: Model, options: ValidateOptions, first: AnyMetric) -> None:
     """Raise `UsageError` where the first metric has nothing to look at in the model's outputs."""
-    first = metrics_named(_metrics(options, source), _names(options))[0]
     if not isinstance(first, Task):
         require_float_output(float_model, options.outputs, first.name)
 

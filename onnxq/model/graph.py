@@ -221,9 +221,24 @@ def nodes_in(body: Iterable[NodeProto]) -> Iterator[NodeProto]:
     """The nodes, each followed by those in the bodies of an If, Loop or Scan."""
     for node in body:
         yield node
-        for attribute in node.attribute:
-            for graph in (attribute.g, *attribute.graphs):
-                yield from nodes_in(graph.node)
+        for inner in bodies_of(node):
+            yield from nodes_in(inner.node)
+
+
+def bodies_of(node: NodeProto) -> Iterator[onnx.GraphProto]:
+    """The bodies of an If, Loop or Scan; none of another node."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def graphs_in(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph, and those in the bodies of its nodes."""
+    yield graph
+    for node in graph.node:
+        for body in bodies_of(node):
+            yield from graphs_in(body)
 
 
 def names_read_by(node: NodeProto) -> set[str]:
@@ -234,10 +249,9 @@ def names_read_by(node: NodeProto) -> set[str]:
 def names_in_subgraphs(node: NodeProto) -> set[str]:
     """Tensor names that the bodies of If, Loop and Scan read."""
     names: set[str] = set()
-    for attribute in node.attribute:
-        for body in (attribute.g, *attribute.graphs):
-            for inner in body.node:
-                names.update(name for name in inner.input if name)
-                names |= names_in_subgraphs(inner)
-            names.update(output.name for output in body.output)
+    for body in bodies_of(node):
+        for inner in body.node:
+            names.update(name for name in inner.input if name)
+            names |= names_in_subgraphs(inner)
+        names.update(output.name for output in body.output)
     return names

@@ -21,6 +21,7 @@ from onnx import (
 )
 
 from onnxq.errors import ModelError
+from onnxq.model.graph import graphs_in, nodes_in
 from onnxq.model.model import Model
 
 
@@ -29,13 +30,13 @@ def write_out_sparse(model: Model) -> tuple[Model, int]:
 
     Raises `ModelError` where one's places lie outside of it.
     """
-    count = sum(len(g.sparse_initializer) for g in _graphs(model.message.graph))
+    count = sum(len(g.sparse_initializer) for g in graphs_in(model.message.graph))
     count += sum(1 for _ in _sparse_attributes(model.message.graph))
     if not count:
         return model, 0
     proto = ModelProto()
     proto.CopyFrom(model.message)
-    for graph in _graphs(proto.graph):
+    for graph in graphs_in(proto.graph):
         graph.initializer.extend(_dense(each, model.name) for each in graph.sparse_initializer)
         del graph.sparse_initializer[:]
     for attribute in list(_sparse_attributes(proto.graph)):
@@ -46,20 +47,10 @@ def write_out_sparse(model: Model) -> tuple[Model, int]:
     return Model.adopt(proto, model.source), count
 
 
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """The graph, and those in the bodies of its nodes."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-                yield from _graphs(body)
-
-
 def _sparse_attributes(graph: GraphProto) -> Iterator[AttributeProto]:
     """The sparse values of Constant nodes."""
-    for each in _graphs(graph):
-        for node in each.node:
-            yield from (a for a in node.attribute if a.type == AttributeProto.SPARSE_TENSOR)
+    for node in nodes_in(graph.node):
+        yield from (a for a in node.attribute if a.type == AttributeProto.SPARSE_TENSOR)
 
 
 def _dense(sparse: SparseTensorProto, model: str) -> TensorProto:

@@ -19,6 +19,7 @@ from onnx import (
 )
 
 from onnxq.model import elements, split_files
+from onnxq.model.graph import graphs_in
 from onnxq.refusal import Refusal
 
 MOST_ELEMENTS = 1 << 48
@@ -34,14 +35,14 @@ def check_structure(proto: ModelProto) -> Refusal | None:
     """What is wrong with the model, one line; None where nothing is."""
     if not _is_text(proto):
         return Refusal(NO_TEXT)
-    for graph in _graphs(proto.graph):
+    for graph in graphs_in(proto.graph):
         for info in (*graph.input, *graph.output, *graph.value_info):
             if _elem_type(info) not in elements.KNOWN:
                 return Refusal(f"{info.name!r} has the unknown element type {_elem_type(info)}")
             sizes = [size.dim_value for size in info.type.tensor_type.shape.dim]
             if math.prod(size for size in sizes if size > 0) > MOST_ELEMENTS:
                 return Refusal(f"{info.name!r} has a shape that no memory can hold")
-    for tensor in (t for graph in _graphs(proto.graph) for t in _tensors(graph)):
+    for tensor in (t for graph in graphs_in(proto.graph) for t in _tensors(graph)):
         wrong = _check_tensor(tensor)
         if wrong is not None:
             return Refusal(f"tensor {tensor.name!r} {wrong}")
@@ -97,13 +98,6 @@ def has_schema(proto: ModelProto, node: NodeProto) -> bool:
 
 def _elem_type(info: ValueInfoProto) -> int:
     return int(info.type.tensor_type.elem_type)
-
-
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    yield graph
-    for attribute in _attributes(graph):
-        for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-            yield from _graphs(body)
 
 
 def _attributes(graph: GraphProto) -> Iterator[AttributeProto]:

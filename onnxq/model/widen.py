@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from onnxq.model import external
+from onnxq.model.graph import bodies_of
 from onnxq.model.model import Model
 
 NARROW = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
@@ -76,7 +77,7 @@ def _has(graph: GraphProto, kinds: Collection[int]) -> bool:
             for node in graph.node
             for a in node.attribute
         )
-        or any(_has(body, kinds) for node in graph.node for body in _bodies(node))
+        or any(_has(body, kinds) for node in graph.node for body in bodies_of(node))
     )
 
 
@@ -94,7 +95,7 @@ def _convert_graph(graph: GraphProto, kinds: Collection[int], renamed: dict[str,
                 count += 1
     for node in graph.node:
         _convert_node(node, kinds, renamed)
-        count += sum(_convert_graph(body, kinds, renamed) for body in _bodies(node))
+        count += sum(_convert_graph(body, kinds, renamed) for body in bodies_of(node))
     return count
 
 
@@ -131,14 +132,6 @@ def _tensor_types(declared: onnx.TypeProto) -> Iterator[onnx.TypeProto.Tensor]:
         yield from _tensor_types(getattr(declared, kind).elem_type)
     elif kind == "map_type":
         yield from _tensor_types(declared.map_type.value_type)
-
-
-def _bodies(node: NodeProto) -> list[GraphProto]:
-    return [
-        body
-        for attribute in node.attribute
-        for body in ([attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs)
-    ]
 
 
 def _type(info: onnx.ValueInfoProto) -> int:
